@@ -1,0 +1,135 @@
+"""YAML files and key=value overrides -> `Config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stem_complete.config.schema import Config
+from stem_complete.errors import ConfigError
+
+
+def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+    """Config from YAML files, later ones on top, then `section.field=value` overrides.
+
+    Raises:
+        ConfigError: A file or override cannot be read, or a key or value is not valid.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        _merge(merged, _read_yaml(file))
+    for override in overrides:
+        _merge(merged, _parse_override(override))
+    where = " + ".join([*map(str, files), *overrides]) or "config"
+    return validate_config(merged, where)
+
+
+def expand_sweep(config: Config) -> list[Config]:
+    """One config per arm and seed of `config.sweep`, named `<arm>-seed<k>`.
+
+    Their run folders lie in the sweep's own: `<storage>/<name>/<arm>-seed<k>`.
+    """
+    if config.sweep is None:
+        return [config]
+    runs = []
+    for seed in config.sweep.seeds:
+        for arm, changes in config.sweep.arms.items():
+            values = config.model_dump(mode="json", exclude={"sweep"})
+            _merge(values, changes)
+            _merge(values, {"training": {"seed": seed}})
+            values |= {"name": f"{arm}-seed{seed}", "storage": str(config.run_folder)}
+            runs.append(validate_config(values, where=f"sweep.arms.{arm}"))
+    return runs
+
+
+def validate_config(values: Mapping[str, Any], where: str) -> Config:
+    """`Config` from plain values; `where` names their origin in the error."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # A discriminated union puts its tag into the location; users write no such level.
+        tags = {"none", "reference", "detector"}
+        key = ".".join(str(part) for part in first["loc"] if part not in tags) or "the config"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                expected=f"known keys ({', '.join(_known_keys(first['loc']))})",
+                found=f"unknown key {key!r}{more}",
+                where=where,
+                fix="correct or remove it",
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        if first["type"] == "value_error":
+            found = "a value that does not fit"
+        raise ConfigError(
+            expected=f"a valid {key}", found=f"{found}{more}", where=where, fix=message
+        ) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            expected="a YAML config file", found="no such file", where=file, fix="check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(expected="YAML", found=str(error), where=file) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            expected="a mapping of sections", found=f"a {type(values).__name__}", where=file
+        )
+    return values
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(
+            expected="section.field=value",
+            found=repr(override),
+            where="override",
+            fix="write for example training.steps=1000",
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(expected="a YAML value", found=str(error), where=override) from None
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
+    for key, value in change.items():
+        # `kind` chooses the type of a section, so a new kind replaces all of the old one's keys.
+        same_kind = isinstance(value, Mapping) and value.get("kind") in (
+            None,
+            (base.get(key) or {}).get("kind") if isinstance(base.get(key), Mapping) else None,
+        )
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and same_kind:
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section that holds `location`."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            break
+        candidates = [field.annotation, *get_args(field.annotation)]
+        section = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section
+        )
+    return list(section.model_fields)

@@ -1,0 +1,253 @@
+"""The one strict schema of a training run. Defaults live here and nowhere else.
+
+The defaults are the `paper` recipe (Ede and Beanland 2020, ALRC paper, section IV); a YAML file
+in `configs/` states only what it changes.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+
+def parse_coverage(value: object) -> float:
+    """Coverage as a float in (0, 1] from `0.05`, `"0.05"` or `"1/20"`."""
+    try:
+        coverage = float(Fraction(str(value).strip()))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"coverage must be a number or a fraction like 1/20, got {value!r}"
+        ) from None
+    if not 0 < coverage <= 1:
+        hint = f"; did you mean 1/{coverage:g}?" if coverage > 1 else ""
+        raise ValueError(f"coverage must be in (0, 1], got {value}{hint}")
+    return coverage
+
+
+Coverage = Annotated[float, BeforeValidator(parse_coverage)]
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Which micrographs are trained on."""
+
+    store: Path = Field(description="zarr store written by `stem-complete ingest`")
+    loader_workers: NonNegativeInt = Field(
+        0, description="processes that read the store, per training worker; 0 reads in a thread"
+    )
+
+
+class NoNoise(Section):
+    """The measured intensity is the specimen's."""
+
+    kind: Literal["none"] = "none"
+
+
+class ReferenceNoise(Section):
+    """The published code's detection noise: short dwell is noisier (REFERENCE of the README)."""
+
+    kind: Literal["reference"] = "reference"
+
+
+class DetectorNoise(Section):
+    """Poisson counting of electrons, then Gaussian readout noise."""
+
+    kind: Literal["detector"] = "detector"
+    dose_electrons_per_px: PositiveFloat = Field(
+        100.0, description="electrons that a full pixel dwell of the brightest intensity counts"
+    )
+    readout_std_electrons: Annotated[float, Field(ge=0)] = 0.0
+
+
+Noise = Annotated[NoNoise | ReferenceNoise | DetectorNoise, Field(discriminator="kind")]
+
+
+class ScanConfig(Section):
+    """How a micrograph becomes a partial scan."""
+
+    geometry: Literal["archimedean"] = "archimedean"
+    coverage: Coverage = 1 / 20
+    coverage_definition: Literal["exact", "nominal"] = Field(
+        "exact", description="exact: true mean dwell; nominal: inverse pitch, drawn as published"
+    )
+    noise: Noise = ReferenceNoise()
+    sample: Literal["blurred", "original"] = Field(
+        "blurred",
+        description="which image the probe measures; the loss always sees the blurred one",
+    )
+    augment: bool = Field(True, description="one of the 8 flips and rotations, at random")
+    blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
+
+
+class ModelConfig(Section):
+    """The two-stage generator and its trainer."""
+
+    preset: Literal["paper", "compact"] = "paper"
+    weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
+    bias: bool = False
+    mean_norm_at_inference: Literal["running", "image"] = "running"
+    leaky_slope: Fraction01 = Field(0.0, description="0 is ReLU")
+    reference_layers: bool = Field(
+        False,
+        description="the published code's exceptions: no weight norm in the inner generator's "
+        "first layer, transposed kernels normalised per input channel",
+    )
+    encoding: Literal["standard", "reference"] = Field(
+        "standard",
+        description="standard: intensities standardised by the scan's own dwell-weighted mean and "
+        "deviation; reference: (det + 1) / max, as in the published files",
+    )
+
+
+class ALRCConfig(Section):
+    """Adaptive learning rate clipping (Algorithm 1)."""
+
+    num_stddev: PositiveFloat = 3.0
+    decay: tuple[Fraction01, Fraction01] = (0.999, 0.999)
+    mu1_start: PositiveFloat = 25.0
+    mu2_start: PositiveFloat = 900.0
+    moments: Literal["raw", "clipped"] = "raw"
+    variance_floor: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _variance_is_positive(self) -> Self:
+        if self.mu1_start**2 >= self.mu2_start:
+            raise ValueError(
+                f"mu1_start^2 must be below mu2_start, got {self.mu1_start**2:g} >= "
+                f"{self.mu2_start:g}"
+            )
+        return self
+
+
+class LossConfig(Section):
+    """Losses of both stages: weight * MSE, clipped, then Huberised."""
+
+    weight: PositiveFloat = 200.0
+    alrc: ALRCConfig | None = ALRCConfig()
+    huber: bool = False
+
+
+class OptimizerConfig(Section):
+    """Adam and its schedule."""
+
+    learning_rate: PositiveFloat = 3e-4
+    trainer_learning_rate_ratio: PositiveFloat = 2.0
+    beta1: Fraction01 = 0.9
+    beta1_end: Fraction01 = 0.5
+    beta2: Fraction01 = 0.999
+    decay_start: Fraction01 = Field(0.5, description="fraction of the run after which decay starts")
+    num_decay_steps: PositiveInt = 8
+
+
+class TrainingConfig(Section):
+    """Length, batches and what is written when."""
+
+    steps: PositiveInt = 500_000
+    batch_size: PositiveInt = Field(1, description="examples per optimizer step, over all workers")
+    micro_batch_size: PositiveInt | None = Field(
+        None, description="examples per forward pass and worker; None takes a worker's whole share"
+    )
+    freeze_mean_norm: Fraction01 = Field(
+        0.5, description="fraction of the run after which the running means are frozen"
+    )
+    seed: NonNegativeInt = 0
+    log_every_steps: PositiveInt = 50
+    validate_every_steps: PositiveInt = 5_000
+    validation_examples: PositiveInt = 64
+    checkpoint_every_steps: PositiveInt = 5_000
+    keep_checkpoints: PositiveInt = 2
+    num_pictures: NonNegativeInt = Field(4, description="validation completions drawn each time")
+    max_nonfinite_steps: PositiveInt = Field(
+        50, description="stop after so many skipped steps in a row"
+    )
+
+
+class ScalingConfig(Section):
+    """Where it runs: workers of one Ray Train group."""
+
+    num_workers: PositiveInt = 1
+    use_gpu: bool = False
+    cpus_per_worker: PositiveInt = 1
+    max_failures: Annotated[int, Field(ge=-1)] = Field(
+        3, description="restarts from the last checkpoint; -1 is no limit"
+    )
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    enabled: bool = True
+    uri: str | None = Field(None, description="None: sqlite file in the run's storage folder")
+    experiment: str = "stem-complete"
+
+
+class SweepConfig(Section):
+    """Several runs that differ in a few keys, tracked as children of one run."""
+
+    arms: dict[str, dict[str, Any]] = Field(
+        description="name of each arm -> the sections and keys in which it differs", min_length=1
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+
+
+class Config(Section):
+    """A training run, or a sweep of them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "paper"
+    recipe: Literal["paper", "reference-code", "ours"] = "paper"
+    storage: Path = Field(
+        Path("runs"), description="runs are kept in <storage>/<name>; shared by all workers"
+    )
+    data: DataConfig
+    scan: ScanConfig = ScanConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    sweep: SweepConfig | None = None
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of this run: checkpoints, config, completed pictures, the model."""
+        return self.storage / self.name
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples per forward pass on one worker."""
+        share = self.training.batch_size // self.scaling.num_workers
+        return self.training.micro_batch_size or share
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        batch, workers = self.training.batch_size, self.scaling.num_workers
+        if batch % workers:
+            raise ValueError(
+                f"training.batch_size ({batch}) must be a multiple of scaling.num_workers "
+                f"({workers})"
+            )
+        if (batch // workers) % self.micro_batch_size:
+            raise ValueError(
+                f"each worker's share of the batch ({batch // workers}) must be a multiple of "
+                f"training.micro_batch_size ({self.micro_batch_size})"
+            )
+        return self

@@ -1,0 +1,173 @@
+"""What a person sees while a command works: progress bars, or plain lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+"""Progress and messages go to standard error; standard output is for results."""
+
+LINE_INTERVAL_S = 10.0
+"""Where there is no terminal, progress is a line every so many seconds."""
+
+
+def say(message: str) -> None:
+    """Prints a message above any progress bar."""
+    console.print(message, soft_wrap=True, markup=False)
+
+
+def heading(message: str) -> None:
+    """Prints the title of the next part of the work."""
+    console.rule(f"[bold]{message}", align="left") if console.is_terminal else say(f"== {message}")
+
+
+class ProgressBar:
+    """A count of `total` things with a line of details beside it.
+
+    Args:
+        title: What is being done.
+        total: How many things there are.
+        done: How many were done before, when work resumes.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self.title, self.total, self.done = title, total, done
+        self._last_line = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            _TimeLeft(),
+            TextColumn("{task.fields[details]}", style="cyan"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            title, total=total, completed=done, details="", left_s=None
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, details: str = "", left_s: float | None = None) -> None:
+        """Shows that `done` things are done, with details and the seconds that are left."""
+        self.done = done
+        self._progress.update(self._task, completed=done, details=details, left_s=left_s)
+        now = time.monotonic()
+        if not console.is_terminal and (
+            done >= self.total or now - self._last_line >= LINE_INTERVAL_S
+        ):
+            self._last_line = now
+            left = f", {format_seconds(left_s)} left" if left_s is not None else ""
+            say(f"{self.title} {done}/{self.total}{left}  {details}".rstrip())
+
+
+class TrainingProgress:
+    """A progress bar that is fed as a recorder: losses, thresholds, examples/s and time left.
+
+    Args:
+        title: Name of the run.
+        steps: Its length.
+        batch_size: Examples a step.
+    """
+
+    def __init__(self, title: str, steps: int, batch_size: int) -> None:
+        self.bar = ProgressBar(title, steps)
+        self.bar.__enter__()
+        self.steps, self.batch_size = steps, batch_size
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the metrics after `step` steps."""
+        if "validation/rmse" in values:
+            say(f"  step {step}: validation RMSE {100 * values['validation/rmse']:.2f} % of range")
+        if "train/outer_loss" not in values:
+            return
+        rate = values["train/examples_per_s"]
+        details = f"loss {values['train/outer_loss']:.3g} (inner {values['train/inner_loss']:.3g})"
+        if "train/outer_threshold" in values:
+            clipped = 100 * values["train/outer_clip_fraction"]
+            details += f"  threshold {values['train/outer_threshold']:.3g}  clipped {clipped:.1f} %"
+        details += f"  {rate:.2f} examples/s"
+        left_s = (self.steps - step) * self.batch_size / rate if rate > 0 else None
+        self.bar.update(step, details, left_s)
+
+    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """Pictures are not shown here."""
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self.bar.__exit__()
+
+
+def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a progress bar while they are worked on."""
+    if total is None:
+        total = len(items) if isinstance(items, Sized) else 0
+    with ProgressBar(title, total) as bar:
+        for number, item in enumerate(items, start=1):
+            yield item
+            bar.update(number)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A spinner, or a line, while something of unknown length goes on."""
+    if not console.is_terminal:
+        say(f"{title} ...")
+        yield
+        return
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console,
+        transient=True,
+    )  # fmt: skip
+    with progress:
+        progress.add_task(title, total=None)
+        yield
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration in the two largest units that matter, like `3 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    shown = [f"{number} {unit}" for number, unit in parts if number][:2]
+    return " ".join(shown) or "0 s"
+
+
+def exit_with_error(message: str, code: int) -> None:
+    """Prints one line on standard error and ends the program."""
+    console.print(f"error: {message}", style="bold red", soft_wrap=True, markup=False)
+    sys.exit(code)
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        left_s = task.fields.get("left_s")
+        return Text("" if left_s is None else f"{format_seconds(left_s)} left", style="green")

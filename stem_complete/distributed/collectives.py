@@ -1,0 +1,80 @@
+"""Collectives over all workers; each does nothing in a single process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of workers in the default process group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Sum of `values` over all workers, in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def gather_objects(value: object) -> list[Any]:
+    """`value` of every worker, in order of rank. For rare, small things: it pickles and waits."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def barrier() -> None:
+    """Returns when every worker has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+class StatisticsExchange:
+    """Sums all statistics of a step over all workers in one flat, asynchronous all-reduce.
+
+    Statistics are small and many (loss moments, channel means, flags), and the time of a small
+    all-reduce is latency; so they travel together, while the backward pass runs.
+
+        exchange = StatisticsExchange()
+        exchange.start({"losses": losses, "means": means})   # returns at once
+        loss.backward()
+        sums = exchange.finish()                             # waits; same names and shapes
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Tensor] = {}
+        self._flat: Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def start(self, parts: Mapping[str, Tensor]) -> None:
+        """Begins to sum float32 tensors that have the same names and shapes on every worker."""
+        if self._flat is not None:
+            raise RuntimeError("start was called twice without finish")
+        self._parts = {name: part.detach() for name, part in parts.items()}
+        self._flat = torch.cat([part.reshape(-1) for part in self._parts.values()])
+        if world_size() > 1:
+            self._work = dist.all_reduce(self._flat, async_op=True)
+
+    def finish(self) -> dict[str, Tensor]:
+        """The sums, by name."""
+        if self._flat is None:
+            raise RuntimeError("finish was called without start")
+        if self._work is not None:
+            self._work.wait()
+        sizes = [part.numel() for part in self._parts.values()]
+        sums = {
+            name: total.reshape(part.shape)
+            for (name, part), total in zip(
+                self._parts.items(), torch.split(self._flat, sizes), strict=True
+            )
+        }
+        self._parts, self._flat, self._work = {}, None, None
+        return sums

@@ -1,0 +1,63 @@
+"""What can go wrong that a user can act on, each as one line.
+
+Every message has the same four parts: where, what was expected, what was found, and the fix.
+The command line prints it and exits with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class StemCompleteError(Exception):
+    """An error with a one-line message for the user.
+
+    Args:
+        expected: What should have been there.
+        found: What was there instead.
+        where: The file, config key or argument.
+        fix: What to do about it, as an imperative.
+    """
+
+    exit_code = 1
+
+    def __init__(self, *, expected: str, found: str, where: str | Path, fix: str = "") -> None:
+        self.expected, self.found, self.where, self.fix = expected, found, where, fix
+        line = f"{where}: expected {expected}, found {found}"
+        super().__init__(" ".join((f"{line}; {fix}" if fix else line).split()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are rebuilt from `args` when they cross a process; ours takes keywords.
+        return _rebuild, (type(self), self.expected, self.found, self.where, self.fix)
+
+
+def _rebuild(
+    kind: type[StemCompleteError], expected: str, found: str, where: str | Path, fix: str
+) -> StemCompleteError:
+    return kind(expected=expected, found=found, where=where, fix=fix)
+
+
+class ConfigError(StemCompleteError, ValueError):
+    """A config file, override or argument that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(StemCompleteError, ValueError):
+    """An image, scan or dwell map that cannot be used."""
+
+
+class StoreError(DataError):
+    """A micrograph store that cannot be read or written: busy, too new, incomplete."""
+
+
+class ArtifactError(StemCompleteError):
+    """A checkpoint or model folder that cannot be loaded."""
+
+
+class TrackingError(StemCompleteError):
+    """A tracking server or run that cannot be reached or read."""
+
+
+class TrainingError(StemCompleteError):
+    """A training run that had to stop."""

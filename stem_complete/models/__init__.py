@@ -1,0 +1,46 @@
+"""Networks: weight-normalised layers, the two-stage generator, its trainer, presets."""
+
+from stem_complete.models.folding import fold
+from stem_complete.models.generator import (
+    InnerGenerator,
+    OuterGenerator,
+    ResidualBlock,
+    TwoStageGenerator,
+)
+from stem_complete.models.initialisation import initialise
+from stem_complete.models.layers import LayerOptions, WeightNormConv2d, count_weights
+from stem_complete.models.mean_norm import (
+    MeanNorm,
+    MeanNormAtInference,
+    commit_means,
+    freeze_mean_norm,
+    mean_norm_layers,
+    pending_means,
+)
+from stem_complete.models.presets import PRESETS, STRIDE, Architecture, build_network
+from stem_complete.models.trainer import AuxiliaryTrainer, Completions, TwoStageNetwork
+
+__all__ = [
+    "PRESETS",
+    "STRIDE",
+    "Architecture",
+    "AuxiliaryTrainer",
+    "Completions",
+    "InnerGenerator",
+    "LayerOptions",
+    "MeanNorm",
+    "MeanNormAtInference",
+    "OuterGenerator",
+    "ResidualBlock",
+    "TwoStageGenerator",
+    "TwoStageNetwork",
+    "WeightNormConv2d",
+    "build_network",
+    "commit_means",
+    "count_weights",
+    "fold",
+    "freeze_mean_norm",
+    "initialise",
+    "mean_norm_layers",
+    "pending_means",
+]

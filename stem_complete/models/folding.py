@@ -1,0 +1,88 @@
+"""Networks for inference: weight norm and running means folded into plain convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from stem_complete.models.layers import WeightNormConv2d
+from stem_complete.models.mean_norm import image_means
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fold(network: Network) -> Network:
+    """A copy of `network` that computes its eval mode with plain convolutions and biases.
+
+    The forward interface stays. Layers with "image" means at inference go on subtracting them;
+    their weight norm is folded. Structure and parameter names depend on how the network was built
+    and not on its weights. Parameters need no gradient.
+
+    Raises:
+        ValueError: The network is a single convolution or has none to fold.
+    """
+    folded = copy.deepcopy(network)
+    slots = [
+        (parent, name, layer)
+        for parent in folded.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, WeightNormConv2d)
+    ]
+    if not slots:
+        raise ValueError(f"{type(network).__name__} holds no WeightNormConv2d to fold")
+    for parent, name, layer in slots:
+        setattr(parent, name, _fold_layer(layer))
+    return folded.eval().requires_grad_(False)
+
+
+class ImageMeanNorm(nn.Module):
+    """Subtracts each image's own channel means, then adds a bias `[c]` if there is one."""
+
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[b, c, h, w]`, changed in place."""
+        shift = -image_means(x) if self.bias is None else self.bias - image_means(x)
+        return x.add_(shift[:, :, None, None].to(x.dtype))
+
+
+def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
+    """Convolution, image means if the layer subtracts those, activation if it has one."""
+    norm = layer.mean_norm
+    modules: list[nn.Module]
+    if norm is not None and norm.at_inference == "image":
+        bias = None if layer.bias is None else _constant(layer.bias)
+        modules = [_convolution(layer, bias=None), ImageMeanNorm(bias)]
+    else:
+        shift = torch.zeros_like(layer.v[0, 0, 0, 0]).repeat(layer.out_channels)
+        shift = shift if layer.bias is None else shift + layer.bias
+        shift = shift if norm is None else shift - norm.running_mean
+        modules = [_convolution(layer, bias=_constant(shift))]
+    if layer.leaky_slope == 0:
+        modules.append(nn.ReLU(inplace=True))
+    elif layer.leaky_slope is not None:
+        modules.append(nn.LeakyReLU(layer.leaky_slope, inplace=True))
+    return nn.Sequential(*modules)
+
+
+def _convolution(layer: WeightNormConv2d, bias: nn.Parameter | None) -> nn.Module:
+    padding = layer.kernel_size // 2
+    size = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding)
+    convolution: nn.Conv2d | nn.ConvTranspose2d
+    with torch.device("meta"):  # their own random weights would be thrown away
+        if layer.transposed:
+            convolution = nn.ConvTranspose2d(*size, output_padding=layer.stride - 1, bias=False)
+        else:
+            convolution = nn.Conv2d(*size, bias=False)
+    convolution.weight = _constant(layer.kernel())
+    convolution.bias = bias
+    return convolution
+
+
+def _constant(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().clone(), requires_grad=False)

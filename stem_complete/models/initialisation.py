@@ -1,0 +1,59 @@
+"""Data-dependent initialisation (Salimans and Kingma 2016, arXiv:1602.07868, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stem_complete.models.layers import WeightNormConv2d
+from stem_complete.models.mean_norm import image_means
+
+SMALLEST_STD = 1e-6  # channels that vary less are dead on this data and keep their scale
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, x: Tensor) -> None:
+    """Scales every layer so that its pre-activations on `x` have mean 0 and deviation 1.
+
+    One forward pass in training mode, in which each layer is fitted to its input before it is
+    applied: `g` becomes `1/std` and the running means `mean/std` of its pre-activations at
+    `g = 1` (layers without weight norm scale `v`). Layers without mean norm have their bias
+    shifted by `-mean/std`, or keep their mean where they have none.
+
+    For one image the statement holds in training and eval mode alike. For several it holds in
+    training mode: deviations are from each image's own means, as that mode subtracts them.
+
+    Args:
+        network: Changed in place; its training mode is kept.
+        x: Input of the network, `[b, 2, h, w]`.
+    """
+    was_training = network.training
+    layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]
+    hooks = [layer.register_forward_pre_hook(_fit_to_input) for layer in layers]
+    try:
+        network.train()(x)
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    for layer in layers:
+        if layer.mean_norm is not None:
+            layer.mean_norm.forget()
+
+
+def _fit_to_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    assert isinstance(layer, WeightNormConv2d)
+    y = layer.convolve(*inputs)
+    means = image_means(y)
+    mean = means.mean(0)
+    centre = mean.expand_as(means) if layer.mean_norm is None else means
+    std = (y - centre[:, :, None, None]).square().mean((0, 2, 3)).sqrt()
+    scale = torch.where(std > SMALLEST_STD, 1 / std, 1.0)
+    if layer.g is not None:
+        layer.g.mul_(scale)
+    else:
+        layer.v.mul_(layer.per_output_channel(scale))
+    if layer.mean_norm is not None:
+        layer.mean_norm.running_mean.copy_(mean * scale)
+    if layer.bias is not None:
+        layer.bias.copy_(torch.zeros_like(mean) if layer.mean_norm is not None else -mean * scale)

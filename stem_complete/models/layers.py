@@ -1,0 +1,131 @@
+"""The one convolution of all networks: weight normalised, mean normalised, rectified.
+
+Weight normalisation: Salimans and Kingma 2016, arXiv:1602.07868, eq. 2.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stem_complete.models.mean_norm import MeanNorm, MeanNormAtInference
+
+WEIGHT_STD = 0.05  # ALRC paper, section IV
+
+
+class LayerOptions(TypedDict, total=False):
+    """Keyword arguments that all convolutions of a network share."""
+
+    bias: bool
+    leaky_slope: float
+    mean_norm_at_inference: MeanNormAtInference
+
+
+class WeightNormConv2d(nn.Module):
+    """Convolution with kernel `g v / |v|`, then mean norm, bias and (leaky) ReLU.
+
+    Padding keeps the size at stride 1; stride s divides it by s, or multiplies it if transposed.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; `g` and `bias` have one value for each.
+        kernel_size: Odd [px].
+        stride: [px].
+        transposed: Upsamples; `v` is then `[in, out, k, k]`, as in `nn.ConvTranspose2d`.
+        weight_norm: Without it the kernel is `v` itself and there is no `g`.
+        mean_norm: Subtracts channel means, see `MeanNorm`.
+        bias: Added after the mean norm, where it has an effect (Salimans and Kingma, eq. 11).
+        leaky_slope: Slope of negative values; 0 is ReLU, None no activation.
+        mean_norm_at_inference: "running" or "image", see `MeanNorm`.
+        norm_per_input_channel: `|v|` over all but the input channel, as the published code has it
+            for transposed kernels. The paper's is over all but the output channel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        transposed: bool = False,
+        weight_norm: bool = True,
+        mean_norm: bool = True,
+        bias: bool = False,
+        leaky_slope: float | None = 0.0,
+        mean_norm_at_inference: MeanNormAtInference = "running",
+        norm_per_input_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(in_channels, out_channels, kernel_size, stride) < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                "channels and stride must be positive and kernel_size odd, got "
+                f"{in_channels} -> {out_channels}, kernel_size {kernel_size}, stride {stride}"
+            )
+        if leaky_slope is not None and not 0 <= leaky_slope <= 1:
+            raise ValueError(f"leaky_slope must be in [0, 1] or None, got {leaky_slope}")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.transposed = kernel_size, stride, transposed
+        self.leaky_slope = leaky_slope
+        # nn.utils' weight norm defaults to dim 0, which is the input channel of transposed kernels.
+        self.out_dim = 1 if transposed else 0
+        kept_dim = 1 - self.out_dim if norm_per_input_channel else self.out_dim
+        self.norm_dims = tuple(dim for dim in range(4) if dim != kept_dim)
+
+        channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        self.v = nn.Parameter(torch.empty(*channels, kernel_size, kernel_size))
+        self.g = nn.Parameter(torch.ones(out_channels)) if weight_norm else None
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.mean_norm = MeanNorm(out_channels, mean_norm_at_inference) if mean_norm else None
+        nn.init.normal_(self.v, 0.0, WEIGHT_STD)
+
+    def kernel(self) -> Tensor:
+        """`g v / |v|`, in the layout of `v`."""
+        if self.g is None:
+            return self.v
+        norm: Tensor = torch.linalg.vector_norm(self.v, dim=self.norm_dims, keepdim=True)
+        scale = self.per_output_channel(self.g) / norm
+        return self.v * scale
+
+    def per_output_channel(self, values: Tensor) -> Tensor:
+        """`values` `[out]`, shaped so that they broadcast over the kernel."""
+        shape = [1, 1, 1, 1]
+        shape[self.out_dim] = -1
+        return values.view(shape)
+
+    def convolve(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Convolution of `x` with the kernel, plus a `shift` `[out]` per channel."""
+        padding = self.kernel_size // 2
+        if self.transposed:
+            return F.conv_transpose2d(
+                x, self.kernel(), shift, self.stride, padding, output_padding=self.stride - 1
+            )
+        return F.conv2d(x, self.kernel(), shift, self.stride, padding)
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """Normalised convolution `[b, out, h, w]`, before the activation."""
+        if self.mean_norm is None:
+            return self.convolve(x, self.bias)
+        if self.mean_norm.uses_image_means:
+            centred: Tensor = self.mean_norm(self.convolve(x))
+            return centred if self.bias is None else centred.add_(self.bias[:, None, None])
+        # Running means are known beforehand, so the convolution subtracts them for nothing.
+        running_mean = self.mean_norm.running_mean
+        return self.convolve(x, -running_mean if self.bias is None else self.bias - running_mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations `[b, out, h, w]` of `x` `[b, in, h, w]`."""
+        y = self.pre_activation(x)
+        if self.leaky_slope is None:
+            return y
+        if self.leaky_slope == 0:
+            return F.relu(y, inplace=True)
+        return F.leaky_relu(y, self.leaky_slope, inplace=True)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Number of kernel weights in `module`: no `g`, no biases; the same after folding."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 4)

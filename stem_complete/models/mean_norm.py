@@ -1,0 +1,131 @@
+"""Running mean-only batch normalisation that no worker has to agree on during the forward pass.
+
+Salimans and Kingma 2016 (arXiv:1602.07868, section 4) subtract the minibatch's channel means. Here
+each image is normalised by its own: at the papers' batch size of 1 that is the same, and at any
+other it makes a step independent of how its batch is spread over workers and micro-batches. The
+running means are updated once per optimizer step, from sums that the training loop has reduced.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+MeanNormAtInference = Literal["running", "image"]
+
+DECAY = 0.99  # ALRC paper, section IV
+
+
+class MeanNorm(nn.Module):
+    """Subtracts channel means from `[b, c, h, w]`.
+
+    While training these are the image's own, with gradient; in eval mode, or once frozen, the
+    running ones. `forward` leaves the running means alone: it adds the image means it saw to
+    `pending_mean_sum [c]` and `pending_count []`, and `commit` moves them into the running means.
+
+    Args:
+        num_channels: c.
+        at_inference: "running" as above; "image" always subtracts the image's own means, as the
+            published code does. Freezing then changes nothing but the (unused) running means.
+    """
+
+    running_mean: Tensor
+    pending_mean_sum: Tensor
+    pending_count: Tensor
+
+    def __init__(self, num_channels: int, at_inference: MeanNormAtInference = "running") -> None:
+        super().__init__()
+        if at_inference not in get_args(MeanNormAtInference):
+            raise ValueError(f"at_inference must be 'running' or 'image', got {at_inference!r}")
+        self.at_inference = at_inference
+        self.frozen = False
+        self.register_buffer("running_mean", torch.zeros(num_channels))
+        self.register_buffer("pending_mean_sum", torch.zeros(num_channels), persistent=False)
+        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+
+    @property
+    def uses_image_means(self) -> bool:
+        """Whether `forward` now subtracts the image's own means, not the running ones."""
+        return self.at_inference == "image" or (self.training and not self.frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[b, c, h, w]` minus channel means; in place where the means are the image's own."""
+        if not self.uses_image_means:
+            return x - self.running_mean[:, None, None].to(x.dtype)
+        means = image_means(x)
+        if self.training and not self.frozen:
+            self.pending_mean_sum += means.detach().sum(0)
+            self.pending_count += len(means)
+        # In place, and added: full-resolution tensors are large, the caller's is a fresh one, and
+        # the gradient of a difference would make another of them.
+        return x.add_(-means[:, :, None, None].to(x.dtype))
+
+    @torch.no_grad()
+    def commit(self, mean_sum: Tensor, count: Tensor) -> None:
+        """Moves the running means towards `mean_sum / count` and forgets what was pending.
+
+        Args:
+            mean_sum: `[c]`, image means summed over the step's images on all ranks.
+            count: `[]`, number of those images. With 0, and in channels whose sum is not finite,
+                the running means stay as they are.
+        """
+        mean = mean_sum / count.clamp(min=1)
+        moved = self.running_mean.lerp(mean.to(self.running_mean.dtype), 1 - DECAY)
+        usable = (count > 0) & mean.isfinite()
+        self.running_mean.copy_(torch.where(usable, moved, self.running_mean))
+        self.forget()
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Drops what is pending."""
+        self.pending_mean_sum.zero_()
+        self.pending_count.zero_()
+
+    # A Python bool keeps `forward` free of host syncs; the state dict wants a tensor.
+    def get_extra_state(self) -> Tensor:
+        """The frozen flag, for the state dict."""
+        return torch.tensor(self.frozen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes the frozen flag from a state dict."""
+        self.frozen = bool(state)
+
+
+def image_means(x: Tensor) -> Tensor:
+    """Channel means `[b, c]` of each image of `[b, c, h, w]`, in float32 or better."""
+    # Not `mean`: its gradient is divided at full resolution instead of per channel.
+    return x.sum((2, 3), dtype=torch.promote_types(x.dtype, torch.float32)) / x[0, 0].numel()
+
+
+def mean_norm_layers(network: nn.Module) -> list[MeanNorm]:
+    """All mean norms of `network`, in a fixed order."""
+    return [module for module in network.modules() if isinstance(module, MeanNorm)]
+
+
+def pending_means(network: nn.Module) -> Tensor:
+    """What is pending in all layers as one vector, to be summed over ranks: `[sum of (c + 1)]`."""
+    parts: list[Tensor] = []
+    for layer in mean_norm_layers(network):
+        parts += [layer.pending_mean_sum, layer.pending_count[None]]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def commit_means(network: nn.Module, pending: Tensor) -> None:
+    """Commits in all layers what `pending_means` gave, after the sum over ranks."""
+    layers = mean_norm_layers(network)
+    parts = torch.split(pending, [len(layer.running_mean) + 1 for layer in layers])
+    for layer, part in zip(layers, parts, strict=True):
+        layer.commit(part[:-1], part[-1])
+
+
+def freeze_mean_norm(network: nn.Module) -> None:
+    """Freezes the running means and uses them from now on, while training too.
+
+    The ALRC paper freezes in the second half of training. Layers with "image" means at inference
+    go on subtracting those, since the network would otherwise train on what it never completes.
+    """
+    for layer in mean_norm_layers(network):
+        layer.frozen = True
+        layer.forget()

@@ -1,0 +1,41 @@
+"""Paths of the probe, their dwell maps, and partial scans simulated along them."""
+
+from stem_complete.scan.acquire import (
+    DetectorNoise,
+    NoiseModel,
+    NoNoise,
+    PartialScan,
+    ReferenceNoise,
+    acquire,
+    blur,
+    flip_rotate,
+)
+from stem_complete.scan.encode import NetworkInput, encode
+from stem_complete.scan.path import ScanPath, archimedean
+from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
+from stem_complete.scan.raster import deposit
+from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
+
+__all__ = [
+    "DetectorNoise",
+    "NetworkInput",
+    "NoNoise",
+    "NoiseModel",
+    "PartialScan",
+    "ReferenceNoise",
+    "ScanPath",
+    "ScanSimulator",
+    "SimulatedBatch",
+    "acquire",
+    "archimedean",
+    "blur",
+    "deposit",
+    "encode",
+    "example_keys",
+    "flip_rotate",
+    "fold",
+    "integers",
+    "normal",
+    "poisson",
+    "uniform",
+]

@@ -1,0 +1,117 @@
+"""Positions and dwell times of a path -> dwell map, and the two drawing rules behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Width of the probe: the published code blurs its drawn spiral by these weights each way.
+_PROBE = (0.5, 0.25)
+
+
+def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Dwell map `[h, w]` float32 in units of a full pixel dwell.
+
+    Each dwell is shared bilinearly by the four nearest pixel centres and then spread by a probe of
+    weights [1 2 1]/4 each way, mirrored at the border, so that a dwell of 1 at a pixel centre
+    gives sixteenths. Pixel centres lie at whole coordinates; a position more than half a pixel
+    beyond the outer ones is outside the image and ignored.
+
+    Args:
+        positions: (x, y) of each point `[n, 2]` [px].
+        dwell: Time spent at each point `[n]` [full pixel dwells].
+        shape: (h, w) of the image [px], at least 2 each.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    check_path(positions, dwell, shape)
+    height, width = shape
+    inside = inside_image(positions, shape)
+    positions, dwell = positions[inside].double(), dwell[inside].double()
+
+    # What lies in the outer half of a border pixel belongs to that pixel alone.
+    x, y = positions[:, 0].clamp(0, width - 1), positions[:, 1].clamp(0, height - 1)
+    left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
+    image = dwell.new_zeros(height * width)
+    for column in (left, left + 1):
+        for row in (top, top + 1):
+            share = (1 - (x - column).abs()) * (1 - (y - row).abs())
+            image.index_add_(0, (row * width + column).long(), dwell * share)
+    return filter_mirrored(image.view(height, width), _PROBE).float()
+
+
+def inside_image(positions: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Whether each of `positions` [n, 2] lies in a pixel of the image, bool `[n]`."""
+    size = positions.new_tensor([shape[1], shape[0]])
+    return ((positions >= -0.5) & (positions < size - 0.5)).all(dim=1)
+
+
+def check_path(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> None:
+    """Nothing if the arguments of `deposit` fit together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if positions.ndim != 2 or positions.shape[1] != 2:
+        raise ValueError(f"positions must be (x, y) pairs [n, 2], got {list(positions.shape)}")
+    if dwell.shape != positions.shape[:1]:
+        raise ValueError(
+            f"dwell must have one value per position [{len(positions)}], got {list(dwell.shape)}"
+        )
+    if len(shape) != 2 or min(shape) < 2 or any(side != int(side) for side in shape):
+        raise ValueError(f"shape must be two whole numbers (h, w) of at least 2 px, got {shape}")
+
+
+def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
+    """`images` [..., h, w] under a symmetric filter each way, mirrored at the border.
+
+    The border pixel is not repeated (OpenCV's BORDER_REFLECT_101). Sums of shifted images, unlike
+    convolutions, give an image the same result in every batch and on every device.
+
+    Args:
+        images: At least `len(taps)` px each way.
+        taps: Weight of the centre, of either neighbour, of either second neighbour, ...
+    """
+    reach = len(taps) - 1
+    for dim in (-1, -2):
+        size = images.shape[dim]
+        before = images.narrow(dim, 1, reach).flip(dim)
+        after = images.narrow(dim, size - 1 - reach, reach).flip(dim)
+        padded = torch.cat([before, images, after], dim)
+        images = images * taps[0]
+        for distance, tap in enumerate(taps[1:], 1):
+            pair = padded.narrow(dim, reach - distance, size) + padded.narrow(
+                dim, reach + distance, size
+            )
+            images = images + tap * pair
+    return images
+
+
+def draw_lines(points: Tensor) -> Tensor:
+    """Pixels `[m, 2]` int64 of the polyline through `points` [n, 2] int64, each pixel once.
+
+    They are in the order of their first visit. A line takes one pixel per step along its longer
+    side and rounds the other coordinate, halves away from the line's start (Bresenham's algorithm
+    as Pillow's `ImageDraw.line` has it, found by comparison).
+    """
+    start, step = points[:-1], points.diff(dim=0)
+    length = step.abs().amax(dim=1)
+    segment = torch.repeat_interleave(length)
+    first = length.cumsum(0) - length
+    n = length[segment, None]
+    along = (torch.arange(len(segment), device=points.device) - first[segment])[:, None]
+    moved = (2 * along * step[segment].abs() + n) // (2 * n)
+    pixels = torch.cat([start[segment] + step[segment].sign() * moved, points[-1:]])
+    return _first_visits(pixels)
+
+
+def _first_visits(pixels: Tensor) -> Tensor:
+    """Distinct rows of `pixels` [n, 2] in the order in which they first occur."""
+    _, group = torch.unique(pixels, dim=0, return_inverse=True)
+    order = torch.argsort(group, stable=True)
+    leads = F.pad(group[order].diff() != 0, (1, 0), value=True)
+    return pixels[order[leads].sort().values]

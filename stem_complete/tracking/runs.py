@@ -1,0 +1,232 @@
+"""Runs: found again by their folder, so that a run goes on after a restart."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from stem_complete.config import Config
+from stem_complete.errors import TrackingError
+from stem_complete.tracking.client import absolute_uri, artifact_location, connect, outages, reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RUN_TAG = "stem_complete.run"
+ARM_TAG = "stem_complete.arm"
+SEED_TAG = "stem_complete.seed"
+PARENT_TAG = "mlflow.parentRunId"
+
+_PARAMS_PER_BATCH = 100  # the server's limit
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run of a tracking server. It can be pickled and handed to a worker.
+
+    Attributes:
+        uri: The server.
+        config: What is run.
+        parent_run_id: The sweep that it belongs to.
+        since_ms: Runs that started earlier, in ms since 1970, are not this one.
+        run_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
+        experiment_id: None likewise.
+    """
+
+    uri: str
+    config: Config
+    parent_run_id: str | None = None
+    since_ms: int = 0
+    run_id: str | None = None
+    experiment_id: str | None = None
+
+
+def open_run(
+    config: Config, uri: str, *, parent_run_id: str | None = None, resume: bool = True
+) -> TrackedRun:
+    """The run of `config.run_folder`: the one already there, or a new one.
+
+    Sets its status to RUNNING and records the resolved config, versions and the commit. If the
+    server does not answer, warns and returns a run without `run_id`.
+
+    Args:
+        config: The run, or a sweep.
+        uri: Tracking server.
+        parent_run_id: The sweep that the run belongs to.
+        resume: False starts a new run even if the folder has one.
+
+    Raises:
+        TrackingError: The URI or the experiment cannot be used at all.
+    """
+    since_ms = 0 if resume else time.time_ns() // 1_000_000
+    run = TrackedRun(absolute_uri(uri), config, parent_run_id, since_ms)
+    try:
+        return enter_run(run)
+    except outages() as error:
+        _log.warning(
+            "MLflow at %s does not answer (%s); training goes on and tries again later",
+            run.uri,
+            reason(error),
+        )
+        return run
+
+
+def enter_run(run: TrackedRun) -> TrackedRun:
+    """`run` with its ids, found or created; raises what MLflow raises."""
+    client = connect(run.uri)
+    experiment_id = _experiment(client, run)
+    found = _find(client, experiment_id, run)
+    if found is None:
+        found = client.create_run(
+            experiment_id, tags={RUN_TAG: _identity(run.config)}, run_name=run.config.name
+        )
+    run_id = found.info.run_id
+    client.update_run(run_id, status="RUNNING")
+    _describe(client, found, run)
+    return replace(run, run_id=run_id, experiment_id=experiment_id)
+
+
+def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """Sets how `run` ended; warns if the server does not answer."""
+    try:
+        run_id = run.run_id or enter_run(run).run_id
+        connect(run.uri).set_terminated(run_id, status)
+    except outages() as error:
+        _log.warning(
+            "MLflow at %s does not answer (%s); its status of run %s is not %s",
+            run.uri,
+            reason(error),
+            run.config.name,
+            status,
+        )
+
+
+def arm_and_seed(name: str) -> tuple[str, int | None]:
+    """Arm and seed of a run named `<arm>-seed<k>`; other names are their own arm."""
+    match = re.fullmatch(r"(.+)-seed(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def _experiment(client: MlflowClient, run: TrackedRun) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = run.config.tracking.experiment
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location(run.uri)))
+        except MlflowException as error:
+            # Another run of a sweep was quicker.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            expected=f"an active experiment {name!r}",
+            found="a deleted one",
+            where=run.uri,
+            fix="restore it in MLflow, or choose another name as tracking.experiment",
+        )
+    return str(experiment.experiment_id)
+
+
+def _find(client: MlflowClient, experiment_id: str, run: TrackedRun) -> Run | None:
+    identity = _identity(run.config)
+    quote = '"' if "'" in identity else "'"
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.`{RUN_TAG}` = {quote}{identity}{quote} AND attributes.start_time >= {run.since_ms}",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return runs[0] if runs else None
+
+
+def _identity(config: Config) -> str:
+    return str(config.run_folder.absolute())
+
+
+def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
+    """Records config and origin. Logged params cannot change, so changes become tags."""
+    from mlflow.entities import Param, RunTag
+
+    values = run.config.model_dump(mode="json")
+    params, logged = dict(_flatten(values)), found.data.params
+    new = [Param(key, value) for key, value in params.items() if key not in logged]
+    for start in range(0, len(new), _PARAMS_PER_BATCH):
+        client.log_batch(found.info.run_id, params=new[start : start + _PARAMS_PER_BATCH])
+
+    changed = {k: v for k, v in params.items() if logged.get(k, v) != v}
+    if changed:
+        _log.warning(
+            "run %s goes on with other settings than it was started with: %s",
+            run.config.name,
+            ", ".join(f"{key} {logged[key]} -> {value}" for key, value in changed.items()),
+        )
+    tags = _tags(run) | {f"stem_complete.resumed.{key}": value for key, value in changed.items()}
+    client.log_batch(found.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.log_text(found.info.run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _tags(run: TrackedRun) -> dict[str, str]:
+    config = run.config
+    arm, seed = arm_and_seed(config.name)
+    tags = {
+        ARM_TAG: arm,
+        SEED_TAG: str(config.training.seed if seed is None else seed),
+        "stem_complete.recipe": config.recipe,
+        "stem_complete.host": socket.gethostname(),
+        "stem_complete.workers": str(config.scaling.num_workers),
+        PARENT_TAG: run.parent_run_id,
+        "mlflow.source.git.commit": _commit(),
+    }
+    for package in ("stem-complete", "python", "torch", "ray", "zarr", "mlflow"):
+        tags[f"stem_complete.version.{package}"] = _version(package)
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+def _version(package: str) -> str | None:
+    import platform
+
+    try:
+        return platform.python_version() if package == "python" else version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the source tree that this runs from, `-dirty` if changed; None if installed."""
+    root, git = Path(__file__).parents[2], shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    command = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed arguments
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,179 @@
+"""What is trained: networks, scan simulation and losses, as one module."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from stem_complete.config import ALRCConfig, Config, LossConfig
+from stem_complete.config import NoNoise as NoNoiseConfig
+from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
+from stem_complete.losses import ALRC, half_size, huberise, squared_error
+from stem_complete.models import TwoStageNetwork, build_network, mean_norm_layers
+from stem_complete.scan import (
+    DetectorNoise,
+    NoiseModel,
+    NoNoise,
+    ReferenceNoise,
+    ScanSimulator,
+    SimulatedBatch,
+    archimedean,
+    encode,
+)
+
+
+class TaskOutput(NamedTuple):
+    """Losses of a micro-batch.
+
+    Attributes:
+        loss: What is back-propagated, [b]: inner plus outer loss after clipping and Huberisation.
+        outer: Outer loss as measured, [b].
+        inner: Inner loss as measured, [b].
+        num_clipped: Examples whose (outer, inner) loss was clipped, [2].
+    """
+
+    loss: Tensor
+    outer: Tensor
+    inner: Tensor
+    num_clipped: Tensor
+
+
+class CompletionTask(nn.Module):
+    """Completes simulated scans of micrographs and says how wrong the completions are.
+
+    One backward pass of `loss` gives each sub-network its own gradient (ALRC paper, section IV):
+    the trainer that of the inner loss, the outer generator that of the outer loss, the inner
+    generator that of their sum.
+
+    Args:
+        network: Two-stage generator and trainer.
+        simulator: Micrographs -> partial scans.
+        encoding: Network input of a partial scan, see `scan.encode`.
+        loss: Weight, clipping and Huberisation of both losses.
+    """
+
+    def __init__(
+        self, network: TwoStageNetwork, simulator: ScanSimulator, encoding: str, loss: LossConfig
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.simulator = simulator
+        self.encoding = encoding
+        self.weight, self.huber = loss.weight, loss.huber
+        self.alrc = nn.ModuleDict()
+        if loss.alrc is not None:
+            self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
+
+    def forward(self, images: Tensor, step: int, positions: Tensor) -> TaskOutput:
+        """Losses of the completions of `images`.
+
+        Args:
+            images: Micrographs in [-1, 1], [b, 1, h, w].
+            step: Optimizer step; with `positions` it decides augmentation and noise.
+            positions: Positions in the global batch, [b].
+        """
+        batch = self.simulator(images, step, positions)
+        full, half = self.complete(batch)
+        outer = squared_error(full, batch.truth, self.weight)
+        inner = squared_error(half, half_size(batch.truth), self.weight)
+
+        # Clipping comes before Huberisation (ALRC paper, section IV).
+        clipped = {"outer": outer, "inner": inner}
+        for name, alrc in self.alrc.items():
+            clipped[name] = alrc(clipped[name])
+        num_clipped = torch.stack(
+            ((clipped["outer"] < outer).sum(), (clipped["inner"] < inner).sum())
+        )
+        if self.huber:
+            clipped = {name: huberise(value) for name, value in clipped.items()}
+        return TaskOutput(clipped["outer"] + clipped["inner"], outer, inner, num_clipped.float())
+
+    def complete(self, batch: SimulatedBatch) -> tuple[Tensor, Tensor]:
+        """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
+        encoded = encode(batch.scan, self.encoding)
+        full, half = self.network(encoded.x)
+        return encoded.offset + encoded.scale * full, encoded.offset + encoded.scale * half
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
+        pending = {f"alrc/{name}": cast("ALRC", alrc).pending for name, alrc in self.alrc.items()}
+        layers = mean_norm_layers(self.network)
+        if layers:
+            pending["means"] = torch.cat([layer.pending_mean_sum for layer in layers])
+            pending["mean_count"] = torch.stack([layer.pending_count for layer in layers])
+        return pending
+
+    def commit(self, sums: dict[str, Tensor], usable: Tensor) -> None:
+        """Updates moments and running means from statistics summed over all workers.
+
+        Args:
+            sums: `statistics()`, summed.
+            usable: Whether all losses and gradients were finite, []; running means are only
+                updated if so.
+        """
+        for name, alrc in self.alrc.items():
+            cast("ALRC", alrc).commit(sums[f"alrc/{name}"])
+        layers = mean_norm_layers(self.network)
+        if layers:
+            sizes = [layer.pending_mean_sum.numel() for layer in layers]
+            counts = torch.where(usable, sums["mean_count"], 0.0)
+            means = torch.where(usable, sums["means"], 0.0)
+            for layer, total, count in zip(
+                layers, means.split(sizes), counts.unbind(), strict=True
+            ):
+                layer.commit_mean(total, count)
+
+
+def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
+    """The task that a config describes, on the CPU, with weights drawn from its seed."""
+    model = config.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = build_network(
+            model.preset,
+            bias=model.bias,
+            leaky_slope=model.leaky_slope,
+            mean_norm_at_inference=model.mean_norm_at_inference,
+            reference_layers=model.reference_layers,
+        )
+    simulator = build_simulator(
+        config, crop_shape, augment=config.scan.augment, seed=config.training.seed
+    )
+    return CompletionTask(network, simulator, model.encoding, config.loss)
+
+
+def build_simulator(
+    config: Config, crop_shape: tuple[int, int], *, augment: bool, seed: int
+) -> ScanSimulator:
+    """The scan simulation that a config describes."""
+    scan = config.scan
+    noise: NoiseModel
+    if isinstance(scan.noise, NoNoiseConfig):
+        noise = NoNoise()
+    elif isinstance(scan.noise, ReferenceNoiseConfig):
+        noise = ReferenceNoise()
+    else:
+        noise = DetectorNoise(scan.noise.dose_electrons_per_px, scan.noise.readout_std_electrons)
+    path = archimedean(crop_shape, scan.coverage, definition=scan.coverage_definition)
+    return ScanSimulator(
+        path,
+        noise,
+        augment=augment,
+        blur_sigma_px=scan.blur_sigma_px,
+        sample=scan.sample,
+        seed=seed,
+    )
+
+
+def _alrc(config: ALRCConfig) -> ALRC:
+    return ALRC(
+        config.num_stddev,
+        config.decay,
+        config.mu1_start,
+        config.mu2_start,
+        config.moments,
+        accumulate=True,
+        variance_floor=config.variance_floor,
+    )
