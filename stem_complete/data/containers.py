@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from stem_complete.data.layout import FORMAT
 from stem_complete.data.pixel_size import nanometres, square
 from stem_complete.data.signals import Contents
 
@@ -32,8 +33,10 @@ def read_tiff(path: Path, contents: Contents) -> None:
         size_nm = _tiff_pixel_size(tiff)
         several = len(tiff.series) > 1
         for index, series in enumerate(tiff.series):
-            data = series.asarray(squeeze=True)
-            if "S" in series.axes and not series.axes.endswith("S"):  # colours in planes
+            data = series.asarray()
+            if "S" not in series.axes:
+                data = data.reshape(-1, *data.shape[-2:])  # channels, times, depths: all are frames
+            elif not series.axes.endswith("S"):  # colours in planes
                 data = np.moveaxis(data, series.axes.index("S"), -1)
             contents.offer(f"series {index}" if several else "", data, size_nm)
         if complaints:
@@ -106,7 +109,9 @@ def read_png(path: Path, contents: Contents) -> None:
     """Offers the image of a PNG, 8 or 16 bit."""
     import imagecodecs
 
-    contents.offer("", imagecodecs.png_decode(path.read_bytes()))
+    image = imagecodecs.png_decode(path.read_bytes())
+    opaque = image[..., 0] if image.ndim == 3 and image.shape[2] == 2 else image
+    contents.offer("", opaque)
 
 
 def read_numpy(path: Path, contents: Contents) -> None:
@@ -127,7 +132,9 @@ def read_hdf5(path: Path, contents: Contents) -> None:
     found: list[tuple[str, Any]] = []
     with h5py.File(path, "r") as file:
         file.visititems(
-            lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None
+            lambda name, item: (
+                found.append((name, item)) if isinstance(item, h5py.Dataset) else None
+            )
         )
         _offer_tree(contents, [(name, item, _hdf5_pixel_size(item)) for name, item in found])
 
@@ -148,14 +155,16 @@ def read_zarr(path: Path, contents: Contents) -> None:
     if isinstance(node, zarr.Array):
         _offer_tree(contents, [("", node, None)])
         return
-    attributes = node.attrs.asdict()
+    attributes: dict[str, Any] = dict(node.attrs.asdict())
+    if attributes.get("format") == FORMAT:
+        raise ValueError("a store of ingested crops, from which nothing is ingested again")
     multiscales = attributes.get("ome", attributes).get("multiscales")
     if multiscales:
         full = multiscales[0]["datasets"][0]
         size_nm = _ome_zarr_pixel_size(multiscales[0].get("axes", []), full)
         _offer_tree(contents, [("", node[full["path"]], size_nm)])
         return
-    arrays = [
+    arrays: list[tuple[str, Any, float | None]] = [
         (name, item, None)
         for name, item in sorted(node.members(max_depth=None))
         if isinstance(item, zarr.Array)

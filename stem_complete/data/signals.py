@@ -36,6 +36,7 @@ class Contents:
     Args:
         signal: Name of the signal to take; None takes all.
         frame: Number of the frame to take; None takes all.
+        masks: Whether truth values are images too, of 0 and 1.
 
     Attributes:
         signals: What was taken.
@@ -45,6 +46,7 @@ class Contents:
 
     signal: str | None = None
     frame: int | None = None
+    masks: bool = False
     signals: list[Signal] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -61,10 +63,9 @@ class Contents:
         """
         shape = tuple(data.shape)
         # Writers of five-dimensional images (OME) leave the axes they do not use at length 1.
-        leading = (0,) * sum(1 for size in shape[:-3] if size == 1)
-        if len(leading) == len(shape) - 3:
-            data, shape = data[leading], shape[-3:]
-        reason = _no_image(shape, np.dtype(data.dtype))
+        if len(shape) > 3 and all(size == 1 for size in shape[:-3]):
+            data, shape = data[(0,) * (len(shape) - 3)], shape[-3:]
+        reason = self._no_image(shape, np.dtype(data.dtype))
         if reason:
             self.skip(name, reason)
             return
@@ -90,13 +91,14 @@ class Contents:
             data = data[self.frame]
         # A copy, as the array may be a view of a file that is closed before anyone looks.
         pixels = np.array(data)
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8)
         frames = pixels if pixels.ndim == 3 else pixels[None]
         self.signals.append(Signal(name, frames, self.frame or 0, pixel_size_nm))
 
-
-def _no_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
-    if len(shape) not in (2, 3):
-        return f"{len(shape)}-D data {shape}"
-    if dtype.kind not in "iuf":
-        return f"{dtype} values"
-    return None if all(shape) else f"no pixels, shape {shape}"
+    def _no_image(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+        if len(shape) not in (2, 3):
+            return f"{len(shape)}-D data {shape}"
+        if dtype.kind not in ("iufb" if self.masks else "iuf"):
+            return f"{dtype} values"
+        return None if all(shape) else f"no pixels, shape {shape}"

@@ -3,8 +3,8 @@
 A scan is `intensity` [h, w] in detector units (the mean over the dwell in each pixel, NaN where
 nothing was measured) and `dwell` [h, w] in full pixel dwells (0 where nothing was measured). Every
 baseline returns a finite float32 image [h, w] in the units and within the range of the measured
-intensities. All are linear in the intensities, so they commute with changes of the detector's gain
-and offset; all but `normalised_convolution` keep the measured pixels as they are.
+intensities. All commute with a change of the detector's gain and offset; all but
+`normalised_convolution` keep the measured pixels as they are.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-class Baselined(NamedTuple):
+class BaselineResult(NamedTuple):
     """A baseline's completion `image` [h, w] and how long it took [s]."""
 
     image: Image
@@ -136,7 +136,7 @@ class Baselined(NamedTuple):
 
 def run_baselines(
     intensity: ArrayLike, dwell: ArrayLike, names: Iterable[str] = tuple(BASELINES)
-) -> dict[str, Baselined]:
+) -> dict[str, BaselineResult]:
     """Completions of one scan by the named baselines, with the time each took.
 
     Raises:
@@ -155,7 +155,7 @@ def run_baselines(
     for name in names:
         start = time.perf_counter()
         image = BASELINES[name](intensity, dwell)
-        results[name] = Baselined(image, time.perf_counter() - start)
+        results[name] = BaselineResult(image, time.perf_counter() - start)
     return results
 
 

@@ -10,7 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stem_complete.scan.raster import check_path, deposit, draw_lines, inside_image
+from stem_complete.scan.raster import (
+    check_path,
+    check_shape,
+    deposit,
+    draw_lines,
+    inside_image,
+)
 
 # Distance between the points of an exact spiral; halving it changes no dwell by more than 0.004,
 # but at the border, where it decides which points are inside.
@@ -81,6 +87,7 @@ def archimedean(
         >>> round(archimedean((256, 256), "1/20").coverage, 4)
         0.05
     """
+    check_shape(shape)
     fraction = _parse_coverage(coverage)
     if definition == "exact":
         return _exact_archimedean(shape, fraction)

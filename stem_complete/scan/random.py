@@ -104,9 +104,10 @@ def _expand_large_rate(z: Tensor, rate: Tensor) -> Tensor:
 
 
 def _bits(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Hashes `[b, *shape]` of `keys` and a counter: SplitMix64 started at each key."""
+    """Hashes `[b, *shape]` of `keys` and a counter: SplitMix64 from `key * _GAMMA` on."""
     counter = torch.arange(1, math.prod(shape) + 1, device=keys.device).view(shape)
-    return _hash(keys.view(-1, *[1] * len(shape)) + counter * _GAMMA)
+    # `counter * _GAMMA` would do as well, but torch.compile takes it for an index and overflows.
+    return _hash((keys.view(-1, *[1] * len(shape)) + counter) * _GAMMA)
 
 
 def _hash(x: Tensor) -> Tensor:

@@ -62,7 +62,16 @@ def check_path(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> None
         raise ValueError(
             f"dwell must have one value per position [{len(positions)}], got {list(dwell.shape)}"
         )
-    if len(shape) != 2 or min(shape) < 2 or any(side != int(side) for side in shape):
+    check_shape(shape)
+
+
+def check_shape(shape: tuple[int, int]) -> None:
+    """Nothing if `shape` is an (h, w) that can be filtered.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if len(shape) != 2 or any(side < 2 or side != int(side) for side in shape):
         raise ValueError(f"shape must be two whole numbers (h, w) of at least 2 px, got {shape}")
 
 

@@ -1,4 +1,4 @@
-"""MLflow: runs, their curves and pictures. The only package that imports mlflow, and only on use."""
+"""MLflow: runs, curves, pictures. The only package that imports mlflow, and only when used."""
 
 from __future__ import annotations
 

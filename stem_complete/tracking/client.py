@@ -73,6 +73,8 @@ def connect(uri: str) -> MlflowClient:
     for chatty in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if not uri:  # MLflow would take one from its environment
+            raise MlflowException.invalid_parameter_value("an empty text")
         return MlflowClient(uri)
     except (MlflowException, ImportError) as error:
         if getattr(error, "error_code", "INVALID_PARAMETER_VALUE") != "INVALID_PARAMETER_VALUE":

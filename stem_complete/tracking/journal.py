@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -28,7 +29,7 @@ class Journal:
         self.path = path
         self._lock = Lock()
         # A killed process leaves half a line; so may a full disk.
-        self._torn = path.exists() and not path.read_bytes()[-1:] in (b"", b"\n")
+        self._torn = _last_byte(path) not in (b"", b"\n")
 
     def append(self, entry: Entry) -> None:
         """Adds an entry; raises OSError if the file cannot be written."""
@@ -68,3 +69,11 @@ class Journal:
                 [delivered, *(e["delivered"] for e in entries if e.get("run") == run_id)]
             )
             offset = end
+
+
+def _last_byte(path: Path) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        return file.read(1)

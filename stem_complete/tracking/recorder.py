@@ -9,9 +9,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,18 @@ from stem_complete.tracking.client import connect, reason
 from stem_complete.tracking.journal import Entry, Journal
 from stem_complete.tracking.runs import TrackedRun, enter_run
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
 _METRICS_PER_BATCH = 1000  # the server's limit
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _LONGEST_PAUSE_S = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+class _Point(NamedTuple):
+    key: str
+    value: float
+    time_ms: int
+    step: int
 
 
 class MlflowRecorder:
@@ -62,6 +67,7 @@ class MlflowRecorder:
         self._offset = 0
         self._last_steps: dict[str, int] | None = None  # None until the server told them
         self._files: deque[Entry] = deque()  # read from the journal, not yet sent
+        self._unmarked = False  # whether the journal lacks a mark of what was delivered
         self._num_refused = 0
         self._problem = ""
         self._warned: set[str] = set()
@@ -75,7 +81,8 @@ class MlflowRecorder:
         for name in values:
             if not re.fullmatch(r"[\w.\-:/ ]+", name):
                 raise ValueError(f"MLflow takes no metric called {name!r}")
-        self._record({"step": step, "values": {k: float(v) for k, v in values.items()}})
+        points = {key: float(value) for key, value in values.items()}
+        self._record({"time": _now_ms(), "step": step, "values": points})
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Records a greyscale picture, [h, w], as `completions/step-<step>/<name>.png`."""
@@ -91,11 +98,12 @@ class MlflowRecorder:
         except OSError as error:
             self._warn("picture", "cannot write %s (%s); training goes on", file, error)
         else:
-            self._record({"file": str(file), "to": to})
+            self._record({"time": _now_ms(), "file": str(file), "to": to})
 
     def artifact(self, path: Path) -> None:
         """Records a file or folder under its own name; it must stay until `close`."""
-        self._record({"file": str(path.absolute()), "to": path.name if path.is_dir() else ""})
+        to = path.name if path.is_dir() else ""
+        self._record({"time": _now_ms(), "file": str(path.absolute()), "to": to})
 
     def close(self) -> None:
         """Delivers what is left, or says what could not be delivered and where it is."""
@@ -104,6 +112,8 @@ class MlflowRecorder:
         self._deadline = time.monotonic() + self._close_timeout_s
         self._closing.set()
         self._thread.join(self._close_timeout_s)
+        if self._num_refused:
+            _log.warning("MLflow at %s refused %d points", self._run.uri, self._num_refused)
         num_points, num_files = self.undelivered()
         if num_points or num_files:
             _log.warning(
@@ -119,19 +129,19 @@ class MlflowRecorder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def undelivered(self) -> tuple[int, int]:
-        """How many points of metrics and how many files MLflow does not have."""
-        num_points, num_files, offset = self._num_refused, len(self._files), self._offset
+        """How many points of metrics and how many files still wait for MLflow."""
+        num_points, num_files, offset = 0, len(self._files), self._offset
         while True:
             entries, end = self._journal.read(offset)
             if end == offset:
                 return num_points, num_files
-            num_points += sum(1 for _ in self._new_points(entries))
-            num_files += sum(1 for entry in entries if self._is_new_file(entry))
+            num_points += len(self._new_points(entries))
+            num_files += len(self._new_files(entries))
             offset = end
 
     def _record(self, entry: Entry) -> None:
         try:
-            self._journal.append({"time": time.time_ns() // 1_000_000, **entry})
+            self._journal.append(entry)
         except OSError as error:
             self._warn(
                 "journal", "cannot write %s (%s); training goes on", self._journal.path, error
@@ -140,11 +150,11 @@ class MlflowRecorder:
     def _work(self) -> None:
         """Body of the thread: delivers until closed and done, or out of time."""
         pause_s = self._flush_every_s
-        while True:
+        while time.monotonic() < self._deadline:
             closing = self._closing.wait(pause_s)
             try:
                 self._deliver()
-            except Exception as error:  # whatever stands between us and the server
+            except Exception as error:  # whatever stands between training and the server
                 self._problem = reason(error)
                 self._warn(
                     "outage",
@@ -161,11 +171,9 @@ class MlflowRecorder:
                 pause_s = self._flush_every_s
                 if closing:
                     return
-            if time.monotonic() >= self._deadline:
-                return
 
     def _deliver(self) -> None:
-        """Sends what the journal has; raises at the first failure, to be called again."""
+        """Sends what the journal has; stops at the first failure, to be called again."""
         if self._run.run_id is None:
             self._run = enter_run(self._run)
         run_id = self._run.run_id
@@ -175,17 +183,67 @@ class MlflowRecorder:
             self._offset = self._journal.delivered(run_id)
             self._last_steps = {metric.key: metric.step for metric in metrics}
 
-        marked = self._offset
+        # All points go before any file: an artifact store may be unreachable by itself.
         while time.monotonic() < self._deadline:
             entries, end = self._journal.read(self._offset)
             if end == self._offset:
                 break
-            self._send_points(entries)
-            self._files.extend(entry for entry in entries if self._is_new_file(entry))
+            self._send_points(run_id, self._new_points(entries))
+            self._files.extend(self._new_files(entries))
             self._offset = end
-            self._send_files()
-            if any("time" in entry for entry in entries):
-                marked = end
-        # Points never wait for files: an artifact store may be unreachable by itself.
-        self._send_files()
-        if marked
+            self._unmarked |= any("delivered" not in entry for entry in entries)
+        while self._files and time.monotonic() < self._deadline:
+            self._send_file(run_id, self._files[0])
+            self._files.popleft()
+        if self._unmarked and not self._files:
+            self._record({"delivered": self._offset, "run": run_id})
+            self._unmarked = False
+
+    def _new_points(self, entries: Sequence[Entry]) -> list[_Point]:
+        last, points = dict(self._last_steps or {}), []
+        for entry in entries:
+            if "values" not in entry or entry["time"] < self._run.since_ms:
+                continue
+            for key, value in entry["values"].items():
+                if entry["step"] > last.get(key, -1):
+                    last[key] = entry["step"]
+                    points.append(_Point(key, value, entry["time"], entry["step"]))
+        return points
+
+    def _new_files(self, entries: Sequence[Entry]) -> list[Entry]:
+        return [e for e in entries if "file" in e and e["time"] >= self._run.since_ms]
+
+    def _send_points(self, run_id: str, points: Sequence[_Point]) -> None:
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        assert self._last_steps is not None
+        for start in range(0, len(points), _METRICS_PER_BATCH):
+            batch = points[start : start + _METRICS_PER_BATCH]
+            try:
+                connect(self._run.uri).log_batch(run_id, metrics=[Metric(*p) for p in batch])
+            except MlflowException as error:
+                if error.error_code not in _REFUSALS:
+                    raise
+                # The server understood: to send it again would hold up what follows for ever.
+                self._num_refused += len(batch)
+                self._warn("refusal", "MLflow at %s: %s", self._run.uri, reason(error))
+            self._last_steps.update((point.key, point.step) for point in batch)
+
+    def _send_file(self, run_id: str, entry: Entry) -> None:
+        client, path, to = connect(self._run.uri), Path(entry["file"]), entry["to"] or None
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), to)
+        elif path.exists():
+            client.log_artifact(run_id, str(path), to)
+        else:
+            self._warn("gone", "%s is gone and does not reach MLflow", path)
+
+    def _warn(self, kind: str, message: str, *values: object) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning(message, *values)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,8 @@ from stem_complete.training.recording import Recorder, Recorders
 from stem_complete.training.schedule import Schedule, Stage
 from stem_complete.training.state import TrainingState, optimizer_step
 from stem_complete.training.task import TaskOutput
+
+_log = logging.getLogger(__name__)
 
 CheckpointReport = Callable[[Mapping[str, float], Path | None], None]
 """Called on every worker after a checkpoint, with the latest metrics and, on rank 0, its folder."""
@@ -153,6 +156,13 @@ class _Loop:
         window = self.window.summary(self.config.training.batch_size)
         if window.skipped:
             crops = sorted(set().union(*gather_objects(window.nonfinite_crops)))
+            if self.context.is_main:
+                _log.warning(
+                    "skipped %d steps up to step %d: loss or gradient not finite; crops %s",
+                    window.skipped,
+                    step,
+                    crops,
+                )
             if window.skipped_in_a_row >= self.config.training.max_nonfinite_steps:
                 raise TrainingError(
                     expected="finite losses and gradients",

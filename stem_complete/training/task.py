@@ -11,7 +11,7 @@ from stem_complete.config import ALRCConfig, Config, LossConfig
 from stem_complete.config import NoNoise as NoNoiseConfig
 from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
-from stem_complete.models import TwoStageNetwork, build_network, mean_norm_layers
+from stem_complete.models import TwoStageNetwork, build_network, commit_means, pending_means
 from stem_complete.scan import (
     DetectorNoise,
     NoiseModel,
@@ -99,11 +99,7 @@ class CompletionTask(nn.Module):
     def statistics(self) -> dict[str, Tensor]:
         """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
         pending = {f"alrc/{name}": cast("ALRC", alrc).pending for name, alrc in self.alrc.items()}
-        layers = mean_norm_layers(self.network)
-        if layers:
-            pending["means"] = torch.cat([layer.pending_mean_sum for layer in layers])
-            pending["mean_count"] = torch.stack([layer.pending_count for layer in layers])
-        return pending
+        return pending | {"means": pending_means(self.network)}
 
     def commit(self, sums: dict[str, Tensor], usable: Tensor) -> None:
         """Updates moments and running means from statistics summed over all workers.
@@ -115,15 +111,7 @@ class CompletionTask(nn.Module):
         """
         for name, alrc in self.alrc.items():
             cast("ALRC", alrc).commit(sums[f"alrc/{name}"])
-        layers = mean_norm_layers(self.network)
-        if layers:
-            sizes = [layer.pending_mean_sum.numel() for layer in layers]
-            counts = torch.where(usable, sums["mean_count"], 0.0)
-            means = torch.where(usable, sums["means"], 0.0)
-            for layer, total, count in zip(
-                layers, means.split(sizes), counts.unbind(), strict=True
-            ):
-                layer.commit_mean(total, count)
+        commit_means(self.network, torch.where(usable, sums["means"], 0.0))
 
 
 def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:

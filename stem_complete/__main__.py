@@ -1,0 +1,5 @@
+"""`python -m stem_complete`."""
+
+from stem_complete.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Files -> micrographs -> a store of crops -> batches."""

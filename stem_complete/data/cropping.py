@@ -1,0 +1,70 @@
+"""A micrograph -> the crops that are worth storing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.data.formats import Micrograph
+from stem_complete.data.layout import LeftOut, StoredDtype
+from stem_complete.data.writer import NewCrop
+
+_MAX_SATURATED = 0.2  # share of the pixels that may hold the highest value
+_MIN_CONTRAST = 0.01  # share of the crop's range that its middle 99% must span
+_TINY, _HUGE = 1e-30, 1e30  # beyond these, float32 cannot scale a crop to [-1, 1]
+
+
+def cut(
+    micrograph: Micrograph, crop_size: int, dtype: StoredDtype
+) -> tuple[list[NewCrop], list[LeftOut]]:
+    """Crops of a grid centred on the image, and those left out with the reason.
+
+    Left out are crops with NaN or Inf, without contrast (99% of the pixels within 1% of the crop's
+    range) or saturated (over 20% of the pixels at the highest value), and all of an image that is
+    smaller than a crop.
+    """
+    height, width = micrograph.pixels.shape
+    crops: list[NewCrop] = []
+    left_out: list[LeftOut] = []
+
+    def leave_out(row: int, column: int, reason: str) -> None:
+        left_out.append(
+            LeftOut(str(micrograph.path), micrograph.name, micrograph.frame, row, column, reason)
+        )
+
+    if min(height, width) < crop_size:
+        leave_out(0, 0, f"the image, {height} x {width}, is smaller than a crop of {crop_size}")
+    for row in range(height % crop_size // 2, height - crop_size + 1, crop_size):
+        for column in range(width % crop_size // 2, width - crop_size + 1, crop_size):
+            pixels = micrograph.pixels[row : row + crop_size, column : column + crop_size]
+            if dtype == "float32":
+                with np.errstate(over="ignore"):  # becomes Inf, which is a fault
+                    pixels = pixels.astype(np.float32)
+            reason = fault(pixels)
+            if reason:
+                leave_out(row, column, reason)
+            else:
+                crops.append(NewCrop(pixels, micrograph.frame, row, column))
+    return crops, left_out
+
+
+def fault(pixels: NDArray[Any]) -> str | None:
+    """Why a crop [h, w] should not be stored; None if it should."""
+    num_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
+    if num_bad:
+        return f"{num_bad} pixels NaN or Inf"
+    low, high = float(pixels.min()), float(pixels.max())
+    if max(-low, high) > _HUGE:
+        return f"values beyond {_HUGE:g}"
+    if high - low < _TINY:
+        return f"constant, every pixel {low:g}"
+    saturated = np.count_nonzero(pixels == pixels.max()) / pixels.size
+    if saturated > _MAX_SATURATED:
+        return f"saturated, {saturated:.0%} of the pixels at {high:g}"
+    sampled = pixels[:: max(1, pixels.shape[0] // 128), :: max(1, pixels.shape[1] // 128)]
+    middle = np.diff(np.percentile(sampled, [0.5, 99.5])).item()
+    if middle < _MIN_CONTRAST * (high - low):
+        return f"blank, 99% of the pixels within {middle / (high - low):.1%} of the range"
+    return None

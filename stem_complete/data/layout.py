@@ -1,0 +1,230 @@
+"""The zarr v3 layout of a micrograph store: names, records, version, creation.
+
+A store is a zarr group:
+
+    images [n, h, w]    uint16 or float32; a chunk is one crop, a shard (file) some hundred
+    crops/*    [n]      one array per fact about a crop, see `COLUMNS`
+    sources    [m]      JSON records, see `Source`
+    left_out   [k]      JSON records, see `LeftOut`
+
+with the attributes format, version, crop_size, dtype, num_crops, num_sources, num_left_out. Arrays
+only ever grow, and their entries never change. The three numbers are written last and say how much
+of the arrays counts, so whatever an interrupted writer left behind is not part of the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from stem_complete.errors import StoreError
+
+FORMAT = "stem-complete micrographs"
+VERSION = 1
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+StoredDtype = Literal["uint16", "float32"]
+STORED_DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)
+
+COLUMNS: dict[str, str] = {
+    "minimum": "float64",  # [detector units]
+    "maximum": "float64",
+    "offset": "float64",  # intensity = offset + scale * stored
+    "scale": "float64",
+    "pixel_size_nm": "float64",  # NaN where unknown
+    "split": "uint8",  # place in SPLITS
+    "source": "int32",  # place in `sources`
+    "frame": "int32",
+    "row": "int32",  # of the crop's first pixel [px]
+    "column": "int32",
+}
+
+# Whole shards are kept in memory and written at once: 256 crops of 512 x 512 uint16.
+_SHARD_BYTES = 128 * 2**20
+_MAX_SHARD_CROPS = 256
+_ROWS_PER_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where crops come from: one signal of one file.
+
+    Attributes:
+        path: The file when it was ingested.
+        sha256: Hash of its content.
+        signal: Name of the signal in the file, "" where it has none.
+        frames: Numbers of its frames.
+        shape: Height and width of a frame [px].
+        dtype: Number format in the file.
+        pixel_size_nm: Side of a pixel [nm], if known.
+        group: What it shares its split with: files of one field of view.
+        split: Its split; None if no crop of it was kept.
+        licence: If known.
+        num_crops: Crops kept.
+        asked: Signal and frame that were asked for when it was ingested.
+    """
+
+    path: str
+    sha256: str
+    signal: str
+    frames: tuple[int, ...]
+    shape: tuple[int, int]
+    dtype: str
+    pixel_size_nm: float | None
+    group: str
+    split: Split | None
+    licence: str | None
+    num_crops: int
+    asked: tuple[str | None, int | None] = (None, None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Source:
+        """The record that `to_json` wrote."""
+        values = json.loads(text)
+        height, width = values["shape"]
+        signal, frame = values["asked"]
+        lists = {"frames": tuple(values["frames"]), "shape": (height, width)}
+        return cls(**values | lists | {"asked": (signal, frame)})
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A crop that was not stored.
+
+    Attributes:
+        path: Its file.
+        signal: Name of its signal.
+        frame: Number of its frame.
+        row: First row [px].
+        column: First column [px].
+        reason: Why.
+    """
+
+    path: str
+    signal: str
+    frame: int
+    row: int
+    column: int
+    reason: str
+
+    @classmethod
+    def from_json(cls, text: str) -> LeftOut:
+        """The record that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def to_json(record: Source | LeftOut) -> str:
+    """The record on one line."""
+    return json.dumps(asdict(record), ensure_ascii=False)
+
+
+def create_group(path: Path, crop_size: int, dtype: StoredDtype) -> None:
+    """Creates an empty store at `path`, at once or not at all.
+
+    Raises:
+        StoreError: Something is there already.
+        OSError: The disk is full or not writable.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StoreError(
+            expected="no file or folder, to create a store",
+            found="one",
+            where=path,
+            fix="choose another path or remove it",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _create_arrays(draft, crop_size, dtype)
+        draft.replace(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
+    group = zarr.create_group(
+        path,
+        zarr_format=3,
+        attributes={
+            "format": FORMAT,
+            "version": VERSION,
+            "crop_size": crop_size,
+            "dtype": dtype,
+            "num_crops": 0,
+            "num_sources": 0,
+            "num_left_out": 0,
+        },
+    )
+    crop_bytes = crop_size**2 * np.dtype(dtype).itemsize
+    shard_crops = max(1, min(_MAX_SHARD_CROPS, _SHARD_BYTES // crop_bytes))
+    group.create_array(
+        "images",
+        shape=(0, crop_size, crop_size),
+        chunks=(1, crop_size, crop_size),
+        shards=(shard_crops, crop_size, crop_size),
+        dtype=dtype,
+        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
+        fill_value=missing_value(dtype),
+        dimension_names=("crop", "y", "x"),
+    )
+    crops = group.create_group("crops")
+    for name, column_dtype in COLUMNS.items():
+        crops.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype=column_dtype)
+    for name in ("sources", "left_out"):
+        group.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="str")
+
+
+def missing_value(dtype: str) -> float:
+    """What zarr returns for every pixel of a crop whose shard is gone; no crop is all this."""
+    return 0 if np.dtype(dtype).kind == "u" else float("nan")
+
+
+def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, dict[str, Any]]:
+    """The store's zarr group and its attributes.
+
+    Raises:
+        StoreError: There is no store at `path`, or one of a newer version.
+    """
+    if not path.is_dir():
+        raise StoreError(
+            expected="a micrograph store",
+            found="a file" if path.exists() else "nothing",
+            where=path,
+            fix="create one with stem-complete ingest SOURCES --store PATH",
+        )
+    try:
+        group = zarr.open_group(path, mode=mode, zarr_format=3)
+        attributes = group.attrs.asdict()
+    except Exception as error:  # a damaged or foreign zarr.json makes zarr fail in many ways
+        raise StoreError(
+            expected="a micrograph store",
+            found="a folder that is no zarr v3 group",
+            where=path,
+            fix="create one with stem-complete ingest SOURCES --store PATH",
+        ) from error
+    version = attributes.get("version")
+    if attributes.get("format") != FORMAT or not isinstance(version, int):
+        raise StoreError(
+            expected="a micrograph store",
+            found="another zarr group",
+            where=path,
+            fix="ingest it: stem-complete ingest SOURCES --store PATH",
+        )
+    if version > VERSION:
+        raise StoreError(
+            expected=f"a store of version {VERSION} or older",
+            found=f"version {version}",
+            where=path,
+            fix="update stem-complete: pip install --upgrade stem-complete",
+        )
+    return group, attributes

@@ -1,0 +1,125 @@
+"""Learning curves: boxcar averages, the mean over seeds, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.evaluation.page import HEADING_PT, INK, SMALL_PT, TEXT_PT, Page
+
+# Okabe and Ito's palette: distinct for colour-blind readers too.
+ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+class LearningCurve(NamedTuple):
+    """The losses of one run: `values` [n] at `steps` [n]."""
+
+    steps: NDArray[Any]
+    values: NDArray[Any]
+
+
+def boxcar_mean(curve: LearningCurve, width_steps: float) -> LearningCurve:
+    """The curve averaged over a window of `width_steps` that lies wholly within it.
+
+    Steps are put in order; of a step logged twice, as after a restart, the later entry counts;
+    non-finite values are left out. A curve shorter than the window becomes one point.
+    """
+    steps = np.asarray(curve.steps, dtype=np.float64)
+    values = np.asarray(curve.values, dtype=np.float64)
+    # `unique` keeps the first of equal steps, hence the reversal.
+    steps, last = np.unique(steps[::-1], return_index=True)
+    values = values[::-1][last]
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    if len(steps) < 2:
+        return LearningCurve(steps, values)
+    width = round(width_steps / float(np.median(np.diff(steps))))
+    window = np.full(min(max(width, 1), len(steps)), 1.0)
+    window /= len(window)
+    return LearningCurve(
+        np.convolve(steps, window, mode="valid"), np.convolve(values, window, mode="valid")
+    )
+
+
+def mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:
+    """Mean of several curves, from where the last of them begins to where the first one ends.
+
+    Curves with no steps in common have an empty mean.
+    """
+    start = max(curve.steps[0] for curve in curves)
+    end = min(curve.steps[-1] for curve in curves)
+    finest = max(curves, key=lambda curve: len(curve.steps)).steps
+    steps = finest[(finest >= start) & (finest <= end)]
+    values = [np.interp(steps, curve.steps, curve.values) for curve in curves]
+    return LearningCurve(steps, np.mean(values, axis=0))
+
+
+def learning_curves_figure(
+    curves: Mapping[str, Sequence[LearningCurve]],
+    path: Path,
+    *,
+    boxcar_steps: float,
+    ylabel: str = "Loss",
+    title: str = "",
+) -> None:
+    """Writes a PNG of boxcar-averaged losses, on a log scale, against the step.
+
+    Every arm of `curves` has one colour; its runs (one per seed) are thin lines, their mean a
+    thick one. Runs without a finite loss are left out.
+
+    Raises:
+        ValueError: No arm has a finite loss.
+    """
+    averaged = {
+        arm: [mean for seed in seeds if len((mean := boxcar_mean(seed, boxcar_steps)).steps)]
+        for arm, seeds in curves.items()
+    }
+    if not any(averaged.values()):
+        raise ValueError("learning_curves_figure needs at least one finite loss")
+    top_in = 0.28 if title else 0.1
+    page = Page(width=4.8, height=2.9 + top_in)
+    axes = page.axes(left=0.62, top=top_in, width=3.9, height=2.45)
+    # Colours go by position in `curves`, so an arm keeps its own when another has no data.
+    for index, (arm, seeds) in enumerate(averaged.items()):
+        colour = ARM_COLOURS[index % len(ARM_COLOURS)]
+        if len(seeds) > 1:
+            for seed in seeds:
+                axes.plot(*seed, color=colour, linewidth=0.6, alpha=0.45)
+        if seeds:
+            mean = mean_curve(seeds)
+            marker = "o" if len(mean.steps) == 1 else ""  # a line of one point is invisible
+            label = f"{arm} ({len(seeds)} runs)" if len(seeds) > 1 else arm
+            axes.plot(*mean, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
+    _style(axes, ylabel, f"Step (boxcar mean over {boxcar_steps:,g} steps)")
+    last = max(max(seed.steps) for seeds in curves.values() for seed in seeds if len(seed.steps))
+    axes.set_xlim(0, last or 1)
+    if title:
+        page.text(0.62 + 3.9 / 2, top_in / 2, title, size=HEADING_PT, weight="bold")
+    page.save(path)
+
+
+def _style(axes: Any, ylabel: str, xlabel: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    # Within a decade or less, ticks at powers of ten leave the axis bare.
+    narrow = high < 4 * low
+    axes.yaxis.set_major_locator(
+        MaxNLocator(6, steps=(1, 2, 5, 10)) if narrow else LogLocator(subs=(1, 2, 5))
+    )
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(xlabel, fontsize=TEXT_PT, color=INK)
+    axes.set_ylabel(ylabel, fontsize=TEXT_PT, color=INK)
+    axes.tick_params(which="both", labelsize=SMALL_PT, width=0.5, length=2.5, colors=INK)
+    axes.grid(color="#e4e4e4", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(linewidth=0.5, color=INK)
+    axes.legend(fontsize=SMALL_PT, frameon=False, labelcolor=INK)

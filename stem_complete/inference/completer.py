@@ -1,0 +1,220 @@
+"""Partial scans in, completed images out: arrays in the detector's own units."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from stem_complete.errors import ArtifactError, ConfigError, DataError
+from stem_complete.inference.artifact import CARD_FILE, Artifact, ModelCard, load_artifact
+from stem_complete.inference.error_map import Features, error_features
+from stem_complete.inference.measurement import Measurement, check_scans
+from stem_complete.inference.tiling import apply_tiled
+from stem_complete.scan import PartialScan, encode
+
+MODEL_FOLDER = "model"
+"""Where a training run keeps its model, inside its own folder."""
+
+TILE_PX, OVERLAP_PX = 2048, 256
+
+
+class Completion(NamedTuple):
+    """A completed scan, or a batch of them.
+
+    Attributes:
+        image: [h, w] or [b, h, w] float32, in the units of the scan.
+        error: Expected root mean square error of each pixel, of the same shape and units; NaN if
+            the model was never calibrated. It says how wrong such pixels were in validation
+            scans, compared with the blurred micrographs that the network is trained to return.
+    """
+
+    image: NDArray[np.float32]
+    error: NDArray[np.float32]
+
+
+class Completer:
+    """Completes partial scans with a model. Threads may share it.
+
+    Args:
+        artifact: The model.
+        device: Where it runs, such as "cpu" or "cuda"; None takes a GPU if torch finds one.
+        tile_px: Larger images are completed in tiles of this side.
+        overlap_px: Of neighbouring tiles.
+
+    Raises:
+        ConfigError: The device is not there.
+        ValueError: The tiles do not fit the network.
+
+    Example:
+        >>> completer = load_completer("runs/compact/model")      # doctest: +SKIP
+        >>> image, error = completer.complete(partial, dwell)     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str | torch.device | None = None,
+        *,
+        tile_px: int = TILE_PX,
+        overlap_px: int = OVERLAP_PX,
+    ) -> None:
+        self.card: ModelCard = artifact.card
+        self.device = _device(device)
+        self.tile_px, self.overlap_px = tile_px, overlap_px
+        self._stride = artifact.network.stride
+        # Convolutions on CPUs take two thirds of the time in this memory format.
+        self._network = copy.deepcopy(artifact.network).to(self.device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def complete(
+        self,
+        partial: ArrayLike,
+        dwell: ArrayLike | None = None,
+        *,
+        intensity_range: tuple[float, float] | None = None,
+    ) -> Completion:
+        """Completion of one partial scan.
+
+        Args:
+            partial: Measured intensities [h, w], each the mean over the dwell in its pixel, of any
+                gain and offset; NaN where not measured. Sides of at least 32 px.
+            dwell: Time spent in each pixel [h, w], in units of a full pixel dwell, 0 where not
+                measured. None: 1 in each measured pixel, and pixels of intensity 0 are not
+                measured if none is NaN.
+            intensity_range: Lowest and highest intensity of the specimen, for models with the
+                "reference" encoding, which must guess them otherwise: the measured ones. Models
+                with the "standard" encoding follow any gain and offset by themselves.
+
+        Raises:
+            DataError: The scan cannot be completed.
+        """
+        scan = check_scans(partial, dwell, num_axes=2)
+        image, error = self._complete(scan, intensity_range)
+        return Completion(image[0], error[0])
+
+    def complete_batch(
+        self,
+        intensity: ArrayLike,
+        dwell: ArrayLike | None = None,
+        *,
+        intensity_range: tuple[float, float] | None = None,
+    ) -> Completion:
+        """Completions of partial scans [b, h, w]; see `complete`."""
+        return self._complete(check_scans(intensity, dwell, num_axes=3), intensity_range)
+
+    def _complete(
+        self, scan: Measurement, intensity_range: tuple[float, float] | None
+    ) -> Completion:
+        # In double precision, so that a small contrast on a large offset survives.
+        low, high = _ranges(scan, intensity_range)
+        middle, half = ((high + low) / 2)[:, None, None], ((high - low) / 2)[:, None, None]
+        scaled = (scan.intensity - middle) / np.where(half > 0, half, 1.0)
+        unit_image = self._apply(scaled.astype(np.float32), scan.dwell)
+        image = middle + half * unit_image
+        error = self._expected_error(image, scan)
+        return Completion(image.astype(np.float32), error.astype(np.float32))
+
+    def _apply(
+        self, intensity: NDArray[np.float32], dwell: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Completions [b, h, w] of intensities that lie in [-1, 1]."""
+        with torch.inference_mode():
+            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (intensity, dwell))
+            x, offset, scale = encode(PartialScan(*tensors), self.card.encoding)
+            output = apply_tiled(
+                self._forward,
+                x,
+                stride=self._stride,
+                tile_px=self.tile_px,
+                overlap_px=self.overlap_px,
+            )
+            completion: Tensor = offset + scale * output
+            return completion[:, 0].cpu().double().numpy()
+
+    def _forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self._network(x.contiguous(memory_format=torch.channels_last))
+        return output
+
+    def _expected_error(
+        self, images: NDArray[np.float64], scan: Measurement
+    ) -> NDArray[np.float64]:
+        if self.card.calibration is None:
+            return np.full_like(images, np.nan)
+        return np.stack(
+            [
+                std * self.card.calibration.expected_error(features)
+                for features, std in completion_features(images, scan)
+            ]
+        )
+
+
+def completion_features(
+    images: NDArray[np.float64], scan: Measurement
+) -> list[tuple[Features, float]]:
+    """Of each completion [b, h, w]: features of its expected error, and the scan's deviation."""
+    _, stds = scan.mean_and_std()
+    return [
+        (error_features(image, measured, std), float(std))
+        for image, measured, std in zip(images, scan.measured, stds, strict=True)
+    ]
+
+
+def load_completer(source: str | Path, device: str | torch.device | None = None) -> Completer:
+    """A completer from a model folder, or from a run folder with a `model` in it.
+
+    Raises:
+        ArtifactError: There is no model, or it cannot be used.
+        ConfigError: The device is not there.
+    """
+    folder = Path(source)
+    if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
+        folder = folder / MODEL_FOLDER
+    elif (folder / "checkpoints").is_dir():
+        raise ArtifactError(
+            expected=f"a run with a {MODEL_FOLDER} folder",
+            found="checkpoints only",
+            where=folder,
+            fix="finish its training, or make a model with "
+            "stem_complete.inference.export_checkpoint(run_folder, output)",
+        )
+    return Completer(load_artifact(folder), device)
+
+
+def _ranges(
+    scan: Measurement, intensity_range: tuple[float, float] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intensities [b] that the network sees as -1 and as 1."""
+    if intensity_range is None:
+        axes = (1, 2)
+        return np.nanmin(scan.intensity, axis=axes), np.nanmax(scan.intensity, axis=axes)
+    low, high = intensity_range
+    if not (np.isfinite((low, high)).all() and low < high):
+        raise DataError(
+            expected="a finite intensity range (low, high), low < high",
+            found=f"({low}, {high})",
+            where="intensity_range",
+        )
+    size = len(scan.intensity)
+    return np.full(size, float(low)), np.full(size, float(high))
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # torch raises AssertionError where it was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            expected="a device that torch can use, such as cpu or cuda",
+            found=f"{name} ({str(error).splitlines()[0]})",
+            where="device",
+        ) from None
+    return device

@@ -1,0 +1,147 @@
+"""Trained checkpoint -> model folder, with an error map calibrated on validation scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stem_complete.config import Config, validate_config
+from stem_complete.data.store import MicrographStore
+from stem_complete.errors import ArtifactError
+from stem_complete.inference.artifact import TrainingSource, build_artifact, save_artifact
+from stem_complete.inference.completer import Completer, completion_features
+from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
+from stem_complete.inference.measurement import check_scans
+from stem_complete.inference.progress import Progress
+from stem_complete.training import Checkpoint, build_task, latest_checkpoint, load_checkpoint
+from stem_complete.training.checkpoint import METADATA_FILE
+from stem_complete.training.task import build_simulator
+
+CALIBRATION_SEED = 1
+"""Of the calibration scans' noise; validation during training has seed 0."""
+
+
+def export_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    store: str | Path | None = None,
+    num_calibration_images: int = 64,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the model of a trained checkpoint to the folder `output`, and returns it.
+
+    Its error map is calibrated on the store's validation split; without one there is no map.
+
+    Args:
+        source: Checkpoint folder, or run folder, of which the newest checkpoint is taken.
+        output: Model folder; a model there is replaced.
+        store: The run's micrographs, where they have moved since.
+        num_calibration_images: At most so many are completed for the error map.
+        device: As for `Completer`.
+        progress: Called after each calibration image.
+
+    Raises:
+        ArtifactError: There is no usable checkpoint, or `output` holds something else.
+        StoreError: The store cannot be read.
+    """
+    checkpoint = _checkpoint(Path(source))
+    config = validate_config(checkpoint.config, where=str(checkpoint.folder))
+    micrographs = MicrographStore.open(store or config.data.store)
+    crop_shape = (micrographs.crop_size, micrographs.crop_size)
+    task = build_task(config, crop_shape)
+    try:
+        task.load_state_dict(checkpoint.state["task"])
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            expected="the weights of the network in its config",
+            found=str(error),
+            where=checkpoint.folder,
+        ) from None
+
+    completer = Completer(build_artifact(task.network, config=config), device)
+    calibration = calibrate(
+        completer, config, micrographs, num_images=num_calibration_images, progress=progress
+    )
+    return save_artifact(
+        Path(output),
+        task.network,
+        config=config,
+        metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
+        calibration=calibration,
+        training_data=training_sources(micrographs),
+    )
+
+
+def calibrate(
+    completer: Completer,
+    config: Config,
+    store: MicrographStore,
+    *,
+    num_images: int = 64,
+    progress: Progress | None = None,
+) -> ErrorCalibration | None:
+    """Calibration of a completer's error map on validation scans; None if there are none.
+
+    The scans are those that `config` describes, of crops spread evenly over the split, without
+    augmentation. Errors are differences from the blurred micrographs.
+    """
+    crops = evenly_spread(store.indices("validation"), num_images)
+    if not len(crops):
+        return None
+    simulator = build_simulator(
+        config, (store.crop_size, store.crop_size), augment=False, seed=CALIBRATION_SEED
+    )
+    statistics = ErrorStatistics()
+    for number, crop in enumerate(crops):
+        image = torch.from_numpy(store.read([crop]))[:, None]
+        batch = simulator(image, 0, torch.tensor([number]))
+        intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
+        completed = completer.complete_batch(intensity, dwell, intensity_range=(-1, 1))
+        ((features, std),) = completion_features(
+            completed.image.astype(np.float64), check_scans(intensity, dwell, num_axes=3)
+        )
+        if std > 0:  # a constant scan has no unit to measure its error in
+            statistics.add(features, ((completed.image[0] - truth[0]) / std) ** 2)
+        if progress:
+            progress(number + 1, len(crops))
+    return statistics.calibration() if statistics.num_images else None
+
+
+def training_sources(store: MicrographStore) -> list[TrainingSource]:
+    """Names and hashes of the files in the store's training split."""
+    return [
+        TrainingSource(
+            name=Path(source.path).name,
+            signal=source.signal,
+            sha256=source.sha256,
+            num_crops=source.num_crops,
+            licence=source.licence,
+        )
+        for source in store.sources()
+        if source.split == "train"
+    ]
+
+
+def evenly_spread(indices: np.typing.NDArray[np.int64], number: int) -> np.typing.NDArray[np.int64]:
+    """At most `number` of `indices`, at equal distances: crops of one source are neighbours."""
+    if len(indices) <= number:
+        return indices
+    return indices[np.arange(number) * len(indices) // number]
+
+
+def _checkpoint(source: Path) -> Checkpoint:
+    if (source / METADATA_FILE).exists():
+        return load_checkpoint(source)
+    checkpoint = latest_checkpoint(source)
+    if checkpoint is None:
+        raise ArtifactError(
+            expected="a checkpoint, or a run folder with checkpoints",
+            found="none" if source.exists() else "no such folder",
+            where=source,
+            fix="give the folder of a training run",
+        )
+    return checkpoint

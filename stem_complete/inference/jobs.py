@@ -1,0 +1,181 @@
+"""Which file is a scan, which its dwell map, and where its completion goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from glob import has_magic
+from pathlib import Path
+from typing import NamedTuple
+
+from stem_complete.data.formats import SUPPORTED, find_files
+from stem_complete.errors import ConfigError, DataError
+
+COMPLETED, ERROR = "_completed", "_error"
+_TIFF_SUFFIXES = (".tif", ".tiff")
+
+
+class Job(NamedTuple):
+    """A scan to complete.
+
+    Attributes:
+        scan: Its file.
+        dwell: File with its dwell map, or None.
+        image: TIFF to write.
+    """
+
+    scan: Path
+    dwell: Path | None
+    image: Path
+
+    @property
+    def preview(self) -> Path:
+        """PNG to write."""
+        return self.image.with_suffix(".png")
+
+    @property
+    def error_map(self) -> Path:
+        """TIFF of the error map to write."""
+        stem = self.image.stem.removesuffix(COMPLETED)
+        return self.image.with_name(f"{stem}{ERROR}{self.image.suffix}")
+
+
+class Plan(NamedTuple):
+    """What there is to do, and what cannot be: scans without files, by name, and why."""
+
+    jobs: list[Job]
+    failed: dict[str, str]
+
+
+def plan_jobs(scans: Sequence[str | Path], output: Path, dwell: str | Path | None) -> Plan:
+    """The scans among files, folders and globs, each with its dwell map and its output.
+
+    The completion of `<name>.<suffix>` is `<output>/<name>_completed.tif`, in the subfolder that
+    the scan has in the folder that was searched. If there is one scan, `output` may be a `.tif`.
+
+    Dwell maps are found by one of four rules:
+
+    - None: the scans tell by themselves what they did not measure (NaN or 0).
+    - A file: the dwell map of all scans, which then share one path of the probe.
+    - A folder: the map of a scan is the file of the same name in it, of any supported suffix.
+    - A pattern with `{name}`, the scan's name without suffix, or `{number}`, the last number in
+      it: `partial_scan-1.tif` goes with `mask-{number}.tif`. A pattern without folder is looked
+      for beside the scan.
+
+    In folders and globs, dwell maps and our own outputs are not taken for scans.
+
+    Raises:
+        ConfigError: Two scans would be written to one file, or `dwell` or `output` cannot be used.
+        DataError: There is no scan at all.
+    """
+    pair = _DwellRule(dwell)
+    found, failed = _find(scans)
+    candidates = [(scan, root, pair(scan)) for scan, root in found]
+    maps = {path.resolve() for _, _, path in candidates if path is not None}
+    pairs = [c for c in candidates if c[0].resolve() not in maps]
+    if not pairs and not failed:
+        raise DataError(
+            expected="partial scans",
+            found="only dwell maps" if candidates else "only completed images",
+            where=" ".join(map(str, scans)),
+            fix="give the scans' own files or folder",
+        )
+    if output.suffix.lower() in _TIFF_SUFFIXES:
+        if len(pairs) + len(failed) != 1:
+            raise ConfigError(
+                expected="a folder for the output of several scans",
+                found=f"one file for {len(pairs)} scans",
+                where=output,
+                fix="give a folder",
+            )
+        return Plan([Job(scan, path, output) for scan, _, path in pairs], failed)
+    jobs = [
+        Job(scan, path, output / scan.parent.relative_to(root) / f"{scan.stem}{COMPLETED}.tif")
+        for scan, root, path in pairs
+    ]
+    _check_distinct(jobs)
+    return Plan(jobs, failed)
+
+
+def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
+    """(file, folder that was searched for it) of each scan, and sources that hold none."""
+    found: dict[Path, Path] = {}
+    failed: dict[str, str] = {}
+    for source in scans:
+        searched = Path(source).is_dir() or _is_pattern(source)
+        try:
+            files = find_files([source])
+        except DataError as error:
+            failed[str(source)] = str(error)
+            continue
+        for file in files:
+            if not (searched and _is_output(file)):
+                found.setdefault(file, _root(source) if searched else file.parent)
+    return list(found.items()), failed
+
+
+def _is_pattern(source: str | Path) -> bool:
+    return has_magic(str(source)) and not Path(source).exists()
+
+
+def _root(source: str | Path) -> Path:
+    """The folder that a folder or glob is searched from."""
+    if not _is_pattern(source):
+        return Path(source)
+    parts = Path(source).parts
+    fixed = next(i for i, part in enumerate(parts) if has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _is_output(file: Path) -> bool:
+    return file.suffix.lower() in (*_TIFF_SUFFIXES, ".png") and file.stem.endswith(
+        (COMPLETED, ERROR)
+    )
+
+
+class _DwellRule:
+    """The dwell map of a scan; see `plan_jobs`."""
+
+    def __init__(self, dwell: str | Path | None) -> None:
+        self.dwell = dwell
+        self.is_pattern = bool(re.search(r"\{(name|number)\}", str(dwell or "")))
+        self.by_name: dict[str, Path] = {}
+        if dwell is None or self.is_pattern:
+            return
+        path = Path(dwell)
+        if not path.exists():
+            raise ConfigError(
+                expected="a dwell map, a folder of them, or a pattern with {name} or {number}",
+                found="no such file or folder",
+                where=dwell,
+                fix="check the path",
+            )
+        if path.is_dir():
+            files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUPPORTED)
+            self.by_name = {file.stem: file for file in files}
+
+    def __call__(self, scan: Path) -> Path | None:
+        """The path that belongs to `scan`; it may not exist."""
+        if self.dwell is None:
+            return None
+        dwell = str(self.dwell)
+        if not self.is_pattern:
+            path = Path(dwell)
+            return self.by_name.get(scan.stem, path / scan.name) if path.is_dir() else path
+        numbers = re.findall(r"\d+", scan.stem)
+        name = dwell.replace("{name}", scan.stem)
+        name = name.replace("{number}", numbers[-1] if numbers else "")
+        return scan.parent / name if Path(dwell).parent == Path() else Path(name)
+
+
+def _check_distinct(jobs: Iterable[Job]) -> None:
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        other = taken.setdefault(job.image, job.scan)
+        if other != job.scan:
+            raise ConfigError(
+                expected="scans of different names",
+                found=f"{other} and {job.scan}, both to be written to {job.image.name}",
+                where=job.image.parent,
+                fix="complete them into different folders, or give the folder that holds both",
+            )

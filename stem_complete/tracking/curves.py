@@ -1,0 +1,132 @@
+"""Curves of tracked runs, read back from any tracking server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.errors import TrackingError
+from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
+from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_seed
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RUNS_PER_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one run.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        name: Of the run.
+        arm: What the run shares with those of other seeds.
+        seed: None if the run does not say.
+        started_ms: When the run started, in ms since 1970.
+        steps: Optimizer steps, rising, [n].
+        values: Of the metric, [n]; may be NaN or infinite.
+    """
+
+    run_id: str
+    name: str
+    arm: str
+    seed: int | None
+    started_ms: int
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def list_curves(
+    uri: str,
+    experiment: str,
+    metric: str,
+    *,
+    run_ids: Collection[str] | None = None,
+    parent: str | None = None,
+) -> list[Curve]:
+    """`metric` of the experiment's runs that have it, by arm and seed.
+
+    Args:
+        uri: Tracking server.
+        experiment: Its name.
+        metric: Its name.
+        run_ids: Only these runs.
+        parent: Only runs of this sweep, by its run id.
+
+    Raises:
+        TrackingError: The server does not answer, or has no such experiment.
+    """
+    uri, file = absolute_uri(uri), sqlite_file(uri)
+    # MLflow would make a new, empty database of a misspelt path.
+    if file is not None and not file.exists():
+        raise _unreachable(uri, "no such file")
+    try:
+        client = connect(uri)
+        curves = [
+            _curve(client, run, metric)
+            for run in _runs(client, uri, experiment)
+            if metric in run.data.metrics
+            and (run_ids is None or run.info.run_id in run_ids)
+            and (parent is None or run.data.tags.get(PARENT_TAG) == parent)
+        ]
+    except outages() as error:
+        raise _unreachable(uri, reason(error)) from error
+    return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
+
+
+def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        names = sorted(found.name for found in client.search_experiments())
+        raise TrackingError(
+            expected=f"an experiment {name!r}",
+            found=", ".join(names) or "none",
+            where=uri,
+            fix="name one of those, or check the tracking URI",
+        )
+    token = None
+    while token != "":
+        page = client.search_runs(
+            [experiment.experiment_id], max_results=_RUNS_PER_PAGE, page_token=token
+        )
+        yield from page
+        token = page.token or ""
+
+
+def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
+    # The client asks for as many pages as there are. A step logged twice counts once.
+    points = {
+        point.step: point.value for point in client.get_metric_history(run.info.run_id, metric)
+    }
+    steps = np.array(sorted(points), dtype=np.int64)
+    values = np.array([points[step] for step in steps.tolist()], dtype=np.float64)
+    # MLflow keeps infinity as the largest double.
+    largest = np.finfo(np.float64).max
+    values[values == largest], values[values == -largest] = np.inf, -np.inf
+    name, tags = str(run.info.run_name), run.data.tags
+    arm, seed = arm_and_seed(name)
+    return Curve(
+        run.info.run_id,
+        name,
+        tags.get(ARM_TAG, arm),
+        int(tags[SEED_TAG]) if tags.get(SEED_TAG, "").isdigit() else seed,
+        int(run.info.start_time),
+        steps,
+        values,
+    )
+
+
+def _unreachable(uri: str, found: str) -> TrackingError:
+    return TrackingError(
+        expected="an MLflow tracking server or database that answers",
+        found=found,
+        where=uri,
+        fix="check the tracking URI and that the server runs",
+    )

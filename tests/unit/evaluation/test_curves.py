@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from stem_complete.evaluation import (
+    LearningCurve,
+    boxcar_mean,
+    learning_curves_figure,
+    mean_curve,
+)
+from stem_complete.evaluation.curves import ARM_COLOURS
+
+
+def curve(steps: object, values: object) -> LearningCurve:
+    return LearningCurve(np.asarray(steps), np.asarray(values))
+
+
+@given(st.integers(2, 60), st.integers(1, 80), st.floats(-3, 3), st.floats(-3, 3))
+def test_boxcar_keeps_straight_lines(
+    length: int, width: int, slope: float, intercept: float
+) -> None:
+    steps = 50.0 * np.arange(length)
+    averaged = boxcar_mean(curve(steps, slope * steps + intercept), 50 * width)
+    assert len(averaged.steps) == max(length - width + 1, 1)
+    np.testing.assert_allclose(averaged.values, slope * averaged.steps + intercept, atol=1e-8)
+
+
+def test_boxcar_is_the_mean_of_its_window() -> None:
+    averaged = boxcar_mean(curve([10, 20, 30, 40], [1, 2, 6, 1]), 30)
+    np.testing.assert_allclose(averaged.steps, [20, 30])
+    np.testing.assert_allclose(averaged.values, [3, 3])
+
+
+def test_boxcar_orders_steps_takes_later_entries_and_leaves_out_nan() -> None:
+    # Stopped after step 3 and resumed from step 2, with one loss that was not finite.
+    messy = curve([1, 2, 3, 2, 3, 4, 5], [9, 7, 5, 8, 6, np.nan, 4])
+    averaged = boxcar_mean(messy, 1)
+    np.testing.assert_array_equal(averaged.steps, [1, 2, 3, 5])
+    np.testing.assert_array_equal(averaged.values, [9, 8, 6, 4])
+
+
+def test_boxcar_of_nothing_is_nothing() -> None:
+    assert len(boxcar_mean(curve([], []), 10).steps) == 0
+    assert len(boxcar_mean(curve([1, 2], [np.nan, np.inf]), 10).steps) == 0
+
+
+def test_mean_curve_covers_the_steps_all_have() -> None:
+    mean = mean_curve([curve([0, 10, 20, 30], [0, 1, 2, 3]), curve([10, 20], [3, 5])])
+    np.testing.assert_array_equal(mean.steps, [10, 20])
+    np.testing.assert_array_equal(mean.values, [2.0, 3.5])
+
+
+def test_mean_curve_of_disjoint_runs_is_empty() -> None:
+    assert len(mean_curve([curve([0, 1], [1, 1]), curve([5, 6], [1, 1])]).steps) == 0
+
+
+def colours_in(path: Path) -> set[str]:
+    colours = np.unique(imread(path)[..., :3].reshape(-1, 3), axis=0)
+    return {to_hex(colour).upper() for colour in colours}
+
+
+def test_every_arm_is_drawn_in_its_own_colour(tmp_path: Path) -> None:
+    steps = np.arange(0, 1000, 10)
+    arms = {
+        "MSE": [curve(steps, np.exp(-steps / 500) + seed / 10) for seed in range(3)],
+        "all diverged": [curve(steps, np.full(steps.shape, np.nan))],
+        "ALRC": [curve(steps, 0.5 * np.exp(-steps / 500))],
+        "one point": [curve([400], [0.7])],
+    }
+    learning_curves_figure(arms, tmp_path / "a.png", boxcar_steps=100, title="A title")
+    drawn = colours_in(tmp_path / "a.png")
+    assert [c in drawn for c in ARM_COLOURS[:5]] == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, 1.0], [1.90, 2.05], [1e-4, 1e3]], ids=["flat", "narrow", "wide"]
+)
+def test_any_range_of_losses_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
+    learning_curves_figure({"a": [curve([0, 10], values)]}, tmp_path / "a.png", boxcar_steps=1)
+    assert imread(tmp_path / "a.png").std() > 0.05
+
+
+@pytest.mark.parametrize("curves", [{}, {"a": []}, {"a": [curve([0], [np.nan])]}])
+def test_nothing_to_draw(tmp_path: Path, curves: dict[str, list[LearningCurve]]) -> None:
+    with pytest.raises(ValueError, match="at least one finite loss"):
+        learning_curves_figure(curves, tmp_path / "a.png", boxcar_steps=1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,199 @@
+"""Symmetries, blur, noise models and the partial scans they give."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stem_complete.scan import (
+    DetectorNoise,
+    NoNoise,
+    ReferenceNoise,
+    acquire,
+    archimedean,
+    blur,
+    example_keys,
+    flip_rotate,
+    fold,
+    normal,
+    uniform,
+)
+
+NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
+
+
+def images_of(*shape, seed=0):
+    """Smooth-free random images in [-1, 1]."""
+    return uniform(example_keys(seed, 0, torch.arange(shape[0]), 9), shape[1:]) * 2 - 1
+
+
+def keys_of(count, seed=0):
+    return example_keys(seed, 0, torch.arange(count), 0)
+
+
+def apply(image, choice):
+    return flip_rotate(image, torch.tensor([choice]))
+
+
+def test_the_eight_choices_are_the_symmetries_of_the_square():
+    image = images_of(1, 1, 6, 6)
+    choices = [apply(image, choice) for choice in range(8)]
+    assert torch.equal(choices[0], image)
+    expected = [torch.rot90(turned, n, (-1, -2)) for turned in (image, image.mT) for n in range(4)]
+    for symmetry in expected:
+        assert sum(torch.equal(symmetry, choice) for choice in choices) == 1
+
+
+def test_the_eight_choices_are_a_group():
+    image = images_of(1, 1, 5, 5)
+    single = [apply(image, choice) for choice in range(8)]
+    products = np.array(
+        [
+            [
+                next(c for c in range(8) if torch.equal(single[c], apply(single[first], second)))
+                for second in range(8)
+            ]
+            for first in range(8)
+        ]
+    )
+    for line in (*products, *products.T):
+        assert sorted(line) == list(range(8))
+    # The same group element whatever the image: an action, not eight unrelated shuffles.
+    other = images_of(1, 1, 8, 8, seed=1)
+    for first in range(8):
+        for second in range(8):
+            composed = apply(apply(other, first), second)
+            assert torch.equal(composed, apply(other, int(products[first, second])))
+
+
+def test_each_image_of_a_batch_gets_its_own_choice():
+    images, choice = images_of(8, 1, 4, 4), torch.arange(7, -1, -1)
+    for number, flipped in enumerate(flip_rotate(images, choice)):
+        assert torch.equal(flipped[None], apply(images[number : number + 1], 7 - number))
+
+
+@pytest.mark.parametrize("choice", range(8))
+def test_symmetries_commute_with_blur(choice):
+    image = images_of(1, 1, 9, 9)
+    assert torch.allclose(blur(apply(image, choice)), apply(blur(image), choice), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 2, 4, 4), (4, 4)], ids=str)
+def test_flip_rotate_checks_its_images(shape):
+    with pytest.raises(ValueError, match="images"):
+        flip_rotate(torch.zeros(shape), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("sigma_px", [2.5, 0.8])
+def test_blur_is_a_mirrored_gaussian_of_five_pixels(sigma_px):
+    from scipy import ndimage
+
+    # OpenCV's getGaussianKernel(5, sigma): exp(-x^2 / (2 sigma^2)), normalised over 5 px.
+    weights = np.exp(-(np.arange(-2, 3) ** 2) / (2 * sigma_px**2))
+    weights /= weights.sum()
+    images = images_of(2, 1, 17, 12)
+    expected = images.double().numpy()
+    for axis in (-1, -2):
+        expected = ndimage.correlate1d(expected, weights, axis=axis, mode="mirror")
+    assert np.abs(blur(images, sigma_px).numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_unmeasured_pixels_are_nan_and_only_those(noise):
+    image, dwell = images_of(3, 1, 40, 40), archimedean((40, 40), "1/10").dwell_map()[None, None]
+    scan = acquire(image, dwell, noise, keys_of(3))
+    assert scan.intensity.shape == scan.dwell.shape == image.shape
+    assert scan.intensity.dtype == scan.dwell.dtype == torch.float32
+    assert torch.equal(scan.intensity.isnan(), (dwell == 0).expand_as(image))
+    assert not scan.intensity.isinf().any()
+    assert 0.2 < scan.intensity.isnan().float().mean() < 0.8
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_a_scan_is_the_same_alone_and_in_a_batch(noise):
+    image, dwell = images_of(4, 1, 40, 40), archimedean((40, 40), "1/10").dwell_map()[None, None]
+    batch = acquire(image, dwell, noise, keys_of(4)).intensity
+    alone = [acquire(image[i : i + 1], dwell, noise, keys_of(4)[i : i + 1])[0] for i in range(4)]
+    assert torch.equal(batch.nan_to_num(9), torch.cat(alone).nan_to_num(9))
+
+
+def test_no_noise_measures_the_image():
+    image = images_of(2, 1, 16, 16)
+    assert torch.equal(acquire(image, torch.ones(1, 1, 16, 16), NoNoise(), keys_of(2))[0], image)
+
+
+def test_reference_noise_is_the_published_formula():
+    image, keys = images_of(2, 1, 33, 47), keys_of(2)
+    dwell = archimedean((33, 47), "1/10").dwell_map()[None, None]
+    background = blur(image, 2.5).double()
+    low, high = background.amin((2, 3), keepdim=True), background.amax((2, 3), keepdim=True)
+    background = 2 * (background - low) / (high - low) - 1
+    d, u = dwell.double(), uniform(keys, (1, 33, 47)).double()
+    detected = d * (d * image + 2 * (1 - d) * u * background)
+    measured = acquire(image, dwell, ReferenceNoise(), keys).intensity
+    assert torch.allclose(measured.nan_to_num(0).double() * d, detected, atol=1e-6)
+
+
+def test_reference_noise_falls_with_dwell():
+    image = images_of(1, 1, 64, 64)
+    errors = [
+        (acquire(image, torch.full_like(image, d), ReferenceNoise(), keys_of(1))[0] - image).std()
+        for d in (0.1, 0.4, 0.7, 1.0, 1.5)
+    ]
+    assert errors[:3] == sorted(errors[:3], reverse=True)
+    assert errors[3] == errors[4] == 0
+
+
+def test_reference_noise_of_a_constant_image_is_finite():
+    image = torch.full((1, 1, 16, 16), 0.3)
+    measured = acquire(image, torch.full_like(image, 0.5), ReferenceNoise(), keys_of(1)).intensity
+    assert torch.allclose(measured, torch.tensor(0.15), atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", [-1, -0.5, 0.3, 1])
+@pytest.mark.parametrize(("dose", "dwell", "readout"), [(20, 0.5, 0), (1000, 0.25, 3), (3, 1, 1)])
+def test_detector_noise_has_the_mean_and_variance_of_its_counts(intensity, dose, dwell, readout):
+    image = torch.full((1, 1, 200, 200), float(intensity))
+    noise = DetectorNoise(float(dose), float(readout))
+    x = acquire(image, torch.full_like(image, dwell), noise, keys_of(1)).intensity.double()
+    full = dose * dwell
+    variance = (full * (intensity + 1) / 2 + readout**2) * (2 / full) ** 2
+    assert float(x.mean()) == pytest.approx(intensity, abs=4 * math.sqrt(variance / 40_000))
+    assert float(x.var()) == pytest.approx(variance, rel=0.06)
+
+
+def test_readout_noise_is_independent_of_the_counts():
+    keys, image = keys_of(1), torch.zeros(1, 1, 100, 100)
+    dwell = torch.ones_like(image)
+    counts = acquire(image, dwell, DetectorNoise(50.0), keys).intensity
+    read = acquire(image, dwell, DetectorNoise(50.0, 5.0), keys).intensity - counts
+    assert float(read.std()) == pytest.approx(2 * 5 / 50, rel=0.05)
+    assert abs(np.corrcoef(read.flatten(), counts.flatten())[0, 1]) < 0.04
+    assert torch.allclose(read, normal(fold(keys, 1), (1, 100, 100)) * 0.2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dose", "readout"), [(0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, -1), (1, math.nan)]
+)
+def test_impossible_detectors_are_refused(dose, readout):
+    with pytest.raises(ValueError, match=r"dose_electrons_per_px|readout_std_electrons"):
+        DetectorNoise(dose, readout)
+
+
+@pytest.mark.parametrize(
+    ("image", "dwell", "keys", "message"),
+    [
+        ((2, 3, 8, 8), (1, 1, 8, 8), 2, "images"),
+        ((8, 8), (8, 8), 1, "images"),
+        ((2, 1, 8, 8), (8, 8), 2, "does not fit"),
+        ((2, 1, 8, 8), (1, 1, 8, 9), 2, "does not fit"),
+        ((2, 1, 8, 8), (3, 1, 8, 8), 2, "does not fit"),
+        ((2, 1, 8, 8), (1, 1, 8, 8), 1, "keys"),
+    ],
+)
+def test_acquire_checks_its_shapes(image, dwell, keys, message):
+    with pytest.raises(ValueError, match=message):
+        acquire(torch.zeros(image), torch.ones(dwell), NoNoise(), keys_of(keys))

@@ -1,0 +1,146 @@
+"""Network input of partial scans: standardised and as published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stem_complete
+from stem_complete.scan import (
+    DetectorNoise,
+    NoNoise,
+    PartialScan,
+    ReferenceNoise,
+    acquire,
+    archimedean,
+    encode,
+    example_keys,
+    uniform,
+)
+
+DWELL = archimedean((48, 48), "1/10").dwell_map()[None, None]
+PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
+
+
+def scan_of(count=3, noise=None):
+    keys = example_keys(0, 0, torch.arange(count), 0)
+    image = uniform(keys, (1, 48, 48)) * 2 - 1
+    return acquire(image, DWELL, noise or ReferenceNoise(), keys)
+
+
+@pytest.mark.parametrize("encoding", ["standard", "reference"])
+@pytest.mark.parametrize("noise", [NoNoise(), ReferenceNoise(), DetectorNoise(30.0, 1.0)])
+def test_unmeasured_pixels_are_zero_and_nothing_is_nan(encoding, noise):
+    scan = scan_of(noise=noise)
+    encoded = encode(scan, encoding)
+    assert encoded.x.shape == (3, 2, 48, 48)
+    assert encoded.x.dtype == torch.float32
+    assert encoded.offset.shape == encoded.scale.shape == (3, 1, 1, 1)
+    assert encoded.x.isfinite().all()
+    assert (encoded.x[:, :1][scan.dwell == 0] == 0).all()
+    assert torch.equal(encoded.x[:, 1:], scan.dwell)
+
+
+def test_standard_encoding_has_dwell_weighted_mean_0_and_deviation_1():
+    scan = scan_of()
+    x, offset, scale = encode(scan, "standard")
+    weighted = x[:, :1].double()
+    d, total = scan.dwell.double(), scan.dwell.double().sum((1, 2, 3))
+    z = (weighted / d).nan_to_num(0)
+    assert (weighted.sum((1, 2, 3)) / total).abs().max() < 1e-6
+    assert torch.allclose((d * z**2).sum((1, 2, 3)) / total, torch.ones(3).double(), atol=1e-5)
+    # The way back, which is how completions get their units.
+    measured = scan.dwell > 0
+    back = (offset + scale * z.float())[measured]
+    assert torch.allclose(back, scan.intensity[measured], atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(1e-3, 1e4), st.floats(-1e3, 1e3), st.booleans())
+def test_standard_encoding_is_equivariant_to_affine_maps(gain, shift, invert):
+    gain = -gain if invert else gain
+    scan = scan_of(2)
+    one = encode(scan, "standard")
+    other = encode(PartialScan(scan.intensity * gain + shift, scan.dwell), "standard")
+    # What float32 has lost of the intensities nobody can restore.
+    lost = 1e-6 * (abs(gain) + abs(shift)) / abs(gain)
+    expected = one.x * torch.tensor([1.0 if gain > 0 else -1.0, 1.0]).view(1, 2, 1, 1)
+    assert torch.allclose(other.x, expected, atol=1e-5 + 10 * lost)
+    magnitude = abs(gain) + abs(shift)
+    assert torch.allclose(other.offset, one.offset * gain + shift, atol=1e-5 * magnitude)
+    assert torch.allclose(other.scale, one.scale * abs(gain), atol=1e-5 * magnitude)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1.0, 1e6, 12345.678])
+def test_a_constant_scan_is_encoded_as_zero(value):
+    intensity = torch.where(DWELL > 0, value, torch.nan)
+    x, offset, scale = encode(PartialScan(intensity, DWELL), "standard")
+    assert float(offset) == pytest.approx(value, rel=1e-6)
+    assert scale == 1
+    assert x[:, 0].abs().max() <= 1e-6 * abs(value)
+
+
+@pytest.mark.parametrize("encoding", ["standard", "reference"])
+def test_a_scan_of_nothing_is_encoded_as_zero(encoding):
+    empty = PartialScan(torch.full_like(DWELL, torch.nan), torch.zeros_like(DWELL))
+    encoded = encode(empty, encoding)
+    assert (encoded.x == 0).all()
+    assert encoded.offset == 0
+    assert encoded.scale == 1
+
+
+@pytest.mark.parametrize("encoding", ["standard", "reference"])
+def test_encoding_is_the_same_alone_and_in_a_batch(encoding):
+    scan = scan_of(3)
+    alone = [encode(PartialScan(i[None], d[None]), encoding) for i, d in zip(*scan, strict=True)]
+    for part, whole in zip(zip(*alone, strict=True), encode(scan, encoding), strict=True):
+        assert torch.equal(torch.cat(part), whole)
+
+
+def test_large_offsets_do_not_cost_precision():
+    # Counts of a 16-bit detector: a small contrast on a large background.
+    scan = scan_of(1, NoNoise())
+    x = encode(PartialScan((scan.intensity * 16).round() + 60_000, scan.dwell), "standard").x
+    expected = encode(PartialScan((scan.intensity * 16).round(), scan.dwell), "standard").x
+    assert torch.allclose(x, expected, atol=2e-6)
+
+
+def test_reference_encoding_is_the_published_files_formula():
+    scan = scan_of()
+    detected = scan.dwell * scan.intensity
+    x, offset, scale = encode(scan, "reference")
+    largest = detected.nan_to_num(-1).amax((1, 2, 3), keepdim=True)
+    expected = torch.where(scan.dwell > 0, (detected + 1) / (1 + largest), 0)
+    assert torch.allclose(x[:, :1], expected, atol=1e-6)
+    assert (offset == 0).all()
+    assert (scale == 1).all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_reference_encoding_of_a_noisy_truth_looks_like_the_published_scan(number):
+    # The published noise is unknown, so only its scale can be compared: on the path, the values
+    # correlate with and span those of the published file.
+    import tifffile
+
+    files = [PUBLISHED / f"{name}-{number}.tif" for name in ("truth", "partial_scan", "mask")]
+    truth, published, dwell = (torch.from_numpy(tifffile.imread(f))[None, None] for f in files)
+    keys = example_keys(0, 0, torch.tensor([0]), 0)
+    ours = encode(acquire(truth * 2 - 1, dwell, ReferenceNoise(), keys), "reference").x[:, :1]
+    path = dwell > 0
+    assert torch.corrcoef(torch.stack([ours[path], published[path]]))[0, 1] > 0.8
+    assert ours.max() == pytest.approx(float(published.max()), abs=1e-3)
+    assert float(ours[path].mean()) == pytest.approx(float(published[path].mean()), abs=0.1)
+
+
+def test_unknown_encodings_and_shapes_are_refused():
+    scan = scan_of(2)
+    with pytest.raises(ValueError, match="encoding must be"):
+        encode(scan, "published")
+    with pytest.raises(ValueError, match="intensity and dwell"):
+        encode(PartialScan(scan.intensity, scan.dwell[:1]), "standard")
+    with pytest.raises(ValueError, match="intensity and dwell"):
+        encode(PartialScan(scan.intensity[0], scan.dwell[0]), "standard")

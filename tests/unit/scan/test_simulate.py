@@ -1,0 +1,158 @@
+"""Simulated scans: reproducible, independent of the batch, one flip for scan and truth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stem_complete.scan import (
+    DetectorNoise,
+    NoNoise,
+    ReferenceNoise,
+    ScanSimulator,
+    archimedean,
+    blur,
+    encode,
+    example_keys,
+    flip_rotate,
+    fold,
+    integers,
+    uniform,
+)
+
+PATH = archimedean((32, 32), "1/8")
+IMAGES = uniform(example_keys(5, 0, torch.arange(6), 0), (1, 32, 32)) * 2 - 1
+POSITIONS = torch.arange(10, 16)
+NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
+
+
+def simulator(noise=None, augment=True, seed=0, sample="blurred", path=PATH):
+    return ScanSimulator(path, noise or ReferenceNoise(), augment, 2.5, seed, sample)
+
+
+def flat(batch):
+    """All tensors of a batch, NaN replaced so that they can be compared."""
+    scan, truth, unblurred, keys = batch
+    return [scan.intensity.nan_to_num(9), scan.dwell, truth, unblurred, keys]
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_an_example_is_the_same_in_any_batch(noise):
+    simulate = simulator(noise)
+    whole = flat(simulate(IMAGES, 3, POSITIONS))
+    parts = [
+        flat(simulate(images, 3, positions))
+        for images, positions in zip(IMAGES.split([1, 3, 2]), POSITIONS.split([1, 3, 2]))
+    ]
+    for tensors, tensor in zip(zip(*parts, strict=True), whole, strict=True):
+        assert torch.equal(torch.cat(tensors), tensor)
+
+
+def test_a_step_can_be_repeated():
+    again = simulator()
+    for one, other in zip(
+        flat(simulator()(IMAGES, 3, POSITIONS)), flat(again(IMAGES, torch.tensor(3), POSITIONS))
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("seed", "step", "shift"), [(1, 3, 0), (0, 4, 0), (0, 3, 1)], ids=["seed", "step", "position"]
+)
+def test_seed_step_and_position_each_change_augmentation_and_noise(seed, step, shift):
+    image = IMAGES[:1].expand(24, -1, -1, -1)
+    positions = torch.arange(24)
+    one = simulator()(image, 3, positions)
+    other = simulator(seed=seed)(image, step, positions + shift)
+    same_flip = (one.unblurred == other.unblurred).flatten(1).all(1)
+    assert 0 < same_flip.sum() < 12
+    # Where the flip happens to agree, the noise still differs.
+    a, b = one.scan.intensity[same_flip], other.scan.intensity[same_flip]
+    assert not (a.nan_to_num(9) == b.nan_to_num(9)).flatten(1).all(1).any()
+
+
+def test_all_eight_flips_occur_equally_often():
+    image = IMAGES[:1].expand(800, -1, -1, -1)
+    flipped = simulator(NoNoise())(image, 0, torch.arange(800)).unblurred
+    counts = [
+        int((flipped == flip_rotate(IMAGES[:1], torch.tensor([choice]))).flatten(1).all(1).sum())
+        for choice in range(8)
+    ]
+    assert sum(counts) == 800
+    assert min(counts) > 65
+
+
+@pytest.mark.parametrize("sample", ["blurred", "original"])
+def test_scan_and_truth_see_the_same_flip(sample):
+    batch = simulator(NoNoise(), sample=sample)(IMAGES, 3, POSITIONS)
+    choice = integers(fold(batch.keys, 0), 8)
+    assert len(choice.unique()) > 2
+    assert torch.equal(batch.unblurred, flip_rotate(IMAGES, choice))
+    assert torch.equal(batch.truth, blur(batch.unblurred, 2.5))
+    measured = batch.scan.dwell > 0
+    seen = batch.truth if sample == "blurred" else batch.unblurred
+    assert torch.equal(batch.scan.intensity[measured], seen[measured])
+
+
+def test_flipping_the_micrograph_beforehand_composes_with_the_augmentation():
+    # The dwell map does not turn with the micrograph: another flip gives other pixels on the path,
+    # but always those of the flipped truth.
+    simulate = simulator(NoNoise())
+    for choice in range(8):
+        turned = flip_rotate(IMAGES, torch.full((6,), choice))
+        batch = simulate(turned, 3, POSITIONS)
+        assert torch.equal(batch.unblurred, flip_rotate(turned, integers(fold(batch.keys, 0), 8)))
+        measured = batch.scan.dwell > 0
+        assert torch.equal(batch.scan.intensity[measured], batch.truth[measured])
+        assert torch.equal(batch.scan.dwell[0, 0], PATH.dwell_map())
+
+
+def test_without_augmentation_the_micrograph_stays():
+    batch = simulator(augment=False)(IMAGES, 3, POSITIONS)
+    assert torch.equal(batch.unblurred, IMAGES)
+
+
+def test_other_shapes_are_scanned_without_augmentation():
+    path = archimedean((32, 50), "1/8")
+    images = torch.zeros(2, 1, 32, 50)
+    batch = simulator(augment=False, path=path)(images, 0, torch.arange(2))
+    assert batch.scan.intensity.shape == images.shape
+
+
+def test_the_dwell_map_moves_with_the_module_but_is_not_saved():
+    simulate = simulator()
+    assert dict(simulate.named_buffers())["dwell"].shape == (1, 1, 32, 32)
+    assert simulate.state_dict() == {}
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_simulation_is_one_graph_without_branches_on_data(noise):
+    simulate = simulator(noise)
+
+    def run(images, step, positions):
+        batch = simulate(images, step, positions)
+        return *flat(batch), encode(batch.scan, "standard").x, encode(batch.scan, "reference").x
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for step in (torch.tensor(3), torch.tensor(4)):
+        for one, other in zip(run(IMAGES, step, POSITIONS), compiled(IMAGES, step, POSITIONS)):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sample": "noisy"}, "sample must be"),
+        ({"blur_sigma_px": 0}, "blur_sigma_px"),
+        ({"path": archimedean((32, 40)), "augment": True}, "square"),
+    ],
+)
+def test_impossible_simulators_are_refused(arguments, message):
+    defaults = {"path": PATH, "noise": NoNoise(), "augment": False, "blur_sigma_px": 2.5, "seed": 0}
+    with pytest.raises(ValueError, match=message):
+        ScanSimulator(**defaults | arguments)
+
+
+def test_micrographs_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        simulator()(torch.zeros(1, 1, 48, 48), 0, torch.arange(1))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.entities import Metric
+
+from stem_complete.config import Config
+from stem_complete.errors import TrackingError
+from stem_complete.tracking import curves as curves_module
+from stem_complete.tracking import default_uri, list_curves, open_run
+from stem_complete.tracking.client import connect
+
+# MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+EXPERIMENT = "stem-complete"
+LOSS = "train/outer_loss"
+
+
+@pytest.fixture
+def runs(uri: str, make_config: Callable[..., Config]) -> dict[str, str]:
+    """Ids of a sweep of two arms and two seeds, of its parent, and of a run outside of it."""
+    parent = open_run(make_config("sweep"), uri).run_id
+    ids = {"sweep": parent}
+    for name in ("mse-seed1", "mse-seed0", "alrc-seed0", "alrc-seed1", "alone"):
+        above = None if name == "alone" else parent
+        ids[name] = open_run(make_config(name), uri, parent_run_id=above).run_id
+        points = [Metric(LOSS, len(name) + step, 1000 + step, step) for step in (2, 0, 1)]
+        connect(uri).log_batch(ids[name], metrics=points)
+    return ids
+
+
+def names(curves: list[curves_module.Curve]) -> list[str]:
+    return [curve.name for curve in curves]
+
+
+def test_curves_by_arm_and_seed(uri: str, runs: dict[str, str]) -> None:
+    curves = list_curves(uri, EXPERIMENT, LOSS)
+    assert names(curves) == ["alone", "alrc-seed0", "alrc-seed1", "mse-seed0", "mse-seed1"]
+    assert [(c.arm, c.seed) for c in curves[1:4]] == [("alrc", 0), ("alrc", 1), ("mse", 0)]
+    assert curves[3].steps.tolist() == [0, 1, 2]
+    assert curves[3].values.tolist() == [9, 10, 11]
+    assert list_curves(uri, EXPERIMENT, "no/such") == []
+
+
+def test_filters(uri: str, runs: dict[str, str]) -> None:
+    of_sweep = list_curves(uri, EXPERIMENT, LOSS, parent=runs["sweep"])
+    assert names(of_sweep) == ["alrc-seed0", "alrc-seed1", "mse-seed0", "mse-seed1"]
+    chosen = list_curves(uri, EXPERIMENT, LOSS, run_ids=[runs["alone"], runs["mse-seed1"]])
+    assert names(chosen) == ["alone", "mse-seed1"]
+
+
+def test_every_page_is_read(
+    uri: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = names(list_curves(uri, EXPERIMENT, LOSS))
+    monkeypatch.setattr(curves_module, "_RUNS_PER_PAGE", 2)
+    assert names(list_curves(uri, EXPERIMENT, LOSS)) == everything
+
+
+def test_long_histories_are_complete(
+    uri: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "mlflow.tracking._tracking_service.client.GET_METRIC_HISTORY_MAX_RESULTS"
+    monkeypatch.setattr(page, 100)
+    points = [Metric("long", step, step, step) for step in range(1000)]
+    connect(uri).log_batch(runs["alone"], metrics=points)
+    (curve,) = list_curves(uri, EXPERIMENT, "long")
+    assert np.array_equal(curve.steps, np.arange(1000))
+    assert np.array_equal(curve.values, np.arange(1000))
+
+
+def test_odd_values_and_repeated_steps(uri: str, runs: dict[str, str]) -> None:
+    odd = [float("nan"), float("inf"), float("-inf"), 4.0, 5.0]
+    points = [Metric("odd", value, 10 + k, min(k, 3)) for k, value in enumerate(odd)]
+    connect(uri).log_batch(runs["alone"], metrics=points)
+    (curve,) = list_curves(uri, EXPERIMENT, "odd")
+    assert curve.steps.tolist() == [0, 1, 2, 3]
+    assert np.isnan(curve.values[0])
+    assert curve.values[1:].tolist() == [np.inf, -np.inf, 5.0]  # the later of a repeated step
+
+
+def test_an_unknown_experiment_names_those_there_are(uri: str, runs: dict[str, str]) -> None:
+    with pytest.raises(TrackingError, match=r"experiment 'x', found Default, stem-complete"):
+        list_curves(uri, "x", LOSS)
+
+
+def test_a_misspelt_database_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="no such file"):
+        list_curves(default_uri(tmp_path / "nowhere"), EXPERIMENT, LOSS)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="Connection refused") as error:
+        list_curves("http://127.0.0.1:9", EXPERIMENT, LOSS)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+    (tmp_path / "mlflow.db").write_text("no database")
+    with pytest.raises(TrackingError, match="file is not a database"):
+        list_curves(default_uri(tmp_path), EXPERIMENT, LOSS)

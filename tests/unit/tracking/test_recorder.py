@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from stem_complete.config import Config
+from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
+from stem_complete.tracking.client import connect
+
+# MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+MakeConfig = Callable[..., Config]
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def run(uri: str, make_config: MakeConfig) -> TrackedRun:
+    return open_run(make_config(), uri)
+
+
+def record(run: TrackedRun, folder: Path | None, **options: float) -> MlflowRecorder:
+    return MlflowRecorder(run, folder, **{"flush_every_s": 0.05, "close_timeout_s": 20} | options)
+
+
+def history(run: TrackedRun, metric: str, uri: str | None = None) -> list[tuple[int, float]]:
+    points = connect(uri or run.uri).get_metric_history(run.run_id, metric)
+    return [(point.step, point.value) for point in points]
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def test_points_arrive_in_order_and_once(
+    run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = record(run, tmp_path / "run")
+    for step in range(0, 3000, 2):
+        recorder.scalars(step, {"train/outer_loss": step / 3, "train/beta1": 0.9})
+    recorder.close()
+    recorder.close()
+    assert history(run, "train/outer_loss") == [(step, step / 3) for step in range(0, 3000, 2)]
+    assert len(history(run, "train/beta1")) == 1500
+    assert not caplog.records
+
+
+def test_pictures_and_artifacts_arrive(run: TrackedRun, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 31), np.uint8)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.json").write_text("{}")
+    recorder = record(run, tmp_path / "run")
+    recorder.picture(1234, "validation-0", image[:, ::-1])
+    recorder.artifact(model)
+    recorder.artifact(model / "model.json")
+    recorder.close()
+
+    fetched = Path(
+        connect(run.uri).download_artifacts(
+            run.run_id, "completions/step-00001234/validation-0.png"
+        )
+    )
+    assert np.array_equal(imagecodecs.png_decode(fetched.read_bytes()), image[:, ::-1])
+    names = {file.path for file in connect(run.uri).list_artifacts(run.run_id)}
+    assert names == {"completions", "config.yaml", "model", "model.json"}
+    assert connect(run.uri).list_artifacts(run.run_id, "model")[0].path == "model/model.json"
+
+
+def test_a_resumed_run_repeats_no_point(run: TrackedRun, tmp_path: Path) -> None:
+    for steps in (range(60), range(40, 80)):
+        recorder = record(run, tmp_path / "run")
+        for step in steps:
+            recorder.scalars(step, {"a": step})
+            if step % 10 == 0:
+                recorder.scalars(step, {"b": -step})
+        recorder.close()
+    assert history(run, "a") == [(step, step) for step in range(80)]
+    assert history(run, "b") == [(step, -step) for step in range(0, 80, 10)]
+
+
+def test_a_later_recorder_delivers_what_an_earlier_one_could_not(
+    run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    recorder = record(replace(run, uri=DEAD), folder, close_timeout_s=0.3)
+    recorder.scalars(1, {"a": 1.0, "b": 2.0})
+    recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
+    started = time.monotonic()
+    recorder.close()
+    assert time.monotonic() - started < 5
+    assert "did not take 2 points and 1 files" in caplog.messages[-1]
+    assert str(folder / "metrics.jsonl") in caplog.messages[-1]
+
+    recorder = record(run, folder)
+    recorder.scalars(2, {"a": 3.0})
+    recorder.close()
+    assert history(run, "a") == [(1, 1.0), (2, 3.0)]
+    assert history(run, "b") == [(1, 2.0)]
+    assert connect(run.uri).list_artifacts(run.run_id, "completions/step-00000001")
+
+
+def test_delivered_files_are_not_sent_again(
+    run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "report.txt"
+    file.write_text("x")
+    recorder = record(run, tmp_path / "run")
+    recorder.artifact(file)
+    recorder.close()
+    file.unlink()
+    record(run, tmp_path / "run").close()
+    assert not caplog.records  # it would have missed the file
+
+
+def test_a_new_run_in_an_old_folder_starts_empty(
+    run: TrackedRun, tmp_path: Path, make_config: MakeConfig
+) -> None:
+    recorder = record(run, tmp_path / "run")
+    recorder.scalars(100, {"a": 1.0})
+    recorder.close()
+    anew = open_run(make_config(), run.uri, resume=False)
+    recorder = record(anew, tmp_path / "run")
+    recorder.scalars(1, {"a": 2.0})
+    recorder.close()
+    assert history(anew, "a") == [(1, 2.0)]
+
+
+def test_without_a_folder_nothing_stays_behind(
+    run: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    recorder = record(run, None)
+    recorder.scalars(1, {"a": 1.0})
+    recorder.close()
+    assert history(run, "a") == [(1, 1.0)]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_deleted_run_holds_nothing_up(
+    run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connect(run.uri).delete_run(run.run_id)
+    recorder = record(run, tmp_path / "run")
+    recorder.scalars(1, {"a": 1.0})
+    started = time.monotonic()
+    recorder.close()
+    assert time.monotonic() - started < 10
+    assert "refused 1 points" in caplog.messages[-1]
+
+
+def test_points_do_not_wait_for_files(run: TrackedRun, tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    artifacts.rename(tmp_path / "elsewhere")
+    artifacts.write_text("a file where the artifact store should be")
+    recorder = record(run, tmp_path / "run", close_timeout_s=15)
+    recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
+    recorder.scalars(1, {"a": 1.0})
+    wait_for(lambda: history(run, "a") == [(1, 1.0)])
+    recorder.scalars(2, {"a": 2.0})
+    wait_for(lambda: len(history(run, "a")) == 2)
+    artifacts.unlink()
+    (tmp_path / "elsewhere").rename(artifacts)
+    recorder.close()
+    assert recorder.undelivered() == (0, 0)
+    assert connect(run.uri).list_artifacts(run.run_id, "completions/step-00000001")
+
+
+def test_a_full_disk_is_a_warning(
+    run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = record(run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    recorder.scalars(1, {"a": 1.0})
+    recorder.scalars(2, {"a": 1.0})
+    assert len([message for message in caplog.messages if "cannot write" in message]) == 1
+    (tmp_path / "run" / "metrics.jsonl").rmdir()
+    recorder.scalars(3, {"a": 1.0})
+    recorder.close()
+    assert history(run, "a") == [(3, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["a|b", "a;b", "100%", ""])
+def test_refuses_names_that_mlflow_would(run: TrackedRun, tmp_path: Path, name: str) -> None:
+    recorder = record(run, tmp_path / "run")
+    with pytest.raises(ValueError, match="MLflow takes no metric"):
+        recorder.scalars(1, {name: 1.0})
+    recorder.close()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)], ids=["float", "colour"]
+)
+def test_refuses_other_pictures(run: TrackedRun, tmp_path: Path, image: np.ndarray) -> None:
+    recorder = record(run, tmp_path / "run")
+    with pytest.raises(ValueError, match="picture must be uint8"):
+        recorder.picture(1, "p", image)
+    recorder.close()
+
+
+def test_closing_does_not_wait_for_a_server_that_hangs(
+    run: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        hung = replace(run, uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        recorder = record(hung, tmp_path / "run", close_timeout_s=0.5)
+        recorder.scalars(1, {"a": 1.0})
+        time.sleep(0.2)
+        started = time.monotonic()
+        recorder.close()
+        assert time.monotonic() - started < 1.5
+        assert recorder.undelivered() == (1, 0)
+
+
+def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
+    server, make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config()
+    run = open_run(config, server.url)
+    assert run.run_id is None
+    recorder = record(run, tmp_path / "run", close_timeout_s=60)
+    step, slowest_s = 0, 0.0
+
+    def train(num_steps: int) -> None:
+        nonlocal step, slowest_s
+        for _ in range(num_steps):
+            step += 1
+            started = time.monotonic()
+            recorder.scalars(step, {"train/outer_loss": 1 / step, "train/beta1": 0.9})
+            if step % 50 == 0:
+                recorder.picture(step, "p", np.full((16, 16), step % 256, np.uint8))
+            slowest_s = max(slowest_s, time.monotonic() - started)
+
+    def delivered() -> bool:
+        return recorder.undelivered() == (0, 0)
+
+    train(100)
+    server.start()
+    wait_for(delivered)
+    server.signal(signal.SIGSTOP)
+    train(100)
+    time.sleep(0.5)
+    server.kill()
+    train(100)
+    time.sleep(0.5)
+    assert not delivered()
+    server.start()
+    train(100)
+    recorder.close()
+
+    assert slowest_s < 0.5
+    assert delivered()
+    run = open_run(config, server.url)
+    expected = list(range(1, 401))
+    assert [step for step, _ in history(run, "train/outer_loss")] == expected
+    assert [step for step, _ in history(run, "train/beta1")] == expected
+    assert len(connect(server.url).list_artifacts(run.run_id, "completions")) == 8
+    assert sum("does not answer" in message for message in caplog.messages) == 2  # open, outage
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert sum("values" in json.loads(line) for line in lines) == 400

@@ -1,0 +1,202 @@
+"""The training loop: exact resume, any way to share out the batch, bad steps skipped."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stem_complete.data.store import MicrographStore
+from stem_complete.distributed import WorkerContext
+from stem_complete.errors import ConfigError, TrainingError
+from stem_complete.training import latest_checkpoint, train
+from stem_complete.training.checkpoint import load_checkpoint
+
+ALONE = WorkerContext()
+
+
+class Tape:
+    """A recorder that keeps everything."""
+
+    def __init__(self):
+        self.values, self.pictures = {}, {}
+
+    def scalars(self, step, values):
+        for name, value in values.items():
+            self.values.setdefault(name, {})[step] = value
+
+    def picture(self, step, name, image):
+        self.pictures[step, name] = image
+
+    def close(self):
+        pass
+
+
+def task_state(config):
+    return latest_checkpoint(config.run_folder).state["task"]
+
+
+def assert_same_state(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(other[name], value), name
+
+
+def assert_close_state(one, other):
+    """Adam turns rounding of a gradient near 0 into a whole step, so only norms can be compared."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        scale = max(float(value.float().norm()), 0.1)
+        if not name.endswith(".rest"):
+            assert float((other[name].float() - value.float()).norm()) < 2e-3 * scale, name
+
+
+def test_a_run_records_curves_pictures_and_checkpoints(small_config):
+    config, tape = small_config("training.steps=12", "optimizer.learning_rate=0.003"), Tape()
+    result = train(config, ALONE, recorder=tape)
+    assert result.step == 12
+    for name in (
+        "train/outer_loss",
+        "train/inner_loss",
+        "train/outer_threshold",
+        "train/inner_threshold",
+        "train/outer_clip_fraction",
+        "train/learning_rate",
+        "train/trainer_learning_rate",
+        "train/beta1",
+        "train/examples_per_s",
+    ):
+        assert list(tape.values[name]) == list(range(1, 13)), name
+    losses = tape.values["train/outer_loss"]
+    assert losses[12] < losses[1]
+    assert list(tape.values["validation/rmse"]) == [3, 6, 9, 12]
+    picture = tape.pictures[12, "validation-0"]
+    assert picture.shape == (64, 3 * 64)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 10
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert checkpoint.step == 12
+    assert checkpoint.config == config.model_dump(mode="json")
+
+
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(small_config):
+    whole, stopped = small_config(name="whole"), small_config(name="stopped")
+    tape, tape_before, tape_after = Tape(), Tape(), Tape()
+    train(whole, ALONE, recorder=tape)
+
+    class StopError(Exception):
+        pass
+
+    def stop_at_4(step, values):
+        Tape.scalars(tape_before, step, values)
+        if step == 5 and "train/outer_loss" in values:
+            raise StopError
+
+    tape_before.scalars = stop_at_4
+    with pytest.raises(StopError):
+        train(stopped, ALONE, recorder=tape_before)
+    assert latest_checkpoint(stopped.run_folder).step == 4
+    train(stopped, ALONE, recorder=tape_after)
+
+    assert_same_state(task_state(whole), task_state(stopped))
+    for step in (5, 6):
+        assert tape_after.values["train/outer_loss"][step] == tape.values["train/outer_loss"][step]
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_accumulation_equals_the_whole_batch(small_config, micro):
+    whole = small_config(name="whole")
+    parts = small_config(f"training.micro_batch_size={micro}", name="parts")
+    train(whole, ALONE)
+    train(parts, ALONE)
+    assert_close_state(task_state(whole), task_state(parts))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_any_number_of_workers_gives_the_same_run(small_config, torchrun, tmp_path, world_size):
+    """Frozen or not: means are each image's own, so nothing depends on how a batch is spread."""
+    alone = small_config(name="alone")
+    train(alone, ALONE)
+    together = small_config(f"scaling.num_workers={world_size}", name="together")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(together.model_dump(mode="json")))
+    torchrun("training", world_size, file, tmp_path)
+
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world_size)]
+    expected = latest_checkpoint(alone.run_folder)
+    assert_close_state(expected.state["task"], ranks[0]["task"])
+    for rank in ranks:
+        for name, value in expected.metrics.items():
+            if name != "train/examples_per_s":
+                assert rank["metrics"][name] == pytest.approx(value, rel=5e-3), name
+        # Bit-identical on every rank, not only close.
+        thresholds = ("train/outer_threshold", "train/inner_threshold")
+        assert [rank["metrics"][n] for n in thresholds] == [
+            ranks[0]["metrics"][n] for n in thresholds
+        ]
+
+
+def test_a_bad_example_skips_the_step_and_is_named(small_config, monkeypatch, caplog):
+    read, poisoned = MicrographStore.read, []
+
+    def read_with_nan(self, indices):
+        images = read(self, indices)
+        if poisoned:
+            images[0] = math.nan
+            poisoned.append(int(indices[0]))
+        return images
+
+    monkeypatch.setattr(MicrographStore, "read", read_with_nan)
+    config = small_config("training.max_nonfinite_steps=2", "training.validate_every_steps=100")
+    tape = Tape()
+
+    def poison_from_step_4(step, values):
+        Tape.scalars(tape, step, values)
+        if step == 3:
+            poisoned.append(-1)
+
+    tape.scalars = poison_from_step_4
+    with pytest.raises(TrainingError, match="2 steps in a row") as error:
+        train(config, ALONE, recorder=tape)
+    assert f"crops [{poisoned[-1]}]" in str(error.value)
+    assert f"crops [{poisoned[1]}]" in caplog.text
+    assert tape.values["train/skipped_steps"] == {1: 0, 2: 0, 3: 0, 4: 1}
+    assert tape.values["train/nonfinite_examples"][4] == 1
+    # Weights, moments and running means are those of the last good step.
+    good = latest_checkpoint(config.run_folder)
+    assert good.step == 4
+    assert all(
+        value.isfinite().all() for value in good.state["task"].values() if torch.is_tensor(value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.seed=1", "training.seed = 0"),
+        ("training.batch_size=8", "training.batch_size = 4"),
+        ("model.bias=true", "model.bias = False"),
+    ],
+)
+def test_a_run_cannot_go_on_as_another(small_config, change, message):
+    train(small_config(), ALONE)
+    with pytest.raises(ConfigError, match=message):
+        train(small_config(change), ALONE)
+
+
+def test_wrong_world_size_fails_at_start(small_config):
+    with pytest.raises(ConfigError, match="multiple of 12"):
+        train(small_config("training.micro_batch_size=4"), WorkerContext(0, 3))
+
+
+@pytest.mark.parametrize("arm", ["mse", "huber", "alrc", "alrc+huber"])
+def test_all_four_arms_train(small_config, arm):
+    config = small_config(
+        *([] if "alrc" in arm else ["loss.alrc=null"]),
+        f"loss.huber={'huber' in arm}",
+        "training.steps=2",
+    )
+    result = train(config, ALONE)
+    assert math.isfinite(result.metrics["validation/rmse"])
+    assert ("train/outer_threshold" in result.metrics) == ("alrc" in arm)
