@@ -45,22 +45,396 @@ def _root(
     epilog=examples("stem-complete demo", "stem-complete demo --output /tmp/demo --seed 1")
 )
 def demo(
-    output: Annotated[
-        Path, typer.Option(help="Folder for everything that is made.")
-    ] = Path("stem-complete-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[section.field=value ...]", help="Changes to the demo's config."),
     ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path(
+        "stem-complete-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
 ) -> None:
     """Runs the whole chain on real micrographs that come with the program.
 
     Ingests them, trains the compact network on a local two-worker Ray cluster with ALRC, tracks
     the run in MLflow, completes the published noisy partial scans and compares them with classical
-    interpolation. Takes about 10 minutes on two cores; when interrupted, start it again and it
-    goes on.
+    interpolation. Takes about 10 minutes on two cores. Interrupted, it goes on when started again.
     """
     from stem_complete.demo import run_demo
 
     run_demo(output, seed=seed, overrides=overrides or [])
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete ingest images/ --store store.zarr",
+        "stem-complete ingest 'day1/*.dm4' day2/map.emd --store store.zarr --signal HAADF",
+    )
+)
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    store: Annotated[Path, typer.Option(help="Store to append to, or to create.")],
+    crop_size: Annotated[
+        int | None, typer.Option(min=32, help="Side of the crops [px]; 512 for a new store.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="uint16 (exact up to 65,535 levels) or float32.")
+    ] = None,
+    signal: Annotated[str | None, typer.Option(help="Only the signal of this name.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="Only this frame.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cuts micrographs into crops and keeps them in a zarr store.
+
+    Reads TIFF, PNG, NPY/NPZ, HDF5, zarr and, with the microscopy extra, DM3/DM4, EMD, SER/EMI,
+    MRC, BCF and HSPY. Appending later and running again are safe. Exits with 1 if files could not
+    be read; the others are ingested.
+    """
+    from stem_complete.console import ProgressBar, say
+    from stem_complete.data.ingest import ingest as ingest_files
+
+    if dtype not in (None, "uint16", "float32"):
+        raise ConfigError(
+            expected="uint16 or float32", found=str(dtype), where="--dtype", fix="choose one"
+        )
+    with ProgressBar("ingesting", 0) as bar:
+
+        def progress(path: Path, done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done, path.name)
+
+        report = ingest_files(
+            sources,
+            store,
+            crop_size=crop_size,
+            dtype=dtype,  # type: ignore[arg-type]
+            signal=signal,
+            frame=frame,
+            progress=progress,
+        )
+        bar.update(report.num_files)
+    for file, reason in report.failed.items():
+        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+    for line in report.skipped:
+        say(f"no image: {line}")
+    for crop in report.left_out:
+        say(f"left out: {crop.path} at row {crop.row}, column {crop.column}: {crop.reason}")
+    if as_json:
+        print(report.to_json())
+    else:
+        print(
+            f"{report.num_added} crops of {len(report.added)} files added to {store}, "
+            f"{len(report.already_there)} files already there, {len(report.left_out)} crops left "
+            f"out, {len(report.failed)} files failed"
+        )
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete train configs/compact.yaml data.store=store.zarr",
+        "stem-complete train configs/paper.yaml scaling.num_workers=8 scaling.use_gpu=true",
+        "torchrun --nproc-per-node 2 -m stem_complete train configs/compact.yaml --local",
+        "ray job submit --working-dir . -- python -m stem_complete train configs/paper.yaml "
+        "storage=/shared/runs data.store=/shared/store.zarr",
+    )
+)
+def train(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG... [section.field=value ...]", help="YAML files, then changes to them."
+        ),
+    ],
+    local: Annotated[
+        bool, typer.Option("--local", help="In this process or torchrun's, without Ray.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trains a network, or a sweep of them, and exports it for `complete`.
+
+    Runs on the Ray cluster that the job was submitted to, or on a local one. Started again with
+    the same name and storage, it goes on from its last checkpoint.
+    """
+    from stem_complete.config import load_config
+    from stem_complete.launch import launch
+
+    files = [Path(argument) for argument in arguments if "=" not in argument]
+    changes = [argument for argument in arguments if "=" in argument]
+    if not files:
+        raise ConfigError(
+            expected="a config file",
+            found="only changes",
+            where="train",
+            fix="name one, for example configs/compact.yaml",
+        )
+    outcomes = launch(load_config(files, changes), local=local)
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": outcome.config.name,
+                    "run_folder": str(outcome.config.run_folder),
+                    "model": str(outcome.model),
+                    "step": outcome.result.step,
+                    "metrics": outcome.result.metrics,
+                    "tracking_uri": outcome.tracking_uri,
+                }
+                for outcome in outcomes
+            ]
+        )
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete compare --uri sqlite:////data/runs/mlflow.db --output comparison",
+        "stem-complete compare --uri http://mlflow:5000 --name 'alrc*' --name mse --output out",
+    )
+)
+def compare(
+    output: Annotated[Path, typer.Option(help="Folder for the figure and the tables.")],
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "stem-complete",
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Tracking server; by default the SQLite file in ./runs.",
+            envvar="MLFLOW_TRACKING_URI",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Only runs or arms that match, like 'alrc*'.")
+    ] = None,
+    parent: Annotated[str | None, typer.Option(help="Only runs of this parent run.")] = None,
+    metric: Annotated[str, typer.Option(help="Loss to compare.")] = "train/outer_loss",
+    boxcar: Annotated[
+        int | None, typer.Option(min=1, help="Window of the learning curves [steps].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draws learning curves of tracked runs and tells their final losses, from MLflow alone."""
+    from stem_complete.experiments.comparison import compare as compare_runs
+    from stem_complete.tracking import default_uri
+
+    comparison = compare_runs(
+        uri or default_uri(Path("runs")),
+        experiment,
+        output,
+        metric=metric,
+        boxcar_steps=boxcar,
+        names=name,
+        parent=parent,
+    )
+    if as_json:
+        _print_json(comparison.to_dict())
+    else:
+        print(comparison.markdown)
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete complete scan.tif --dwell dwell.tif --model MODEL --output completed.tif",
+        "stem-complete complete scans/ --dwell dwells/ --model MODEL --output completed/ --png",
+        "stem-complete complete scan-with-nans.npy --model MODEL --output completed/ --error-map",
+    )
+)
+def complete(
+    scans: Annotated[list[str], typer.Argument(help="Files, folders or globs of partial scans.")],
+    model: Annotated[Path, typer.Option(help="Folder of the model, or of the run that made it.")],
+    output: Annotated[Path, typer.Option(help="Folder, or a .tif for one scan.")],
+    dwell: Annotated[
+        str | None,
+        typer.Option(
+            help="Dwell maps: a file, a folder of the same names, or mask-{number}.tif. "
+            "Without: NaN, or else 0, is not measured."
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Scans are encoded as in partial-STEM's examples.")
+    ] = False,
+    png: Annotated[bool, typer.Option("--png", help="Also write a preview.")] = False,
+    error_map: Annotated[
+        bool, typer.Option("--error-map", help="Also write the expected error of each pixel.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Complete again what is there already.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default what is there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Completes partial scans: float32 TIFF in the units and with the pixel size of the scan.
+
+    What is completed already is passed over, so an interrupted batch goes on. Exits with 1 if
+    scans could not be read; the others are completed.
+    """
+    from stem_complete.console import ProgressBar, say
+    from stem_complete.inference import complete_files, load_completer
+
+    completer = load_completer(model, device)
+    with ProgressBar("completing", 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        report = complete_files(
+            scans,
+            completer,
+            output,
+            dwell=dwell,
+            published=published,
+            png=png,
+            error_map=error_map,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for file, reason in report.failed.items():
+        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+    for file, note in report.notes.items():
+        say(f"note: {file}: {note}")
+    if as_json:
+        print(report.to_json())
+    else:
+        print(
+            f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "
+            f"{len(report.failed)} failed"
+        )
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete evaluate --model MODEL --data store.zarr --coverage 1/20 --coverage 1/50",
+        "stem-complete evaluate --data images/ --coverage 1/20        [dim]# baselines alone[/dim]",
+        "stem-complete evaluate --model MODEL --published",
+    )
+)
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model; without it, baselines alone.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Store, or folder or file of complete micrographs.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="The published noisy scans instead of --data.")
+    ] = False,
+    coverage: Annotated[
+        list[str] | None, typer.Option(help="Mean dwell such as 1/20; by default the model's.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Classical methods; by default the usual four.")
+    ] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="none or reference; by default as in training.")
+    ] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="At most so many crops.")] = 32,
+    split: Annotated[str, typer.Option(help="Of a store: train, validation or test.")] = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Scores completions of simulated scans against the truth, beside classical interpolation."""
+    from stem_complete.config import NoNoise, ReferenceNoise
+    from stem_complete.console import ProgressBar, say
+    from stem_complete.inference import evaluate as evaluate_data
+    from stem_complete.inference import evaluate_published, load_completer
+    from stem_complete.inference.evaluate import DEFAULT_BASELINES
+
+    if (data is None) == (not published):
+        raise ConfigError(
+            expected="either --data or --published",
+            found="both" if published else "neither",
+            where="evaluate",
+            fix="give one of them",
+        )
+    noises = {None: None, "none": NoNoise(), "reference": ReferenceNoise()}
+    for option, value, known in (
+        ("--noise", noise, noises),
+        ("--split", split, ("train", "validation", "test")),
+    ):
+        if value not in known:
+            raise ConfigError(
+                expected=" or ".join(str(name) for name in known if name),
+                found=str(value),
+                where=option,
+                fix="choose one",
+            )
+    completer = load_completer(model) if model is not None else None
+    baselines = tuple(baseline or DEFAULT_BASELINES)
+    with ProgressBar("evaluating", 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        if data is None:
+            report = evaluate_published(completer, baselines)
+        else:
+            report = evaluate_data(
+                data,
+                completer=completer,
+                coverages=coverage or (),
+                noise=noises[noise],
+                baselines=baselines,
+                num_images=num_images,
+                split=split,  # type: ignore[arg-type]
+                seed=seed,
+                progress=progress,
+            )
+    for line in report.left_out:
+        say(f"left out: {line}")
+    if output is not None:
+        output.write_text(report.to_json())
+    print(report.to_json() if as_json else report.markdown())
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete inspect store.zarr --contact-sheet sheet.png",
+        "stem-complete inspect runs/compact/model",
+        "stem-complete inspect image.dm4",
+    )
+)
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A store, a model, a run, a scan or an image.")],
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also draw crops of a store into this PNG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tells what a store, model, run, scan or image file contains."""
+    from stem_complete.inspection import draw_store, inspect_path, summary
+
+    values = inspect_path(path)
+    if contact_sheet is not None:
+        draw_store(path, contact_sheet)
+    if as_json:
+        _print_json(values)
+    else:
+        print(summary(values))
+
+
+def main() -> None:
+    """Runs the command line; known errors become one line and an exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except StemCompleteError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; start it again to go on", 130)
+    except OSError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, allow_nan=False, default=str))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -78,7 +77,9 @@ class ProgressBar:
     def update(self, done: int, details: str = "", left_s: float | None = None) -> None:
         """Shows that `done` things are done, with details and the seconds that are left."""
         self.done = done
-        self._progress.update(self._task, completed=done, details=details, left_s=left_s)
+        self._progress.update(
+            self._task, total=self.total, completed=done, details=details, left_s=left_s
+        )
         now = time.monotonic()
         if not console.is_terminal and (
             done >= self.total or now - self._last_line >= LINE_INTERVAL_S
@@ -159,12 +160,6 @@ def format_seconds(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{number} {unit}" for number, unit in parts if number][:2]
     return " ".join(shown) or "0 s"
-
-
-def exit_with_error(message: str, code: int) -> None:
-    """Prints one line on standard error and ends the program."""
-    console.print(f"error: {message}", style="bold red", soft_wrap=True, markup=False)
-    sys.exit(code)
 
 
 class _TimeLeft(ProgressColumn):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from stem_complete.data.containers import read_hdf5, read_numpy, read_png, read_tiff, read_zarr
 from stem_complete.data.instruments import PLUGINS, read_instrument
+from stem_complete.data.layout import is_store
 from stem_complete.data.signals import Contents, FrameError
 from stem_complete.errors import DataError
 
@@ -84,27 +86,14 @@ def read_file(
     path = Path(path)
     reader = _reader(path)
     contents = Contents(signal, frame, masks)
-    try:
-        # What readers warn of (odd tags, files they close late) is nothing the user can act on.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    # What readers warn of (odd tags, files they close late) is nothing the user can act on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             reader(path, contents)
-    except FrameError as error:
-        raise DataError(expected=str(error), found=f"frame {frame} asked for", where=path) from None
-    except Exception as error:  # damaged files make readers fail in any way
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("rsciio"):
-            raise DataError(
-                expected=f"RosettaSciIO, which reads {path.suffix} files",
-                found="that it is not installed",
-                where=path,
-                fix=_EXTRA,
-            ) from None
-        raise DataError(
-            expected=f"a readable {path.suffix or 'zarr'} file",
-            found=_first_line(error),
-            where=path,
-            fix="check that the file is complete",
-        ) from error
+        except Exception as error:  # damaged files make readers fail in any way
+            traceback.clear_frames(error.__traceback__)  # closes the files it left open
+            raise _data_error(error, path, frame) from error
     if not contents.names:
         raise DataError(
             expected="an image [h, w] or a stack of images [n, h, w] of real numbers",
@@ -177,7 +166,8 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
     """Files of supported formats among files, folders (searched through) and globs.
 
     Sorted within each source, without repetition. A zarr store counts as one file. Of a TIA pair
-    in a folder (`a.emi`, `a_1.ser`) the SER files are taken, as they hold the images.
+    in a folder (`a.emi`, `a_1.ser`) the SER files are taken, as they hold the images. A store of
+    ingested crops in a folder is passed over.
 
     Raises:
         DataError: A source is missing, holds no file of a supported format, or is of another one.
@@ -205,6 +195,25 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
             )
         found += _without_paired_emi(files) if searched else files
     return list(dict.fromkeys(found))
+
+
+def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
+    if isinstance(error, FrameError):
+        return DataError(expected=str(error), found=f"frame {frame} asked for", where=path)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("rsciio"):
+        return DataError(
+            expected=f"RosettaSciIO, which reads {path.suffix} files",
+            found="that it is not installed",
+            where=path,
+            fix=_EXTRA,
+        )
+    lines = str(error).strip().splitlines()
+    return DataError(
+        expected=f"a readable {path.suffix or 'zarr'} file",
+        found=lines[0] if lines else type(error).__name__,
+        where=path,
+        fix="check that the file is complete",
+    )
 
 
 def _reader(path: Path) -> Callable[[Path, Contents], None]:
@@ -239,7 +248,7 @@ def _search(folder: Path) -> list[Path]:
         here = Path(name)
         files += [here / n for n in folders + names if n[0] != "." and _is_supported(here / n)]
         folders[:] = [n for n in folders if n[0] != "." and not _is_zarr(here / n)]
-    return sorted(files)
+    return sorted(file for file in files if not is_store(file))
 
 
 def _without_paired_emi(files: list[Path]) -> list[Path]:
@@ -253,8 +262,3 @@ def _without_paired_emi(files: list[Path]) -> list[Path]:
 
 def _native(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -130,4 +130,5 @@ def _averaged(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     block = max(1, len(image) // side)
     whole = len(image) // block * block
     blocks = image[:whole, :whole].reshape(whole // block, block, whole // block, block)
-    return blocks.mean(axis=(1, 3))
+    averaged: NDArray[np.float32] = blocks.mean(axis=(1, 3))
+    return averaged

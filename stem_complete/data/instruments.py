@@ -41,8 +41,11 @@ def read_instrument(path: Path, contents: Contents) -> None:
         if reason:
             contents.skip(name, reason)
             continue
-        y_axis, x_axis = axes[-2:]
-        size_nm = square(_axis_nm(y_axis), _axis_nm(x_axis))
+        size_nm = square(_axis_nm(axes[-2]), _axis_nm(axes[-1]))
+        # RosettaSciIO transposes Berkeley EMD files, though not all writers of them do; where the
+        # axes have names, they tell.
+        if [str(axis.get("name")).lower() for axis in axes[-2:]] == ["x", "y"]:
+            data = data.swapaxes(-2, -1)
         contents.offer(name, data, size_nm)
 
 

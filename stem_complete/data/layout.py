@@ -184,6 +184,15 @@ def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
         group.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="str")
 
 
+def is_store(path: Path) -> bool:
+    """Whether there is a micrograph store at `path`, of any version."""
+    try:
+        group = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return bool(group["attributes"]["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def missing_value(dtype: str) -> float:
     """What zarr returns for every pixel of a crop whose shard is gone; no crop is all this."""
     return 0 if np.dtype(dtype).kind == "u" else float("nan")

@@ -15,7 +15,7 @@ from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import CARD_FILE, Artifact, ModelCard, load_artifact
 from stem_complete.inference.error_map import Features, error_features
 from stem_complete.inference.measurement import Measurement, check_scans
-from stem_complete.inference.tiling import apply_tiled
+from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import PartialScan, encode
 
 MODEL_FOLDER = "model"
@@ -68,6 +68,7 @@ class Completer:
         self.device = _device(device)
         self.tile_px, self.overlap_px = tile_px, overlap_px
         self._stride = artifact.network.stride
+        check_tiles(self._stride, tile_px, overlap_px)
         # Convolutions on CPUs take two thirds of the time in this memory format.
         self._network = copy.deepcopy(artifact.network).to(self.device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -36,15 +36,19 @@ def apply_tiled(
         x: `[b, c, h, w]`.
         stride: Of the network [px].
         tile_px: Side of a tile, a multiple of `stride`; images up to it are not divided.
-        overlap_px: Of neighbouring tiles, at least; a multiple of `stride`.
+        overlap_px: Of neighbouring tiles; a multiple of `stride`.
+
+    Raises:
+        ValueError: The tiles do not fit the stride.
     """
     height, width = x.shape[-2:]
     if max(height, width) <= tile_px:
         return apply_padded(network, x, stride)
+    check_tiles(stride, tile_px, overlap_px)
     total = x.new_zeros(x.shape[0], 1, height, width)
     weight = x.new_zeros(height, width)
-    for top in tile_starts(height, stride, tile_px, overlap_px):
-        for left in tile_starts(width, stride, tile_px, overlap_px):
+    for top in _tile_starts(height, tile_px, overlap_px):
+        for left in _tile_starts(width, tile_px, overlap_px):
             tile = x[..., top : top + tile_px, left : left + tile_px]
             y = apply_padded(network, tile, stride)
             rows, columns = (_window(side, overlap_px, x.device) for side in y.shape[-2:])
@@ -55,17 +59,21 @@ def apply_tiled(
     return total / weight
 
 
-def tile_starts(size: int, stride: int, tile_px: int, overlap_px: int) -> range:
-    """First pixels of the tiles along a side of `size` px; the last tile may be shorter.
+def check_tiles(stride: int, tile_px: int, overlap_px: int) -> None:
+    """Nothing if the tiles fit the stride and move on.
 
     Raises:
-        ValueError: The tiles do not fit the stride, or do not move on.
+        ValueError: They do not.
     """
     if tile_px % stride or overlap_px % stride or not stride <= overlap_px < tile_px:
         raise ValueError(
             f"tile_px ({tile_px}) and overlap_px ({overlap_px}) must be multiples of {stride}, "
             "the overlap smaller than the tile"
         )
+
+
+def _tile_starts(size: int, tile_px: int, overlap_px: int) -> range:
+    """First pixels of the tiles along a side of `size` px; the last tile may be shorter."""
     return range(0, max(size - overlap_px, 1), tile_px - overlap_px)
 
 

@@ -20,7 +20,7 @@ _SETTINGS = {
     # MLflow prints links on stdout, where `--json` output goes.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # By default a call to a dead server is given up after minutes. The recorder retries by itself.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 

@@ -93,7 +93,8 @@ class CompletionTask(nn.Module):
     def complete(self, batch: SimulatedBatch) -> tuple[Tensor, Tensor]:
         """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
         encoded = encode(batch.scan, self.encoding)
-        full, half = self.network(encoded.x)
+        # Convolutions on CPUs take two thirds of the time in this memory format.
+        full, half = self.network(encoded.x.contiguous(memory_format=torch.channels_last))
         return encoded.offset + encoded.scale * full, encoded.offset + encoded.scale * half
 
     def statistics(self) -> dict[str, Tensor]:
@@ -126,6 +127,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
             mean_norm_at_inference=model.mean_norm_at_inference,
             reference_layers=model.reference_layers,
         )
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     simulator = build_simulator(
         config, crop_shape, augment=config.scan.augment, seed=config.training.seed
     )

@@ -23,8 +23,8 @@ from stem_complete.evaluation import (
 )
 
 each_baseline = pytest.mark.parametrize("name", BASELINES)
-# The published spiral leaves ties between equally near pixels and equally good triangles, which
-# `nearest` and `linear` break by position: only these commute with flips whatever the scan.
+# `nearest` and `linear` break ties between equally near pixels, and between equally good triangles,
+# by position: only these commute with flips whatever the scan.
 without_ties = pytest.mark.parametrize("name", ["normalised_convolution", "harmonic", "biharmonic"])
 interpolating = pytest.mark.parametrize("name", ["nearest", "linear", "harmonic", "biharmonic"])
 
@@ -64,6 +64,17 @@ def test_finite_and_within_the_measured_range(
     # NaN fails both comparisons.
     assert image.min() >= np.nanmin(intensity)
     assert image.max() <= np.nanmax(intensity)
+
+
+@each_baseline
+def test_range_is_kept_over_thirty_orders_of_magnitude(name: str) -> None:
+    # Rounding makes an interpolation weight slightly negative now and then: a tenth of the seeds.
+    for seed in range(60):
+        _, dwell = random_scan(seed, 20, 20, 0.1)
+        exponents = np.random.default_rng(seed).uniform(-22, 8, dwell.shape)
+        intensity = np.where(dwell > 0, 10.0**exponents, np.nan).astype(np.float32)
+        image = BASELINES[name](intensity, dwell)
+        assert np.nanmin(intensity) <= image.min() <= image.max() <= np.nanmax(intensity)
 
 
 @each_baseline
@@ -276,23 +287,24 @@ def test_run_baselines_names_what_it_does_not_know() -> None:
         run_baselines(*random_scan(9, 4, 4, 1), names=["linear", "cubic"])
 
 
-# RMSE [% of range] of the noiseless published scans, ours, with scipy 1.17 and scikit-image 0.26.
+# RMSE [% of range] of the noiseless published scans by their number; our own measurement, with
+# scipy 1.17 and scikit-image 0.26.
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("nearest", (2.25, 10.42, 9.49)),
-        ("linear", (0.84, 9.02, 8.20)),
-        ("normalised_convolution", (1.20, 8.53, 7.59)),
-        ("harmonic", (0.85, 7.77, 7.01)),
-        ("biharmonic", (0.76, 11.40, 11.07)),
+        ("nearest", {1: 2.25, 2: 10.42, 3: 9.49}),
+        ("linear", {1: 0.84, 2: 9.02, 3: 8.20}),
+        ("normalised_convolution", {1: 1.20, 2: 8.53, 3: 7.59}),
+        ("harmonic", {2: 7.77}),
+        ("biharmonic", {2: 11.40}),
     ],
 )
-def test_errors_on_the_published_examples(name: str, expected: tuple[float, ...]) -> None:
+def test_errors_on_the_published_examples(name: str, expected: dict[int, float]) -> None:
     folder = Path(stem_complete.__file__).parent / "examples" / "published"
-    errors = []
-    for number in (1, 2, 3):
+    errors = {}
+    for number in expected:
         truth = tifffile.imread(folder / f"truth-{number}.tif")
         dwell = tifffile.imread(folder / f"mask-{number}.tif")
         image = BASELINES[name](np.where(dwell > 0, truth, np.nan), dwell)
-        errors.append(100 * rmse(truth, image))
+        errors[number] = 100 * rmse(truth, image)
     assert errors == pytest.approx(expected, abs=0.02)

@@ -17,6 +17,7 @@ from stem_complete.evaluation.figures import (
     PANEL_IN,
     ROW_LABEL_IN,
     UNMEASURED,
+    _panels,
 )
 from stem_complete.evaluation.page import DPI
 
@@ -54,6 +55,20 @@ def test_columns_share_the_truths_greys(tmp_path: Path, example: CompletionExamp
     # The same error everywhere: one colour, and the brightest of its map.
     assert np.ptp(error.reshape(-1, 3), axis=0).max() == 0
     assert error[0, 0].max() > 0.9
+
+
+def test_error_and_rmse_are_in_percent_of_the_truths_range(example: CompletionExample) -> None:
+    panels = _panels(example, "Linear interpolation")
+    np.testing.assert_allclose(panels["Error"].image, 10)
+    assert panels["Error"].error_unit == "%"
+    captions = {heading: panel.caption for heading, panel in panels.items()}
+    assert captions == {
+        "Truth": "",
+        "Partial scan": "10% of pixels measured",
+        "Linear interpolation": "RMSE 57.7%",  # a ramp against its mirror image: 1 / sqrt(3)
+        "Completion": "RMSE 10.0%",
+        "Error": "mean 10.0%",
+    }
 
 
 def test_columns_without_images_are_left_out(tmp_path: Path, example: CompletionExample) -> None:

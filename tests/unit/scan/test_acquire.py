@@ -26,7 +26,7 @@ NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
 
 
 def images_of(*shape, seed=0):
-    """Smooth-free random images in [-1, 1]."""
+    """Random images in [-1, 1]."""
     return uniform(example_keys(seed, 0, torch.arange(shape[0]), 9), shape[1:]) * 2 - 1
 
 

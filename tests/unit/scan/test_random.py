@@ -120,31 +120,34 @@ def test_a_step_may_be_a_tensor():
     )
 
 
-def test_numbers_stay_the_same_for_ever():
-    # Own values, from the day the generator was written: a run must resume on a later version.
-    keys = example_keys(seed=1, step=2, positions=torch.tensor([3]), stream=4)
-    state = ((((1 + GAMMA) & MASK), 4), 2, 3)
-    assert int(keys[0]) & MASK == _python_keys(state)
-    expected = _splitmix(((int(keys[0]) + 1) * GAMMA) & MASK) >> 40
-    assert float(uniform(keys, (1,))[0, 0]) == expected / 2**24
+def test_keys_and_numbers_are_those_of_plain_integer_arithmetic():
+    # A second implementation without torch: a change here breaks the resumption of old runs.
+    gamma, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+
+    def mix(x):  # SplitMix64's finaliser (Steele, Lea and Flood 2014)
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) & mask
+        return x ^ x >> 31
+
+    seed, step, position, stream = 1, 2, 3, 4
+    key = seed
+    for value in (stream, step, position):
+        key = mix((mix((key + gamma) & mask) + value) & mask)
+    keys = one_key(seed, step, position, stream)
+    assert int(keys[0]) & mask == key
+
+    numbers = [(mix((key + i) * gamma & mask) >> 40) / 2**24 for i in (1, 2, 3)]
+    assert uniform(keys, (3,))[0].tolist() == numbers
 
 
-GAMMA, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
-
-
-def _splitmix(x):
-    """Finaliser of SplitMix64 in plain integers (Steele, Lea and Flood 2014)."""
-    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & MASK
-    x = ((x ^ x >> 27) * 0x94D049BB133111EB) & MASK
-    return x ^ x >> 31
-
-
-def _python_keys(state):
-    (start, stream), step, position = state
-    key = _splitmix((_splitmix(start) + stream) & MASK)
-    for value in (step, position):
-        key = _splitmix((_splitmix((key + GAMMA) & MASK) + value) & MASK)
-    return key
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_numbers_are_the_same_on_a_gpu():
+    keys = example_keys(0, 1, torch.arange(4), 0)
+    there = example_keys(0, 1, torch.arange(4, device="cuda"), 0)
+    assert torch.equal(there.cpu(), keys)
+    assert torch.equal(uniform(there, (100, 100)).cpu(), uniform(keys, (100, 100)))
+    assert torch.allclose(normal(there, (100, 100)).cpu(), normal(keys, (100, 100)), atol=1e-5)
 
 
 @pytest.mark.parametrize("high", [1, 2, 8, 13, 2**31])

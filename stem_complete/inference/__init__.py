@@ -1,0 +1,37 @@
+"""Trained networks at work: models on disk, completion of arrays and files, evaluation."""
+
+from stem_complete.inference.artifact import (
+    Artifact,
+    ModelCard,
+    TrainingSource,
+    build_artifact,
+    load_artifact,
+    save_artifact,
+)
+from stem_complete.inference.complete import CompleteReport, complete_files
+from stem_complete.inference.completer import Completer, Completion, load_completer
+from stem_complete.inference.error_map import ErrorCalibration
+from stem_complete.inference.evaluate import evaluate, evaluate_published
+from stem_complete.inference.export import export_checkpoint
+from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow, Summary
+
+__all__ = [
+    "Artifact",
+    "CompleteReport",
+    "Completer",
+    "Completion",
+    "ErrorCalibration",
+    "EvaluationReport",
+    "EvaluationRow",
+    "ModelCard",
+    "Summary",
+    "TrainingSource",
+    "build_artifact",
+    "complete_files",
+    "evaluate",
+    "evaluate_published",
+    "export_checkpoint",
+    "load_artifact",
+    "load_completer",
+    "save_artifact",
+]

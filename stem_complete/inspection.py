@@ -1,0 +1,91 @@
+"""What a path holds: a store, a model, a run, or files of images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from stem_complete.data.formats import read_file
+from stem_complete.data.inspect import contact_sheet, inspect_store
+from stem_complete.data.store import MicrographStore
+from stem_complete.errors import DataError
+from stem_complete.inference import load_artifact
+from stem_complete.training.checkpoint import METADATA_FILE, checkpoint_folders
+
+_LONGEST_LIST = 40
+
+
+def inspect_path(path: Path) -> dict[str, Any]:
+    """Plain values that describe what is at `path`, with its kind as `kind`.
+
+    Raises:
+        StemCompleteError: There is nothing, or nothing known.
+    """
+    if not path.exists():
+        raise DataError(
+            expected="a store, a model, a run or an image file", found="nothing", where=path
+        )
+    if (path / "zarr.json").is_file() and "stem_complete" in (path / "zarr.json").read_text():
+        return {"kind": "store", **json.loads(inspect_store(path).to_json())}
+    if (path / "model.json").is_file():
+        card = load_artifact(path).card
+        return {"kind": "model", **card.model_dump(mode="json", exclude={"calibration"})}
+    if (path / "checkpoints").is_dir():
+        return _describe_run(path)
+    return _describe_file(path)
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    checkpoints = []
+    for folder in checkpoint_folders(path):
+        metadata = json.loads((folder / METADATA_FILE).read_text())
+        checkpoints.append({"folder": str(folder), "step": metadata["step"]})
+    values: dict[str, Any] = {"kind": "run", "path": str(path), "checkpoints": checkpoints}
+    if checkpoints:
+        values |= {key: metadata[key] for key in ("metrics", "versions", "config")}
+    model = path / "model"
+    return values | {"model": str(model) if model.is_dir() else None}
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    contents = read_file(path)
+    images = []
+    for micrograph in contents.micrographs:
+        pixels = micrograph.pixels
+        finite = pixels[np.isfinite(pixels)]
+        images.append(
+            {
+                "signal": micrograph.name,
+                "frame": micrograph.frame,
+                "shape": list(pixels.shape),
+                "dtype": str(pixels.dtype),
+                "pixel_size_nm": micrograph.pixel_size_nm,
+                "minimum": float(finite.min()) if finite.size else None,
+                "maximum": float(finite.max()) if finite.size else None,
+                "measured_fraction": float(finite.size / pixels.size),
+            }
+        )
+    return {"kind": "file", "path": str(path), "images": images, "skipped": contents.skipped}
+
+
+def draw_store(path: Path, picture: Path) -> None:
+    """Writes a PNG of crops of the store at `path`."""
+    contact_sheet(MicrographStore.open(path), picture)
+
+
+def summary(values: dict[str, Any]) -> str:
+    """The values of `inspect_path` for a reader: long lists are counted, not printed."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) > _LONGEST_LIST:
+            lines.append(f"{key}: {len(value)} (all with --json)")
+        elif isinstance(value, list | dict):
+            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+            lines.append(f"{key}:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
+        else:
+            lines.append(f"{key}: {value}")
+    return "\n".join(lines)
