@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MODEL_FOLDER = "model"
 POLL_S = 0.5
 
+_Message = str | tuple[int, dict[str, float]]
+
 
 class Outcome(NamedTuple):
     """A finished run.
@@ -164,12 +166,12 @@ def _train_on_ray(config: Config, tracked: TrackedRun | None) -> TrainingResult:
                 backend="nccl" if config.scaling.use_gpu else "gloo"
             ),
             run_config=ray.train.RunConfig(
-                name="ray",
-                storage_path=str(config.run_folder),
+                # Ray's own files then lie in the run's folder, beside the checkpoints.
+                name=config.name,
+                storage_path=str(config.storage),
                 failure_config=ray.train.FailureConfig(
                     max_failures=config.scaling.max_failures, controller_failure_limit=3
                 ),
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             ),
         )
         with _progress_from(mailbox, config):
@@ -196,6 +198,8 @@ def _train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteEr
     if not config.scaling.use_gpu:
         torch.set_num_threads(config.scaling.cpus_per_worker)
     context = current_context(use_gpu=config.scaling.use_gpu)
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(_MailboxHandler(arguments["mailbox"], context.rank))
     recorders: list[Recorder] = []
     if context.is_main:
         recorders.append(_MailboxRecorder(arguments["mailbox"]))
@@ -231,7 +235,7 @@ def _ray_cluster(config: Config) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
+    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if "RAY_ADDRESS" not in os.environ:
         scaling = config.scaling
         # One machine may have fewer cores than workers: they then share them.
@@ -246,33 +250,45 @@ def _ray_cluster(config: Config) -> Iterator[None]:
 
 
 class _Mailbox:
-    """A Ray actor that carries metrics from the first worker to the driver."""
+    """A Ray actor that carries metrics and warnings from the workers to the driver."""
 
     def __init__(self) -> None:
-        self.messages: list[tuple[int, dict[str, float]]] = []
+        self.messages: list[_Message] = []
 
-    def put(self, step: int, values: dict[str, float]) -> None:
-        self.messages.append((step, values))
+    def put(self, message: _Message) -> None:
+        self.messages.append(message)
 
-    def take(self) -> list[tuple[int, dict[str, float]]]:
+    def take(self) -> list[_Message]:
         messages, self.messages = self.messages, []
         return messages
 
 
 class _MailboxRecorder:
-    """Recorder on a worker; never waits for the driver."""
+    """Recorder on the first worker; never waits for the driver."""
 
     def __init__(self, mailbox: ray.actor.ActorHandle) -> None:
         self.mailbox = mailbox
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.mailbox.put.remote(step, dict(values))
+        self.mailbox.put.remote((step, dict(values)))
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Pictures go to MLflow only."""
 
     def close(self) -> None:
         """Nothing is kept back."""
+
+
+class _MailboxHandler(logging.Handler):
+    """Sends a worker's warnings to the driver; what else it prints stays in Ray's logs."""
+
+    def __init__(self, mailbox: ray.actor.ActorHandle, rank: int) -> None:
+        super().__init__(logging.WARNING)
+        self.mailbox, self.rank = mailbox, rank
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"worker {self.rank}: {record.levelname.lower()}: {record.getMessage()}"
+        self.mailbox.put.remote(text)
 
 
 @contextmanager
@@ -284,8 +300,11 @@ def _progress_from(mailbox: ray.actor.ActorHandle, config: Config) -> Iterator[N
     stop = threading.Event()
 
     def show() -> None:
-        for step, values in ray.get(mailbox.take.remote()):
-            progress.scalars(step, values)
+        for message in ray.get(mailbox.take.remote()):
+            if isinstance(message, str):
+                say(message)
+            else:
+                progress.scalars(*message)
 
     def poll() -> None:
         while not stop.wait(POLL_S):
@@ -295,11 +314,10 @@ def _progress_from(mailbox: ray.actor.ActorHandle, config: Config) -> Iterator[N
     thread.start()
     try:
         yield
+    finally:
         stop.set()
         thread.join()
         show()
-    finally:
-        stop.set()
         progress.close()
 
 

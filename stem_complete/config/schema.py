@@ -31,7 +31,7 @@ def parse_coverage(value: object) -> float:
             f"coverage must be a number or a fraction like 1/20, got {value!r}"
         ) from None
     if not 0 < coverage <= 1:
-        hint = f"; did you mean 1/{coverage:g}?" if coverage > 1 else ""
+        hint = f"; did you mean {coverage / 100:g}?" if 1 < coverage <= 100 else ""
         raise ValueError(f"coverage must be in (0, 1], got {value}{hint}")
     return coverage
 
@@ -110,10 +110,11 @@ class ModelConfig(Section):
         description="the published code's exceptions: no weight norm in the inner generator's "
         "first layer, transposed kernels normalised per input channel",
     )
-    encoding: Literal["standard", "reference"] = Field(
+    encoding: Literal["standard", "filled", "reference"] = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
-        "deviation; reference: (det + 1) / max, as in the published files",
+        "deviation; filled: its normalised convolution too, which the network corrects; reference: "
+        "(det + 1) / (1 + max det), as in the published files",
     )
 
 

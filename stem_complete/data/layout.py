@@ -15,7 +15,6 @@ of the arrays counts, so whatever an interrupted writer left behind is not part 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,7 +128,7 @@ def to_json(record: Source | LeftOut) -> str:
 
 
 def create_group(path: Path, crop_size: int, dtype: StoredDtype) -> None:
-    """Creates an empty store at `path`, at once or not at all.
+    """Creates an empty store at `path`, for which the caller holds the lock, at once or not at all.
 
     Raises:
         StoreError: Something is there already.
@@ -143,7 +142,8 @@ def create_group(path: Path, crop_size: int, dtype: StoredDtype) -> None:
             fix="choose another path or remove it",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    draft = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     try:
         _create_arrays(draft, crop_size, dtype)
         draft.replace(path)
@@ -174,7 +174,8 @@ def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
         shards=(shard_crops, crop_size, crop_size),
         dtype=dtype,
         compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
-        fill_value=missing_value(dtype),
+        # What a crop whose shard is gone reads as: no crop is all zero or has NaN.
+        fill_value=0 if dtype == "uint16" else np.nan,
         dimension_names=("crop", "y", "x"),
     )
     crops = group.create_group("crops")
@@ -191,11 +192,6 @@ def is_store(path: Path) -> bool:
         return bool(group["attributes"]["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def missing_value(dtype: str) -> float:
-    """What zarr returns for every pixel of a crop whose shard is gone; no crop is all this."""
-    return 0 if np.dtype(dtype).kind == "u" else float("nan")
 
 
 def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, dict[str, Any]]:

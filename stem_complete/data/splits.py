@@ -45,7 +45,7 @@ class SplitPlan:
 
     def assign(self, group: str, sha256: str, num_crops: int) -> Split:
         """The split of `num_crops` new crops from a file of that group and content."""
-        known = self._of_group.get(group) or self._of_content.get(sha256)
+        known = self._of_content.get(sha256) or self._of_group.get(group)
         split = known or self._neediest(num_crops)
         self._note(group, sha256, split, num_crops)
         return split

@@ -71,6 +71,7 @@ class StoreWriter:
         self.path = Path(path)
         self._crop_size, self._dtype = crop_size, dtype
         self._lock = writing(self.path)
+        self._committed = _Extent(0, 0, 0)
 
     def __enter__(self) -> Self:
         try:
@@ -124,11 +125,21 @@ class StoreWriter:
         self._committed = _Extent(*(attributes[name] for name in _Extent._fields))
         self._extents = [self._committed]
         self._shard_start = self._committed.num_crops // self._shard_crops * self._shard_crops
-        begun = self._images[self._shard_start : self._committed.num_crops]
-        self._shard: list[NDArray[Any]] = list(np.asarray(begun))
+        self._shard = self._begun_shard()
         self._facts: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self._sources: list[str] = []
         self._left_out: list[str] = []
+
+    def _begun_shard(self) -> list[NDArray[Any]]:
+        try:
+            return list(np.asarray(self._images[self._shard_start : self._committed.num_crops]))
+        except Exception as error:  # zarr checks the sums of what it reads
+            raise StoreError(
+                expected="a store without damage to append to",
+                found=str(error),
+                where=self.path,
+                fix="restore it from a copy or ingest the files into a new store",
+            ) from error
 
     def append(
         self,
@@ -197,7 +208,8 @@ class StoreWriter:
             self._grow(
                 "left_out", old.num_left_out, self._left_out[: done.num_left_out - old.num_left_out]
             )
-            self._group.attrs.update(done._asdict())
+            # `attrs.update` would write the file once for each of the three numbers.
+            self._group.update_attributes(done._asdict())
         except OSError as error:
             raise self._failed(error) from error
         self._facts = {

@@ -19,7 +19,7 @@ INK = "#222222"
 class Page:
     """A white page of `width` x `height` inches; positions count from its top left corner.
 
-    Importing matplotlib takes most of a second, so it waits until a page is made.
+    matplotlib is slow to import, so that waits until a page is made.
     """
 
     def __init__(self, width: float, height: float) -> None:

@@ -109,7 +109,7 @@ class ModelCard(_Entry):
     name: str
     recipe: str
     architecture: ArchitectureCard
-    encoding: Literal["standard", "reference"]
+    encoding: Literal["standard", "filled", "reference"]
     coverage: float
     calibration: ErrorCalibration | None
     metrics: dict[str, float | None]

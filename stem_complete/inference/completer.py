@@ -16,7 +16,7 @@ from stem_complete.inference.artifact import CARD_FILE, Artifact, ModelCard, loa
 from stem_complete.inference.error_map import Features, error_features
 from stem_complete.inference.measurement import Measurement, check_scans
 from stem_complete.inference.tiling import apply_tiled, check_tiles
-from stem_complete.scan import PartialScan, encode
+from stem_complete.scan import PartialScan, encode, fill_sigma_px
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
@@ -90,7 +90,7 @@ class Completer:
                 measured if none is NaN.
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
-                with the "standard" encoding follow any gain and offset by themselves.
+                with another encoding follow any gain and offset by themselves.
 
         Raises:
             DataError: The scan cannot be completed.
@@ -127,7 +127,11 @@ class Completer:
         """Completions [b, h, w] of intensities that lie in [-1, 1]."""
         with torch.inference_mode():
             tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (intensity, dwell))
-            x, offset, scale = encode(PartialScan(*tensors), self.card.encoding)
+            x, offset, scale = encode(
+                PartialScan(*tensors),
+                self.card.encoding,
+                sigma_px=fill_sigma_px(self.card.coverage),
+            )
             output = apply_tiled(
                 self._forward,
                 x,

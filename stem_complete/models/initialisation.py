@@ -12,7 +12,7 @@ SMALLEST_STD = 1e-6  # channels that vary less are dead on this data and keep th
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, x: Tensor) -> None:
+def initialise(network: nn.Module, x: Tensor, *, output_std: float = 1.0) -> None:
     """Scales every layer so that its pre-activations on `x` have mean 0 and deviation 1.
 
     One forward pass in training mode, in which each layer is fitted to its input before it is
@@ -26,6 +26,7 @@ def initialise(network: nn.Module, x: Tensor) -> None:
     Args:
         network: Changed in place; its training mode is kept.
         x: Input of the network, `[b, 2, h, w]`.
+        output_std: Deviation of the images that it returns, instead of 1.
     """
     was_training = network.training
     layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]
@@ -39,6 +40,8 @@ def initialise(network: nn.Module, x: Tensor) -> None:
     for layer in layers:
         if layer.mean_norm is not None:
             layer.mean_norm.forget()
+        elif layer.g is not None:
+            layer.g.mul_(output_std)
 
 
 def _fit_to_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

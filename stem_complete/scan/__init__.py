@@ -10,13 +10,15 @@ from stem_complete.scan.acquire import (
     blur,
     flip_rotate,
 )
-from stem_complete.scan.encode import NetworkInput, encode
+from stem_complete.scan.encode import ENCODINGS, NetworkInput, encode
+from stem_complete.scan.fill import fill_sigma_px, normalised_convolution
 from stem_complete.scan.path import ScanPath, archimedean
 from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
 
 __all__ = [
+    "ENCODINGS",
     "DetectorNoise",
     "NetworkInput",
     "NoNoise",
@@ -32,10 +34,12 @@ __all__ = [
     "deposit",
     "encode",
     "example_keys",
+    "fill_sigma_px",
     "flip_rotate",
     "fold",
     "integers",
     "normal",
+    "normalised_convolution",
     "poisson",
     "uniform",
 ]

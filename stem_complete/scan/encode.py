@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
+from stem_complete.scan.fill import normalised_convolution
+
+ENCODINGS = ("standard", "filled", "reference")
 
 
 class NetworkInput(NamedTuple):
@@ -15,7 +18,8 @@ class NetworkInput(NamedTuple):
 
     Attributes:
         x: Encoded scan and dwell map `[b, 2, h, w]`.
-        offset: `[b, 1, 1, 1]` in intensity units.
+        offset: `[b, 1, 1, 1]`, or `[b, 1, h, w]` for a network that completes a difference, in
+            intensity units.
         scale: `[b, 1, 1, 1]` in intensity units.
     """
 
@@ -24,13 +28,21 @@ class NetworkInput(NamedTuple):
     scale: Tensor
 
 
-def encode(scan: PartialScan, encoding: str = "standard") -> NetworkInput:
-    """The network's input for a partial scan, 0 where nothing was measured.
+def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8.0) -> NetworkInput:
+    """The network's input for a partial scan.
 
     - `"standard"`: dwell times the intensity standardised by the scan's own dwell-weighted mean
-      and deviation. Scaling or shifting the intensities changes only `offset` and `scale`.
+      and deviation, 0 where nothing was measured. Scaling or shifting the intensities changes only
+      `offset` and `scale`.
+    - `"filled"`: the standardised normalised convolution of the scan, and on it dwell times the
+      difference of what was measured; `offset` is that convolution, which the network corrects.
     - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
-      intensities in [-1, 1].
+      intensities in [-1, 1], 0 where nothing was measured.
+
+    Args:
+        scan: Partial scans.
+        encoding: One of these.
+        sigma_px: Width of the Gaussian of `"filled"` [px], see `fill.fill_sigma_px`.
 
     Raises:
         ValueError: The shapes do not fit, or the encoding is unknown.
@@ -42,12 +54,27 @@ def encode(scan: PartialScan, encoding: str = "standard") -> NetworkInput:
         )
     if encoding == "standard":
         return _encode_standard(scan)
+    if encoding == "filled":
+        return _encode_filled(scan, sigma_px)
     if encoding == "reference":
         return _encode_reference(scan)
-    raise ValueError(f'encoding must be "standard" or "reference", got {encoding!r}')
+    raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
 
 
 def _encode_standard(scan: PartialScan) -> NetworkInput:
+    centred, mean, scale = _standardise(scan)
+    return NetworkInput(torch.cat([scan.dwell * centred / scale, scan.dwell], 1), mean, scale)
+
+
+def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
+    centred, mean, scale = _standardise(scan)
+    fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
+    filled = fill + scan.dwell * torch.where(scan.dwell > 0, centred - fill, 0)
+    return NetworkInput(torch.cat([filled / scale, scan.dwell], 1), mean + fill, scale)
+
+
+def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
+    """Intensities minus the scan's mean, 0 where not measured; that mean; the deviation."""
     dwell = scan.dwell
     measured = dwell > 0
     intensity = torch.where(measured, scan.intensity, 0)
@@ -62,9 +89,7 @@ def _encode_standard(scan: PartialScan) -> NetworkInput:
 
     # Deviations below the rounding of the intensities are those of a constant scan.
     rounding = 4 * torch.finfo(intensity.dtype).eps * intensity.abs().amax((1, 2, 3), keepdim=True)
-    scale = torch.where(std > rounding, std, 1)
-    x = torch.cat([dwell * centred / scale, dwell], dim=1)
-    return NetworkInput(x, rough_mean + correction, scale)
+    return centred, rough_mean + correction, torch.where(std > rounding, std, 1)
 
 
 def _encode_reference(scan: PartialScan) -> NetworkInput:

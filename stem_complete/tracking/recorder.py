@@ -156,6 +156,8 @@ class MlflowRecorder:
                 self._deliver()
             except Exception as error:  # whatever stands between training and the server
                 self._problem = reason(error)
+                if time.monotonic() >= self._deadline:
+                    return  # `close` has said what is missing
                 self._warn(
                     "outage",
                     "MLflow at %s does not answer (%s); training goes on, and what it records is "

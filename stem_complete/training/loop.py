@@ -93,7 +93,7 @@ class _Loop:
         self.model: nn.Module = self.state.task
         if context.world_size > 1:
             self.model = DistributedDataParallel(
-                self.state.task, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.state.task, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
         self.exchange = StatisticsExchange()
         self.validate = Validator(config, self.store, context)

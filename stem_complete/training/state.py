@@ -11,7 +11,6 @@ from stem_complete.config import Config
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
-from stem_complete.scan import encode
 from stem_complete.training.checkpoint import Checkpoint
 from stem_complete.training.schedule import Stage
 from stem_complete.training.task import CompletionTask, build_task
@@ -43,7 +42,7 @@ class TrainingState:
         self.task.to(device)
         self.step = 0
         if checkpoint is None and config.model.weight_norm_init:
-            self._initialise(store, config, device)
+            self._initialise(store, device)
         self.optimizer = build_optimizer(self.task, config)
         if checkpoint is not None:
             _check_same_run(config, checkpoint)
@@ -64,12 +63,14 @@ class TrainingState:
         if stage.mean_norm_frozen:
             freeze_mean_norm(self.task.network)
 
-    def _initialise(self, store: MicrographStore, config: Config, device: torch.device) -> None:
+    def _initialise(self, store: MicrographStore, device: torch.device) -> None:
         """Data-dependent initialisation, on the same examples on every worker."""
         crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
         images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
         batch = self.task.simulator(images, 0, torch.arange(len(crops), device=device))
-        initialise(self.task.network, encode(batch.scan, config.model.encoding).x)
+        # A network that corrects a first completion begins with hardly any correction.
+        output_std = 0.01 if self.task.encoding == "filled" else 1.0
+        initialise(self.task.network, self.task.encode(batch.scan).x, output_std=output_std)
 
 
 def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:

@@ -14,13 +14,16 @@ from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import TwoStageNetwork, build_network, commit_means, pending_means
 from stem_complete.scan import (
     DetectorNoise,
+    NetworkInput,
     NoiseModel,
     NoNoise,
+    PartialScan,
     ReferenceNoise,
     ScanSimulator,
     SimulatedBatch,
     archimedean,
     encode,
+    fill_sigma_px,
 )
 
 
@@ -51,16 +54,22 @@ class CompletionTask(nn.Module):
         network: Two-stage generator and trainer.
         simulator: Micrographs -> partial scans.
         encoding: Network input of a partial scan, see `scan.encode`.
+        sigma_px: Of the encoding [px].
         loss: Weight, clipping and Huberisation of both losses.
     """
 
     def __init__(
-        self, network: TwoStageNetwork, simulator: ScanSimulator, encoding: str, loss: LossConfig
+        self,
+        network: TwoStageNetwork,
+        simulator: ScanSimulator,
+        encoding: str,
+        sigma_px: float,
+        loss: LossConfig,
     ) -> None:
         super().__init__()
         self.network = network
         self.simulator = simulator
-        self.encoding = encoding
+        self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber = loss.weight, loss.huber
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
@@ -92,10 +101,15 @@ class CompletionTask(nn.Module):
 
     def complete(self, batch: SimulatedBatch) -> tuple[Tensor, Tensor]:
         """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
-        encoded = encode(batch.scan, self.encoding)
+        encoded = self.encode(batch.scan)
         # Convolutions on CPUs take two thirds of the time in this memory format.
         full, half = self.network(encoded.x.contiguous(memory_format=torch.channels_last))
-        return encoded.offset + encoded.scale * full, encoded.offset + encoded.scale * half
+        offset = encoded.offset.expand_as(full)
+        return offset + encoded.scale * full, half_size(offset) + encoded.scale * half
+
+    def encode(self, scan: PartialScan) -> NetworkInput:
+        """The network's input for partial scans."""
+        return encode(scan, self.encoding, sigma_px=self.sigma_px)
 
     def statistics(self) -> dict[str, Tensor]:
         """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
@@ -131,7 +145,8 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
     simulator = build_simulator(
         config, crop_shape, augment=config.scan.augment, seed=config.training.seed
     )
-    return CompletionTask(network, simulator, model.encoding, config.loss)
+    sigma_px = fill_sigma_px(config.scan.coverage)
+    return CompletionTask(network, simulator, model.encoding, sigma_px, config.loss)
 
 
 def build_simulator(

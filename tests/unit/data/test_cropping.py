@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[NDArray[Any], str]] = {
     "constant": (np.full((64, 64), 7), "constant, every pixel 7"),
     "subnormal contrast": (1e-40 * NOISE, "constant"),
     "huge": (1e36 * NOISE, "values beyond 1e"),
-    "saturated": (np.minimum(NOISE, 100), "saturated, 50%"),
+    "saturated": (np.minimum(NOISE, 100), "saturated, 49%"),
     "blank but for a dead pixel": (changed({(1, 2): 1e6}), "blank, 99% of the pixels within 0.0"),
 }
 

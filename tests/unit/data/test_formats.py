@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -564,3 +565,11 @@ def test_sources_without_files(folder: Path, source: str, found: str) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="supported format"):
         find_files([tmp_path])
+
+
+def test_importing_is_cheap() -> None:
+    heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
+    code = "import sys, stem_complete.data.ingest, stem_complete.data.scans, stem_complete.data.inspect"
+    code += f"; print(*({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,56 @@
+"""A first completion without a network: normalised convolution of what was measured."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stem_complete.scan.acquire import PartialScan
+
+SIGMA_PITCHES = 0.4
+"""Width of the Gaussian in distances between the spiral's turns: 8 px at coverage 1/20."""
+
+_TRUNCATE = 4.0  # standard deviations at which the Gaussian ends
+
+
+def fill_sigma_px(coverage: float) -> float:
+    """Width [px] of the Gaussian that bridges the gaps of scans of this mean dwell."""
+    return SIGMA_PITCHES / coverage
+
+
+def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
+    """Images [b, 1, h, w] of dwell-weighted local means, without gaps.
+
+    At each pixel `G * (dwell intensity) / G * dwell` with a Gaussian G (Knutsson and Westin 1993,
+    doi:10.1109/CVPR.1993.341081); where nothing was measured within reach, the mean of the scan.
+
+    Args:
+        scan: Partial scans.
+        sigma_px: Standard deviation of the Gaussian [px].
+    """
+    weight = scan.dwell.expand_as(scan.intensity)
+    intensity = torch.where(weight > 0, scan.intensity, 0)
+    mean = _mean(weight * intensity) / _mean(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+    # About the mean, so that a small contrast on a large offset survives in float32.
+    sums = torch.cat((weight * (intensity - mean), weight), dim=1)
+    blurred, reach = gaussian(sums, sigma_px).chunk(2, dim=1)
+    # An electron's worth of weight far out in the Gaussian's tail is no measurement.
+    reached = reach > 1e-6
+    return mean + torch.where(reached, blurred / torch.where(reached, reach, 1), 0)
+
+
+def gaussian(images: Tensor, sigma_px: float) -> Tensor:
+    """Images [b, c, h, w] convolved with a Gaussian; nothing lies beyond their borders."""
+    radius = max(1, round(_TRUNCATE * sigma_px))
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    b, c, h, w = images.shape
+    flat = images.reshape(b * c, 1, h, w)
+    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
+
+
+def _mean(images: Tensor) -> Tensor:
+    return images.mean((1, 2, 3), keepdim=True)

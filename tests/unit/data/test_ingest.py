@@ -1,0 +1,191 @@
+"""Files go in once, bad ones are listed, and every kind of number survives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from stem_complete.data.examples import example_licences, example_micrographs
+from stem_complete.data.formats import read_micrograph
+from stem_complete.data.ingest import ingest
+from stem_complete.data.store import MicrographStore
+from stem_complete.errors import DataError, StoreError
+
+IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 50)).astype(np.uint16)
+
+
+def test_real_micrographs(tmp_path: Path) -> None:
+    paths = example_micrographs()[:4]
+    seen: list[tuple[Path, int, int]] = []
+    report = ingest(
+        paths,
+        tmp_path / "s.zarr",
+        licences=example_licences(),
+        progress=lambda *call: seen.append(call),
+    )
+    assert seen == [(path, number, 4) for number, path in enumerate(paths)]
+    assert report.failed == {}
+    store = MicrographStore(tmp_path / "s.zarr")
+    assert report.num_added == len(store) == sum(report.added.values())
+    assert [source.path for source in store.sources()] == [str(path) for path in paths]
+    assert all(count > 0 for count in store.counts.values())
+    for index, record in enumerate(store.records(range(len(store)))):
+        whole = read_micrograph(Path(record.source.path)).pixels
+        rows, columns = (
+            slice(record.row, record.row + 512),
+            slice(record.column, record.column + 512),
+        )
+        np.testing.assert_array_equal(store.read_raw([index])[0], whole[rows, columns])
+        assert record.source.licence in {"MIT", "Apache-2.0"}
+
+
+def test_a_file_goes_in_once_whatever_its_name(
+    tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    folder, path = write_images(3), tmp_path / "s.zarr"
+    ingest([folder], path, crop_size=16)
+    fingerprint = MicrographStore(path).fingerprint()
+    (folder / "image000.npy").rename(folder / "renamed.npy")
+    report = ingest([folder], path)
+    assert (report.num_added, len(report.already_there)) == (0, 3)
+    assert MicrographStore(path).fingerprint() == fingerprint
+
+
+def test_a_copy_in_the_same_run_goes_in_once(
+    tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    folder = write_images(1)
+    (folder / "copy.npy").write_bytes((folder / "image000.npy").read_bytes())
+    report = ingest([folder], tmp_path / "s.zarr", crop_size=16)
+    assert (report.num_added, report.already_there) == (9, [str(folder / "image000.npy")])
+
+
+def test_signals_and_frames_of_one_file_share_their_split(tmp_path: Path) -> None:
+    folder, path = tmp_path / "images", tmp_path / "s.zarr"
+    folder.mkdir()
+    for number in range(4):
+        stack = np.stack([IMAGE + number, IMAGE[::-1] + number])
+        np.savez(folder / f"f{number}.npz", haadf=stack, bf=IMAGE // (number + 2), plot=stack[0, 0])
+    report = ingest([folder], path, crop_size=16, signal="haadf", frame=1)
+    assert report.num_added == 4 * 6
+    assert report.skipped == [
+        f"{folder}/f{number}.npz: plot: 1-D data (50,)" for number in range(4)
+    ]
+    report = ingest([folder], path, signal="haadf")  # the other frame
+    assert (report.num_added, report.already_there) == (4 * 6, [])
+    report = ingest([folder], path)  # the other signal
+    assert report.num_added == 4 * 6
+    assert len(ingest([folder], path).already_there) == 4
+    store = MicrographStore(path)
+    assert [(s.signal, s.frames) for s in store.sources()[::4]] == [
+        ("haadf", (1,)),
+        ("haadf", (0,)),
+        ("bf", (0,)),
+    ]
+    by_file: dict[str, set[str]] = {}
+    for record in store.records(range(len(store))):
+        by_file.setdefault(record.source.path, set()).add(record.split)
+    assert all(len(splits) == 1 for splits in by_file.values())
+    assert len({split for splits in by_file.values() for split in splits}) == 3
+
+
+def test_crops_of_one_field_of_view_share_their_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a_c1", "a_c2", "b_c1", "b_c2", "c_c1", "c_c2", "d_c1", "d_c2"):
+        np.save(tmp_path / f"{name}.npy", rng.uniform(size=(16, 16)))
+    ingest([tmp_path], tmp_path / "s.zarr", crop_size=16)
+    splits = [record.split for record in MicrographStore(tmp_path / "s.zarr").records(range(8))]
+    assert splits[::2] == splits[1::2]
+    assert set(splits) == {"train", "validation", "test"}
+
+
+def test_bad_files_are_listed_and_the_others_go_on(
+    tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    folder = write_images(2)
+    (folder / "broken.tif").write_text("no TIFF")
+    np.save(folder / "complex.npy", 1j * IMAGE)
+    np.save(folder / "small.npy", IMAGE[:9, :9])
+    bad = IMAGE.astype(np.float32)
+    bad[5, 10] = np.nan
+    np.save(folder / "nan.npy", bad)
+    report = ingest([folder], tmp_path / "s.zarr", crop_size=16)
+    assert {Path(path).name for path in report.failed} == {"broken.tif", "complex.npy"}
+    for path, line in report.failed.items():
+        assert line.startswith(path)
+        assert "\n" not in line
+    assert {Path(path).name: number for path, number in report.added.items()} == {
+        "image000.npy": 9,
+        "image001.npy": 9,
+        "nan.npy": 5,
+    }
+    left_out = {(Path(r.path).name, r.row, r.column): r.reason for r in report.left_out}
+    assert left_out == {
+        ("nan.npy", 4, 1): "1 pixels NaN or Inf",
+        ("small.npy", 0, 0): "the image, 9 x 9, is smaller than a crop of 16",
+    }
+    assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
+    values = json.loads(report.to_json())
+    assert values["num_added"] == 23
+    assert values["left_out"][1]["reason"] == "the image, 9 x 9, is smaller than a crop of 16"
+    again = ingest([folder], tmp_path / "s.zarr")
+    assert (len(again.failed), len(again.already_there)) == (2, 4)
+    assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
+
+
+def test_nothing_to_store_leaves_no_store(tmp_path: Path) -> None:
+    np.save(tmp_path / "small.npy", IMAGE)
+    report = ingest([tmp_path / "small.npy"], tmp_path / "s.zarr")
+    assert (report.num_added, len(report.left_out)) == (0, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.npy"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">u2", "uint32", ">f4", "float64", "float16"])
+@pytest.mark.parametrize("stored", ["uint16", "float32"])
+def test_every_number_format_survives(tmp_path: Path, dtype: str, stored: Any) -> None:
+    image: NDArray[Any] = (IMAGE[:16, :16] // 256 + 3).astype(dtype)
+    np.save(tmp_path / "a.npy", image)
+    ingest([tmp_path / "a.npy"], tmp_path / "s.zarr", crop_size=16, dtype=stored)
+    [raw] = MicrographStore(tmp_path / "s.zarr").read_raw([0])
+    np.testing.assert_array_equal(raw, image.astype(np.float64))
+
+
+def test_pixel_sizes_are_kept(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"imagej": True, "resolution": (50, 50), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, **options)
+    ingest([tmp_path / "a.tif"], tmp_path / "s.zarr", crop_size=16)
+    [record] = MicrographStore(tmp_path / "s.zarr").records([5])
+    assert record.pixel_size_nm == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("wrong", [{"crop_size": 32}, {"dtype": "float32"}], ids=str)
+def test_a_store_keeps_its_settings(
+    tmp_path: Path, write_images: Callable[..., Path], wrong: dict[str, Any]
+) -> None:
+    folder = write_images(1)
+    ingest([folder], tmp_path / "s.zarr", crop_size=16)
+    [(name, value)] = wrong.items()
+    with pytest.raises(StoreError, match=f"a store with {name} {value}, found {name}"):
+        ingest([folder], tmp_path / "s.zarr", **wrong)
+    assert len(MicrographStore(tmp_path / "s.zarr")) == 9
+
+
+def test_a_store_is_no_source(tmp_path: Path, write_images: Callable[..., Path]) -> None:
+    folder = write_images(1)
+    ingest([folder], folder / "s.zarr", crop_size=16)
+    assert ingest([folder], folder / "s.zarr").failed == {}  # passed over in its folder
+    report = ingest([folder / "s.zarr"], tmp_path / "other.zarr", crop_size=16)
+    assert "a store of ingested crops" in report.failed[str(folder / "s.zarr")]
+
+
+def test_no_files_is_an_error_before_a_store_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="supported format"):
+        ingest([tmp_path], tmp_path / "s.zarr")
+    assert not list(tmp_path.iterdir())

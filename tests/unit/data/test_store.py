@@ -1,0 +1,249 @@
+"""What is written is what is read, by any process, in any order."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from stem_complete.data.ingest import ingest
+from stem_complete.data.layout import SPLITS, Source, StoredDtype
+from stem_complete.data.store import MicrographStore
+from stem_complete.data.writer import NewCrop, StoreWriter, quantise
+from stem_complete.errors import StoreError
+
+RNG = np.random.default_rng(0)
+CROPS = [RNG.integers(0, 3000 * (k + 1), (16, 16)).astype(np.uint16) for k in range(11)]
+
+
+def source(name: str = "a", num_crops: int = 1, **changes: Any) -> Source:
+    values: dict[str, Any] = {
+        "path": f"{name}.tif",
+        "sha256": f"hash of {name}",
+        "signal": "HAADF",
+        "frames": (0,),
+        "shape": (16, 16),
+        "dtype": "uint16",
+        "pixel_size_nm": 0.02,
+        "group": name,
+        "split": "train",
+        "licence": None,
+        "num_crops": num_crops,
+    }
+    return Source(**values | changes)
+
+
+def store_with(
+    path: Path, crops: list[NDArray[Any]], dtype: StoredDtype = "uint16"
+) -> MicrographStore:
+    with StoreWriter(path, crops[0].shape[0], dtype) as writer:
+        new = [NewCrop(crop, 0, 0, 16 * number) for number, crop in enumerate(crops)]
+        writer.append([(source(num_crops=len(crops)), new)])
+    return MicrographStore(path)
+
+
+def unit_range(crop: NDArray[Any]) -> NDArray[np.float64]:
+    values = crop.astype(np.float64)
+    return 2 * (values - values.min()) / (values.max() - values.min()) - 1
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_crops_come_back_in_the_order_asked(
+    tmp_path: Path, small_shards: None, dtype: StoredDtype
+) -> None:
+    store = store_with(tmp_path / "s.zarr", CROPS, dtype)
+    assert len(store) == len(CROPS)
+    for indices in ([3], [10, 0, 1, 2, 2, 7], np.arange(11), []):
+        raw, scaled = store.read_raw(indices), store.read(indices)
+        assert scaled.dtype == np.float32
+        assert raw.shape == scaled.shape == (len(indices), 16, 16)
+        for index, found, found_scaled in zip(indices, raw, scaled, strict=True):
+            np.testing.assert_array_equal(found, CROPS[index])
+            np.testing.assert_allclose(found_scaled, unit_range(CROPS[index]), atol=2e-7)
+            assert (found_scaled.min(), found_scaled.max()) == (-1, 1)
+
+
+NUMBERS = st.one_of(
+    hnp.arrays(np.uint16, (4, 4)),
+    hnp.arrays(np.int16, (4, 4)),
+    hnp.arrays(np.uint32, (4, 4)),
+    hnp.arrays(np.int64, (4, 4), elements=st.integers(-(2**52), 2**52)),
+    hnp.arrays(np.float32, (4, 4), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+    hnp.arrays(np.float64, (4, 4), elements=st.floats(-(2.0**60), 2.0**60)),
+)
+
+
+@given(NUMBERS)
+def test_quantisation_is_exact_for_whole_numbers_and_fine_for_others(pixels: NDArray[Any]) -> None:
+    span = float(pixels.max()) - float(pixels.min())
+    if span < 1e-30:
+        return
+    stored, minimum, maximum, offset, scale = quantise(pixels, "uint16")
+    back = offset + scale * stored.astype(np.float64)
+    assert stored.dtype == np.uint16
+    assert (minimum, maximum) == (float(pixels.min()), float(pixels.max()))
+    if pixels.dtype.kind in "iu" and span <= 65_535:
+        np.testing.assert_array_equal(back, pixels)
+    rounding = 4 * np.finfo(np.float64).eps * max(abs(minimum), abs(maximum))
+    assert np.abs(back - pixels.astype(np.float64)).max() <= span / 131_070 * 1.0001 + rounding
+
+
+@given(hnp.arrays(np.float32, (4, 4), elements=st.floats(-(2.0**90), 2.0**90, width=32)))
+def test_float32_is_kept(pixels: NDArray[np.float32]) -> None:
+    stored, minimum, maximum, offset, scale = quantise(pixels, "float32")
+    np.testing.assert_array_equal(offset + scale * stored, pixels)
+    assert (minimum, maximum) == (pixels.min(), pixels.max())
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_reading_scales_to_the_crops_own_range(tmp_path: Path, dtype: StoredDtype) -> None:
+    steps = np.linspace(0, 1, 256).reshape(16, 16)
+    crops = [low + span * steps for low in (-1e6, 0.0, 1e6) for span in (233.25, 1 / 3, 1e5)]
+    crops += [scale * RNG.normal(size=(16, 16)) for scale in (1e-25, 1e-3, 1e25)]
+    store = store_with(tmp_path / "s.zarr", crops, dtype)
+    # float32 numbers near 1e6 are 1/16 apart, a fifth of the smallest span.
+    tolerance = [
+        1.53e-5 if dtype == "uint16" else 0.4 if abs(c).max() > 9e5 else 1e-6 for c in crops
+    ]
+    for image, crop, atol in zip(store.read(range(12)), crops, tolerance, strict=True):
+        assert (image.min(), image.max()) == (-1, 1)
+        np.testing.assert_allclose(image, unit_range(crop), atol=1e-6 + atol)
+
+
+def test_records_say_where_crops_come_from(tmp_path: Path) -> None:
+    sizes = {"a": 0.02, "b": None}
+    splits = dict(zip("ab", SPLITS[1:], strict=True))
+    with StoreWriter(tmp_path / "s.zarr", 16) as writer:
+        for name in "ab":
+            crops = [NewCrop(CROPS[0], 2, 5, 7), NewCrop(CROPS[1], 3, 16, 23)]
+            described = source(name, 2, pixel_size_nm=sizes[name], split=splits[name])
+            writer.append([(described, crops)])
+    store = MicrographStore(tmp_path / "s.zarr")
+    first, second = store.records([3, 0])
+    assert (first.source.path, first.split, first.pixel_size_nm) == ("b.tif", "test", None)
+    assert (first.frame, first.row, first.column) == (3, 16, 23)
+    assert (first.minimum, first.maximum) == (CROPS[1].min(), CROPS[1].max())
+    assert (second.source.path, second.split) == ("a.tif", "validation")
+    assert second.pixel_size_nm == pytest.approx(0.02)
+    assert store.counts == {"train": 0, "validation": 2, "test": 2}
+    np.testing.assert_array_equal(store.indices("test"), [2, 3])
+    assert store.indices("train").dtype == np.int64
+    assert store.sources()[1] == source("b", 2, pixel_size_nm=None, split="test")
+
+
+def test_a_pickled_store_carries_no_open_files(tmp_path: Path) -> None:
+    store = store_with(tmp_path / "s.zarr", CROPS)
+    expected = store.read([4])
+    store.sources()
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    received = pickle.loads(sent)
+    assert received._images is None
+    np.testing.assert_array_equal(received.read([4]), expected)
+
+
+def test_shards_are_read_by_zarrs_and_the_setting_stays_local(tmp_path: Path) -> None:
+    before = zarr.config.get("codec_pipeline.path")
+    store = store_with(tmp_path / "s.zarr", CROPS)
+    store.read([0])
+    assert store._images is not None
+    assert type(store._images.async_array.codec_pipeline).__name__ == "ZarrsCodecPipeline"
+    assert zarr.config.get("codec_pipeline.path") == before
+
+
+def test_an_open_store_does_not_see_what_is_appended(
+    tmp_path: Path, small_shards: None, write_images: Callable[..., Path]
+) -> None:
+    ingest([write_images(1)], tmp_path / "s.zarr", crop_size=16)
+    store = MicrographStore(tmp_path / "s.zarr")
+    before, fingerprint = store.read(np.arange(9)), store.fingerprint()
+    ingest([write_images(2)], tmp_path / "s.zarr")
+    assert (len(store), len(MicrographStore(tmp_path / "s.zarr"))) == (9, 18)
+    received = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(received.read(np.arange(9)), before)
+    assert received.fingerprint() == fingerprint
+    assert MicrographStore(tmp_path / "s.zarr").fingerprint() != fingerprint
+    with pytest.raises(IndexError, match="0 to 8"):
+        store.read([9])
+
+
+@pytest.mark.parametrize("index", [-1, 11])
+def test_there_are_no_other_crops(tmp_path: Path, index: int) -> None:
+    with pytest.raises(IndexError, match="0 to 10"):
+        store_with(tmp_path / "s.zarr", CROPS).read([index])
+
+
+def change_attribute(path: Path, **changes: object) -> None:
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["attributes"] |= changes
+    (path / "zarr.json").write_text(json.dumps(metadata))
+
+
+def truncate_shard(path: Path) -> None:
+    shard = path / "images" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def flip_byte_of_shard(path: Path) -> None:
+    shard = path / "images" / "c" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[60] ^= 0xFF
+    shard.write_bytes(bytes(content))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (shutil.rmtree, "found nothing.*stem-complete ingest"),
+    "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "found a file"),
+    "no metadata": (lambda p: (p / "zarr.json").unlink(), "no zarr v3 group"),
+    "torn metadata": (lambda p: (p / "zarr.json").write_text('{"a'), "no zarr v3 group"),
+    "foreign": (lambda p: change_attribute(p, format="other"), "another zarr group"),
+    "newer": (lambda p: change_attribute(p, version=99), "version 99; update stem-complete"),
+    "lost shard": (
+        lambda p: shutil.rmtree(p / "images" / "c"),
+        "other pixels than were written in crop 0",
+    ),
+    "torn shard": (truncate_shard, "crop 0 that cannot be decoded"),
+    "lost facts": (lambda p: change_attribute(p, num_crops=99), "11 of 99 values of"),
+}
+
+
+@pytest.mark.parametrize(("damage", "found"), [*DAMAGE.values()], ids=[*DAMAGE])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_damage_is_told_in_one_line(
+    tmp_path: Path, damage: Callable[[Path], object], found: str, dtype: StoredDtype
+) -> None:
+    path = tmp_path / "s.zarr"
+    store_with(path, CROPS, dtype)
+    damage(path)
+    with pytest.raises(StoreError, match=found) as caught:
+        MicrographStore(path).read([0])
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_shard_is_not_written_on(tmp_path: Path) -> None:
+    store_with(tmp_path / "s.zarr", CROPS)
+    flip_byte_of_shard(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match=r"without damage to append to, found .*checksum"):
+        StoreWriter(tmp_path / "s.zarr").__enter__()
+    assert not (tmp_path / "s.zarr.lock").exists()
+
+
+def test_creation_needs_an_empty_place(tmp_path: Path) -> None:
+    store = MicrographStore.create(tmp_path / "new" / "s.zarr", 32, "float32")
+    assert (len(store), store.crop_size, store.dtype) == (0, 32, "float32")
+    assert store.counts == dict.fromkeys(SPLITS, 0)
+    with pytest.raises(StoreError, match="choose another path"):
+        MicrographStore.create(tmp_path / "new" / "s.zarr")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["s.zarr"]

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stem_complete.data.ingest import ingest
+from stem_complete.data.store import MicrographStore
+from stem_complete.errors import ArtifactError, StoreError
+from stem_complete.inference import Completer, export_checkpoint, load_completer
+from stem_complete.inference.export import calibrate, evenly_spread
+from stem_complete.models import initialise
+from stem_complete.scan import encode
+from stem_complete.training import build_task
+from stem_complete.training.checkpoint import save_checkpoint
+from stem_complete.training.task import build_simulator
+
+
+@pytest.fixture
+def run(small_config):
+    """A run's config with a checkpoint of an initialised network, and its task."""
+    config = small_config("model.bias=true")
+    task = build_task(config, (64, 64))
+    images = torch.from_numpy(MicrographStore(config.data.store).read([0, 1]))[:, None]
+    batch = task.simulator(images, 0, torch.arange(2))
+    initialise(task.network, encode(batch.scan).x)
+    save_checkpoint(
+        config.run_folder,
+        7,
+        {"task": task.state_dict(), "optimizer": {}},
+        config=config.model_dump(mode="json"),
+        metrics={"validation/rmse": 0.25},
+        keep=1,
+    )
+    return config, task
+
+
+def test_the_model_completes_as_the_checkpoint_did(run):
+    config, task = run
+    model = export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")
+    store = MicrographStore(config.data.store)
+    simulator = build_simulator(config, (64, 64), augment=False, seed=3)
+    batch = simulator(
+        torch.from_numpy(store.read(store.indices("test")[:1]))[:, None], 0, torch.tensor([0])
+    )
+    with torch.no_grad():
+        expected = task.eval().complete(batch)[0][0, 0].numpy()
+
+    completer = load_completer(config.run_folder, "cpu")
+    assert model == config.run_folder / "model"
+    intensity, dwell = (part[0, 0].numpy() for part in batch.scan)
+    image, error = completer.complete(intensity, dwell)
+    np.testing.assert_allclose(image, expected, atol=1e-3)
+    assert np.isfinite(error).all()
+
+
+def test_the_card_tells_where_the_model_comes_from(run):
+    config, _ = run
+    export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")
+    card = load_completer(config.run_folder, "cpu").card
+    store = MicrographStore(config.data.store)
+    trained = [source for source in store.sources() if source.split == "train"]
+    assert [(s.name, s.sha256) for s in card.training_data] == [
+        (Path(source.path).name, source.sha256) for source in trained
+    ]
+    assert sum(source.num_crops for source in card.training_data) == store.counts["train"]
+    assert card.metrics == {"validation/rmse": 0.25, "train/steps": 7}
+    assert card.coverage == config.scan.coverage
+    assert card.calibration is not None
+
+
+def test_the_error_map_predicts_the_validation_error(run):
+    """Of the same scans: on others, it is the network that must generalise."""
+    config, _ = run
+    checkpoint = next((config.run_folder / "checkpoints").iterdir())
+    calls = []
+    model = export_checkpoint(
+        checkpoint,
+        config.storage / "model",
+        num_calibration_images=5,
+        device="cpu",
+        progress=lambda *call: calls.append(call),
+    )
+    assert calls == [(n, 5) for n in range(1, 6)]
+    completer = load_completer(model, "cpu")
+    store = MicrographStore(config.data.store)
+    crops = evenly_spread(store.indices("validation"), 5)
+    simulator = build_simulator(config, (64, 64), augment=False, seed=1)
+    batch = simulator(torch.from_numpy(store.read(crops))[:, None], 0, torch.arange(5))
+    intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
+    image, error = completer.complete_batch(intensity, dwell)
+    assert np.mean(error**2) == pytest.approx(np.mean((image - truth) ** 2), rel=0.5)
+
+
+def test_without_validation_split_there_is_no_error_map(run, texture, tmp_path):
+    config, _ = run
+    np.save(tmp_path / "only.npy", texture(0, (64, 64)).astype(np.float32))
+    ingest([tmp_path / "only.npy"], tmp_path / "store", crop_size=64, dtype="float32")
+    model = export_checkpoint(
+        config.run_folder, tmp_path / "model", store=tmp_path / "store", device="cpu"
+    )
+    assert load_completer(model, "cpu").card.calibration is None
+
+
+def test_constant_scans_do_not_count(artifact, run, monkeypatch):
+    config, _ = run
+    store = MicrographStore(config.data.store)
+    monkeypatch.setattr(store, "read", lambda crops: np.ones((len(crops), 64, 64), np.float32))
+    quiet = config.model_copy(
+        update={"scan": config.scan.model_validate({"noise": {"kind": "none"}})}
+    )
+    assert calibrate(Completer(artifact, "cpu"), quiet, store, num_images=2) is None
+
+
+class TestRefusals:
+    def test_no_checkpoint(self, tmp_path):
+        with pytest.raises(ArtifactError, match="no such folder"):
+            export_checkpoint(tmp_path / "none", tmp_path / "model")
+        with pytest.raises(ArtifactError, match=r"a checkpoint.*found none"):
+            export_checkpoint(tmp_path, tmp_path / "model")
+
+    def test_no_store(self, run, tmp_path):
+        config, _ = run
+        with pytest.raises(StoreError):
+            export_checkpoint(config.run_folder, tmp_path / "model", store=tmp_path / "moved")
+        assert not (tmp_path / "model").exists()
+
+    def test_weights_of_another_network(self, run, tmp_path):
+        config, task = run
+        shutil.rmtree(config.run_folder / "checkpoints")
+        other = config.model_copy(update={"model": config.model.model_copy(update={"bias": False})})
+        save_checkpoint(
+            config.run_folder,
+            7,
+            {"task": task.state_dict()},
+            config=other.model_dump(mode="json"),
+            metrics={},
+            keep=1,
+        )
+        with pytest.raises(ArtifactError, match="Unexpected key") as caught:
+            export_checkpoint(config.run_folder, tmp_path / "model")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "expected"),
+    [(3, 5, [0, 1, 2]), (6, 3, [0, 2, 4]), (5, 2, [0, 2]), (0, 3, [])],
+)
+def test_a_choice_is_spread_evenly(size, number, expected):
+    assert evenly_spread(np.arange(size), number).tolist() == expected
