@@ -17,19 +17,19 @@ app = typer.Typer(
     name="stem-complete",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Completes scanning transmission electron micrographs from partial scans, and trains the "
     "networks that do it.",
-    epilog="Start with [bold]stem-complete demo[/bold]: the whole chain on real micrographs.",
+    epilog="Start with `stem-complete demo`: the whole chain on real micrographs.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def examples(*lines: str) -> str:
-    """Epilog of a command's help: one example a line."""
-    return "\n\n".join(("[bold]Examples[/bold]", *lines))
+    """Epilog of a command's help: one example an item."""
+    return "\n".join(("**Examples**\n", *(f"* `{line}`" for line in lines)))
 
 
 @app.callback(invoke_without_command=True)
@@ -308,7 +308,7 @@ def complete(
 @app.command(
     epilog=examples(
         "stem-complete evaluate --model MODEL --data store.zarr --coverage 1/20 --coverage 1/50",
-        "stem-complete evaluate --data images/ --coverage 1/20        [dim]# baselines alone[/dim]",
+        "stem-complete evaluate --data images/ --coverage 1/20",
         "stem-complete evaluate --model MODEL --published",
     )
 )

@@ -2,12 +2,11 @@
 
 from stem_complete.inference.artifact import (
     Artifact,
-    ModelCard,
-    TrainingSource,
     build_artifact,
     load_artifact,
     save_artifact,
 )
+from stem_complete.inference.card import ModelCard, TrainingSource, read_card
 from stem_complete.inference.complete import CompleteReport, complete_files
 from stem_complete.inference.completer import Completer, Completion, load_completer
 from stem_complete.inference.error_map import ErrorCalibration
@@ -33,5 +32,6 @@ __all__ = [
     "export_checkpoint",
     "load_artifact",
     "load_completer",
+    "read_card",
     "save_artifact",
 ]

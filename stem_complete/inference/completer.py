@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from stem_complete.errors import ArtifactError, ConfigError, DataError
-from stem_complete.inference.artifact import CARD_FILE, Artifact, ModelCard, load_artifact
+from stem_complete.inference.artifact import Artifact, load_artifact
+from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import Features, error_features
 from stem_complete.inference.measurement import Measurement, check_scans
 from stem_complete.inference.tiling import apply_tiled, check_tiles

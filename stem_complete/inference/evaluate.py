@@ -89,7 +89,7 @@ def evaluate(
     if completer is None and not baselines:
         raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")
     config = _scan_config(completer, noise)
-    fractions = [_coverage(value) for value in coverages or (config.scan.coverage,)]
+    fractions = list(dict.fromkeys(map(_coverage, coverages or (config.scan.coverage,))))
     left_out: list[str] = []
     micrographs = _micrographs(data, split, num_images, left_out)
     rows: list[EvaluationRow] = []

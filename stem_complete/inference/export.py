@@ -10,7 +10,8 @@ import torch
 from stem_complete.config import Config, validate_config
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ArtifactError
-from stem_complete.inference.artifact import TrainingSource, build_artifact, save_artifact
+from stem_complete.inference.artifact import build_artifact, save_artifact
+from stem_complete.inference.card import TrainingSource
 from stem_complete.inference.completer import Completer, completion_features
 from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
 from stem_complete.inference.measurement import check_scans

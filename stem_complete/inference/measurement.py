@@ -53,7 +53,8 @@ def check_scans(intensity: ArrayLike, dwell: ArrayLike | None, num_axes: int) ->
     """
     intensity = _real(intensity, "partial scan")
     axes = "[h, w]" if num_axes == 2 else "[b, h, w]"
-    if intensity.ndim != num_axes or min(intensity.shape[-2:], default=0) < MIN_SIDE_PX:
+    sides = intensity.shape[-2:]
+    if intensity.ndim != num_axes or not intensity.size or min(sides) < MIN_SIDE_PX:
         raise DataError(
             expected=f"{axes} with sides of at least {MIN_SIDE_PX} px",
             found=f"shape {intensity.shape}",

@@ -12,9 +12,11 @@ from torch import Tensor
 def apply_padded(network: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
     """`network(x)` `[b, 1, h, w]` for `x` `[b, c, h, w]` of any size of at least `stride`.
 
-    The image is continued by its mirror image, dwell and intensities alike. The other choice, an
-    unmeasured rim, is a gap that networks have never seen at their border: with it the error in
-    the last 16 px was larger (figures in the tests).
+    The scan is continued by its mirror image, dwell and intensities alike. For a compact network
+    trained for 2,000 steps, the error in the last 16 px was the same with an unmeasured rim to
+    within its standard error (0.1% of the range, 31 crops), and 0.1% larger with repeated edge
+    pixels. The mirror image also leaves the channel means as they are, which networks with "image"
+    means at inference subtract.
     """
     height, width = x.shape[-2:]
     padding = (0, -width % stride, 0, -height % stride)

@@ -117,13 +117,13 @@ class MlflowRecorder:
         num_points, num_files = self.undelivered()
         if num_points or num_files:
             _log.warning(
-                "MLflow at %s did not take %d points and %d files (%s); they are in %s, and are "
-                "sent when this run is started again",
+                "MLflow at %s did not take %d points and %d files (%s); they are in %s%s",
                 self._run.uri,
                 num_points,
                 num_files,
                 self._problem or "too slow",
                 self._journal.path,
+                "" if self._temporary else ", and are sent when this run is started again",
             )
         elif self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -106,7 +106,7 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
     try:
         run_id = run.run_id or enter_run(run).run_id
         connect(run.uri).set_terminated(run_id, status)
-    except outages() as error:
+    except (TrackingError, *outages()) as error:
         _log.warning(
             "MLflow at %s does not answer (%s); its status of run %s is not %s",
             run.uri,

@@ -24,6 +24,7 @@ from stem_complete.training.recording import Recorder, Recorders
 from stem_complete.training.schedule import Schedule, Stage
 from stem_complete.training.state import TrainingState, optimizer_step
 from stem_complete.training.task import TaskOutput
+from stem_complete.training.window import NONFINITE, Window, loss_statistics
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class _Loop:
             )
         self.exchange = StatisticsExchange()
         self.validate = Validator(config, self.store, context)
-        self.window = _Window(context.device)
+        self.window = Window(context.device)
 
     def run(self) -> TrainingResult:
         training = self.config.training
@@ -132,7 +133,7 @@ class _Loop:
                 output = cast("TaskOutput", self.model(images, step, positions))
                 outputs.append(output)
                 if last:
-                    losses = _loss_statistics(outputs)
+                    losses = loss_statistics(outputs)
                     self.exchange.start(task.statistics() | {"losses": losses})
                 (output.loss.sum() * scale).backward()  # type: ignore[no-untyped-call]
 
@@ -141,7 +142,7 @@ class _Loop:
         norm = nn.utils.get_total_norm(
             [p.grad for group in optimizer.param_groups for p in group["params"]]
         )
-        usable = norm.isfinite() & (sums["losses"][_NONFINITE] == 0)
+        usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
         optimizer_step(optimizer, usable)
         task.commit(sums, usable)
         self.window.add(sums["losses"], usable, batches, outputs)
@@ -229,84 +230,6 @@ class _Loop:
             num_processes=self.config.data.loader_workers,
             pin_memory=self.context.device.type == "cuda",
         )
-
-
-_OUTER, _INNER, _FINITE, _NONFINITE, _CLIPPED = 0, 1, 2, 3, slice(4, 6)
-"""Places in the loss statistics."""
-
-
-def _loss_statistics(outputs: list[TaskOutput]) -> Tensor:
-    """Sums over this worker's examples, [6]: finite losses, counts, clipped (outer, inner)."""
-    outer = torch.cat([output.outer.detach() for output in outputs])
-    inner = torch.cat([output.inner.detach() for output in outputs])
-    finite = outer.isfinite() & inner.isfinite()
-    parts = (
-        torch.where(finite, outer, 0.0).sum(),
-        torch.where(finite, inner, 0.0).sum(),
-        finite.sum().float(),
-        (~finite).sum().float(),
-    )
-    clipped = torch.stack([output.num_clipped for output in outputs]).sum(0)
-    return torch.cat((torch.stack(parts), clipped))
-
-
-class _WindowSummary(NamedTuple):
-    metrics: dict[str, float]
-    skipped: int
-    skipped_in_a_row: int
-    nonfinite_crops: set[int]
-
-
-class _Window:
-    """What happened since the last log entry; stays on the device until then."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.losses = torch.zeros(6, dtype=torch.float64, device=device)
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
-        self.examples: list[tuple[Tensor, Tensor]] = []
-        self.num_steps = 0
-        self.started = time.perf_counter()
-
-    def add(
-        self, losses: Tensor, usable: Tensor, batches: list[ImageBatch], outputs: list[TaskOutput]
-    ) -> None:
-        self.losses += losses
-        self.skipped += ~usable
-        self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
-        for batch, output in zip(batches, outputs, strict=True):
-            self.examples.append((batch.crops, (output.outer + output.inner).detach()))
-        self.num_steps += 1
-
-    def pause(self, seconds: float) -> None:
-        """Leaves out time that was not spent on training."""
-        self.started += seconds
-
-    def summary(self, batch_size: int) -> _WindowSummary:
-        """Means over the window; starts the next one. Waits for the device."""
-        losses = self.losses.tolist()
-        finite = max(losses[_FINITE], 1)
-        elapsed = max(time.perf_counter() - self.started, 1e-9)
-        outer_clipped, inner_clipped = losses[_CLIPPED]
-        metrics = {
-            "train/outer_loss": losses[_OUTER] / finite,
-            "train/inner_loss": losses[_INNER] / finite,
-            "train/outer_clip_fraction": outer_clipped / finite,
-            "train/inner_clip_fraction": inner_clipped / finite,
-            "train/nonfinite_examples": losses[_NONFINITE],
-            "train/skipped_steps": float(self.skipped),
-            "train/examples_per_s": self.num_steps * batch_size / elapsed,
-        }
-        skipped, in_a_row = int(self.skipped), int(self.skipped_in_a_row)
-        crops: set[int] = set()
-        if skipped:
-            for numbers, values in self.examples:
-                crops.update(numbers[~values.isfinite().cpu()].tolist())
-        self.losses.zero_()
-        self.skipped.zero_()
-        self.examples.clear()
-        self.num_steps, self.started = 0, time.perf_counter()
-        return _WindowSummary(metrics, skipped, in_a_row, crops)
 
 
 def _check_workers(config: Config, context: WorkerContext) -> None:

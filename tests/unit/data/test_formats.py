@@ -569,7 +569,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 def test_importing_is_cheap() -> None:
     heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
-    code = "import sys, stem_complete.data.ingest, stem_complete.data.scans, stem_complete.data.inspect"
-    code += f"; print(*({heavy!r} & set(sys.modules)))"
+    modules = ", ".join(f"stem_complete.data.{name}" for name in ("ingest", "scans", "inspect"))
+    code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

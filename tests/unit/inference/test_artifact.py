@@ -9,7 +9,7 @@ import torch
 
 from stem_complete.errors import ArtifactError
 from stem_complete.inference import TrainingSource, load_artifact, save_artifact
-from stem_complete.inference.artifact import CARD_FILE, WEIGHTS_FILE
+from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_model_survives_a_failed_replacement(
 
     with monkeypatch.context() as patch:
         patch.setattr("stem_complete.inference.artifact.save_file", disk_full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ArtifactError, match="No space left on device; make room"):
             save_artifact(folder, network, config=config)
     with torch.no_grad():
         next(network.parameters())[:] = torch.nan
@@ -161,6 +161,13 @@ def test_a_model_survives_a_failed_replacement(
 
     assert load_artifact(folder).card.name == "tiny"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_working_folder_may_be_the_model(tmp_path, network, config, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save_artifact(".", network, config=config)
+    assert load_artifact(tmp_path / "here").card.name == "tiny"
 
 
 def test_only_models_are_replaced(tmp_path, network, config):

@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from stem_complete import load_completer
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference import Completer, build_artifact
-from stem_complete.inference.artifact import CARD_FILE
+from stem_complete.inference.card import CARD_FILE
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,21 @@ def test_a_batch_gives_what_single_scans_do(completer, texture, spiral):
         image, error = completer.complete(*scan)
         np.testing.assert_allclose(batch.image[number], image, atol=1e-4 * 10**number)
         np.testing.assert_allclose(batch.error[number], error, rtol=1e-3)
+
+
+def test_an_empty_batch_is_refused(completer):
+    with pytest.raises(DataError, match=r"shape \(0, 64, 64\)"):
+        completer.complete_batch(np.zeros((0, 64, 64)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_image(completer, artifact, scan):
+    image, error = Completer(artifact, "cuda").complete(*scan)
+    expected = completer.complete(*scan)
+    # Its convolutions round to 10 bits (TF32).
+    np.testing.assert_allclose(image, expected.image, atol=0.02 * expected.image.std())
+    np.testing.assert_allclose(error, expected.error, rtol=0.02)
 
 
 def test_threads_may_share_a_completer(completer, texture, spiral):

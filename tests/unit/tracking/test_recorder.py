@@ -150,6 +150,20 @@ def test_without_a_folder_nothing_stays_behind(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_without_a_folder_what_is_undelivered_stays(
+    run: TrackedRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    recorder = record(replace(run, uri=DEAD), None, close_timeout_s=0.3)
+    recorder.scalars(1, {"a": 1.0})
+    recorder.close()
+    (journal,) = tmp_path.glob("stem-complete-*/metrics.jsonl")
+    assert caplog.messages[-1].endswith(f"they are in {journal}")
+
+
 def test_a_deleted_run_holds_nothing_up(
     run: TrackedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,150 @@
+"""What `model.json` of a model folder holds, and how it is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from stem_complete.config import Config
+from stem_complete.errors import ArtifactError
+from stem_complete.inference.error_map import ErrorCalibration
+from stem_complete.models import (
+    PRESETS,
+    Architecture,
+    MeanNormAtInference,
+    TwoStageGenerator,
+    build_network,
+)
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArchitectureCard(_Entry):
+    """What the folded network is rebuilt from; `sizes` rather than a preset, which may change."""
+
+    sizes: dict[str, Any]
+    reference_layers: bool
+    bias: bool
+    leaky_slope: float
+    mean_norm_at_inference: MeanNormAtInference
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The architecture that a config names."""
+        model = config.model
+        return cls(
+            sizes=PRESETS[model.preset].to_dict(),
+            reference_layers=model.reference_layers,
+            bias=model.bias,
+            leaky_slope=model.leaky_slope,
+            mean_norm_at_inference=model.mean_norm_at_inference,
+        )
+
+    def build(self) -> TwoStageGenerator:
+        """The folded generator with uninitialised weights."""
+        network = build_network(
+            Architecture.from_dict(self.sizes),
+            folded=True,
+            reference_layers=self.reference_layers,
+            bias=self.bias,
+            leaky_slope=self.leaky_slope,
+            mean_norm_at_inference=self.mean_norm_at_inference,
+        )
+        return network.generator
+
+
+class TrainingSource(_Entry):
+    """A file, or a signal of one, that the model was trained on, by its name and content."""
+
+    name: str
+    signal: str
+    sha256: str
+    num_crops: NonNegativeInt
+    licence: str | None
+
+
+class ModelCard(_Entry):
+    """What `model.json` holds.
+
+    Attributes:
+        format_version: Of the folder.
+        name: Of the training run.
+        recipe: Of the training run.
+        architecture: Of the network.
+        encoding: Of partial scans into the network's input.
+        coverage: Mean dwell of the scans it was trained on; it expects scans like these.
+        calibration: Of its error map.
+        metrics: Of its training and validation; null stands for what is not finite.
+        training_data: Files that it was trained on.
+        config: Resolved config of its training.
+        versions: Of the software that wrote the folder.
+        weights_sha256: SHA-256 of `model.safetensors`.
+    """
+
+    format_version: int
+    name: str
+    recipe: str
+    architecture: ArchitectureCard
+    encoding: Literal["standard", "filled", "reference"]
+    coverage: float
+    calibration: ErrorCalibration | None
+    metrics: dict[str, float | None]
+    training_data: tuple[TrainingSource, ...]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    weights_sha256: str = ""
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """The card of the model in `folder`; its weights are not looked at.
+
+    Raises:
+        ArtifactError: It is missing, corrupt or of a newer version.
+    """
+    folder = Path(folder)
+    path = folder / CARD_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(
+            expected=f"a model folder (with {CARD_FILE} and {WEIGHTS_FILE})",
+            found="a file" if folder.is_file() else f"no {CARD_FILE}",
+            where=folder,
+            fix="give the `model` folder of a finished training run",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"one that cannot be read ({error})") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise damaged(path, "no format_version")
+    if version > FORMAT_VERSION:
+        raise ArtifactError(
+            expected=f"model format {FORMAT_VERSION} or older",
+            found=f"format {version}",
+            where=folder,
+            fix="update stem-complete",
+        )
+    try:
+        return ModelCard.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise damaged(path, f"{first['msg'].lower()} at {key}") from None
+
+
+def damaged(path: Path, found: str) -> ArtifactError:
+    """The error of a file of a model folder that is not as it was written."""
+    return ArtifactError(
+        expected=f"a whole {path.name}",
+        found=found,
+        where=path.parent,
+        fix="export or copy the model again",
+    )

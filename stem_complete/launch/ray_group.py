@@ -1,0 +1,131 @@
+"""A Ray Train worker group: the only training module that imports ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stem_complete.config import Config, validate_config
+from stem_complete.console import waiting
+from stem_complete.distributed import current_context
+from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
+from stem_complete.launch.mailbox import Mailbox, MailboxHandler, MailboxRecorder, progress_from
+from stem_complete.tracking import MlflowRecorder, TrackedRun
+from stem_complete.training import Recorder, Recorders, TrainingResult, train
+
+
+def train_on_ray(config: Config, tracked: TrackedRun | None) -> TrainingResult:
+    """Trains on a Ray Train worker group: on the cluster of this job, or on a local one."""
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    import ray.train.torch
+
+    with _ray_cluster(config):
+        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        trainer = ray.train.torch.TorchTrainer(
+            _train_worker,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "tracked": tracked,
+                "mailbox": mailbox,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=config.scaling.num_workers,
+                use_gpu=config.scaling.use_gpu,
+                resources_per_worker={"CPU": config.scaling.cpus_per_worker}
+                | ({"GPU": 1} if config.scaling.use_gpu else {}),
+            ),
+            torch_config=ray.train.torch.TorchConfig(
+                backend="nccl" if config.scaling.use_gpu else "gloo"
+            ),
+            run_config=ray.train.RunConfig(
+                # Ray's own files then lie in the run's folder, beside the checkpoints.
+                name=config.name,
+                storage_path=str(config.storage),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=config.scaling.max_failures, controller_failure_limit=3
+                ),
+            ),
+        )
+        with progress_from(mailbox, config):
+            try:
+                outcome = trainer.fit().return_value
+            except ray.train.TrainingFailedError as error:
+                raise TrainingError(
+                    expected="workers that finish",
+                    found=_last_line(error),
+                    where=config.name,
+                    fix="see the workers' log above; start it again to go on from the last "
+                    "checkpoint",
+                ) from error
+    if isinstance(outcome, StemCompleteError):
+        raise outcome
+    return TrainingResult(*outcome)
+
+
+def _train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteError:
+    """Body of a Ray Train worker."""
+    import ray.train
+
+    config = validate_config(arguments["config"], where="the config that the driver sent")
+    if not config.scaling.use_gpu:
+        torch.set_num_threads(config.scaling.cpus_per_worker)
+    context = current_context(use_gpu=config.scaling.use_gpu)
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(MailboxHandler(arguments["mailbox"], context.rank))
+    recorders: list[Recorder] = []
+    if context.is_main:
+        recorders.append(MailboxRecorder(arguments["mailbox"]))
+        if arguments["tracked"] is not None:
+            recorders.append(MlflowRecorder(arguments["tracked"], config.run_folder))
+    recorder = Recorders(recorders)
+
+    def report(metrics: Mapping[str, float], folder: Path | None) -> None:
+        # The run folder is shared and the checkpoint already in it: Ray only takes note of it.
+        ray.train.report(
+            dict(metrics),
+            checkpoint=ray.train.Checkpoint.from_directory(folder) if folder else None,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    try:
+        return tuple(train(config, context, recorder=recorder, report_checkpoint=report))
+    except (ConfigError, TrainingError) as error:
+        # The same on every worker, and no better the next time: the driver must not retry.
+        return error
+    finally:
+        recorder.close()
+
+
+@contextmanager
+def _ray_cluster(config: Config) -> Iterator[None]:
+    """Joins the cluster that this job was submitted to, or starts one here for the time being."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if "RAY_ADDRESS" not in os.environ:
+        scaling = config.scaling
+        # One machine may have fewer cores than workers: they then share them.
+        needed = scaling.num_workers * scaling.cpus_per_worker
+        arguments |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed)}
+    with waiting("starting Ray"):
+        ray.init(**arguments)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,106 @@
+"""What happens between two log entries, kept on the device until it is logged."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stem_complete.data.loader import ImageBatch
+from stem_complete.training.task import TaskOutput
+
+OUTER, INNER, FINITE, NONFINITE, CLIPPED = 0, 1, 2, 3, slice(4, 6)
+"""Places in the loss statistics."""
+
+
+def loss_statistics(outputs: list[TaskOutput]) -> Tensor:
+    """Sums over this worker's examples, [6]: finite losses, counts, clipped (outer, inner)."""
+    outer = torch.cat([output.outer.detach() for output in outputs])
+    inner = torch.cat([output.inner.detach() for output in outputs])
+    finite = outer.isfinite() & inner.isfinite()
+    parts = (
+        torch.where(finite, outer, 0.0).sum(),
+        torch.where(finite, inner, 0.0).sum(),
+        finite.sum().float(),
+        (~finite).sum().float(),
+    )
+    clipped = torch.stack([output.num_clipped for output in outputs]).sum(0)
+    return torch.cat((torch.stack(parts), clipped))
+
+
+class WindowSummary(NamedTuple):
+    """A window, on the host.
+
+    Attributes:
+        metrics: Means and counts, `train/...`.
+        skipped: Steps that were not taken because a loss or gradient was not finite.
+        skipped_in_a_row: Such steps in a row up to now.
+        nonfinite_crops: Crops of this worker whose loss was not finite in a window with such steps.
+    """
+
+    metrics: dict[str, float]
+    skipped: int
+    skipped_in_a_row: int
+    nonfinite_crops: set[int]
+
+
+class Window:
+    """What happened since the last log entry; stays on the device until then."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.losses = torch.zeros(6, dtype=torch.float64, device=device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.examples: list[tuple[Tensor, Tensor]] = []
+        self.num_steps = 0
+        self.started = time.perf_counter()
+
+    def add(
+        self, losses: Tensor, usable: Tensor, batches: list[ImageBatch], outputs: list[TaskOutput]
+    ) -> None:
+        """Adds a step; does not wait for the device.
+
+        Args:
+            losses: `loss_statistics`, summed over workers.
+            usable: Whether the step was taken, [].
+            batches: This worker's micro-batches.
+            outputs: Their losses.
+        """
+        self.losses += losses
+        self.skipped += ~usable
+        self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
+        for batch, output in zip(batches, outputs, strict=True):
+            self.examples.append((batch.crops, (output.outer + output.inner).detach()))
+        self.num_steps += 1
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training."""
+        self.started += seconds
+
+    def summary(self, batch_size: int) -> WindowSummary:
+        """Means over the window; starts the next one. Waits for the device."""
+        losses = self.losses.tolist()
+        finite = max(losses[FINITE], 1)
+        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        outer_clipped, inner_clipped = losses[CLIPPED]
+        metrics = {
+            "train/outer_loss": losses[OUTER] / finite,
+            "train/inner_loss": losses[INNER] / finite,
+            "train/outer_clip_fraction": outer_clipped / finite,
+            "train/inner_clip_fraction": inner_clipped / finite,
+            "train/nonfinite_examples": losses[NONFINITE],
+            "train/skipped_steps": float(self.skipped),
+            "train/examples_per_s": self.num_steps * batch_size / elapsed,
+        }
+        skipped, in_a_row = int(self.skipped), int(self.skipped_in_a_row)
+        crops: set[int] = set()
+        if skipped:
+            for numbers, values in self.examples:
+                crops.update(numbers[~values.isfinite().cpu()].tolist())
+        self.losses.zero_()
+        self.skipped.zero_()
+        self.examples.clear()
+        self.num_steps, self.started = 0, time.perf_counter()
+        return WindowSummary(metrics, skipped, in_a_row, crops)
