@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import stem_complete
 from stem_complete.config import Config
@@ -125,7 +125,8 @@ def save_artifact(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
-        save_file(weights, unfinished / WEIGHTS_FILE)
+        # `save_file` would make a file that nobody else in the group may read.
+        (unfinished / WEIGHTS_FILE).write_bytes(save(weights))
         card = artifact.card.model_copy(
             update={"weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
         )
@@ -133,7 +134,7 @@ def save_artifact(
         _sync(unfinished)
         load_artifact(unfinished)
         _replace(folder, unfinished)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ArtifactError(
             expected="to write the model",
             found=str(error),

@@ -106,7 +106,7 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
     try:
         run_id = run.run_id or enter_run(run).run_id
         connect(run.uri).set_terminated(run_id, status)
-    except (TrackingError, *outages()) as error:
+    except _no_answer() as error:
         _log.warning(
             "MLflow at %s does not answer (%s); its status of run %s is not %s",
             run.uri,
@@ -114,6 +114,10 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
             run.config.name,
             status,
         )
+
+
+def _no_answer() -> tuple[type[Exception], ...]:
+    return TrackingError, *outages()
 
 
 def arm_and_seed(name: str) -> tuple[str, int | None]:

@@ -185,8 +185,12 @@ def test_coverage_outside_of_its_range(value: str) -> None:
     assert "valid scan.coverage" in error_of(f"scan.coverage={value}")
 
 
-def test_coverage_above_one_suggests_its_inverse() -> None:
-    assert "did you mean 1/20?" in error_of("scan.coverage=20")
+@pytest.mark.parametrize(("percent", "fraction"), [("5", "0.05"), ("20", "0.2"), ("2.5", "0.025")])
+def test_coverage_above_one_is_taken_for_a_percentage(percent: str, fraction: str) -> None:
+    assert error_of(f"scan.coverage={percent}").endswith(f"did you mean {fraction}?")
+
+
+def test_coverage_is_a_fraction_to_the_last_digit() -> None:
     assert load("scan.coverage=1/20").scan.coverage == float(Fraction(1, 20))
 
 

@@ -69,6 +69,8 @@ def test_the_card_tells_what_a_model_is(tmp_path, network, config, calibration):
     assert card.coverage == config.scan.coverage
     assert card.config == config.model_dump(mode="json")
     assert {file.name for file in folder.iterdir()} == {CARD_FILE, WEIGHTS_FILE}
+    # Who may read the one may read the other.
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
 
 
 def _edit_card(folder: Path, **changes: object) -> None:
@@ -151,7 +153,7 @@ def test_a_model_survives_a_failed_replacement(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stem_complete.inference.artifact.save_file", disk_full)
+        patch.setattr("stem_complete.inference.artifact.save", disk_full)
         with pytest.raises(ArtifactError, match="No space left on device; make room"):
             save_artifact(folder, network, config=config)
     with torch.no_grad():
