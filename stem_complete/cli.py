@@ -24,6 +24,9 @@ app = typer.Typer(
     epilog="Start with `stem-complete demo`: the whole chain on real micrographs.",
 )
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of any Unix command."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -274,11 +277,6 @@ def complete(
 
     completer = load_completer(model, device)
     with ProgressBar("completing", 0) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
         report = complete_files(
             scans,
             completer,
@@ -288,7 +286,7 @@ def complete(
             png=png,
             error_map=error_map,
             overwrite=overwrite,
-            progress=progress,
+            progress=bar.show,
         )
     for file, reason in report.failed.items():
         say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
@@ -366,11 +364,6 @@ def evaluate(
     completer = load_completer(model) if model is not None else None
     baselines = tuple(baseline or DEFAULT_BASELINES)
     with ProgressBar("evaluating", 0) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
         if data is None:
             report = evaluate_published(completer, baselines)
         else:
@@ -383,7 +376,7 @@ def evaluate(
                 num_images=num_images,
                 split=split,  # type: ignore[arg-type]
                 seed=seed,
-                progress=progress,
+                progress=bar.show,
             )
     for line in report.left_out:
         say(f"left out: {line}")
@@ -421,14 +414,17 @@ def inspect(
 def main() -> None:
     """Runs the command line; known errors become one line and an exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.captureWarnings(True)
     try:
         app()
     except StemCompleteError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; start it again to go on", 130)
     except OSError as error:
         _fail(str(error), 1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _fail("interrupted; start it again to go on", INTERRUPTED)
+        raise
 
 
 def _fail(message: str, code: int) -> None:

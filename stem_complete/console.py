@@ -88,6 +88,11 @@ class ProgressBar:
             left = f", {format_seconds(left_s)} left" if left_s is not None else ""
             say(f"{self.title} {done}/{self.total}{left}  {details}".rstrip())
 
+    def show(self, done: int, total: int) -> None:
+        """Shows progress whose length is only known once it has begun."""
+        self.total = total
+        self.update(done)
+
 
 class TrainingProgress:
     """A progress bar that is fed as a recorder: losses, thresholds, examples/s and time left.

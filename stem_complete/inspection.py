@@ -11,9 +11,10 @@ import yaml
 
 from stem_complete.data.formats import read_file
 from stem_complete.data.inspect import contact_sheet, inspect_store
+from stem_complete.data.layout import is_store
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import DataError
-from stem_complete.inference import load_artifact
+from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.training.checkpoint import METADATA_FILE, checkpoint_folders
 
 _LONGEST_LIST = 40
@@ -29,10 +30,10 @@ def inspect_path(path: Path) -> dict[str, Any]:
         raise DataError(
             expected="a store, a model, a run or an image file", found="nothing", where=path
         )
-    if (path / "zarr.json").is_file() and "stem_complete" in (path / "zarr.json").read_text():
+    if is_store(path):
         return {"kind": "store", **json.loads(inspect_store(path).to_json())}
-    if (path / "model.json").is_file():
-        card = load_artifact(path).card
+    if (path / CARD_FILE).is_file():
+        card = read_card(path)
         return {"kind": "model", **card.model_dump(mode="json", exclude={"calibration"})}
     if (path / "checkpoints").is_dir():
         return _describe_run(path)
@@ -83,9 +84,13 @@ def summary(values: dict[str, Any]) -> str:
     for key, value in values.items():
         if isinstance(value, list) and len(value) > _LONGEST_LIST:
             lines.append(f"{key}: {len(value)} (all with --json)")
-        elif isinstance(value, list | dict):
-            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+        elif isinstance(value, list | dict) and value:
+            text = yaml.safe_dump(
+                value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+            )
             lines.append(f"{key}:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
+        elif value is None or value in ([], {}):
+            lines.append(f"{key}: none")
         else:
             lines.append(f"{key}: {value}")
     return "\n".join(lines)

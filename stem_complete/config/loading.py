@@ -123,13 +123,12 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys of the section that holds `location`."""
-    section: type[BaseModel] = Config
+    sections: list[type[BaseModel]] = [Config]
     for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        if field is None:
-            break
-        candidates = [field.annotation, *get_args(field.annotation)]
-        section = next(
-            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section
-        )
-    return list(section.model_fields)
+        field = sections[0].model_fields.get(str(part))
+        if field is not None:
+            candidates = [field.annotation, *get_args(field.annotation)]
+            sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        else:  # the tag of a union of sections
+            sections = [c for c in sections if c.model_fields["kind"].default == part]
+    return list(sections[0].model_fields)

@@ -94,6 +94,10 @@ class ScanConfig(Section):
         description="which image the probe measures; the loss always sees the blurred one",
     )
     augment: bool = Field(True, description="one of the 8 flips and rotations, at random")
+    max_zoom: Annotated[float, Field(ge=1)] = Field(
+        1.0, description="train on random parts of micrographs, enlarged up to so many times"
+    )
+    contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
 
 

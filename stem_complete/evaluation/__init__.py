@@ -18,16 +18,14 @@ from stem_complete.evaluation.curves import (
 )
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
 from stem_complete.evaluation.metrics import Scores, all_metrics, psnr, rmse, ssim
-from stem_complete.evaluation.report import ScoreRow, ScoresTable, scores_table
+from stem_complete.evaluation.table import markdown_table
 
 __all__ = [
     "BASELINES",
     "BaselineResult",
     "CompletionExample",
     "LearningCurve",
-    "ScoreRow",
     "Scores",
-    "ScoresTable",
     "all_metrics",
     "biharmonic",
     "boxcar_mean",
@@ -36,12 +34,12 @@ __all__ = [
     "harmonic",
     "learning_curves_figure",
     "linear",
+    "markdown_table",
     "mean_curve",
     "nearest",
     "normalised_convolution",
     "psnr",
     "rmse",
     "run_baselines",
-    "scores_table",
     "ssim",
 ]

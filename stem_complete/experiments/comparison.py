@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
-from stem_complete.evaluation import LearningCurve, boxcar_mean, learning_curves_figure
+from stem_complete.evaluation import (
+    LearningCurve,
+    boxcar_mean,
+    learning_curves_figure,
+    markdown_table,
+)
 from stem_complete.tracking import Curve, list_curves
 
 _PAPERS_BOXCAR_STEPS = 2500
@@ -88,9 +93,7 @@ class Comparison:
             [arm.name, str(len(arm.runs)), *(_cell(arm, key) for key in _COLUMNS)]
             for arm in self.arms
         ]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [header, ["-" * width for width in widths], *rows]
-        return "".join("| " + " | ".join(map(str.ljust, line, widths)) + " |\n" for line in lines)
+        return markdown_table(header, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; None where a value is missing."""

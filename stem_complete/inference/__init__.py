@@ -8,13 +8,14 @@ from stem_complete.inference.artifact import (
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
 from stem_complete.inference.complete import CompleteReport, complete_files
-from stem_complete.inference.completer import Completer, Completion, load_completer
+from stem_complete.inference.completer import MODEL_FOLDER, Completer, Completion, load_completer
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.evaluate import evaluate, evaluate_published
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow, Summary
 
 __all__ = [
+    "MODEL_FOLDER",
     "Artifact",
     "CompleteReport",
     "Completer",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from stem_complete.evaluation import Scores
+from stem_complete.evaluation import Scores, markdown_table
 
 
 class EvaluationRow(NamedTuple):
@@ -121,26 +121,22 @@ def _summary(rows: Sequence[EvaluationRow]) -> Summary:
 
 
 def _table(summaries: Sequence[Summary]) -> str:
-    """Markdown whose columns also line up in a terminal."""
+    """Scores of one coverage."""
     mapped = any(summary.expected_rmse for summary in summaries)
     header = ["method", "RMSE [%]", "PSNR [dB]", "SSIM", "RMSE to unblurred [%]", "time [ms]"]
-    cells = [header + ["RMSE by error map [%]"] * mapped]
-    for s in summaries:
-        row = [
+    rows = [
+        [
             s.method,
             _cell(s.rmse, 2, 100),
             _cell(s.psnr, 2),
             _cell(s.ssim, 3),
             _cell(s.unblurred_rmse, 2, 100),
             f"{1e3 * s.seconds.mean:.0f}",
+            *[_cell(s.expected_rmse, 2, 100)] * mapped,
         ]
-        cells.append(row + [_cell(s.expected_rmse, 2, 100)] * mapped)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(
-        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
-        for row in [cells[0], rule, *cells[1:]]
-    )
+        for s in summaries
+    ]
+    return markdown_table(header + ["RMSE by error map [%]"] * mapped, rows)
 
 
 def _cell(statistic: Statistic | None, digits: int, factor: float = 1) -> str:

@@ -1,5 +1,5 @@
 """Launching: a config becomes runs, on Ray or in this process."""
 
-from stem_complete.launch.runs import MODEL_FOLDER, Outcome, launch
+from stem_complete.launch.runs import Outcome, launch
 
-__all__ = ["MODEL_FOLDER", "Outcome", "launch"]
+__all__ = ["Outcome", "launch"]

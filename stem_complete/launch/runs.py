@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from stem_complete.config import Config, expand_sweep
-from stem_complete.console import TrainingProgress, heading, say, waiting
+from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
 from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import torchrun_context
 from stem_complete.errors import ConfigError
-from stem_complete.inference import export_checkpoint
+from stem_complete.inference import MODEL_FOLDER, export_checkpoint
 from stem_complete.launch.ray_group import train_on_ray
 from stem_complete.tracking import (
     MlflowRecorder,
@@ -25,8 +25,7 @@ from stem_complete.tracking import (
     ui_command,
 )
 from stem_complete.training import Recorder, Recorders, TrainingResult, train
-
-MODEL_FOLDER = "model"
+from stem_complete.training.checkpoint import checkpoint_folders
 
 
 class Outcome(NamedTuple):
@@ -93,15 +92,17 @@ def _launch_one(
         (config.run_folder / "config.yaml").write_text(values)
         if uri is not None:
             parent_id = parent.run_id if parent else None
+            # Without a checkpoint the run begins anew, and so must its curves.
+            resume = bool(checkpoint_folders(config.run_folder))
             with waiting("opening the MLflow run"):
-                tracked = open_run(config, uri, parent_run_id=parent_id)
+                tracked = open_run(config, uri, parent_run_id=parent_id, resume=resume)
     status: Any = "FAILED"
     try:
         result = (_train_in_process if local else train_on_ray)(config, tracked)
         model = config.run_folder / MODEL_FOLDER
         if main:
-            with waiting("exporting the model"):
-                export_checkpoint(config.run_folder, model)
+            with ProgressBar("exporting the model", 0) as bar:
+                export_checkpoint(config.run_folder, model, progress=bar.show)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

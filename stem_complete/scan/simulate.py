@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from stem_complete.scan import random
 from stem_complete.scan.acquire import NoiseModel, PartialScan, acquire, blur, flip_rotate
+from stem_complete.scan.augment import change_contrast, magnify
 from stem_complete.scan.path import ScanPath
 
 # What the numbers drawn from an example's key are for.
-_AUGMENTATION, _NOISE = 0, 1
+_AUGMENTATION, _NOISE, _MAGNIFICATION, _CONTRAST = 0, 1, 2, 3
 
 
 class SimulatedBatch(NamedTuple):
@@ -42,6 +43,8 @@ class ScanSimulator(nn.Module):
         augment: Apply one of the 8 flips and rotations, at random.
         blur_sigma_px: Of the truth's 5x5 Gaussian blur.
         seed: Of the run.
+        max_zoom: Enlarge random parts of the micrographs up to so many times; 1 does not.
+        contrast: Change the micrographs' tone curves at random, see `augment.change_contrast`.
         sample: Which image the probe measures: the paper's text has the blurred truth, the
             published code the original.
 
@@ -59,10 +62,15 @@ class ScanSimulator(nn.Module):
         blur_sigma_px: float,
         seed: int,
         sample: Literal["blurred", "original"] = "blurred",
+        *,
+        max_zoom: float = 1.0,
+        contrast: bool = False,
     ) -> None:
         super().__init__()
         if augment and path.shape[0] != path.shape[1]:
             raise ValueError(f"augment needs square images, got {path.shape}")
+        if max_zoom < 1:
+            raise ValueError(f"max_zoom must be at least 1, got {max_zoom}")
         if blur_sigma_px <= 0:
             raise ValueError(f"blur_sigma_px must be positive, got {blur_sigma_px}")
         if sample not in ("blurred", "original"):
@@ -74,6 +82,8 @@ class ScanSimulator(nn.Module):
         self.blur_sigma_px = blur_sigma_px
         self.seed = seed
         self.sample = sample
+        self.max_zoom = max_zoom
+        self.contrast = contrast
 
     def forward(self, images: Tensor, step: int | Tensor, positions: Tensor) -> SimulatedBatch:
         """Scans of `images` [b, 1, h, w] in [-1, 1].
@@ -85,9 +95,13 @@ class ScanSimulator(nn.Module):
         """
         keys = random.example_keys(self.seed, step, positions, stream=0)
 
-        # The scan and the truth see the same flip.
+        # The scan and the truth see the same image.
         if self.augment:
             images = flip_rotate(images, random.integers(random.fold(keys, _AUGMENTATION), 8))
+        if self.max_zoom > 1:
+            images = magnify(images, random.fold(keys, _MAGNIFICATION), self.max_zoom)
+        if self.contrast:
+            images = change_contrast(images, random.fold(keys, _CONTRAST))
         truth = blur(images, self.blur_sigma_px)
 
         measured = truth if self.sample == "blurred" else images

@@ -169,6 +169,8 @@ def build_simulator(
         blur_sigma_px=scan.blur_sigma_px,
         sample=scan.sample,
         seed=seed,
+        max_zoom=scan.max_zoom if augment else 1.0,
+        contrast=scan.contrast and augment,
     )
 
 

@@ -1,0 +1,74 @@
+"""Normalised convolution as a first completion, and the encoding that builds on it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from stem_complete.scan import (
+    PartialScan,
+    archimedean,
+    encode,
+    fill_sigma_px,
+    normalised_convolution,
+)
+
+DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
+
+
+def scan_of(image):
+    return PartialScan(torch.where(DWELL > 0, image, torch.nan), DWELL)
+
+
+def smooth_images():
+    noise = np.random.default_rng(0).normal(size=(2, 1, 96, 128))
+    return torch.from_numpy(gaussian_filter(noise, (0, 0, 12, 12)) * 30).float()
+
+
+def test_equals_scipy_with_nothing_beyond_the_border():
+    image = smooth_images()
+    expected = []
+    for values, dwell in zip(image[:, 0].numpy(), DWELL[:, 0].numpy(), strict=True):
+        sums = gaussian_filter(values * dwell, 4.0, mode="constant")
+        expected.append(sums / gaussian_filter(dwell, 4.0, mode="constant"))
+    filled = normalised_convolution(scan_of(image), 4.0)
+    np.testing.assert_allclose(filled[:, 0], np.stack(expected), atol=1e-4)
+
+
+def test_a_constant_stays_constant_without_gaps():
+    filled = normalised_convolution(scan_of(torch.full((2, 1, 96, 128), 1234.5)), 4.0)
+    torch.testing.assert_close(filled, torch.full_like(filled, 1234.5))
+
+
+def test_out_of_reach_is_the_mean_of_the_scan():
+    dwell = torch.zeros(1, 1, 64, 64)
+    dwell[..., 2:4, 2:4] = 1
+    intensity = torch.where(dwell > 0, 7.0, torch.nan)
+    filled = normalised_convolution(PartialScan(intensity, dwell), 1.0)
+    assert filled.isfinite().all()
+    assert filled[0, 0, -1, -1].item() == pytest.approx(7.0)
+
+
+def test_nothing_measured_gives_zero_not_nan():
+    empty = PartialScan(torch.full((1, 1, 32, 32), torch.nan), torch.zeros(1, 1, 32, 32))
+    assert torch.equal(normalised_convolution(empty, 2.0), torch.zeros(1, 1, 32, 32))
+
+
+def test_width_follows_the_distance_of_the_turns():
+    assert fill_sigma_px(1 / 20) == pytest.approx(8.0)
+    assert fill_sigma_px(1 / 100) == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(1e-2, 3.0), (50.0, -7.0)])
+def test_filled_encoding_is_equivariant_and_starts_from_the_fill(gain, shift):
+    image = smooth_images()
+    one = encode(scan_of(image), "filled", sigma_px=4.0)
+    other = encode(scan_of(image * gain + shift), "filled", sigma_px=4.0)
+    torch.testing.assert_close(one.x, other.x, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(other.scale, one.scale * gain, rtol=1e-3, atol=0)
+    fill = normalised_convolution(scan_of(image), 4.0)
+    torch.testing.assert_close(one.offset, fill, atol=1e-4, rtol=0)
+    # Where the probe stayed long, the input follows the measurement; in gaps, the fill.
+    mean = (DWELL * image).sum((1, 2, 3), keepdim=True) / DWELL.sum((1, 2, 3), keepdim=True)
+    x = one.x[:, :1] * one.scale + mean
+    torch.testing.assert_close(x, fill + DWELL * (image - fill), atol=1e-3, rtol=1e-3)
