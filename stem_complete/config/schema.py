@@ -51,7 +51,7 @@ class DataConfig(Section):
 
     store: Path = Field(description="zarr store written by `stem-complete ingest`")
     loader_workers: NonNegativeInt = Field(
-        0, description="processes that read the store, per training worker; 0 reads in a thread"
+        0, description="processes that read ahead, per training worker; 0 reads when needed"
     )
 
 
