@@ -86,14 +86,18 @@ def progress_from(mailbox: ray.actor.ActorHandle, config: Config) -> Iterator[No
 
     def poll() -> None:
         while not stop.wait(POLL_S):
-            show()
+            try:
+                show()
+            except ray.exceptions.RayError:
+                return  # the cluster is going down, and the main thread will say why
 
     thread = threading.Thread(target=poll, name="training-progress", daemon=True)
     thread.start()
     try:
         yield
-    finally:
         stop.set()
         thread.join()
         show()
+    finally:
+        stop.set()
         progress.close()

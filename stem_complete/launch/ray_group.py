@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,6 +22,9 @@ from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
 from stem_complete.launch.mailbox import Mailbox, MailboxHandler, MailboxRecorder, progress_from
 from stem_complete.tracking import MlflowRecorder, TrackedRun
 from stem_complete.training import Recorder, Recorders, TrainingResult, train
+
+RAY_FOLDER = "ray"
+"""Where Ray keeps what it knows of a run, in the run's folder."""
 
 
 def train_on_ray(config: Config, tracked: TrackedRun | None) -> TrainingResult:
@@ -44,23 +51,23 @@ def train_on_ray(config: Config, tracked: TrackedRun | None) -> TrainingResult:
                 backend="nccl" if config.scaling.use_gpu else "gloo"
             ),
             run_config=ray.train.RunConfig(
-                # Ray's own files then lie in the run's folder, beside the checkpoints.
-                name=config.name,
-                storage_path=str(config.storage),
+                name=RAY_FOLDER,
+                storage_path=str(config.run_folder),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
                 failure_config=ray.train.FailureConfig(
                     max_failures=config.scaling.max_failures, controller_failure_limit=3
                 ),
             ),
         )
-        with progress_from(mailbox, config):
+        with progress_from(mailbox, config), _interruptible():
             try:
                 outcome = trainer.fit().return_value
-            except ray.train.TrainingFailedError as error:
+            except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
                 raise TrainingError(
                     expected="workers that finish",
                     found=_last_line(error),
                     where=config.name,
-                    fix="see the workers' log above; start it again to go on from the last "
+                    fix="see Ray's logs of the workers; started again, it goes on from the last "
                     "checkpoint",
                 ) from error
     if isinstance(outcome, StemCompleteError):
@@ -86,12 +93,14 @@ def _train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteEr
     recorder = Recorders(recorders)
 
     def report(metrics: Mapping[str, float], folder: Path | None) -> None:
-        # The run folder is shared and the checkpoint already in it: Ray only takes note of it.
-        ray.train.report(
-            dict(metrics),
-            checkpoint=ray.train.Checkpoint.from_directory(folder) if folder else None,
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
-        )
+        if folder is None:
+            ray.train.report(dict(metrics))
+            return
+        # The checkpoint is in the run's folder already, and is found there. Ray gets a pointer: it
+        # refuses to resume a run of which it knows a checkpoint that we have removed since.
+        with TemporaryDirectory() as pointer:
+            (Path(pointer) / "checkpoint.json").write_text(json.dumps({"folder": str(folder)}))
+            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(pointer))
 
     try:
         return tuple(train(config, context, recorder=recorder, report_checkpoint=report))
@@ -100,6 +109,19 @@ def _train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteEr
         return error
     finally:
         recorder.close()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt again, which Ray Train makes an exit without a word."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
