@@ -138,7 +138,7 @@ def ingest(
     epilog=examples(
         "stem-complete train configs/compact.yaml data.store=store.zarr",
         "stem-complete train configs/paper.yaml scaling.num_workers=8 scaling.use_gpu=true",
-        "torchrun --nproc-per-node 2 -m stem_complete train configs/compact.yaml --local",
+        "torchrun --nproc-per-node 2 -m stem_complete train configs/compact.yaml",
         "ray job submit --working-dir . -- python -m stem_complete train configs/paper.yaml "
         "storage=/shared/runs data.store=/shared/store.zarr",
     )
@@ -151,7 +151,10 @@ def train(
         ),
     ],
     local: Annotated[
-        bool, typer.Option("--local", help="In this process or torchrun's, without Ray.")
+        bool,
+        typer.Option(
+            "--local", help="In this process, without Ray. (torchrun's processes need no flag.)"
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -236,23 +236,28 @@ class Config(Section):
         """Folder of this run: checkpoints, config, completed pictures, the model."""
         return self.storage / self.name
 
-    @property
-    def micro_batch_size(self) -> int:
-        """Examples per forward pass on one worker."""
-        share = self.training.batch_size // self.scaling.num_workers
-        return self.training.micro_batch_size or share
+    def micro_batch_size(self, num_workers: int) -> int:
+        """Examples per forward pass on each of so many workers.
+
+        Raises:
+            ValueError: The batch cannot be shared out evenly.
+        """
+        batch = self.training.batch_size
+        share, rest = divmod(batch, num_workers)
+        if rest or not share:
+            raise ValueError(
+                f"training.batch_size ({batch}) must be a multiple of the number of workers "
+                f"({num_workers})"
+            )
+        micro = self.training.micro_batch_size or share
+        if share % micro:
+            raise ValueError(
+                f"each worker's share of the batch ({share}) must be a multiple of "
+                f"training.micro_batch_size ({micro})"
+            )
+        return micro
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        batch, workers = self.training.batch_size, self.scaling.num_workers
-        if batch % workers:
-            raise ValueError(
-                f"training.batch_size ({batch}) must be a multiple of scaling.num_workers "
-                f"({workers})"
-            )
-        if (batch // workers) % self.micro_batch_size:
-            raise ValueError(
-                f"each worker's share of the batch ({batch // workers}) must be a multiple of "
-                f"training.micro_batch_size ({self.micro_batch_size})"
-            )
+        self.micro_batch_size(self.scaling.num_workers)
         return self

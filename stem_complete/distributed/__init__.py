@@ -7,7 +7,12 @@ from stem_complete.distributed.collectives import (
     gather_objects,
     world_size,
 )
-from stem_complete.distributed.context import WorkerContext, current_context, torchrun_context
+from stem_complete.distributed.context import (
+    WorkerContext,
+    current_context,
+    torchrun_context,
+    under_torchrun,
+)
 
 __all__ = [
     "StatisticsExchange",
@@ -17,5 +22,6 @@ __all__ = [
     "current_context",
     "gather_objects",
     "torchrun_context",
+    "under_torchrun",
     "world_size",
 ]

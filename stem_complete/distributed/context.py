@@ -40,6 +40,11 @@ def current_context(*, use_gpu: bool) -> WorkerContext:
     return WorkerContext(rank, world_size, torch.device("cuda", local_rank))
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun, or something that sets its variables, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 @contextmanager
 def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
     """Context of a process that torchrun started, or of a plain one.
@@ -47,7 +52,7 @@ def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
     Joins the process group that torchrun's environment variables describe, and leaves it at the
     end.
     """
-    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    launched = under_torchrun()
     if launched:
         dist.init_process_group("nccl" if use_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import yaml
@@ -12,7 +15,7 @@ import yaml
 from stem_complete.config import Config, expand_sweep
 from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
 from stem_complete.data.store import MicrographStore
-from stem_complete.distributed import torchrun_context
+from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
 from stem_complete.inference import MODEL_FOLDER, export_checkpoint
 from stem_complete.launch.ray_group import train_on_ray
@@ -26,6 +29,10 @@ from stem_complete.tracking import (
 )
 from stem_complete.training import Recorder, Recorders, TrainingResult, train
 from stem_complete.training.checkpoint import checkpoint_folders
+from stem_complete.training.loop import check_training_split
+
+Training = Callable[[Config, TrackedRun | None], TrainingResult]
+"""Trains a run; on Ray or in this process."""
 
 
 class Outcome(NamedTuple):
@@ -49,89 +56,101 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
 
     Args:
         config: A run, or a sweep of runs, which are trained one after the other.
-        local: In this process, or in those that torchrun started, instead of on Ray.
+        local: In this process instead of on Ray; processes that torchrun started never use Ray.
 
     Raises:
         StemCompleteError: The config cannot be run, or training failed.
     """
     config = _with_absolute_paths(config)
-    main = int(os.environ.get("RANK", 0)) == 0
-    if main:
-        say(f"run {config.name} in {config.run_folder}\n")
-        say(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     runs = expand_sweep(config)
     for run in runs:
         _check(run)
+    if not (local or under_torchrun()):
+        return _launch_all(config, runs, WorkerContext(), train_on_ray)
+    with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
+        return _launch_all(config, runs, context, partial(_train_in_process, context=context))
 
-    uri = _tracking_uri(config)
-    parent = open_run(config, uri) if config.sweep is not None and uri and main else None
-    outcomes = []
-    status: Any = "FAILED"
-    try:
-        for run in runs:
-            outcome = _launch_one(run, uri, parent, local=local, main=main)
-            outcomes.append(outcome)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        if parent is not None:
-            finish_run(parent, status)
-    return outcomes
+
+def _launch_all(
+    config: Config, runs: Sequence[Config], context: WorkerContext, training: Training
+) -> list[Outcome]:
+    uri = None
+    if context.is_main:
+        say(f"run {config.name} in {config.run_folder}\n\n{_as_yaml(config)}")
+        uri = _tracking_uri(config)
+    if config.sweep is None:
+        return [_launch_one(config, uri, context, training)]
+    with _tracked(config, uri, resume=True) as parent:
+        return [_launch_one(run, uri, context, training, parent) for run in runs]
 
 
 def _launch_one(
-    config: Config, uri: str | None, parent: TrackedRun | None, *, local: bool, main: bool
+    config: Config,
+    uri: str | None,
+    context: WorkerContext,
+    training: Training,
+    parent: TrackedRun | None = None,
 ) -> Outcome:
-    tracked = None
-    if main:
-        heading(f"training {config.name}: {config.training.steps} steps")
-        config.run_folder.mkdir(parents=True, exist_ok=True)
-        values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (config.run_folder / "config.yaml").write_text(values)
-        if uri is not None:
-            parent_id = parent.run_id if parent else None
-            # Without a checkpoint the run begins anew, and so must its curves.
-            resume = bool(checkpoint_folders(config.run_folder))
-            with waiting("opening the MLflow run"):
-                tracked = open_run(config, uri, parent_run_id=parent_id, resume=resume)
-    status: Any = "FAILED"
+    model = config.run_folder / MODEL_FOLDER
+    if not context.is_main:
+        return Outcome(config, training(config, None), model, uri)
+
+    heading(f"training {config.name}: {config.training.steps} steps")
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    (config.run_folder / "config.yaml").write_text(_as_yaml(config))
+    # Without a checkpoint the run begins anew, and so must its curves.
+    resume = bool(checkpoint_folders(config.run_folder))
+    with _tracked(config, uri, resume=resume, parent=parent) as tracked:
+        result = training(config, tracked)
+        with ProgressBar("exporting the model", 0) as bar:
+            export_checkpoint(config.run_folder, model, progress=bar.show)
+    say(f"model: {model}")
+    if uri is not None:
+        say(f"curves: {ui_command(uri)}")
+    return Outcome(config, result, model, uri)
+
+
+def _train_in_process(
+    config: Config, tracked: TrackedRun | None, *, context: WorkerContext
+) -> TrainingResult:
+    """Trains in this process, which is all of the group or one worker of it."""
+    recorders: list[Recorder] = []
+    if context.is_main:
+        length = config.training
+        recorders.append(TrainingProgress(config.name, length.steps, length.batch_size))
+    if tracked is not None:
+        recorders.append(MlflowRecorder(tracked, config.run_folder))
+    recorder = Recorders(recorders)
     try:
-        result = (_train_in_process if local else train_on_ray)(config, tracked)
-        model = config.run_folder / MODEL_FOLDER
-        if main:
-            with ProgressBar("exporting the model", 0) as bar:
-                export_checkpoint(config.run_folder, model, progress=bar.show)
+        return train(config, context, recorder=recorder)
+    finally:
+        recorder.close()
+
+
+@contextmanager
+def _tracked(
+    config: Config, uri: str | None, *, resume: bool, parent: TrackedRun | None = None
+) -> Iterator[TrackedRun | None]:
+    """An MLflow run that ends as the block does; None without tracking."""
+    if uri is None:
+        yield None
+        return
+    with waiting("opening the MLflow run"):
+        run = open_run(config, uri, parent_run_id=parent.run_id if parent else None, resume=resume)
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield run
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        if tracked is not None:
-            finish_run(tracked, status)
-    if main:
-        say(f"model: {model}")
-        if uri is not None:
-            say(f"curves: {ui_command(uri)}")
-    return Outcome(config, result, model, uri)
+        finish_run(run, status)
 
 
-def _train_in_process(config: Config, tracked: TrackedRun | None) -> TrainingResult:
-    """Trains in this process, or as one worker of those that torchrun started."""
-    with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
-        recorders: list[Recorder] = []
-        if context.is_main:
-            recorders.append(
-                TrainingProgress(config.name, config.training.steps, config.training.batch_size)
-            )
-            if tracked is not None:
-                recorders.append(MlflowRecorder(tracked, config.run_folder))
-        recorder = Recorders(recorders)
-        try:
-            return train(config, context, recorder=recorder)
-        finally:
-            recorder.close()
+def _as_yaml(config: Config) -> str:
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
 
 
 def _tracking_uri(config: Config) -> str | None:
@@ -157,14 +176,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _check(config: Config) -> None:
     """Fails before any worker starts where it can be known."""
-    store = MicrographStore.open(config.data.store)
-    if not len(store.indices("train")):
-        raise ConfigError(
-            expected="micrographs in the store's training split",
-            found="none",
-            where=config.data.store,
-            fix="ingest more images with `stem-complete ingest`",
-        )
+    check_training_split(MicrographStore.open(config.data.store))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
             expected="a CUDA device (scaling.use_gpu is true)",

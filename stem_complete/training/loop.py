@@ -82,8 +82,8 @@ class _Loop:
         self.config, self.context, self.recorder = config, context, recorder
         self.report_checkpoint = report_checkpoint
         self.store = MicrographStore.open(config.data.store)
-        _check_workers(config, context)
-        _check_training_split(self.store, config)
+        self.micro_batch_size = _micro_batch_size(config, context)
+        check_training_split(self.store)
         checkpoint = latest_checkpoint(config.run_folder)
         self.state = TrainingState(config, self.store, context.device, checkpoint)
         self.metrics = dict(checkpoint.metrics) if checkpoint else {}
@@ -215,7 +215,7 @@ class _Loop:
     @property
     def _micro_batches(self) -> int:
         share = self.config.training.batch_size // self.context.world_size
-        return share // self.config.micro_batch_size
+        return share // self.micro_batch_size
 
     def _batches(self) -> torch.utils.data.DataLoader[ImageBatch]:
         training = self.config.training
@@ -224,7 +224,7 @@ class _Loop:
             steps=range(self.state.step, training.steps),
             seed=training.seed,
             batch_size=training.batch_size,
-            micro_batch_size=self.config.micro_batch_size,
+            micro_batch_size=self.micro_batch_size,
             rank=self.context.rank,
             world_size=self.context.world_size,
             num_processes=self.config.data.loader_workers,
@@ -232,23 +232,24 @@ class _Loop:
         )
 
 
-def _check_workers(config: Config, context: WorkerContext) -> None:
-    share = context.world_size * config.micro_batch_size
-    if config.training.batch_size % share:
+def _micro_batch_size(config: Config, context: WorkerContext) -> int:
+    try:
+        return config.micro_batch_size(context.world_size)
+    except ValueError as error:
         raise ConfigError(
-            expected=f"training.batch_size to be a multiple of {share} "
-            f"({context.world_size} workers x micro-batches of {config.micro_batch_size})",
-            found=str(config.training.batch_size),
+            expected="a batch that divides among the workers",
+            found=str(error),
             where=config.name,
             fix="change training.batch_size, training.micro_batch_size or scaling.num_workers",
-        )
+        ) from None
 
 
-def _check_training_split(store: MicrographStore, config: Config) -> None:
+def check_training_split(store: MicrographStore) -> None:
+    """Raises ConfigError if there is nothing to train on."""
     if not len(store.indices("train")):
         raise ConfigError(
             expected="micrographs in the store's training split",
             found="none",
-            where=config.data.store,
+            where=store.path,
             fix="ingest more images with `stem-complete ingest`",
         )

@@ -186,8 +186,8 @@ def test_a_run_cannot_go_on_as_another(small_config, change, message):
 
 
 def test_wrong_world_size_fails_at_start(small_config):
-    with pytest.raises(ConfigError, match="multiple of 12"):
-        train(small_config("training.micro_batch_size=4"), WorkerContext(0, 3))
+    with pytest.raises(ConfigError, match=r"batch_size \(4\) must be a multiple .* workers \(3\)"):
+        train(small_config(), WorkerContext(0, 3))
 
 
 @pytest.mark.parametrize("arm", ["mse", "huber", "alrc", "alrc+huber"])

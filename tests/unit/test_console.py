@@ -1,0 +1,56 @@
+"""Progress in a log file: lines, not bars."""
+
+import pytest
+
+from stem_complete import console
+from stem_complete.console import ProgressBar, TrainingProgress, format_seconds, track
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (3 * 3600 + 5 * 60 + 9, "3 h 5 min"),
+        (2 * 86400, "2 d"),
+    ],
+)
+def test_durations(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_a_bar_prints_now_and_then_and_at_the_end(capsys, monkeypatch):
+    with ProgressBar("working", 100) as bar:
+        for done in range(1, 51):
+            bar.update(done)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(console, "LINE_INTERVAL_S", 0.0)
+        bar.update(51, "details", left_s=61)
+        assert capsys.readouterr().err == "working 51/100, 1 min 1 s left  details\n"
+        monkeypatch.setattr(console, "LINE_INTERVAL_S", 1e9)
+        bar.update(100)
+        assert capsys.readouterr().err == "working 100/100\n"
+
+
+def test_track_passes_all_items_on(capsys):
+    assert list(track([3, 1, 2], "items")) == [3, 1, 2]
+    assert "items 3/3" in capsys.readouterr().err
+
+
+def test_training_shows_losses_thresholds_rate_and_time_left(capsys):
+    progress = TrainingProgress("run", steps=10, batch_size=4)
+    values = {
+        "train/outer_loss": 1.5,
+        "train/inner_loss": 2.5,
+        "train/outer_threshold": 9.0,
+        "train/outer_clip_fraction": 0.25,
+        "train/examples_per_s": 2.0,
+    }
+    progress.scalars(10, values)
+    progress.scalars(10, {"validation/rmse": 0.0525})
+    progress.close()
+    error = capsys.readouterr().err
+    for part in ("run 10/10", "loss 1.5", "inner 2.5", "threshold 9", "clipped 25.0 %", "2.00 ex"):
+        assert part in error
+    assert "validation RMSE 5.25 %" in error
