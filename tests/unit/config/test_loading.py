@@ -108,7 +108,7 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("scan.noise.kind=loud", ["valid scan.noise", "loud"]),
         ("loss.alrc.mu1_start=40", ["valid loss.alrc", "mu1_start^2 must be below mu2_start"]),
         ("training.batch_size=3", []),
-        ("scaling.num_workers=2", ["training.batch_size (1)", "scaling.num_workers (2)"]),
+        ("scaling.num_workers=2", ["training.batch_size (1)", "number of workers (2)"]),
         ("name=a b", ["valid name", "'a b'"]),
         ("training=5", ["valid training", "5"]),
         ("training.steps", ["section.field=value", "training.steps=1000"]),
@@ -246,7 +246,8 @@ def test_a_config_is_frozen() -> None:
 
 def test_micro_batches_divide_a_workers_share() -> None:
     config = load("training.batch_size=12", "scaling.num_workers=2")
-    assert config.micro_batch_size == 6
+    assert config.micro_batch_size(2) == 6
+    assert config.micro_batch_size(3) == 4
     assert "micro_batch_size (4)" in error_of(
         "training.batch_size=12", "scaling.num_workers=2", "training.micro_batch_size=4"
     )
