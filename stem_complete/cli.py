@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,8 +121,8 @@ def ingest(
         say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
     for line in report.skipped:
         say(f"no image: {line}")
-    for crop in report.left_out:
-        say(f"left out: {crop.path} at row {crop.row}, column {crop.column}: {crop.reason}")
+    for (file, reason), number in Counter((c.path, c.reason) for c in report.left_out).items():
+        say(f"left out: {number} crop{'s' * (number > 1)} of {file}: {reason}")
     if as_json:
         print(report.to_json())
     else:

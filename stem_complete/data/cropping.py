@@ -35,7 +35,7 @@ def cut(
         )
 
     if min(height, width) < crop_size:
-        leave_out(0, 0, f"the image, {height} x {width}, is smaller than a crop of {crop_size}")
+        leave_out(0, 0, f"smaller than a crop of {crop_size}, {height} x {width} px")
     for row in range(height % crop_size // 2, height - crop_size + 1, crop_size):
         for column in range(width % crop_size // 2, width - crop_size + 1, crop_size):
             pixels = micrograph.pixels[row : row + crop_size, column : column + crop_size]

@@ -129,12 +129,12 @@ def test_bad_files_are_listed_and_the_others_go_on(
     left_out = {(Path(r.path).name, r.row, r.column): r.reason for r in report.left_out}
     assert left_out == {
         ("nan.npy", 4, 1): "1 pixels NaN or Inf",
-        ("small.npy", 0, 0): "the image, 9 x 9, is smaller than a crop of 16",
+        ("small.npy", 0, 0): "smaller than a crop of 16, 9 x 9 px",
     }
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
     values = json.loads(report.to_json())
     assert values["num_added"] == 23
-    assert values["left_out"][1]["reason"] == "the image, 9 x 9, is smaller than a crop of 16"
+    assert values["left_out"][1]["reason"] == "smaller than a crop of 16, 9 x 9 px"
     again = ingest([folder], tmp_path / "s.zarr")
     assert (len(again.failed), len(again.already_there)) == (2, 4)
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out

@@ -37,13 +37,13 @@ def test_summary(path: Path) -> None:
     assert summary.files == {"train": 2, "validation": 1, "test": 1}
     assert summary.pixel_size_nm == pytest.approx((0.02, 0.02))
     assert summary.num_unknown_pixel_size == 27
-    assert summary.reasons == {"the image": 2}
+    assert summary.reasons == {"smaller than a crop of 16": 2}
     assert len(summary.sources) == 6
     assert summary.bytes_on_disk > 0
     values = json.loads(summary.to_json())
     assert values["num_crops"] == 28
     assert values["sources"][0]["split"] == "train"
-    assert values["left_out"][0]["reason"].startswith("the image, 8 x 20")
+    assert values["left_out"][0]["reason"].startswith("smaller than a crop of 16, 8 x 20")
 
 
 @pytest.mark.parametrize(("num", "split"), [(32, None), (5, None), (3, "test")])
