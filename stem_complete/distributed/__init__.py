@@ -9,7 +9,6 @@ from stem_complete.distributed.collectives import (
 )
 from stem_complete.distributed.context import (
     WorkerContext,
-    current_context,
     torchrun_context,
     under_torchrun,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "WorkerContext",
     "all_reduce_sum",
     "barrier",
-    "current_context",
     "gather_objects",
     "torchrun_context",
     "under_torchrun",

@@ -29,17 +29,6 @@ class WorkerContext:
         return self.rank == 0
 
 
-def current_context(*, use_gpu: bool) -> WorkerContext:
-    """Context of this process from the default process group, or of a single process."""
-    rank, world_size = 0, 1
-    if dist.is_available() and dist.is_initialized():
-        rank, world_size = dist.get_rank(), dist.get_world_size()
-    if not use_gpu:
-        return WorkerContext(rank, world_size)
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    return WorkerContext(rank, world_size, torch.device("cuda", local_rank))
-
-
 def under_torchrun() -> bool:
     """Whether torchrun, or something that sets its variables, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
@@ -56,10 +45,12 @@ def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
     if launched:
         dist.init_process_group("nccl" if use_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
-        context = current_context(use_gpu=use_gpu)
-        if context.device.type == "cuda":
-            torch.cuda.set_device(context.device)
-        yield context
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if launched else (0, 1)
+        device = torch.device("cpu")
+        if use_gpu:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(device)
+        yield WorkerContext(rank, world_size, device)
     finally:
         if launched:
             dist.destroy_process_group()

@@ -17,7 +17,7 @@ import torch
 
 from stem_complete.config import Config, validate_config
 from stem_complete.console import waiting
-from stem_complete.distributed import current_context
+from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
 from stem_complete.launch.mailbox import Mailbox, MailboxHandler, MailboxRecorder, progress_from
 from stem_complete.tracking import MlflowRecorder, TrackedRun
@@ -77,12 +77,15 @@ def train_on_ray(config: Config, tracked: TrackedRun | None) -> TrainingResult:
 
 def _train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteError:
     """Body of a Ray Train worker."""
-    import ray.train
+    import ray.train.torch
 
     config = validate_config(arguments["config"], where="the config that the driver sent")
     if not config.scaling.use_gpu:
         torch.set_num_threads(config.scaling.cpus_per_worker)
-    context = current_context(use_gpu=config.scaling.use_gpu)
+    group = ray.train.get_context()
+    # Ray knows which of a node's GPUs it gave to this worker.
+    device = ray.train.torch.get_device() if config.scaling.use_gpu else torch.device("cpu")
+    context = WorkerContext(group.get_world_rank(), group.get_world_size(), device)
     logging.captureWarnings(True)
     logging.getLogger().addHandler(MailboxHandler(arguments["mailbox"], context.rank))
     recorders: list[Recorder] = []

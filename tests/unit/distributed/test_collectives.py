@@ -7,8 +7,8 @@ from stem_complete import ALRC
 from stem_complete.distributed import (
     StatisticsExchange,
     all_reduce_sum,
-    current_context,
     gather_objects,
+    torchrun_context,
 )
 
 
@@ -16,7 +16,8 @@ def test_collectives_do_nothing_alone():
     values = torch.arange(3.0)
     assert all_reduce_sum(values) is values
     assert gather_objects("x") == ["x"]
-    context = current_context(use_gpu=False)
+    with torchrun_context(use_gpu=False) as context:
+        assert not torch.distributed.is_initialized()
     assert (context.rank, context.world_size, context.is_main) == (0, 1, True)
 
 
