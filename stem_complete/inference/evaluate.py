@@ -29,7 +29,7 @@ from stem_complete.scan import blur
 from stem_complete.training.task import build_simulator
 
 MODEL = "model"
-DEFAULT_BASELINES = ("nearest", "linear", "normalised_convolution")
+DEFAULT_BASELINES = ("nearest", "linear", "normalised_convolution", "biharmonic")
 CROP_SIZE = 512
 """Side of the crops that files of micrographs are cut into [px]."""
 
