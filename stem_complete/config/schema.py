@@ -62,7 +62,7 @@ class NoNoise(Section):
 
 
 class ReferenceNoise(Section):
-    """The published code's detection noise: short dwell is noisier (REFERENCE of the README)."""
+    """The published code's detection noise: short dwell is noisier, see `scan.ReferenceNoise`."""
 
     kind: Literal["reference"] = "reference"
 
