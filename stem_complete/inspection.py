@@ -14,6 +14,7 @@ from stem_complete.data.inspect import contact_sheet, inspect_store
 from stem_complete.data.layout import is_store
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import DataError
+from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.training.checkpoint import METADATA_FILE, checkpoint_folders
 
@@ -48,7 +49,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {"kind": "run", "path": str(path), "checkpoints": checkpoints}
     if checkpoints:
         values |= {key: metadata[key] for key in ("metrics", "versions", "config")}
-    model = path / "model"
+    model = path / MODEL_FOLDER
     return values | {"model": str(model) if model.is_dir() else None}
 
 

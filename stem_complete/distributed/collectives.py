@@ -31,12 +31,6 @@ def gather_objects(value: object) -> list[Any]:
     return gathered
 
 
-def barrier() -> None:
-    """Returns when every worker has come here."""
-    if world_size() > 1:
-        dist.barrier()
-
-
 class StatisticsExchange:
     """Sums all statistics of a step over all workers in one flat, asynchronous all-reduce.
 

@@ -16,7 +16,7 @@ from stem_complete.config import Config, Noise, parse_coverage, validate_config
 from stem_complete.data.cropping import cut
 from stem_complete.data.examples import published_triples
 from stem_complete.data.formats import find_files, read_micrograph, read_micrographs
-from stem_complete.data.layout import Split
+from stem_complete.data.layout import Split, is_store
 from stem_complete.data.scans import read_published_scan
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
@@ -269,7 +269,7 @@ def _to_unit_range(pixels: NDArray[np.floating] | NDArray[np.integer]) -> NDArra
 
 def _is_store(data: str | Path | Sequence[str | Path]) -> bool:
     sources = _as_list(data)
-    return len(sources) == 1 and (Path(sources[0]) / "zarr.json").is_file()
+    return len(sources) == 1 and is_store(Path(sources[0]))
 
 
 def _as_list(data: str | Path | Sequence[str | Path]) -> list[str | Path]:

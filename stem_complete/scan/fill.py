@@ -35,7 +35,7 @@ def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
     # About the mean, so that a small contrast on a large offset survives in float32.
     sums = torch.cat((weight * (intensity - mean), weight), dim=1)
     blurred, reach = gaussian(sums, sigma_px).chunk(2, dim=1)
-    # An electron's worth of weight far out in the Gaussian's tail is no measurement.
+    # So little weight lies beyond the Gaussian's end, where only rounding is left.
     reached = reach > 1e-6
     return mean + torch.where(reached, blurred / torch.where(reached, reach, 1), 0)
 
