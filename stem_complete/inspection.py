@@ -10,12 +10,14 @@ import numpy as np
 import yaml
 
 from stem_complete.data.formats import read_file
-from stem_complete.data.inspect import contact_sheet, inspect_store
+from stem_complete.data.inspect import inspect_store
 from stem_complete.data.layout import is_store
 from stem_complete.data.store import MicrographStore
-from stem_complete.errors import DataError
+from stem_complete.errors import DataError, StoreError
+from stem_complete.evaluation import contact_sheet
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
+from stem_complete.inference.export import evenly_spread
 from stem_complete.training.checkpoint import METADATA_FILE, checkpoint_folders
 
 _LONGEST_LIST = 40
@@ -74,9 +76,18 @@ def _describe_file(path: Path) -> dict[str, Any]:
     return {"kind": "file", "path": str(path), "images": images, "skipped": contents.skipped}
 
 
-def draw_store(path: Path, picture: Path) -> None:
-    """Writes a PNG of crops of the store at `path`."""
-    contact_sheet(MicrographStore.open(path), picture)
+def draw_store(path: Path, picture: Path, num: int = 32) -> None:
+    """Writes a PNG of up to `num` crops of the store at `path`, evenly spread over it.
+
+    Raises:
+        StoreError: There is no store, or nothing in it.
+    """
+    store = MicrographStore.open(path)
+    if not len(store):
+        raise StoreError(expected="crops to draw", found="none", where=path)
+    crops = evenly_spread(np.arange(len(store)), num)
+    labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
+    contact_sheet(list(store.read(crops)), labels, picture)
 
 
 def summary(values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a micrograph store holds: numbers for programs and readers, and a sheet of pictures."""
+"""What a micrograph store holds, in numbers for programs and readers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stem_complete.data.layout import VERSION, LeftOut, Source, Split
 from stem_complete.data.store import MicrographStore
-from stem_complete.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -94,41 +92,3 @@ def inspect_store(path: str | Path) -> StoreSummary:
         sources=sources,
         left_out=left_out,
     )
-
-
-def contact_sheet(
-    store: MicrographStore, path: str | Path, num: int = 32, split: Split | None = None
-) -> None:
-    """Writes a PNG of up to `num` crops, evenly spread over the store or one split of it.
-
-    Each is drawn from its lowest to its highest intensity and bears its file's name and split.
-
-    Raises:
-        StoreError: The store has no such crops.
-    """
-    from matplotlib.figure import Figure
-
-    crops = np.arange(len(store)) if split is None else store.indices(split)
-    if not len(crops):
-        raise StoreError(expected="crops to draw", found="none", where=store.path)
-    shown = crops[np.unique(np.linspace(0, len(crops) - 1, num).astype(int))]
-    num_columns = min(8, len(shown))
-    num_rows = -(-len(shown) // num_columns)
-    figure = Figure(figsize=(1.6 * num_columns, 1.8 * num_rows), layout="constrained", dpi=120)
-    axes = figure.subplots(num_rows, num_columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, index, record in zip(axes.flat, shown, store.records(shown), strict=False):
-        # One at a time and averaged down: a sheet of large crops should not fill the memory.
-        axis.imshow(_averaged(store.read([index])[0], 256), cmap="gray", vmin=-1, vmax=1)
-        axis.set_title(f"{Path(record.source.path).stem[:24]}\n{record.split}", fontsize=5)
-    figure.savefig(path, format="png")
-
-
-def _averaged(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """The square image, averaged over blocks to about `side` pixels if it is larger."""
-    block = max(1, len(image) // side)
-    whole = len(image) // block * block
-    blocks = image[:whole, :whole].reshape(whole // block, block, whole // block, block)
-    averaged: NDArray[np.float32] = blocks.mean(axis=(1, 3))
-    return averaged

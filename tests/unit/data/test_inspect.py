@@ -1,4 +1,4 @@
-"""The summary and the sheet of pictures of a store."""
+"""The summary of a store."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
 from stem_complete.data.ingest import ingest
-from stem_complete.data.inspect import contact_sheet, inspect_store
+from stem_complete.data.inspect import inspect_store
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import StoreError
 
@@ -46,18 +45,8 @@ def test_summary(path: Path) -> None:
     assert values["left_out"][0]["reason"].startswith("smaller than a crop of 16, 8 x 20")
 
 
-@pytest.mark.parametrize(("num", "split"), [(32, None), (5, None), (3, "test")])
-def test_contact_sheet_is_a_png(tmp_path: Path, path: Path, num: int, split: str | None) -> None:
-    contact_sheet(MicrographStore(path), tmp_path / "sheet.png", num, split)  # type: ignore[arg-type]
-    sheet = imagecodecs.png_decode((tmp_path / "sheet.png").read_bytes())
-    assert min(sheet.shape[:2]) > 100
-    assert sheet[..., :3].std() > 10
-
-
 def test_no_store_and_no_crops(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="stem-complete ingest"):
         inspect_store(tmp_path / "none.zarr")
-    store = MicrographStore.create(tmp_path / "s.zarr")
+    MicrographStore.create(tmp_path / "s.zarr")
     assert inspect_store(tmp_path / "s.zarr").num_crops == 0
-    with pytest.raises(StoreError, match="crops to draw"):
-        contact_sheet(store, tmp_path / "sheet.png")
