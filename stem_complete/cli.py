@@ -25,8 +25,8 @@ app = typer.Typer(
     epilog="Start with `stem-complete demo`: the whole chain on real micrographs.",
 )
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of any Unix command."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and SIGTERM, as of any Unix command."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -138,7 +138,7 @@ def ingest(
 @app.command(
     epilog=examples(
         "stem-complete train configs/compact.yaml data.store=store.zarr",
-        "stem-complete train configs/paper.yaml scaling.num_workers=8 scaling.use_gpu=true",
+        "stem-complete train configs/paper.yaml scaling.num_workers=8",
         "torchrun --nproc-per-node 2 -m stem_complete train configs/compact.yaml",
         "ray job submit --working-dir . -- python -m stem_complete train configs/paper.yaml "
         "storage=/shared/runs data.store=/shared/store.zarr",
@@ -426,8 +426,8 @@ def main() -> None:
     except OSError as error:
         _fail(str(error), 1)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            _fail("interrupted; start it again to go on", INTERRUPTED)
+        if stop.code in (INTERRUPTED, TERMINATED):
+            _fail("interrupted; start it again to go on", int(stop.code))
         raise
 
 

@@ -53,7 +53,7 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> E
     outcome = launch(config)[0]
 
     heading("3/4 completing the published noisy partial scans")
-    completer = load_completer(outcome.model)
+    completer = load_completer(str(outcome.model))
     completed = output / "completed"
     folder = published_triples()[0].scan.parent
     complete_files(

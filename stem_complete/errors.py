@@ -6,8 +6,6 @@ The command line prints it and exits with the class's `exit_code`.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 class StemCompleteError(Exception):
     """An error with a one-line message for the user.
@@ -15,14 +13,14 @@ class StemCompleteError(Exception):
     Args:
         expected: What should have been there.
         found: What was there instead.
-        where: The file, config key or argument.
+        where: The file, config key or argument; shown as text.
         fix: What to do about it, as an imperative.
     """
 
     exit_code = 1
 
-    def __init__(self, *, expected: str, found: str, where: str | Path, fix: str = "") -> None:
-        self.expected, self.found, self.where, self.fix = expected, found, where, fix
+    def __init__(self, *, expected: str, found: str, where: object, fix: str = "") -> None:
+        self.expected, self.found, self.where, self.fix = expected, found, str(where), fix
         line = f"{where}: expected {expected}, found {found}"
         super().__init__(" ".join((f"{line}; {fix}" if fix else line).split()))
 
@@ -32,7 +30,7 @@ class StemCompleteError(Exception):
 
 
 def _rebuild(
-    kind: type[StemCompleteError], expected: str, found: str, where: str | Path, fix: str
+    kind: type[StemCompleteError], expected: str, found: str, where: object, fix: str
 ) -> StemCompleteError:
     return kind(expected=expected, found=found, where=where, fix=fix)
 
@@ -61,3 +59,7 @@ class TrackingError(StemCompleteError):
 
 class TrainingError(StemCompleteError):
     """A training run that had to stop."""
+
+
+class CollectiveError(TrainingError):
+    """A collective that failed because another worker died or is stuck; a restart may help."""

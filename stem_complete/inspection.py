@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from upath import UPath
 
 from stem_complete.data.formats import read_file
 from stem_complete.data.inspect import inspect_store
@@ -18,41 +20,82 @@ from stem_complete.evaluation import contact_sheet
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.inference.export import evenly_spread
-from stem_complete.training.checkpoint import METADATA_FILE, checkpoint_folders
+from stem_complete.training import Checkpoints
+from stem_complete.training.storage import is_local, storage_path
 
 _LONGEST_LIST = 40
 
 
-def inspect_path(path: Path) -> dict[str, Any]:
+def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
     """Plain values that describe what is at `path`, with its kind as `kind`.
+
+    Args:
+        path: A path, or the URL of a run.
 
     Raises:
         StemCompleteError: There is nothing, or nothing known.
     """
+    location = storage_path(path)
+    if not is_local(location):
+        return _describe_run(location)
+    path = Path(str(location))
     if not path.exists():
-        raise DataError(
-            expected="a store, a model, a run or an image file", found="nothing", where=path
-        )
+        raise _nothing(path)
     if is_store(path):
         return {"kind": "store", **json.loads(inspect_store(path).to_json())}
     if (path / CARD_FILE).is_file():
         card = read_card(path)
         return {"kind": "model", **card.model_dump(mode="json", exclude={"calibration"})}
     if (path / "checkpoints").is_dir():
-        return _describe_run(path)
+        return _describe_run(location)
     return _describe_file(path)
 
 
-def _describe_run(path: Path) -> dict[str, Any]:
-    checkpoints = []
-    for folder in checkpoint_folders(path):
-        metadata = json.loads((folder / METADATA_FILE).read_text())
-        checkpoints.append({"folder": str(folder), "step": metadata["step"]})
-    values: dict[str, Any] = {"kind": "run", "path": str(path), "checkpoints": checkpoints}
-    if checkpoints:
-        values |= {key: metadata[key] for key in ("metrics", "versions", "config")}
+def _describe_run(path: UPath) -> dict[str, Any]:
+    """A run by the metadata of its checkpoints; their weights are not read."""
+    checkpoints = Checkpoints(path)
+    folders, readable = checkpoints.folders(), checkpoints.readable()
+    if not (folders or is_local(path)):
+        raise _nothing(path)
+    entries = [
+        {
+            "folder": str(folder),
+            "step": metadata["step"],
+            "score": _finite(metadata["score"]),
+            "size_bytes": sum(content["size"] for content in metadata["files"].values()),
+            "last": False,
+            "best": False,
+        }
+        for folder, metadata in readable.items()
+    ]
+    if entries:
+        entries[0]["last"] = True
+    scored = [entry for entry in entries if entry["score"] is not None]
+    if scored:
+        min(scored, key=lambda entry: (entry["score"], entry["step"]))["best"] = True
+    values: dict[str, Any] = {
+        "kind": "run",
+        "path": str(path),
+        "checkpoints": entries,
+        "damaged": [str(folder) for folder in folders if folder not in readable],
+    }
+    if readable:
+        newest = next(iter(readable.values()))
+        values["metrics"] = {name: _finite(value) for name, value in newest["metrics"].items()}
+        values |= {key: newest[key] for key in ("versions", "config")}
     model = path / MODEL_FOLDER
-    return values | {"model": str(model) if model.is_dir() else None}
+    return values | {"model": str(model) if (model / CARD_FILE).exists() else None}
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _nothing(path: Path | UPath) -> DataError:
+    return DataError(
+        expected="a store, a model, a run or an image file", found="nothing", where=str(path)
+    )
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

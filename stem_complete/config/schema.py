@@ -20,6 +20,7 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from upath import UPath
 
 
 def parse_coverage(value: object) -> float:
@@ -166,7 +167,9 @@ class TrainingConfig(Section):
     """Length, batches and what is written when."""
 
     steps: PositiveInt = 500_000
-    batch_size: PositiveInt = Field(1, description="examples per optimizer step, over all workers")
+    batch_size: PositiveInt | None = Field(
+        None, description="examples per optimizer step, over all workers; None is one for each"
+    )
     micro_batch_size: PositiveInt | None = Field(
         None, description="examples per forward pass and worker; None takes a worker's whole share"
     )
@@ -178,7 +181,12 @@ class TrainingConfig(Section):
     validate_every_steps: PositiveInt = 5_000
     validation_examples: PositiveInt = 64
     checkpoint_every_steps: PositiveInt = 5_000
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: PositiveInt = Field(2, description="newest ones")
+    keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation RMSE")
+    export: Literal["last", "best"] = Field("last", description="checkpoint that becomes the model")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: convolutions by autocast; losses and statistics stay float32"
+    )
     num_pictures: NonNegativeInt = Field(4, description="validation completions drawn each time")
     max_nonfinite_steps: PositiveInt = Field(
         50, description="stop after so many skipped steps in a row"
@@ -188,12 +196,43 @@ class TrainingConfig(Section):
 class ScalingConfig(Section):
     """Where it runs: workers of one Ray Train group."""
 
-    num_workers: PositiveInt = 1
+    num_workers: PositiveInt = Field(
+        1, description="1 under torchrun: as many as it started processes"
+    )
+    min_workers: PositiveInt | None = Field(
+        None, description="elastic: the run shrinks to so few and grows back; None does neither"
+    )
     use_gpu: bool = False
     cpus_per_worker: PositiveInt = 1
     max_failures: Annotated[int, Field(ge=-1)] = Field(
         3, description="restarts from the last checkpoint; -1 is no limit"
     )
+    resize_every_s: PositiveFloat = Field(
+        60.0, description="elastic: how often to look whether there is room for more workers"
+    )
+    wait_for_nodes_s: PositiveFloat = Field(
+        3600.0, description="give up if the cluster has no room for the workers for so long"
+    )
+    collective_timeout_s: PositiveFloat = Field(
+        300.0, description="a worker that makes no headway for so long is stuck, and fails"
+    )
+    bucket_mb: PositiveFloat = Field(25.0, description="gradients exchanged at a time")
+    gradient_compression: Literal["none", "bf16"] = Field(
+        "none", description="bf16: half the bytes between workers"
+    )
+
+    @property
+    def world_sizes(self) -> range:
+        """Numbers of workers that the run may have."""
+        return range(self.min_workers or self.num_workers, self.num_workers + 1)
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers ({self.min_workers}) must not exceed num_workers ({self.num_workers})"
+            )
+        return self
 
 
 class TrackingConfig(Section):
@@ -202,6 +241,9 @@ class TrackingConfig(Section):
     enabled: bool = True
     uri: str | None = Field(None, description="None: sqlite file in the run's storage folder")
     experiment: str = "stem-complete"
+    system_metrics_every_s: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="CPU, memory, disk, network and GPU of each node; 0 records none"
+    )
 
 
 class SweepConfig(Section):
@@ -218,8 +260,8 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "paper"
     recipe: Literal["paper", "reference-code", "ours"] = "paper"
-    storage: Path = Field(
-        Path("runs"), description="runs are kept in <storage>/<name>; shared by all workers"
+    storage: Annotated[str, BeforeValidator(str)] = Field(
+        "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
     )
     data: DataConfig
     scan: ScanConfig = ScanConfig()
@@ -232,9 +274,17 @@ class Config(Section):
     sweep: SweepConfig | None = None
 
     @property
-    def run_folder(self) -> Path:
-        """Folder of this run: checkpoints, config, completed pictures, the model."""
-        return self.storage / self.name
+    def run_folder(self) -> UPath:
+        """Folder of this run: checkpoints, config, completed pictures, the model.
+
+        A `pathlib.Path` if `storage` is one, else an object with the same methods.
+        """
+        return UPath(self.storage) / self.name
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per optimizer step, over all workers."""
+        return self.training.batch_size or self.scaling.num_workers
 
     def micro_batch_size(self, num_workers: int) -> int:
         """Examples per forward pass on each of so many workers.
@@ -242,7 +292,7 @@ class Config(Section):
         Raises:
             ValueError: The batch cannot be shared out evenly.
         """
-        batch = self.training.batch_size
+        batch = self.batch_size
         share, rest = divmod(batch, num_workers)
         if rest or not share:
             raise ValueError(
@@ -259,5 +309,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        self.micro_batch_size(self.scaling.num_workers)
+        # Every worker has an equal share at any size that an elastic run may take.
+        for num_workers in self.scaling.world_sizes:
+            self.micro_batch_size(num_workers)
         return self

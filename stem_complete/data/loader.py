@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -110,4 +112,11 @@ def training_batches(
         # zarr reads on threads of its own: a forked process can inherit a lock that is never freed.
         multiprocessing_context="spawn" if num_processes else None,
         pin_memory=pin_memory,
+        worker_init_fn=partial(_end_with, os.getpid()) if num_processes else None,
     )
+
+
+def _end_with(parent: int, _worker: int) -> None:
+    """Ends a reader whose worker was killed while it started: torch looks only from then on."""
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,21 +1,43 @@
-"""Worker context and collectives."""
+"""Worker context, collectives, and guards against workers that differ, fail or hang."""
 
+from stem_complete.distributed.agreement import agree, all_ok, environment, from_main
 from stem_complete.distributed.collectives import (
     StatisticsExchange,
     all_reduce_sum,
+    broadcast_tensors,
     gather_objects,
 )
+from stem_complete.distributed.compression import bf16_gradients
 from stem_complete.distributed.context import (
+    LONG_PHASE_S,
+    PROCESS_GROUP_TIMEOUT_S,
     WorkerContext,
     torchrun_context,
     under_torchrun,
 )
+from stem_complete.distributed.delayed import DelayedFlags
+from stem_complete.distributed.digest import DIGEST_SIZE, bit_digest, ranks_differ
+from stem_complete.distributed.watchdog import Watchdog, is_collective_error
 
 __all__ = [
+    "DIGEST_SIZE",
+    "LONG_PHASE_S",
+    "PROCESS_GROUP_TIMEOUT_S",
+    "DelayedFlags",
     "StatisticsExchange",
+    "Watchdog",
     "WorkerContext",
+    "agree",
+    "all_ok",
     "all_reduce_sum",
+    "bf16_gradients",
+    "bit_digest",
+    "broadcast_tensors",
+    "environment",
+    "from_main",
     "gather_objects",
+    "is_collective_error",
+    "ranks_differ",
     "torchrun_context",
     "under_torchrun",
 ]

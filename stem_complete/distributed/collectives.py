@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+BUCKET_BYTES = 64 * 2**20
+"""A broadcast of many tensors takes so much memory at a time."""
 
 
 def world_size() -> int:
@@ -29,6 +32,40 @@ def gather_objects(value: object) -> list[Any]:
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
+    """Gives every worker rank 0's values, in place: few large broadcasts, not many small ones.
+
+    Args:
+        tensors: The same shapes and dtypes in the same order on every worker; any memory format.
+    """
+    if world_size() == 1:
+        return
+    on_gpu = dist.get_backend() == "nccl"  # which takes no tensors of the host
+    with torch.no_grad():
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            flat = flat.to("cuda") if on_gpu else flat
+            dist.broadcast(flat, src=0)
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of one dtype and device, of up to `BUCKET_BYTES` together or one alone."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for same in kinds.values():
+        bucket: list[Tensor] = []
+        for tensor in same:
+            if bucket and sum(t.nbytes for t in [*bucket, tensor]) > BUCKET_BYTES:
+                yield bucket
+                bucket = []
+            bucket.append(tensor)
+        yield bucket
 
 
 class StatisticsExchange:

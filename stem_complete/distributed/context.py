@@ -11,17 +11,28 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=5)
-"""A collective that takes longer is stuck; its rank fails instead of waiting for ever."""
+LONG_PHASE_S = 1800.0
+"""What all workers may have to wait for, a slow storage or validation, takes no longer."""
+
+PROCESS_GROUP_TIMEOUT_S = 1.5 * LONG_PHASE_S
+"""Timeout of torch's collectives. The watchdog is there before it, and can tell more."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """One worker of a group; by default the only one, on the CPU."""
+    """One worker of a group; by default the only one, on the CPU.
+
+    Attributes:
+        rank: Among all workers.
+        world_size: Number of all workers.
+        device: Where it trains.
+        local_rank: Among the workers of its node.
+    """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - a torch.device is immutable
+    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -40,17 +51,22 @@ def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
 
     Joins the process group that torchrun's environment variables describe, and leaves it at the
     end.
+
+    Args:
+        use_gpu: Whether it trains on this process's GPU, over NCCL.
     """
     launched = under_torchrun()
     if launched:
-        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
+        backend = "nccl" if use_gpu else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=PROCESS_GROUP_TIMEOUT_S))
     try:
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if launched else (0, 1)
+        local_rank = int(os.environ.get("LOCAL_RANK", 0)) if launched else 0
         device = torch.device("cpu")
         if use_gpu:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            device = torch.device("cuda", local_rank)
             torch.cuda.set_device(device)
-        yield WorkerContext(rank, world_size, device)
+        yield WorkerContext(rank, world_size, device, local_rank)
     finally:
         if launched:
             dist.destroy_process_group()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from upath import UPath
 
 from stem_complete.config import Config, validate_config
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
-from stem_complete.inference.card import TrainingSource
+from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
 from stem_complete.inference.completer import Completer, completion_features
 from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
 from stem_complete.inference.measurement import check_scans
 from stem_complete.inference.progress import Progress
-from stem_complete.training import Checkpoint, build_task, latest_checkpoint, load_checkpoint
+from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint import METADATA_FILE
+from stem_complete.training.storage import (
+    PART_BYTES,
+    clear_errors,
+    is_local,
+    remove,
+    storage_path,
+)
 from stem_complete.training.task import build_simulator
 
 CALIBRATION_SEED = 1
@@ -25,21 +36,23 @@ CALIBRATION_SEED = 1
 
 
 def export_checkpoint(
-    source: str | Path,
-    output: str | Path,
+    source: str | Path | UPath,
+    output: str | Path | UPath,
     *,
+    which: Literal["last", "best"] = "last",
     store: str | Path | None = None,
     num_calibration_images: int = 64,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> UPath:
     """Writes the model of a trained checkpoint to the folder `output`, and returns it.
 
     Its error map is calibrated on the store's validation split; without one there is no map.
 
     Args:
-        source: Checkpoint folder, or run folder, of which the newest checkpoint is taken.
-        output: Model folder; a model there is replaced.
+        source: Path or URL of a checkpoint folder, or of a run folder.
+        output: Path or URL of the model folder; a model there is replaced.
+        which: Checkpoint of a run: the newest, or the one with the lowest validation RMSE.
         store: The run's micrographs, where they have moved since.
         num_calibration_images: At most so many are completed for the error map.
         device: As for `Completer`.
@@ -48,8 +61,10 @@ def export_checkpoint(
     Raises:
         ArtifactError: There is no usable checkpoint, or `output` holds something else.
         StoreError: The store cannot be read.
+        StorageError: A URL cannot be read or written.
     """
-    checkpoint = _checkpoint(Path(source))
+    target = storage_path(output)
+    checkpoint = _checkpoint(storage_path(source), which)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))
     micrographs = MicrographStore.open(store or config.data.store)
     crop_shape = (micrographs.crop_size, micrographs.crop_size)
@@ -60,21 +75,26 @@ def export_checkpoint(
         raise ArtifactError(
             expected="the weights of the network in its config",
             found=str(error),
-            where=checkpoint.folder,
+            where=str(checkpoint.folder),
         ) from None
 
     completer = Completer(build_artifact(task.network, config=config), device)
     calibration = calibrate(
         completer, config, micrographs, num_images=num_calibration_images, progress=progress
     )
-    return save_artifact(
-        Path(output),
-        task.network,
-        config=config,
-        metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
-        calibration=calibration,
-        training_data=training_sources(micrographs),
-    )
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(str(target)) if is_local(target) else Path(temporary) / "model"
+        save_artifact(
+            local,
+            task.network,
+            config=config,
+            metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
+            calibration=calibration,
+            training_data=training_sources(micrographs),
+        )
+        if not is_local(target):
+            _upload(local, target)
+    return target
 
 
 def calibrate(
@@ -134,15 +154,33 @@ def evenly_spread(indices: np.typing.NDArray[np.int64], number: int) -> np.typin
     return indices[np.arange(number) * len(indices) // number]
 
 
-def _checkpoint(source: Path) -> Checkpoint:
-    if (source / METADATA_FILE).exists():
+def _checkpoint(source: UPath, which: Literal["last", "best"]) -> Checkpoint:
+    with clear_errors(source):
+        is_checkpoint, exists = (source / METADATA_FILE).exists(), source.exists()
+    if is_checkpoint:
         return load_checkpoint(source)
-    checkpoint = latest_checkpoint(source)
+    checkpoints = Checkpoints(source)
+    checkpoint = checkpoints.latest() if which == "last" else checkpoints.best()
     if checkpoint is None:
+        scored = which == "best" and checkpoints.folders()
         raise ArtifactError(
-            expected="a checkpoint, or a run folder with checkpoints",
-            found="none" if source.exists() else "no such folder",
-            where=source,
-            fix="give the folder of a training run",
+            expected="a checkpoint that was validated"
+            if scored
+            else "a checkpoint, or a run folder with checkpoints",
+            found="none" if exists else "no such folder",
+            where=str(source),
+            fix="export the last one" if scored else "give the folder of a training run",
         )
     return checkpoint
+
+
+def _upload(model: Path, target: UPath) -> None:
+    """Puts a model where no file can be renamed: its card goes first and comes last."""
+    with clear_errors(target):
+        remove(target / CARD_FILE)
+        for name in (WEIGHTS_FILE, CARD_FILE):
+            with (
+                (model / name).open("rb") as file,
+                (target / name).open("wb", block_size=PART_BYTES) as copy,
+            ):
+                shutil.copyfileobj(file, copy, PART_BYTES)

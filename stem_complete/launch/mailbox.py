@@ -1,42 +1,65 @@
-"""How metrics and warnings come from the workers to the driver."""
+"""What the driver and the first worker tell each other: metrics and warnings, and when to stop."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
-from stem_complete.config import Config
-from stem_complete.console import TrainingProgress, say
-
-if TYPE_CHECKING:
-    import ray
+from stem_complete.training import StopRequest
 
 POLL_S = 0.5
 
-Message = str | tuple[int, dict[str, float]]
-"""A warning, or metrics after a step."""
+
+class Metrics(NamedTuple):
+    """Metrics after a step."""
+
+    step: int
+    values: dict[str, float]
+
+
+class GroupStarted(NamedTuple):
+    """A worker group that begins to train, or goes on."""
+
+    num_workers: int
+    hosts: list[str]
+
+
+Message = str | Metrics | GroupStarted
+"""A warning, or one of the above."""
 
 
 class Mailbox:
-    """A Ray actor that carries metrics and warnings from the workers to the driver."""
+    """A Ray actor on the driver's node."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.stop_reason: str | None = None
+        self.last_poll = time.monotonic()
 
     def put(self, message: Message) -> None:
         """Takes a message in."""
         self.messages.append(message)
 
-    def take(self) -> list[Message]:
-        """Messages since the last call."""
+    def take(self) -> tuple[list[Message], float]:
+        """Messages since the last call, and for how long no worker was heard of [s]."""
         messages, self.messages = self.messages, []
-        return messages
+        return messages, time.monotonic() - self.last_poll
+
+    def ask_to_stop(self, reason: str | None) -> None:
+        """Leaves word for the workers to stop with a checkpoint; None takes it back."""
+        self.stop_reason = reason
+
+    def poll(self) -> str | None:
+        """Called by the first worker again and again: why it should stop, if it should."""
+        self.last_poll = time.monotonic()
+        return self.stop_reason
 
 
 class MailboxRecorder:
@@ -47,7 +70,7 @@ class MailboxRecorder:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Sends values of metrics."""
-        self.mailbox.put.remote((step, dict(values)))
+        self.mailbox.put.remote(Metrics(step, dict(values)))
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Pictures go to MLflow only."""
@@ -69,35 +92,17 @@ class MailboxHandler(logging.Handler):
         self.mailbox.put.remote(text)
 
 
-@contextmanager
-def progress_from(mailbox: ray.actor.ActorHandle, config: Config) -> Iterator[None]:
-    """Shows on the driver what arrives in the mailbox."""
-    import ray
-
-    progress = TrainingProgress(config.name, config.training.steps, config.training.batch_size)
-    stop = threading.Event()
-
-    def show() -> None:
-        for message in ray.get(mailbox.take.remote()):
-            if isinstance(message, str):
-                say(message)
-            else:
-                progress.scalars(*message)
+def heed(mailbox: ray.actor.ActorHandle, stop: StopRequest) -> None:
+    """Passes the driver's wish to stop on to this process's run, from a thread of its own."""
 
     def poll() -> None:
-        while not stop.wait(POLL_S):
+        while stop.reason is None:
             try:
-                show()
+                reason = ray.get(mailbox.poll.remote())
             except ray.exceptions.RayError:
-                return  # the cluster is going down, and the main thread will say why
+                reason = None  # the driver is gone, and Ray ends this process; or it is coming back
+            if reason is not None:
+                stop(reason)
+            time.sleep(POLL_S)
 
-    thread = threading.Thread(target=poll, name="training-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-        stop.set()
-        thread.join()
-        show()
-    finally:
-        stop.set()
-        progress.close()
+    threading.Thread(target=poll, name="mailbox", daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,27 +12,26 @@ from typing import Literal, NamedTuple
 
 import torch
 import yaml
+from upath import UPath
 
-from stem_complete.config import Config, expand_sweep
+from stem_complete.config import Config, expand_sweep, validate_config
 from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
 from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
 from stem_complete.inference import MODEL_FOLDER, export_checkpoint
-from stem_complete.launch.ray_group import train_on_ray
-from stem_complete.tracking import (
-    MlflowRecorder,
-    TrackedRun,
-    default_uri,
-    finish_run,
-    open_run,
-    ui_command,
+from stem_complete.launch.recorders import open_recorders
+from stem_complete.tracking import TrackedRun, default_uri, finish_run, open_run, ui_command
+from stem_complete.training import (
+    Checkpoints,
+    StopRequest,
+    TrainingResult,
+    stop_on_signals,
+    train,
 )
-from stem_complete.training import Recorder, Recorders, TrainingResult, train
-from stem_complete.training.checkpoint import checkpoint_folders
 from stem_complete.training.loop import check_training_split
 
-Training = Callable[[Config, TrackedRun | None], TrainingResult]
+Training = Callable[[Config, TrackedRun | None, StopRequest], TrainingResult]
 """Trains a run; on Ray or in this process."""
 
 
@@ -41,13 +41,13 @@ class Outcome(NamedTuple):
     Attributes:
         config: What was run, with absolute paths.
         result: Steps, metrics, checkpoint.
-        model: Folder of the exported model.
+        model: Folder of the exported model; local, or a URL.
         tracking_uri: Where its curves are; None if tracking was off.
     """
 
     config: Config
     result: TrainingResult
-    model: Path
+    model: UPath
     tracking_uri: str | None
 
 
@@ -60,12 +60,16 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
 
     Raises:
         StemCompleteError: The config cannot be run, or training failed.
+        KeyboardInterrupt: Ctrl-C; there is a checkpoint to go on from.
+        SystemExit: SIGTERM; likewise. The exit code is 143.
     """
-    config = _with_absolute_paths(config)
+    config = _with_workers(_with_absolute_paths(config), local=local)
     runs = expand_sweep(config)
     for run in runs:
         _check(run)
     if not (local or under_torchrun()):
+        from stem_complete.launch.ray_group import train_on_ray
+
         return _launch_all(config, runs, WorkerContext(), train_on_ray)
     with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
         return _launch_all(config, runs, context, partial(_train_in_process, context=context))
@@ -93,36 +97,47 @@ def _launch_one(
 ) -> Outcome:
     model = config.run_folder / MODEL_FOLDER
     if not context.is_main:
-        return Outcome(config, training(config, None), model, uri)
+        return Outcome(config, _train(training, config, None), model, uri)
 
     heading(f"training {config.name}: {config.training.steps} steps")
     config.run_folder.mkdir(parents=True, exist_ok=True)
     (config.run_folder / "config.yaml").write_text(_as_yaml(config))
     # Without a checkpoint the run begins anew, and so must its curves.
-    resume = bool(checkpoint_folders(config.run_folder))
+    resume = bool(Checkpoints(config.run_folder).folders())
     with _tracked(config, uri, resume=resume, parent=parent) as tracked:
-        result = training(config, tracked)
+        result = _train(training, config, tracked)
         with ProgressBar("exporting the model", 0) as bar:
-            export_checkpoint(config.run_folder, model, progress=bar.show)
+            export_checkpoint(
+                config.run_folder, model, which=config.training.export, progress=bar.show
+            )
     say(f"model: {model}")
     if uri is not None:
         say(f"curves: {ui_command(uri)}")
     return Outcome(config, result, model, uri)
 
 
+def _train(training: Training, config: Config, tracked: TrackedRun | None) -> TrainingResult:
+    """Trains to the end; a run that was asked to stop ends this process as its signal does."""
+    with stop_on_signals() as stop:
+        result = training(config, tracked, stop)
+    if result.finished:
+        return result
+    say(f"{config.name} stopped after step {result.step}; started again, it goes on from there")
+    if stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 def _train_in_process(
-    config: Config, tracked: TrackedRun | None, *, context: WorkerContext
+    config: Config, tracked: TrackedRun | None, stop: StopRequest, *, context: WorkerContext
 ) -> TrainingResult:
     """Trains in this process, which is all of the group or one worker of it."""
-    recorders: list[Recorder] = []
+    progress = None
     if context.is_main:
-        length = config.training
-        recorders.append(TrainingProgress(config.name, length.steps, length.batch_size))
-    if tracked is not None:
-        recorders.append(MlflowRecorder(tracked, config.run_folder))
-    recorder = Recorders(recorders)
+        progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
+    recorder = open_recorders(config, context, tracked, progress)
     try:
-        return train(config, context, recorder=recorder)
+        return train(config, context, recorder=recorder, stop=stop)
     finally:
         recorder.close()
 
@@ -136,12 +151,12 @@ def _tracked(
         yield None
         return
     with waiting("opening the MLflow run"):
-        run = open_run(config, uri, parent_run_id=parent.run_id if parent else None, resume=resume)
+        run = open_run(config, uri, parent=parent, resume=resume)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
@@ -159,11 +174,27 @@ def _tracking_uri(config: Config) -> str | None:
     return config.tracking.uri or default_uri(config.storage)
 
 
+def _with_workers(config: Config, *, local: bool) -> Config:
+    """One worker with `local`; as many as torchrun has, where the config leaves it open."""
+    scaling = config.scaling
+    num_workers = scaling.num_workers
+    if local:
+        num_workers = 1
+    elif under_torchrun() and num_workers == 1:
+        num_workers = int(os.environ["WORLD_SIZE"])
+    if num_workers == scaling.num_workers:
+        return config
+    values = config.model_dump(mode="json")
+    values["scaling"] |= {"num_workers": num_workers, "min_workers": None}
+    return validate_config(values, where=f"{config.name} on {num_workers} workers")
+
+
 def _with_absolute_paths(config: Config) -> Config:
     """Workers run in other folders; and a submitted job runs in a copy that is thrown away."""
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    for key, path in (("storage", config.storage), ("data.store", config.data.store)):
-        if submitted and not path.is_absolute():
+    storage = UPath(config.storage)
+    for key, path in (("storage", storage), ("data.store", config.data.store)):
+        if submitted and isinstance(path, Path) and not path.is_absolute():
             raise ConfigError(
                 expected=f"an absolute path for {key} in a submitted job",
                 found=str(path),
@@ -171,7 +202,7 @@ def _with_absolute_paths(config: Config) -> Config:
                 fix=f"add {key}=/a/folder/that/all/nodes/see",
             )
     data = config.data.model_copy(update={"store": config.data.store.absolute()})
-    return config.model_copy(update={"storage": config.storage.absolute(), "data": data})
+    return config.model_copy(update={"storage": str(storage.absolute()), "data": data})
 
 
 def _check(config: Config) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from stem_complete.tracking.client import default_uri, ui_command
 from stem_complete.tracking.curves import Curve, list_curves
-from stem_complete.tracking.recorder import MlflowRecorder
-from stem_complete.tracking.runs import TrackedRun, finish_run, open_run
+from stem_complete.tracking.recorder import MlflowRecorder, finish_run
+from stem_complete.tracking.runs import TrackedRun, open_run
+from stem_complete.tracking.system_metrics import SystemMetrics
 
 __all__ = [
     "Curve",
     "MlflowRecorder",
+    "SystemMetrics",
     "TrackedRun",
     "default_uri",
     "finish_run",

@@ -8,12 +8,16 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stem_complete.errors import TrackingError
+from upath import UPath
+
+from stem_complete.errors import ConfigError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -25,9 +29,20 @@ _SETTINGS = {
 }
 
 
-def default_uri(folder: Path) -> str:
-    """Tracking URI of an SQLite file in `folder`; artifacts go to `folder/artifacts`."""
-    return f"{_SQLITE}{folder.absolute()}/mlflow.db"
+def default_uri(storage: str | Path) -> str:
+    """Tracking URI of an SQLite file in a folder; artifacts go to its `artifacts`.
+
+    Raises:
+        ConfigError: `storage` is a URL: an object store can hold no database.
+    """
+    if UPath(storage).protocol:
+        raise ConfigError(
+            expected="tracking.uri, as the runs are on an object store, which holds no database",
+            found="none",
+            where=str(storage),
+            fix="add tracking.uri=http://host:port of an MLflow server, or tracking.enabled=false",
+        )
+    return f"{_SQLITE}{Path(storage).absolute()}/mlflow.db"
 
 
 def absolute_uri(uri: str) -> str:
@@ -94,6 +109,18 @@ def outages() -> tuple[type[Exception], ...]:
 
     # ValueError: a proxy's HTML page where JSON was expected.
     return MlflowException, SQLAlchemyError, OSError, ValueError
+
+
+def is_refusal(error: BaseException, uri: str) -> bool:
+    """Whether MLflow itself understood a request and will never take it.
+
+    MLflow's client gives the error page of a proxy, which comes while a server restarts, the same
+    codes as the server's own answers.
+    """
+    from mlflow.exceptions import MlflowException, RestException
+
+    answered = isinstance(error, RestException) or not uri.startswith("http")
+    return isinstance(error, MlflowException) and answered and error.error_code in _REFUSALS
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -42,22 +42,24 @@ class TrackedRun:
     Attributes:
         uri: The server.
         config: What is run.
-        parent_run_id: The sweep that it belongs to.
-        since_ms: Runs that started earlier, in ms since 1970, are not this one.
+        parent: The sweep that it belongs to.
+        started_ms: When it started, in ms since 1970.
+        since_ms: Runs that started earlier are not this one.
         run_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
         experiment_id: None likewise.
     """
 
     uri: str
     config: Config
-    parent_run_id: str | None = None
+    parent: TrackedRun | None = None
+    started_ms: int = 0
     since_ms: int = 0
     run_id: str | None = None
     experiment_id: str | None = None
 
 
 def open_run(
-    config: Config, uri: str, *, parent_run_id: str | None = None, resume: bool = True
+    config: Config, uri: str, *, parent: TrackedRun | None = None, resume: bool = True
 ) -> TrackedRun:
     """The run of `config.run_folder`: the one already there, or a new one.
 
@@ -67,14 +69,14 @@ def open_run(
     Args:
         config: The run, or a sweep.
         uri: Tracking server.
-        parent_run_id: The sweep that the run belongs to.
+        parent: The sweep that the run belongs to; opened with it if it is not open yet.
         resume: False starts a new run even if the folder has one.
 
     Raises:
         TrackingError: The URI or the experiment cannot be used at all.
     """
-    since_ms = 0 if resume else time.time_ns() // 1_000_000
-    run = TrackedRun(absolute_uri(uri), config, parent_run_id, since_ms)
+    now_ms = time.time_ns() // 1_000_000
+    run = TrackedRun(absolute_uri(uri), config, parent, now_ms, since_ms=0 if resume else now_ms)
     try:
         return enter_run(run)
     except outages() as error:
@@ -87,37 +89,26 @@ def open_run(
 
 
 def enter_run(run: TrackedRun) -> TrackedRun:
-    """`run` with its ids, found or created; raises what MLflow raises."""
+    """`run` with its ids, found or created, as its parent is; raises what MLflow raises."""
+    if run.parent is not None and run.parent.run_id is None:
+        run = replace(run, parent=enter_run(run.parent))
     client = connect(run.uri)
     experiment_id = _experiment(client, run)
     found = _find(client, experiment_id, run)
     if found is None:
         found = client.create_run(
-            experiment_id, tags={RUN_TAG: _identity(run.config)}, run_name=run.config.name
+            experiment_id,
+            # It may have started long before its server.
+            start_time=run.started_ms,
+            tags={RUN_TAG: _identity(run.config)},
+            run_name=run.config.name,
         )
     run_id = found.info.run_id
     client.update_run(run_id, status="RUNNING")
     _describe(client, found, run)
-    return replace(run, run_id=run_id, experiment_id=experiment_id)
-
-
-def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Sets how `run` ended; warns if the server does not answer."""
-    try:
-        run_id = run.run_id or enter_run(run).run_id
-        connect(run.uri).set_terminated(run_id, status)
-    except _no_answer() as error:
-        _log.warning(
-            "MLflow at %s does not answer (%s); its status of run %s is not %s",
-            run.uri,
-            reason(error),
-            run.config.name,
-            status,
-        )
-
-
-def _no_answer() -> tuple[type[Exception], ...]:
-    return TrackingError, *outages()
+    return replace(
+        run, run_id=run_id, experiment_id=experiment_id, started_ms=int(found.info.start_time)
+    )
 
 
 def arm_and_seed(name: str) -> tuple[str, int | None]:
@@ -204,7 +195,7 @@ def _tags(run: TrackedRun) -> dict[str, str]:
         "stem_complete.recipe": config.recipe,
         "stem_complete.host": socket.gethostname(),
         "stem_complete.workers": str(config.scaling.num_workers),
-        PARENT_TAG: run.parent_run_id,
+        PARENT_TAG: run.parent.run_id if run.parent else None,
         "mlflow.source.git.commit": _commit(),
     }
     for package in ("stem-complete", "python", "torch", "ray", "zarr", "mlflow"):

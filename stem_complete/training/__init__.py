@@ -1,18 +1,22 @@
 """Training: task, schedule, state, loop, checkpoints, validation."""
 
-from stem_complete.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from stem_complete.training.checkpoint import Checkpoints
+from stem_complete.training.checkpoint_folder import Checkpoint, load_checkpoint
 from stem_complete.training.loop import TrainingResult, train
 from stem_complete.training.recording import Recorder, Recorders
+from stem_complete.training.stopping import StopRequest, stop_on_signals
 from stem_complete.training.task import CompletionTask, build_task
 
 __all__ = [
     "Checkpoint",
+    "Checkpoints",
     "CompletionTask",
     "Recorder",
     "Recorders",
+    "StopRequest",
     "TrainingResult",
     "build_task",
-    "latest_checkpoint",
     "load_checkpoint",
+    "stop_on_signals",
     "train",
 ]

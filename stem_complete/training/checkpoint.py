@@ -1,129 +1,267 @@
-"""Checkpoints: folders that are either whole or not there.
-
-<run folder>/checkpoints/step-00001234/
-    state.pt        networks, optimizer, ALRC moments, running means (tensors only)
-    metadata.json   step, resolved config, metrics, versions, SHA-256 of state.pt
-"""
+"""The checkpoints of a run: written beside training, the last ones and the best ones kept."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import warnings
-from collections.abc import Mapping
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, Self
 
-import torch
+from torch import Tensor
+from upath import UPath
 
-import stem_complete
-from stem_complete.errors import ArtifactError
+from stem_complete.training.checkpoint_folder import (
+    METADATA_FILE,
+    Checkpoint,
+    DamagedCheckpointError,
+    load_checkpoint,
+    read_metadata,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from stem_complete.training.storage import (
+    clear_errors,
+    list_folder,
+    make_folder,
+    remove,
+    storage_path,
+    write_atomically,
+)
+from stem_complete.training.tensor_file import HostCopy
 
-FORMAT_VERSION = 1
-STATE_FILE, METADATA_FILE = "state.pt", "metadata.json"
+__all__ = ["METADATA_FILE", "Checkpoint", "Checkpoints", "State", "load_checkpoint"]
 
+_log = logging.getLogger(__name__)
 
-class Checkpoint(NamedTuple):
-    """A checkpoint as read back.
-
-    Attributes:
-        folder: Where it lies.
-        step: Optimizer steps taken when it was written.
-        config: Resolved config, as plain values.
-        metrics: Latest metrics.
-        state: State of the run, on the CPU.
-    """
-
-    folder: Path
-    step: int
-    config: dict[str, Any]
-    metrics: dict[str, float]
-    state: dict[str, Any]
-
-
-def save_checkpoint(
-    run_folder: Path,
-    step: int,
-    state: Mapping[str, Any],
-    *,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    keep: int,
-) -> Path:
-    """Folder of the checkpoint that was written; older ones than the last `keep` are removed."""
-    checkpoints = run_folder / "checkpoints"
-    folder = checkpoints / f"step-{step:08d}"
-    unfinished = checkpoints / f".unfinished-{folder.name}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-
-    with (unfinished / STATE_FILE).open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "step": step,
-        "config": dict(config),
-        "metrics": dict(metrics),
-        "versions": {"stem_complete": stem_complete.__version__, "torch": torch.__version__},
-        "sha256": _sha256(unfinished / STATE_FILE),
-    }
-    (unfinished / METADATA_FILE).write_text(json.dumps(metadata, indent=2))
-
-    # A rename is the commit: whoever looks sees the whole folder or none.
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    for old in checkpoint_folders(run_folder)[keep:]:
-        shutil.rmtree(old)
-    return folder
+State = Mapping[str, Mapping[str, Tensor]]
+"""Parts of a run's state, "task" and "optimizer", each with its tensors by name."""
 
 
-def checkpoint_folders(run_folder: Path) -> list[Path]:
-    """Checkpoints of a run, newest first."""
-    return sorted((run_folder / "checkpoints").glob("step-*"), reverse=True)
+class Checkpoints:
+    """The checkpoints of a run. One process writes them; any number may read.
 
-
-def latest_checkpoint(run_folder: Path) -> Checkpoint | None:
-    """Newest checkpoint of a run that can be read; those that cannot are passed over, loudly."""
-    for folder in checkpoint_folders(run_folder):
-        try:
-            return load_checkpoint(folder)
-        except ArtifactError as error:
-            warnings.warn(f"{error}; the one before it is used", stacklevel=2)
-    return None
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`.
+    Args:
+        run_folder: Path or URL.
+        keep: So many of the newest are kept,
+        keep_best: and so many of those with the lowest score.
 
     Raises:
-        ArtifactError: It is missing, incomplete, corrupt or of a newer version.
+        StorageError: `run_folder` is a URL of an unknown kind.
     """
+
+    def __init__(
+        self, run_folder: str | Path | UPath, *, keep: int = 2, keep_best: int = 1
+    ) -> None:
+        self.folder = storage_path(run_folder) / "checkpoints"
+        self.failed: Exception | None = None  # why the last write failed
+        self._keep, self._keep_best = keep, keep_best
+        self._copies: dict[str, HostCopy] = {}
+        self._writer: threading.Thread | None = None
+        self._saved: int | None = None
+        self._scores: list[float] | None = None
+        self._damaged: set[UPath] = set()
+
+    def save(
+        self,
+        step: int,
+        state: State,
+        *,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        score: float | None,
+    ) -> None:
+        """Copies a state to host memory; a thread writes it while training goes on.
+
+        Waits first if the last one is still being written. A write that fails costs this
+        checkpoint and not the run: it is logged, and raised by `wait`. A step that this object has
+        saved already is not saved again: its state follows from the step.
+
+        Args:
+            step: Optimizer steps taken.
+            state: Its tensors may be on any device and in any memory format, and may change once
+                this returns.
+            config: Resolved config, as plain values.
+            metrics: Latest metrics.
+            score: Validation RMSE measured at this very step; None if there is none.
+        """
+        self._join()
+        if step == self._saved and self.failed is None:
+            return
+        self._copies = {part: self._host_copy(part, tensors) for part, tensors in state.items()}
+        self._saved, self.failed = step, None
+        if self._scores is not None and score is not None:
+            self._scores.append(score)
+        metadata = {"step": step, "score": score, "config": dict(config), "metrics": dict(metrics)}
+        # Not a daemon: the interpreter does not end in the middle of a write.
+        self._writer = threading.Thread(
+            target=self._write, args=(step, metadata), name=f"checkpoint-{step}"
+        )
+        self._writer.start()
+
+    def is_best(self, score: float) -> bool:
+        """Whether a checkpoint with this score would be kept for it."""
+        if self._scores is None:
+            self._join()
+            self._scores = list(_scores(self._whole()).values())
+        better = sum(other <= score for other in self._scores)
+        return math.isfinite(score) and better < self._keep_best
+
+    def wait(self) -> None:
+        """Until all is written.
+
+        Raises:
+            StorageError: The last write failed.
+        """
+        self._join()
+        if self.failed is not None:
+            raise self.failed
+
+    def close(self) -> None:
+        """Until all is written or has failed, and lets go of the host memory."""
+        self._join()
+        self._copies.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check_writable(self) -> None:
+        """Fails now rather than at the first checkpoint.
+
+        Raises:
+            StorageError: Nothing can be written: no permission, no bucket, no credentials, no room.
+        """
+        probe = self.folder / ".writable"
+        with clear_errors(self.folder):
+            make_folder(self.folder)
+            write_atomically(probe, b"")
+            remove(probe)
+
+    def folders(self) -> list[UPath]:
+        """Those that were written to the end, newest first; what is in them is not looked at."""
+        with clear_errors(self.folder):
+            return [folder for folder in self._all_folders() if (folder / METADATA_FILE).exists()]
+
+    def readable(self) -> dict[UPath, dict[str, Any]]:
+        """Metadata by folder, newest first, of those that have it; their weights are not read."""
+        found = {}
+        for folder in self._all_folders():
+            with suppress(DamagedCheckpointError):
+                found[folder] = read_metadata(folder)
+        return found
+
+    def latest(self) -> Checkpoint | None:
+        """The newest that is whole; those that are not are passed over with a warning.
+
+        Raises:
+            ArtifactError: It was written by another version that is not understood.
+            StorageError: The storage cannot be read.
+        """
+        self._join()
+        return self._first_whole(self._all_folders())
+
+    def best(self) -> Checkpoint | None:
+        """The one with the lowest score that is whole; None if none has a score.
+
+        Raises:
+            ArtifactError: As for `latest`.
+            StorageError: As for `latest`.
+        """
+        self._join()
+        return self._first_whole(_scores(self.readable()))
+
+    def _write(self, step: int, metadata: Mapping[str, Any]) -> None:
+        folder = self.folder / f"step-{step:08d}"
+        try:
+            write_checkpoint(folder, self._copies, metadata)
+        except Exception as error:  # whatever it is, the run is told by `wait`
+            self.failed, self._scores = error, None
+            _log.warning(
+                "the checkpoint of step %d is lost, training goes on: %s; %s",
+                step,
+                error,
+                self._newest_for_message(),
+            )
+            _try("remove what was written of it", partial(remove_checkpoint, folder))
+        else:
+            self._damaged.discard(folder)
+            _try("remove old checkpoints", partial(self._prune, step))
+
+    def _prune(self, newest: int) -> None:
+        """Removes what is neither among the last nor the best, is unfinished or damaged."""
+        folders, whole = self._all_folders(), self._whole()
+        # `latest` went back before any later ones; those that it did not see are none of ours.
+        ours = {folder: values for folder, values in whole.items() if values["step"] <= newest}
+        kept = {*list(ours)[: self._keep], *list(_scores(ours))[: self._keep_best]}
+        for folder in folders:
+            if folder in ours.keys() - kept or folder not in whole:
+                remove_checkpoint(folder)
+
+    def _whole(self) -> dict[UPath, dict[str, Any]]:
+        """Those that are readable and not known as damaged, newest first."""
+        readable = self.readable()
+        return {folder: readable[folder] for folder in readable if folder not in self._damaged}
+
+    def _first_whole(self, folders: Iterable[UPath]) -> Checkpoint | None:
+        passed_over = []
+        found = None
+        for folder in folders:
+            try:
+                found = load_checkpoint(folder)
+                break
+            except DamagedCheckpointError as error:
+                self._damaged.add(folder)
+                passed_over.append(error)
+        used = f"{found.folder} is used instead" if found else "there is no other"
+        for damage in passed_over:
+            _log.warning("%s; %s", damage, used)
+        return found
+
+    def _all_folders(self) -> list[UPath]:
+        """Newest first, unfinished ones too."""
+        folders = [path for path in list_folder(self.folder) if path.name.startswith("step-")]
+        # By step, though it may have more digits than others.
+        return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)
+
+    def _newest_for_message(self) -> str:
+        try:
+            folders = self.folders()
+        except Exception:  # the storage is what failed
+            return "earlier ones cannot be listed either"
+        return f"the newest is {folders[0]}" if folders else "there is none yet"
+
+    def _host_copy(self, part: str, tensors: Mapping[str, Tensor]) -> HostCopy:
+        copy = self._copies.get(part)
+        if copy is None or not copy.fits(tensors):
+            copy = HostCopy(tensors)
+        copy.fill(tensors)
+        return copy
+
+    def _join(self) -> None:
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+
+def _scores(metadata: Mapping[UPath, Mapping[str, Any]]) -> dict[UPath, float]:
+    """Finite scores by folder, lowest first; of equals the older."""
+    scores = {folder: values["score"] for folder, values in metadata.items()}
+    found = {f: score for f, score in scores.items() if score is not None and math.isfinite(score)}
+    return dict(sorted(found.items(), key=lambda item: (item[1], item[0].name)))
+
+
+def _try(what: str, action: Callable[[], None]) -> None:
+    """Does what a checkpoint does not depend on."""
     try:
-        metadata = json.loads((folder / METADATA_FILE).read_text())
-        found = _sha256(folder / STATE_FILE)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            expected="a checkpoint", found=f"an unreadable one ({error})", where=folder
-        ) from None
-    if metadata["format_version"] > FORMAT_VERSION:
-        raise ArtifactError(
-            expected=f"checkpoint format {FORMAT_VERSION} or older",
-            found=f"format {metadata['format_version']}",
-            where=folder,
-            fix="update stem-complete",
-        )
-    if found != metadata["sha256"]:
-        raise ArtifactError(
-            expected="the state that was written", found="a corrupt state.pt", where=folder
-        )
-    state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    return Checkpoint(folder, metadata["step"], metadata["config"], metadata["metrics"], state)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        action()
+    except Exception as error:
+        _log.warning("could not %s: %s", what, error)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -16,20 +16,37 @@ from torch.nn.parallel import DistributedDataParallel
 from stem_complete.config import Config
 from stem_complete.data.loader import ImageBatch, training_batches
 from stem_complete.data.store import MicrographStore
-from stem_complete.distributed import StatisticsExchange, WorkerContext, gather_objects
+from stem_complete.distributed import (
+    LONG_PHASE_S,
+    DelayedFlags,
+    StatisticsExchange,
+    Watchdog,
+    WorkerContext,
+    agree,
+    all_ok,
+    bf16_gradients,
+    bit_digest,
+    broadcast_tensors,
+    environment,
+    from_main,
+    gather_objects,
+    ranks_differ,
+)
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.training.checkpoint import latest_checkpoint, save_checkpoint
+from stem_complete.training.checkpoint import Checkpoints
+from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.evaluate import Validator
 from stem_complete.training.recording import Recorder, Recorders
 from stem_complete.training.schedule import Schedule, Stage
-from stem_complete.training.state import TrainingState, optimizer_step
+from stem_complete.training.state import TrainingState, check_same_run, optimizer_step
+from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskOutput
 from stem_complete.training.window import NONFINITE, Window, loss_statistics
 
-_log = logging.getLogger(__name__)
+SCORE = "validation/rmse"
+"""What makes a checkpoint the best one; lower is better."""
 
-CheckpointReport = Callable[[Mapping[str, float], Path | None], None]
-"""Called on every worker after a checkpoint, with the latest metrics and, on rank 0, its folder."""
+_log = logging.getLogger(__name__)
 
 
 class TrainingResult(NamedTuple):
@@ -38,12 +55,12 @@ class TrainingResult(NamedTuple):
     Attributes:
         step: Steps taken.
         metrics: Latest metrics.
-        checkpoint: Folder of the last checkpoint; rank 0 only.
+        finished: Whether that was the last step; False if the run was asked to stop before.
     """
 
     step: int
     metrics: dict[str, float]
-    checkpoint: Path | None
+    finished: bool
 
 
 def train(
@@ -51,24 +68,29 @@ def train(
     context: WorkerContext,
     *,
     recorder: Recorder | None = None,
-    report_checkpoint: CheckpointReport = lambda _metrics, _folder: None,
+    stop: StopRequest | None = None,
 ) -> TrainingResult:
     """Trains until the run's last step, from its newest checkpoint if it has one.
 
-    Called by every worker of a group. Checkpoints go to `config.run_folder`, which all workers
-    must see.
+    Called by every worker of a group. Only rank 0 reads and writes `config.run_folder`; the others
+    get the state from it.
 
     Args:
         config: The run.
         context: This worker.
         recorder: Takes curves and pictures; used on rank 0.
-        report_checkpoint: Called on every worker after each checkpoint.
+        stop: Ends the run early, on all workers after the same step and with a checkpoint.
 
     Raises:
-        ConfigError: The config does not fit the store, the group or the run's checkpoint.
-        TrainingError: Losses or gradients stayed non-finite.
+        ConfigError: The config does not fit the store, the group or the run's checkpoint, or the
+            workers differ in what must be the same.
+        CollectiveError: Another worker died or is stuck.
+        TrainingError: Losses or gradients stayed non-finite, or the workers' moments diverged.
+        ArtifactError: The last checkpoint could not be written.
     """
-    return _Loop(config, context, recorder or Recorders(), report_checkpoint).run()
+    with Watchdog(context, config.scaling.collective_timeout_s) as watchdog:
+        loop = _Loop(config, context, recorder or Recorders(), stop or StopRequest(), watchdog)
+        return loop.run()
 
 
 class _Loop:
@@ -77,54 +99,73 @@ class _Loop:
         config: Config,
         context: WorkerContext,
         recorder: Recorder,
-        report_checkpoint: CheckpointReport,
+        stop: StopRequest,
+        watchdog: Watchdog,
     ) -> None:
         self.config, self.context, self.recorder = config, context, recorder
-        self.report_checkpoint = report_checkpoint
-        self.store = MicrographStore.open(config.data.store)
+        self.stop, self.watchdog = stop, watchdog
+        watchdog.beat(0, "start", allow_s=LONG_PHASE_S)
         self.micro_batch_size = _micro_batch_size(config, context)
-        check_training_split(self.store)
-        checkpoint = latest_checkpoint(config.run_folder)
-        self.state = TrainingState(config, self.store, context.device, checkpoint)
-        self.metrics = dict(checkpoint.metrics) if checkpoint else {}
-        self.checkpoint = checkpoint.folder if checkpoint else None
-        self.schedule = Schedule(
-            config.optimizer, config.training.steps, config.training.freeze_mean_norm
+        self.store = all_ok(lambda: _open_store(config))
+        agree(environment() | {"config": _digest(config), "store": self.store.fingerprint()})
+
+        training = config.training
+        self.checkpoints = Checkpoints(
+            config.run_folder, keep=training.keep_checkpoints, keep_best=training.keep_best
         )
-        self.model: nn.Module = self.state.task
-        if context.world_size > 1:
-            self.model = DistributedDataParallel(
-                self.state.task, forward_sync_buffers=False, gradient_as_bucket_view=True
-            )
+        self.metrics: dict[str, float] = {}
+        self.state = self._restored_state()
+        self.schedule = Schedule(config.optimizer, training.steps, training.freeze_mean_norm)
+        self.model = self._model()
         self.exchange = StatisticsExchange()
         self.validate = Validator(config, self.store, context)
         self.window = Window(context.device)
+        self.stop_asked = torch.zeros((), device=context.device)
+        self.flags = DelayedFlags(delay=1)
+        self.stopping = False
+        self.allow_s = LONG_PHASE_S  # for the next step, as all wait for a rank 0 that saves
 
     def run(self) -> TrainingResult:
+        try:
+            return self._run()
+        finally:
+            self.checkpoints.close()
+
+    def _run(self) -> TrainingResult:
         training = self.config.training
         batches = iter(self._batches())
         self.model.train()
-        while self.state.step < training.steps:
+        while self.state.step < training.steps and not self.stopping:
             step = self.state.step
             self.state.enter(self.schedule.at(step))
-            self._train_step(step, [next(batches) for _ in range(self._micro_batches)])
+            self.watchdog.beat(step, "reading")
+            micro_batches = [next(batches) for _ in range(self._micro_batches)]
+            self.watchdog.beat(step, "training", allow_s=self.allow_s)
+            self._train_step(step, micro_batches)
             self.state.step = step = step + 1
 
-            last = step == training.steps
+            last, score = step == training.steps, None
             if step % training.log_every_steps == 0 or last:
                 self._log(step, self.schedule.at(step - 1))
             if step % training.validate_every_steps == 0 or last:
-                self._validate(step)
-            if step % training.checkpoint_every_steps == 0 or last:
-                self._save(step)
-        return TrainingResult(self.state.step, self.metrics, self.checkpoint)
+                score = self._validate(step)
+            self._heed(self.flags.pop())
+            due = step % training.checkpoint_every_steps == 0 or last or self.stopping
+            self.allow_s = LONG_PHASE_S if due or score is not None else 0.0
+            if due or self._is_best(score):
+                self._save(step, score)
+        self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
+        if self.context.is_main:
+            self.checkpoints.wait()
+        finished = self.state.step == training.steps
+        return TrainingResult(self.state.step, self.metrics, finished)
 
     def _train_step(self, step: int, batches: list[ImageBatch]) -> None:
         """One optimizer step on this worker's share of the global batch."""
         optimizer, task = self.state.optimizer, self.state.task
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over workers; the loss is the mean over the global batch.
-        scale = self.context.world_size / self.config.training.batch_size
+        scale = self.context.world_size / self.config.batch_size
         outputs = []
         for number, batch in enumerate(batches, start=1):
             images, _, positions = batch.to(self.context.device)
@@ -133,8 +174,7 @@ class _Loop:
                 output = cast("TaskOutput", self.model(images, step, positions))
                 outputs.append(output)
                 if last:
-                    losses = loss_statistics(outputs)
-                    self.exchange.start(task.statistics() | {"losses": losses})
+                    self.exchange.start(self._statistics(outputs))
                 (output.loss.sum() * scale).backward()  # type: ignore[no-untyped-call]
 
         # Gradients are already the same on every worker, and the flag on losses is summed over all.
@@ -146,38 +186,70 @@ class _Loop:
         optimizer_step(optimizer, usable)
         task.commit(sums, usable)
         self.window.add(sums["losses"], usable, batches, outputs)
+        differ = ranks_differ(sums["digest"], self.context.world_size)
+        in_a_row = self.window.skipped_in_a_row
+        self.flags.push(step, torch.stack((sums["stop"], differ.float(), in_a_row.float())))
 
-    def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Lets only the last micro-batch of a step exchange gradients."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return cast("AbstractContextManager[None]", self.model.no_sync())
-        return nullcontext()
+    def _statistics(self, outputs: list[TaskOutput]) -> dict[str, Tensor]:
+        """All that this worker adds to the one exchange of a step."""
+        if self.stop.reason is not None:
+            self.stop_asked.fill_(1)
+        return self.state.task.statistics() | {
+            "losses": loss_statistics(outputs),
+            "digest": bit_digest(self.state.task.replicas()),
+            "stop": self.stop_asked,
+        }
+
+    def _heed(self, flags: tuple[int, list[float]] | None) -> None:
+        """Acts on the flags of a step some steps ago, at the same step on every worker."""
+        if flags is None:
+            return
+        step, (stop, differ, skipped_in_a_row) = flags
+        if differ:
+            digests = gather_objects(bit_digest(self.state.task.replicas()).tolist())
+            others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+            raise TrainingError(
+                expected="the same ALRC moments and running means on every worker, to the bit",
+                found=f"others than rank 0's on ranks {others}" if others else "others for a step",
+                where=f"{self.config.name}, noticed in step {step}",
+                fix="start again from the last checkpoint; if it comes back, suspect those "
+                "workers' hardware or libraries",
+            )
+        if skipped_in_a_row >= self.config.training.max_nonfinite_steps:
+            crops = self._gathered(self.window.nonfinite_crops())
+            raise TrainingError(
+                expected="finite losses and gradients",
+                found=f"{skipped_in_a_row:.0f} steps in a row without (crops {crops})",
+                where=f"{self.config.name}, step {step}",
+                fix="lower optimizer.learning_rate, or look at those crops with "
+                "`stem-complete inspect`",
+            )
+        self.stopping |= bool(stop)
+        if stop and self.stop.reason is not None:
+            _log.warning("stopping with a checkpoint: %s", self.stop.reason)
 
     def _log(self, step: int, stage: Stage) -> None:
-        window = self.window.summary(self.config.training.batch_size)
-        if window.skipped:
-            crops = sorted(set().union(*gather_objects(window.nonfinite_crops)))
+        # What follows waits for the device anyway: no flag need be left for later.
+        for flags in self.flags.drain():
+            self._heed(flags)
+        metrics = self.window.metrics(self.config.batch_size)
+        if metrics["train/skipped_steps"]:
+            crops = self._gathered(self.window.nonfinite_crops())
             if self.context.is_main:
                 _log.warning(
-                    "skipped %d steps up to step %d: loss or gradient not finite; crops %s",
-                    window.skipped,
+                    "skipped %.0f steps up to step %d: loss or gradient not finite; crops %s",
+                    metrics["train/skipped_steps"],
                     step,
                     crops,
                 )
-            if window.skipped_in_a_row >= self.config.training.max_nonfinite_steps:
-                raise TrainingError(
-                    expected="finite losses and gradients",
-                    found=f"{window.skipped_in_a_row} steps in a row without (crops {crops})",
-                    where=f"step {step}",
-                    fix="lower optimizer.learning_rate, or look at those crops with "
-                    "`stem-complete inspect`",
-                )
+        self.window.restart()
         self.metrics.update(
-            window.metrics,
+            metrics,
             **{
                 "train/learning_rate": stage.learning_rate,
                 "train/trainer_learning_rate": stage.trainer_learning_rate,
                 "train/beta1": stage.beta1,
+                "train/workers": float(self.context.world_size),
             },
         )
         for name, alrc in self.state.task.alrc.items():
@@ -187,8 +259,10 @@ class _Loop:
                 step, {k: v for k, v in self.metrics.items() if k.startswith("train/")}
             )
 
-    def _validate(self, step: int) -> None:
+    def _validate(self, step: int) -> float | None:
+        """The score; None without validation examples."""
         started = time.perf_counter()
+        self.watchdog.beat(step, "validation", allow_s=LONG_PHASE_S)
         metrics, pictures = self.validate(self.state.task)
         self.metrics.update(metrics)
         if self.context.is_main:
@@ -196,25 +270,71 @@ class _Loop:
             for name, picture in pictures.items():
                 self.recorder.picture(step, name, picture)
         self.window.pause(time.perf_counter() - started)
+        return metrics.get(SCORE)
 
-    def _save(self, step: int) -> None:
+    def _is_best(self, score: float | None) -> bool:
+        return self.context.is_main and score is not None and self.checkpoints.is_best(score)
+
+    def _save(self, step: int, score: float | None) -> None:
+        self.watchdog.beat(step, "checkpoint", allow_s=LONG_PHASE_S)
+        if not self.context.is_main:
+            return
         started = time.perf_counter()
-        folder = None
-        if self.context.is_main:
-            folder = self.checkpoint = save_checkpoint(
-                self.config.run_folder,
-                step,
-                self.state.state_dict(),
-                config=self.config.model_dump(mode="json"),
-                metrics=self.metrics,
-                keep=self.config.training.keep_checkpoints,
-            )
-        self.report_checkpoint(self.metrics, folder)
+        self.checkpoints.save(
+            step,
+            self.state.state_dict(),
+            config=self.config.model_dump(mode="json"),
+            metrics=self.metrics,
+            score=score,
+        )
         self.window.pause(time.perf_counter() - started)
+
+    def _restored_state(self) -> TrainingState:
+        """State of the newest checkpoint, which rank 0 reads for all; or a fresh one."""
+        found: list[Checkpoint] = []
+
+        def look() -> tuple[int, dict[str, float]] | None:
+            checkpoint = self.checkpoints.latest()
+            if checkpoint is None:
+                return None
+            check_same_run(self.config, checkpoint)
+            found.append(checkpoint)
+            return checkpoint.step, checkpoint.metrics
+
+        resumed = from_main(look)
+        state = TrainingState(self.config, self.store, self.context.device, fresh=resumed is None)
+        if resumed is not None:
+            from_main(lambda: state.load(found[0]))
+            broadcast_tensors(state.tensors())
+            state.step, self.metrics = resumed
+        return state
+
+    def _model(self) -> nn.Module:
+        scaling = self.config.scaling
+        if self.context.world_size == 1:
+            return self.state.task
+        model = DistributedDataParallel(
+            self.state.task,
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=scaling.bucket_mb,
+        )
+        if scaling.gradient_compression == "bf16":
+            model.register_comm_hook(None, bf16_gradients)
+        return model
+
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Lets only the last micro-batch of a step exchange gradients."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return cast("AbstractContextManager[None]", self.model.no_sync())
+        return nullcontext()
+
+    def _gathered(self, crops: set[int]) -> list[int]:
+        return sorted(set().union(*gather_objects(crops)))
 
     @property
     def _micro_batches(self) -> int:
-        share = self.config.training.batch_size // self.context.world_size
+        share = self.config.batch_size // self.context.world_size
         return share // self.micro_batch_size
 
     def _batches(self) -> torch.utils.data.DataLoader[ImageBatch]:
@@ -223,7 +343,7 @@ class _Loop:
             self.store,
             steps=range(self.state.step, training.steps),
             seed=training.seed,
-            batch_size=training.batch_size,
+            batch_size=self.config.batch_size,
             micro_batch_size=self.micro_batch_size,
             rank=self.context.rank,
             world_size=self.context.world_size,
@@ -233,15 +353,28 @@ class _Loop:
 
 
 def _micro_batch_size(config: Config, context: WorkerContext) -> int:
-    try:
-        return config.micro_batch_size(context.world_size)
-    except ValueError as error:
+    sizes = config.scaling.world_sizes
+    if context.world_size not in sizes:
         raise ConfigError(
-            expected="a batch that divides among the workers",
-            found=str(error),
-            where=config.name,
-            fix="change training.batch_size, training.micro_batch_size or scaling.num_workers",
-        ) from None
+            expected=f"{sizes[0]} worker(s)"
+            if len(sizes) == 1
+            else f"{sizes[0]} to {sizes[-1]} workers",
+            found=str(context.world_size),
+            where=f"{config.name}, scaling.num_workers",
+            fix=f"start as many processes, or add scaling.num_workers={context.world_size}",
+        )
+    return config.micro_batch_size(context.world_size)
+
+
+def _open_store(config: Config) -> MicrographStore:
+    store = MicrographStore.open(config.data.store)
+    check_training_split(store)
+    return store
+
+
+def _digest(config: Config) -> str:
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def check_training_split(store: MicrographStore) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stem_complete.config import Config
+from stem_complete.config import Config, validate_config
 from stem_complete.data.store import MicrographStore
-from stem_complete.errors import ConfigError
+from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
-from stem_complete.training.checkpoint import Checkpoint
+from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.schedule import Stage
 from stem_complete.training.task import CompletionTask, build_task
 
@@ -25,34 +25,57 @@ class TrainingState:
         config: The run.
         store: Its micrographs.
         device: Where it trains.
-        checkpoint: Where it goes on from; None starts with fresh weights.
-
-    Raises:
-        ConfigError: The config does not fit the checkpoint.
+        fresh: Whether the run begins; the data-dependent initialisation is left out if not, as the
+            state is about to be loaded.
     """
 
     def __init__(
-        self,
-        config: Config,
-        store: MicrographStore,
-        device: torch.device,
-        checkpoint: Checkpoint | None = None,
+        self, config: Config, store: MicrographStore, device: torch.device, *, fresh: bool
     ) -> None:
         self.task: CompletionTask = build_task(config, (store.crop_size, store.crop_size))
         self.task.to(device)
         self.step = 0
-        if checkpoint is None and config.model.weight_norm_init:
+        if fresh and config.model.weight_norm_init:
             self._initialise(store, device)
         self.optimizer = build_optimizer(self.task, config)
-        if checkpoint is not None:
-            _check_same_run(config, checkpoint)
-            self.task.load_state_dict(checkpoint.state["task"])
-            self.optimizer.load_state_dict(checkpoint.state["optimizer"])
-            self.step = checkpoint.step
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, for `torch.save`."""
-        return {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """All of it but the step, as tensors by name: `task` and Adam's moments as `optimizer`."""
+        moments = {
+            f"{name}.{kind}": value
+            for name, parameter in self.task.named_parameters()
+            for kind, value in self.optimizer.state[parameter].items()
+        }
+        return {"task": self.task.state_dict(), "optimizer": moments}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Takes over what `state_dict` gave, in this network's memory formats.
+
+        Raises:
+            ArtifactError: The checkpoint is of another network.
+        """
+        saved = checkpoint.state
+        own = self.state_dict()["optimizer"]
+        try:
+            self.task.load_state_dict(saved["task"])
+            for name, value in own.items():
+                value.copy_(saved["optimizer"][name])
+        except (KeyError, RuntimeError) as error:
+            raise ArtifactError(
+                expected="the state of the network in its config",
+                found=str(error),
+                where=checkpoint.folder,
+            ) from None
+        self.step = checkpoint.step
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that must be the same on all workers, in a fixed order."""
+        moments = [
+            value
+            for parameter in self.task.parameters()
+            for value in self.optimizer.state[parameter].values()
+        ]
+        return [*self.task.parameters(), *self.task.buffers(), *moments]
 
     def enter(self, stage: Stage) -> None:
         """Sets what the schedule says."""
@@ -76,7 +99,7 @@ class TrainingState:
 def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:
     """Adam with one group for the generators and one for the trainer, whose rate is a multiple."""
     settings = config.optimizer
-    return torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         [
             {"params": list(task.network.generator.parameters())},
             {"params": list(task.network.trainer.parameters())},
@@ -85,6 +108,14 @@ def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:
         betas=(settings.beta1, settings.beta2),
         fused=True,  # the fused step takes `found_inf`: it skips a bad step without host sync
     )
+    # Adam would do this in its first step; a checkpoint is loaded before that.
+    for parameter in task.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 def optimizer_step(optimizer: torch.optim.Adam, usable: Tensor) -> None:
@@ -94,19 +125,33 @@ def optimizer_step(optimizer: torch.optim.Adam, usable: Tensor) -> None:
     optimizer.step()
 
 
-def _check_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """What the sequence of examples and the shape of the state depend on must not have changed."""
-    now, then = config.model_dump(mode="json"), checkpoint.config
-    for section, key in (
-        ("training", "seed"),
-        ("training", "batch_size"),
-        *(("model", key) for key in now["model"]),
-        *(("loss", key) for key in now["loss"]),
-    ):
-        if now[section][key] != then.get(section, {}).get(key, now[section][key]):
+def check_same_run(config: Config, checkpoint: Checkpoint) -> None:
+    """What the sequence of examples and the shape of the state depend on must not have changed.
+
+    Raises:
+        ConfigError: It has.
+    """
+    before = validate_config(checkpoint.config, where=str(checkpoint.folder))
+    now, then = _identity(config), _identity(before)
+    for key, value in then.items():
+        if now[key] != value:
             raise ConfigError(
-                expected=f"{section}.{key} = {then[section][key]}, as this run began with",
-                found=str(now[section][key]),
+                expected=f"{key} = {value}, as this run began with",
+                found=str(now[key]),
                 where=checkpoint.folder,
                 fix="change it back, or start a new run with another name",
             )
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What makes a run this run, by key."""
+    sections = {"model": config.model, "loss": config.loss}
+    return {
+        "training.seed": config.training.seed,
+        "training.batch_size": config.batch_size,
+        **{
+            f"{name}.{key}": value
+            for name, section in sections.items()
+            for key, value in section.model_dump(mode="json").items()
+        },
+    }

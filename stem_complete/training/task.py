@@ -11,7 +11,13 @@ from stem_complete.config import ALRCConfig, Config, LossConfig
 from stem_complete.config import NoNoise as NoNoiseConfig
 from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
-from stem_complete.models import TwoStageNetwork, build_network, commit_means, pending_means
+from stem_complete.models import (
+    TwoStageNetwork,
+    build_network,
+    commit_means,
+    mean_norm_layers,
+    pending_means,
+)
 from stem_complete.scan import (
     DetectorNoise,
     NetworkInput,
@@ -56,6 +62,8 @@ class CompletionTask(nn.Module):
         encoding: Network input of a partial scan, see `scan.encode`.
         sigma_px: Of the encoding [px].
         loss: Weight, clipping and Huberisation of both losses.
+        bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
+            losses stay float32.
     """
 
     def __init__(
@@ -65,12 +73,15 @@ class CompletionTask(nn.Module):
         encoding: str,
         sigma_px: float,
         loss: LossConfig,
+        *,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.simulator = simulator
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber = loss.weight, loss.huber
+        self.bf16 = bf16
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
             self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
@@ -103,7 +114,10 @@ class CompletionTask(nn.Module):
         """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
         encoded = self.encode(batch.scan)
         # Convolutions on CPUs take two thirds of the time in this memory format.
-        full, half = self.network(encoded.x.contiguous(memory_format=torch.channels_last))
+        x = encoded.x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            full, half = self.network(x)
+        full, half = full.float(), half.float()
         offset = encoded.offset.expand_as(full)
         return offset + encoded.scale * full, half_size(offset) + encoded.scale * half
 
@@ -115,6 +129,15 @@ class CompletionTask(nn.Module):
         """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
         pending = {f"alrc/{name}": cast("ALRC", alrc).pending for name, alrc in self.alrc.items()}
         return pending | {"means": pending_means(self.network)}
+
+    def replicas(self) -> list[Tensor]:
+        """Moments and running means: they change by `commit` alone, on every worker to the bit."""
+        moments = [
+            moment
+            for alrc in self.alrc.values()
+            for moment in (cast("ALRC", alrc).mu1, cast("ALRC", alrc).mu2, cast("ALRC", alrc).rest)
+        ]
+        return moments + [layer.running_mean for layer in mean_norm_layers(self.network)]
 
     def commit(self, sums: dict[str, Tensor], usable: Tensor) -> None:
         """Updates moments and running means from statistics summed over all workers.
@@ -146,7 +169,14 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         config, crop_shape, augment=config.scan.augment, seed=config.training.seed
     )
     sigma_px = fill_sigma_px(config.scan.coverage)
-    return CompletionTask(network, simulator, model.encoding, sigma_px, config.loss)
+    return CompletionTask(
+        network,
+        simulator,
+        model.encoding,
+        sigma_px,
+        config.loss,
+        bf16=config.training.precision == "bf16",
+    )
 
 
 def build_simulator(

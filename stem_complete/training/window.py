@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,22 +27,6 @@ def loss_statistics(outputs: list[TaskOutput]) -> Tensor:
     )
     clipped = torch.stack([output.num_clipped for output in outputs]).sum(0)
     return torch.cat((torch.stack(parts), clipped))
-
-
-class WindowSummary(NamedTuple):
-    """A window, on the host.
-
-    Attributes:
-        metrics: Means and counts, `train/...`.
-        skipped: Steps that were not taken because a loss or gradient was not finite.
-        skipped_in_a_row: Such steps in a row up to now.
-        nonfinite_crops: Crops of this worker whose loss was not finite in a window with such steps.
-    """
-
-    metrics: dict[str, float]
-    skipped: int
-    skipped_in_a_row: int
-    nonfinite_crops: set[int]
 
 
 class Window:
@@ -79,13 +62,13 @@ class Window:
         """Leaves out time that was not spent on training."""
         self.started += seconds
 
-    def summary(self, batch_size: int) -> WindowSummary:
-        """Means over the window; starts the next one. Waits for the device."""
+    def metrics(self, batch_size: int) -> dict[str, float]:
+        """Means and counts over the window, `train/...`. Waits for the device."""
         losses = self.losses.tolist()
         finite = max(losses[FINITE], 1)
         elapsed = max(time.perf_counter() - self.started, 1e-9)
         outer_clipped, inner_clipped = losses[CLIPPED]
-        metrics = {
+        return {
             "train/outer_loss": losses[OUTER] / finite,
             "train/inner_loss": losses[INNER] / finite,
             "train/outer_clip_fraction": outer_clipped / finite,
@@ -94,13 +77,17 @@ class Window:
             "train/skipped_steps": float(self.skipped),
             "train/examples_per_s": self.num_steps * batch_size / elapsed,
         }
-        skipped, in_a_row = int(self.skipped), int(self.skipped_in_a_row)
+
+    def nonfinite_crops(self) -> set[int]:
+        """Crops of this worker whose loss was not finite in the window. Waits for the device."""
         crops: set[int] = set()
-        if skipped:
-            for numbers, values in self.examples:
-                crops.update(numbers[~values.isfinite().cpu()].tolist())
+        for numbers, values in self.examples:
+            crops.update(numbers[~values.isfinite().cpu()].tolist())
+        return crops
+
+    def restart(self) -> None:
+        """Begins the next window."""
         self.losses.zero_()
         self.skipped.zero_()
         self.examples.clear()
         self.num_steps, self.started = 0, time.perf_counter()
-        return WindowSummary(metrics, skipped, in_a_row, crops)

@@ -1,11 +1,16 @@
-"""Pictures of what a store holds."""
+"""What a run holds, and pictures of what a store holds."""
+
+import json
+import math
 
 import imagecodecs
 import pytest
+import torch
 
 from stem_complete.data.store import MicrographStore
-from stem_complete.errors import StoreError
-from stem_complete.inspection import draw_store
+from stem_complete.errors import DataError, StoreError
+from stem_complete.inspection import draw_store, inspect_path
+from stem_complete.training import Checkpoints
 
 
 @pytest.mark.parametrize("num", [1, 5, 32])
@@ -21,3 +26,49 @@ def test_an_empty_store_has_no_sheet(tmp_path):
     with pytest.raises(StoreError, match="crops to draw"):
         draw_store(tmp_path / "s.zarr", tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+def save(checkpoints, step, score):
+    metrics = {"validation/rmse": math.nan if score is None else score}
+    state = {"task": {"w": torch.zeros(1000)}}
+    checkpoints.save(step, state, config={"name": "x"}, metrics=metrics, score=score)
+    checkpoints.wait()
+
+
+def test_a_run_is_told_by_its_metadata_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step, score in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None)):
+        save(checkpoints, step, score)
+    for folder in checkpoints.folders():
+        (folder / "task.safetensors").unlink()
+    values = inspect_path(str(tmp_path))
+    assert values["kind"] == "run"
+    entries = values["checkpoints"]
+    assert [(e["step"], e["score"], e["last"], e["best"]) for e in entries] == [
+        (4, None, True, False),
+        (3, 0.2, False, False),
+        (2, 0.1, False, True),
+        (1, 0.3, False, False),
+    ]
+    assert all(entry["size_bytes"] > 4000 for entry in entries)
+    assert values["metrics"] == {"validation/rmse": None}
+    assert values["config"] == {"name": "x"}
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        save(checkpoints, step, 0.5)
+    newest = checkpoints.folders()[0]
+    (newest / "metadata.json").write_text("{")
+    values = inspect_path(tmp_path)
+    assert values["damaged"] == [str(newest)]
+    assert [(entry["step"], entry["last"]) for entry in values["checkpoints"]] == [(1, True)]
+
+
+def test_a_run_without_checkpoints_is_one_too(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    assert inspect_path(tmp_path)["checkpoints"] == []
+    with pytest.raises(DataError, match="found nothing"):
+        inspect_path("memory://nowhere/at/all")

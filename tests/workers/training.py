@@ -11,7 +11,7 @@ import torch
 
 from stem_complete.config import validate_config
 from stem_complete.distributed import torchrun_context
-from stem_complete.training.checkpoint import load_checkpoint
+from stem_complete.training import Checkpoints
 from stem_complete.training.loop import train
 
 config = validate_config(json.loads(Path(sys.argv[1]).read_text()), "test")
@@ -20,5 +20,6 @@ with torchrun_context(use_gpu=False) as context:
     result = train(config, context)
     values = {"metrics": result.metrics, "step": result.step}
     if context.is_main:
-        values["task"] = load_checkpoint(result.checkpoint).state["task"]
+        state = Checkpoints(config.run_folder).latest().state["task"]
+        values["task"] = {name: value.clone() for name, value in state.items()}
     torch.save(values, Path(sys.argv[2]) / f"{context.rank}.pt")

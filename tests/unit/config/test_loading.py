@@ -71,7 +71,7 @@ def test_numbers_that_yaml_takes_for_text(tmp_path: Path, text: str) -> None:
         ("loss.alrc.decay=[0.9,0.99]", lambda c: c.loss.alrc.decay == (0.9, 0.99)),
         ("tracking.uri=http://host:5000", lambda c: c.tracking.uri == "http://host:5000"),
         ("name=a=b", None),
-        ("storage=/data/a=b", lambda c: c.storage == Path("/data/a=b")),
+        ("storage=/data/a=b", lambda c: c.storage == "/data/a=b"),
         ("scan.noise.kind=none", lambda c: c.scan.noise == NoNoise()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -108,7 +108,7 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("scan.noise.kind=loud", ["valid scan.noise", "loud"]),
         ("loss.alrc.mu1_start=40", ["valid loss.alrc", "mu1_start^2 must be below mu2_start"]),
         ("training.batch_size=3", []),
-        ("scaling.num_workers=2", ["training.batch_size (1)", "number of workers (2)"]),
+        ("scaling={num_workers: 2, min_workers: 3}", ["min_workers (3) must not exceed"]),
         ("name=a b", ["valid name", "'a b'"]),
         ("training=5", ["valid training", "5"]),
         ("training.steps", ["section.field=value", "training.steps=1000"]),
@@ -251,3 +251,27 @@ def test_micro_batches_divide_a_workers_share() -> None:
     assert "micro_batch_size (4)" in error_of(
         "training.batch_size=12", "scaling.num_workers=2", "training.micro_batch_size=4"
     )
+
+
+def test_an_elastic_run_shares_its_batch_equally_at_every_size() -> None:
+    elastic = "scaling.num_workers=4", "scaling.min_workers=1"
+    assert list(load("training.batch_size=12", *elastic).scaling.world_sizes) == [1, 2, 3, 4]
+    error = error_of("training.batch_size=4", *elastic)
+    assert "training.batch_size (4) must be a multiple of the number of workers (3)" in error
+    assert list(load("training.batch_size=4", "scaling.num_workers=2").scaling.world_sizes) == [2]
+    assert "min_workers (2) must not exceed num_workers (1)" in error_of("scaling.min_workers=2")
+
+
+def test_storage_is_a_path_or_a_url() -> None:
+    local = load("storage=some/runs", "name=a").run_folder
+    assert isinstance(local, Path)
+    assert local == Path("some/runs/a")
+    remote = load("storage=s3://bucket/runs", "name=a").run_folder
+    assert not isinstance(remote, Path)
+    assert str(remote) == "s3://bucket/runs/a"
+
+
+def test_a_batch_is_one_example_for_each_worker_unless_said_otherwise() -> None:
+    assert load().batch_size == 1
+    assert load("scaling.num_workers=8").batch_size == 8
+    assert load("scaling.num_workers=8", "training.batch_size=16").batch_size == 16

@@ -12,7 +12,7 @@ import pytest
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.experiments import compare
-from stem_complete.tracking import MlflowRecorder, default_uri, open_run
+from stem_complete.tracking import MlflowRecorder, TrackedRun, default_uri, open_run
 from stem_complete.tracking.client import connect
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -37,21 +37,22 @@ def uri(template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def train(uri: str, tmp_path: Path) -> Callable[..., str]:
-    """Makes a tracked run with the given points; returns its id."""
+def train(uri: str, tmp_path: Path) -> Callable[..., TrackedRun]:
+    """Makes a tracked run with the given points."""
 
-    def train(name: str, points: Points, parent: str | None = None, *, resume: bool = True) -> str:
+    def train(
+        name: str, points: Points, parent: TrackedRun | None = None, *, resume: bool = True
+    ) -> TrackedRun:
         config = Config.model_validate(
             {"name": name, "storage": tmp_path / "runs", "data": {"store": "store.zarr"}}
         )
-        run = open_run(config, uri, parent_run_id=parent, resume=resume)
+        run = open_run(config, uri, parent=parent, resume=resume)
         recorder = MlflowRecorder(run, flush_every_s=0.01)
         for metric, values in points.items():
             for step, value in values:
                 recorder.scalars(step, {metric: value})
         recorder.close()
-        assert run.run_id is not None
-        return run.run_id
+        return run
 
     return train
 
@@ -62,7 +63,7 @@ def losses(level: float, spike: float = 0.0) -> list[tuple[int, float]]:
 
 
 def test_arms_are_summarised_over_seeds(
-    uri: str, train: Callable[..., str], tmp_path: Path
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
 ) -> None:
     for seed, level in enumerate((1.0, 2.0, 4.0)):
         points = {
@@ -105,7 +106,7 @@ def test_arms_are_summarised_over_seeds(
 
 
 def test_the_final_loss_is_the_last_tenth(
-    uri: str, train: Callable[..., str], tmp_path: Path
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
 ) -> None:
     train("a", {"train/outer_loss": [(k, float(k)) for k in range(1, 101)]})
     train("b", {"train/outer_loss": [(1, 5.0)]})
@@ -115,7 +116,7 @@ def test_the_final_loss_is_the_last_tenth(
 
 
 def test_non_finite_losses_are_left_out(
-    uri: str, train: Callable[..., str], tmp_path: Path
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
 ) -> None:
     points = [(1, 2.0), (2, float("nan")), (3, float("inf")), (4, 4.0)]
     train("a", {"train/outer_loss": points})
@@ -128,7 +129,7 @@ def test_non_finite_losses_are_left_out(
     assert json.loads((tmp_path / "lost" / "comparison.json").read_text())
 
 
-def test_choice_of_runs(uri: str, train: Callable[..., str], tmp_path: Path) -> None:
+def test_choice_of_runs(uri: str, train: Callable[..., TrackedRun], tmp_path: Path) -> None:
     points = {"train/outer_loss": losses(1.0), "train/inner_loss": losses(7.0)}
     parent = train("sweep", {})
     for name in ("mse-seed0", "alrc-seed0", "alrc-huber-seed0"):
@@ -140,14 +141,16 @@ def test_choice_of_runs(uri: str, train: Callable[..., str], tmp_path: Path) -> 
         return [arm.name for arm in comparison.arms]
 
     assert arms() == ["alone", "alrc", "alrc-huber", "mse"]
-    assert arms(parent=parent) == ["alrc", "alrc-huber", "mse"]
+    assert arms(parent=parent.run_id) == ["alrc", "alrc-huber", "mse"]
     assert arms(names=["alrc*"]) == ["alrc", "alrc-huber"]
     assert arms(names=["mse", "alrc-seed0"]) == ["alrc", "mse"]
     inner = compare(uri, EXPERIMENT, tmp_path / "out", metric="train/inner_loss")
     assert inner.arms[0].mean["final_loss"] == 7
 
 
-def test_the_latest_of_one_name_counts(uri: str, train: Callable[..., str], tmp_path: Path) -> None:
+def test_the_latest_of_one_name_counts(
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
+) -> None:
     train("mse-seed0", {"train/outer_loss": losses(1.0)})
     train("mse-seed0", {"train/outer_loss": losses(2.0)}, resume=False)
     comparison = compare(uri, EXPERIMENT, tmp_path / "out")
@@ -159,14 +162,14 @@ def test_the_latest_of_one_name_counts(uri: str, train: Callable[..., str], tmp_
     ("last_step", "expected"), [(500_000, 2500), (10_000, 250), (10, 1)], ids=str
 )
 def test_the_boxcar_suits_the_length(
-    uri: str, train: Callable[..., str], tmp_path: Path, last_step: int, expected: int
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path, last_step: int, expected: int
 ) -> None:
     train("a", {"train/outer_loss": [(1, 1.0), (last_step, 1.0)]})
     assert compare(uri, EXPERIMENT, tmp_path / "out").boxcar_steps == expected
 
 
 def test_nothing_to_compare_says_what_there_is(
-    uri: str, train: Callable[..., str], tmp_path: Path
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
 ) -> None:
     train("mse-seed0", {"train/outer_loss": losses(1.0)})
     with pytest.raises(TrackingError, match="called x, found mse-seed0"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,20 @@ from stem_complete.inference import Completer, export_checkpoint, load_completer
 from stem_complete.inference.export import calibrate, evenly_spread
 from stem_complete.models import initialise
 from stem_complete.scan import encode
-from stem_complete.training import build_task
-from stem_complete.training.checkpoint import save_checkpoint
+from stem_complete.training import Checkpoints, build_task
 from stem_complete.training.task import build_simulator
+
+
+def save(config, task, step, rmse=0.25):
+    with Checkpoints(config.run_folder) as checkpoints:
+        checkpoints.save(
+            step,
+            {"task": task.state_dict(), "optimizer": {}},
+            config=config.model_dump(mode="json"),
+            metrics={"validation/rmse": rmse},
+            score=rmse,
+        )
+        checkpoints.wait()
 
 
 @pytest.fixture
@@ -27,14 +39,7 @@ def run(small_config):
     images = torch.from_numpy(MicrographStore(config.data.store).read([0, 1]))[:, None]
     batch = task.simulator(images, 0, torch.arange(2))
     initialise(task.network, encode(batch.scan).x)
-    save_checkpoint(
-        config.run_folder,
-        7,
-        {"task": task.state_dict(), "optimizer": {}},
-        config=config.model_dump(mode="json"),
-        metrics={"validation/rmse": 0.25},
-        keep=1,
-    )
+    save(config, task, 7)
     return config, task
 
 
@@ -79,7 +84,7 @@ def test_the_error_map_predicts_the_validation_error(run):
     calls = []
     model = export_checkpoint(
         checkpoint,
-        config.storage / "model",
+        config.run_folder.parent / "model",
         num_calibration_images=5,
         device="cpu",
         progress=lambda *call: calls.append(call),
@@ -93,6 +98,30 @@ def test_the_error_map_predicts_the_validation_error(run):
     intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
     image, error = completer.complete_batch(intensity, dwell)
     assert np.mean(error**2) == pytest.approx(np.mean((image - truth) ** 2), rel=0.5)
+
+
+def test_the_best_or_the_last_is_exported(run, tmp_path):
+    config, task = run
+    save(config, task, 8, rmse=0.5)
+    quick = {"device": "cpu", "num_calibration_images": 1}
+    for which, step in (("best", 7), ("last", 8)):
+        model = export_checkpoint(config.run_folder, tmp_path / which, which=which, **quick)
+        assert load_completer(model, "cpu").card.metrics["train/steps"] == step
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_paths_may_be_urls(run, tmp_path, scheme):
+    config, _ = run
+    quick = {"device": "cpu", "num_calibration_images": 1}
+    output = {"file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}[scheme]
+    source = Path(config.run_folder).as_uri()
+    model = export_checkpoint(source, f"{output}/model", **quick)
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    for file in model.iterdir():
+        (fetched / file.name).write_bytes(file.read_bytes())
+    local = export_checkpoint(config.run_folder, tmp_path / "local", **quick)
+    assert load_completer(fetched, "cpu").card == load_completer(local, "cpu").card
 
 
 def test_without_validation_split_there_is_no_error_map(run, texture, tmp_path):
@@ -122,6 +151,13 @@ class TestRefusals:
         with pytest.raises(ArtifactError, match=r"a checkpoint.*found none"):
             export_checkpoint(tmp_path, tmp_path / "model")
 
+    def test_none_was_validated(self, run, tmp_path):
+        config, task = run
+        shutil.rmtree(config.run_folder / "checkpoints")
+        save(config, task, 7, rmse=math.nan)
+        with pytest.raises(ArtifactError, match=r"checkpoint that was validated.*export the last"):
+            export_checkpoint(config.run_folder, tmp_path / "model", which="best")
+
     def test_no_store(self, run, tmp_path):
         config, _ = run
         with pytest.raises(StoreError):
@@ -132,14 +168,7 @@ class TestRefusals:
         config, task = run
         shutil.rmtree(config.run_folder / "checkpoints")
         other = config.model_copy(update={"model": config.model.model_copy(update={"bias": False})})
-        save_checkpoint(
-            config.run_folder,
-            7,
-            {"task": task.state_dict()},
-            config=other.model_dump(mode="json"),
-            metrics={},
-            keep=1,
-        )
+        save(other, task, 7)
         with pytest.raises(ArtifactError, match="Unexpected key") as caught:
             export_checkpoint(config.run_folder, tmp_path / "model")
         assert "\n" not in str(caught.value)

@@ -23,11 +23,11 @@ LOSS = "train/outer_loss"
 @pytest.fixture
 def runs(uri: str, make_config: Callable[..., Config]) -> dict[str, str]:
     """Ids of a sweep of two arms and two seeds, of its parent, and of a run outside of it."""
-    parent = open_run(make_config("sweep"), uri).run_id
-    ids = {"sweep": parent}
+    parent = open_run(make_config("sweep"), uri)
+    ids = {"sweep": parent.run_id}
     for name in ("mse-seed1", "mse-seed0", "alrc-seed0", "alrc-seed1", "alone"):
         above = None if name == "alone" else parent
-        ids[name] = open_run(make_config(name), uri, parent_run_id=above).run_id
+        ids[name] = open_run(make_config(name), uri, parent=above).run_id
         points = [Metric(LOSS, len(name) + step, 1000 + step, step) for step in (2, 0, 1)]
         connect(uri).log_batch(ids[name], metrics=points)
     return ids

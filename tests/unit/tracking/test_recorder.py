@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import json
-import signal
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from stem_complete.config import Config
-from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
+from stem_complete.tracking import MlflowRecorder, TrackedRun, default_uri, open_run
 from stem_complete.tracking.client import connect
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -102,7 +101,7 @@ def test_a_later_recorder_delivers_what_an_earlier_one_could_not(
     recorder.close()
     assert time.monotonic() - started < 5
     assert "did not take 2 points and 1 files" in caplog.messages[-1]
-    assert str(folder / "metrics.jsonl") in caplog.messages[-1]
+    assert str(folder) in caplog.messages[-1]
 
     recorder = record(run, folder)
     recorder.scalars(2, {"a": 3.0})
@@ -125,6 +124,35 @@ def test_delivered_files_are_not_sent_again(
     assert not caplog.records  # it would have missed the file
 
 
+def test_what_was_delivered_is_not_read_again(run: TrackedRun, tmp_path: Path) -> None:
+    recorder = record(run, tmp_path / "run")
+    for step in range(100):
+        recorder.scalars(step, {"a": step})
+    recorder.close()
+    journal = tmp_path / "run" / "metrics.jsonl"
+    journal.write_text(journal.read_text().replace('"a"', '"b"'))
+    recorder = record(run, tmp_path / "run")
+    recorder.scalars(100, {"a": 100.0})
+    recorder.close()
+    assert history(run, "a") == [(step, step) for step in range(101)]
+    assert history(run, "b") == []
+
+
+def test_a_new_server_gets_all_of_a_run(
+    run: TrackedRun, tmp_path: Path, template: Path, make_config: MakeConfig
+) -> None:
+    recorder = record(run, tmp_path / "run")
+    recorder.scalars(1, {"a": 1.0})
+    recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
+    recorder.close()
+    (tmp_path / "other").mkdir()
+    shutil.copy(template, tmp_path / "other")
+    moved = open_run(make_config(), default_uri(tmp_path / "other"))
+    record(moved, tmp_path / "run").close()
+    assert history(moved, "a") == [(1, 1.0)]
+    assert connect(moved.uri).list_artifacts(moved.run_id, "completions/step-00000001")
+
+
 def test_a_new_run_in_an_old_folder_starts_empty(
     run: TrackedRun, tmp_path: Path, make_config: MakeConfig
 ) -> None:
@@ -136,6 +164,20 @@ def test_a_new_run_in_an_old_folder_starts_empty(
     recorder.scalars(1, {"a": 2.0})
     recorder.close()
     assert history(anew, "a") == [(1, 2.0)]
+
+
+def test_a_clock_that_is_behind_the_drivers_loses_nothing(
+    run: TrackedRun, tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anew = open_run(make_config(), run.uri, resume=False)
+    now_ns = time.time_ns()
+    monkeypatch.setattr("stem_complete.tracking.recorder.time.time_ns", lambda: now_ns - 60 * 10**9)
+    recorder = record(anew, tmp_path / "run")
+    recorder.scalars(1, {"a": 1.0})
+    recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
+    recorder.close()
+    assert history(anew, "a") == [(1, 1.0)]
+    assert connect(anew.uri).list_artifacts(anew.run_id, "completions/step-00000001")
 
 
 def test_without_a_folder_nothing_stays_behind(
@@ -161,7 +203,7 @@ def test_without_a_folder_what_is_undelivered_stays(
     recorder.scalars(1, {"a": 1.0})
     recorder.close()
     (journal,) = tmp_path.glob("stem-complete-*/metrics.jsonl")
-    assert caplog.messages[-1].endswith(f"they are in {journal}")
+    assert f"they are in {journal.parent}" in caplog.messages[-1]
 
 
 def test_a_deleted_run_holds_nothing_up(
@@ -207,7 +249,9 @@ def test_a_full_disk_is_a_warning(
     assert history(run, "a") == [(3, 1.0)]
 
 
-@pytest.mark.parametrize("name", ["a|b", "a;b", "100%", ""])
+@pytest.mark.parametrize(
+    "name", ["a|b", "a;b", "100%", "", "a//b", "/a", "a/", "../a", ".", "a" * 251]
+)
 def test_refuses_names_that_mlflow_would(run: TrackedRun, tmp_path: Path, name: str) -> None:
     recorder = record(run, tmp_path / "run")
     with pytest.raises(ValueError, match="MLflow takes no metric"):
@@ -246,52 +290,3 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
     assert not recorder._thread.is_alive()
     (message,) = caplog.messages
     assert "did not take 1 points and 0 files (too slow)" in message
-
-
-def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
-    server, make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = make_config()
-    run = open_run(config, server.url)
-    assert run.run_id is None
-    recorder = record(run, tmp_path / "run", close_timeout_s=60)
-    step, slowest_s = 0, 0.0
-
-    def train(num_steps: int) -> None:
-        nonlocal step, slowest_s
-        for _ in range(num_steps):
-            step += 1
-            started = time.monotonic()
-            recorder.scalars(step, {"train/outer_loss": 1 / step, "train/beta1": 0.9})
-            if step % 50 == 0:
-                recorder.picture(step, "p", np.full((16, 16), step % 256, np.uint8))
-            slowest_s = max(slowest_s, time.monotonic() - started)
-
-    def delivered() -> bool:
-        return recorder.undelivered() == (0, 0)
-
-    train(100)
-    server.start()
-    wait_for(delivered)
-    server.signal(signal.SIGSTOP)
-    train(100)
-    time.sleep(0.5)
-    server.kill()
-    train(100)
-    time.sleep(0.5)
-    assert not delivered()
-    server.start()
-    train(100)
-    recorder.close()
-
-    assert slowest_s < 0.5
-    assert delivered()
-    run = open_run(config, server.url)
-    expected = list(range(1, 401))
-    assert [step for step, _ in history(run, "train/outer_loss")] == expected
-    assert [step for step, _ in history(run, "train/beta1")] == expected
-    assert len(connect(server.url).list_artifacts(run.run_id, "completions")) == 8
-    warnings = [message for message in caplog.messages if "does not answer" in message]
-    assert len(warnings) == 2  # one by `open_run`, one by the recorder for all outages
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum("values" in json.loads(line) for line in lines) == 400

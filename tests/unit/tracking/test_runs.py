@@ -5,18 +5,20 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from upath import UPath
 
 from stem_complete.config import Config
-from stem_complete.errors import TrackingError
+from stem_complete.errors import ConfigError, TrackingError
 from stem_complete.tracking import default_uri, finish_run, open_run, ui_command
 from stem_complete.tracking.client import connect
-from stem_complete.tracking.runs import arm_and_seed
+from stem_complete.tracking.runs import arm_and_seed, enter_run
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -56,7 +58,7 @@ def test_any_folder_name_identifies_its_run(
 def test_what_a_run_records(uri: str, make_config: MakeConfig) -> None:
     parent = open_run(make_config("comparison", sweep={"arms": {"mse": {}, "alrc": {}}}), uri)
     config = make_config(loss={"alrc": None}, recipe="ours", scan={"coverage": "1/20"})
-    run = open_run(config, uri, parent_run_id=parent.run_id)
+    run = open_run(config, uri, parent=parent)
     found = connect(uri).get_run(run.run_id)
 
     assert found.data.params["loss.alrc"] == "null"
@@ -130,6 +132,32 @@ def test_an_impossible_uri_is_an_error(bad: str, make_config: MakeConfig) -> Non
         open_run(make_config(), bad)
 
 
+def test_a_run_keeps_its_start_over_restarts_and_while_nobody_answers(
+    uri: str, make_config: MakeConfig
+) -> None:
+    late = replace(open_run(make_config(), "http://127.0.0.1:9"), uri=uri)
+    time.sleep(0.05)
+    entered = enter_run(late)
+    assert entered.started_ms == late.started_ms > 0
+    assert connect(uri).get_run(entered.run_id).info.start_time == late.started_ms
+    assert open_run(make_config(), uri).started_ms == late.started_ms
+
+
+def test_a_sweep_that_nobody_answered_gets_its_runs_later(
+    uri: str, make_config: MakeConfig
+) -> None:
+    late = open_run(make_config("sweep"), "http://127.0.0.1:9")
+    assert late.run_id is None
+    parent = replace(late, uri=uri)  # the server is back
+    children = [open_run(make_config(name), uri, parent=parent) for name in ("mse", "alrc")]
+    again = open_run(make_config("mse"), uri, parent=parent)
+    assert again.run_id == children[0].run_id
+    sweep = open_run(make_config("sweep"), uri)
+    for child in children:
+        assert connect(uri).get_run(child.run_id).data.tags["mlflow.parentRunId"] == sweep.run_id
+    assert len(all_runs(uri, sweep.experiment_id)) == 3
+
+
 def test_a_deleted_experiment_is_an_error(uri: str, make_config: MakeConfig) -> None:
     run = open_run(make_config(), uri)
     connect(uri).delete_experiment(run.experiment_id)
@@ -150,6 +178,17 @@ def test_a_deleted_experiment_is_an_error(uri: str, make_config: MakeConfig) -> 
 )
 def test_arm_and_seed(name: str, expected: tuple[str, int | None]) -> None:
     assert arm_and_seed(name) == expected
+
+
+@pytest.mark.parametrize("storage", ["s3://bucket/runs", "memory://runs", UPath("gs://bucket")])
+def test_an_object_store_has_no_default_database(storage: str | UPath) -> None:
+    with pytest.raises(ConfigError, match=r"expected tracking.uri.*add tracking.uri=http"):
+        default_uri(storage)
+
+
+def test_the_default_database_lies_with_the_runs(tmp_path: Path) -> None:
+    for storage in (tmp_path, str(tmp_path), UPath(tmp_path)):
+        assert default_uri(storage) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_ui_command_is_safe_in_a_shell(tmp_path: Path) -> None:

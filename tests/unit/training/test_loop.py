@@ -10,8 +10,7 @@ import torch
 from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.training import latest_checkpoint, train
-from stem_complete.training.checkpoint import load_checkpoint
+from stem_complete.training import Checkpoints, StopRequest, train
 
 ALONE = WorkerContext()
 
@@ -33,8 +32,12 @@ class Tape:
         pass
 
 
+def latest(config):
+    return Checkpoints(config.run_folder).latest()
+
+
 def task_state(config):
-    return latest_checkpoint(config.run_folder).state["task"]
+    return latest(config).state["task"]
 
 
 def assert_same_state(one, other):
@@ -75,7 +78,8 @@ def test_a_run_records_curves_pictures_and_checkpoints(small_config):
     assert picture.shape == (64, 3 * 64)
     assert picture.dtype == np.uint8
     assert picture.std() > 10
-    checkpoint = load_checkpoint(result.checkpoint)
+    assert result.finished
+    checkpoint = latest(config)
     assert checkpoint.step == 12
     assert checkpoint.config == config.model_dump(mode="json")
 
@@ -96,7 +100,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(small_config):
     tape_before.scalars = stop_at_4
     with pytest.raises(StopError):
         train(stopped, ALONE, recorder=tape_before)
-    assert latest_checkpoint(stopped.run_folder).step == 4
+    assert latest(stopped).step == 4
     train(stopped, ALONE, recorder=tape_after)
 
     assert_same_state(task_state(whole), task_state(stopped))
@@ -124,11 +128,11 @@ def test_any_number_of_workers_gives_the_same_run(small_config, torchrun, tmp_pa
     torchrun("training", world_size, file, tmp_path)
 
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world_size)]
-    expected = latest_checkpoint(alone.run_folder)
+    expected = latest(alone)
     assert_close_state(expected.state["task"], ranks[0]["task"])
     for rank in ranks:
         for name, value in expected.metrics.items():
-            if name != "train/examples_per_s":
+            if name not in ("train/examples_per_s", "train/workers"):
                 assert rank["metrics"][name] == pytest.approx(value, rel=5e-3), name
         # Bit-identical on every rank, not only close.
         thresholds = ("train/outer_threshold", "train/inner_threshold")
@@ -164,7 +168,7 @@ def test_a_bad_example_skips_the_step_and_is_named(small_config, monkeypatch, ca
     assert tape.values["train/skipped_steps"] == {1: 0, 2: 0, 3: 0, 4: 1}
     assert tape.values["train/nonfinite_examples"][4] == 1
     # Weights, moments and running means are those of the last good step.
-    good = latest_checkpoint(config.run_folder)
+    good = latest(config)
     assert good.step == 4
     assert all(
         value.isfinite().all() for value in good.state["task"].values() if torch.is_tensor(value)
@@ -186,8 +190,11 @@ def test_a_run_cannot_go_on_as_another(small_config, change, message):
 
 
 def test_wrong_world_size_fails_at_start(small_config):
-    with pytest.raises(ConfigError, match=r"batch_size \(4\) must be a multiple .* workers \(3\)"):
+    with pytest.raises(ConfigError, match=r"expected 1 worker\(s\), found 3"):
         train(small_config(), WorkerContext(0, 3))
+    elastic = small_config("scaling.num_workers=2", "scaling.min_workers=1")
+    with pytest.raises(ConfigError, match=r"expected 1 to 2 workers, found 3"):
+        train(elastic, WorkerContext(0, 3))
 
 
 @pytest.mark.parametrize("arm", ["mse", "huber", "alrc", "alrc+huber"])
@@ -200,3 +207,121 @@ def test_all_four_arms_train(small_config, arm):
     result = train(config, ALONE)
     assert math.isfinite(result.metrics["validation/rmse"])
     assert ("train/outer_threshold" in result.metrics) == ("alrc" in arm)
+
+
+def write_config(config, file):
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    return file
+
+
+def test_one_workers_sigterm_stops_all_after_the_same_step(small_config, torchrun, tmp_path):
+    settings = "training.steps=12", "scaling.num_workers=2", "training.checkpoint_every_steps=100"
+    stopped, whole = (small_config(*settings, name=name) for name in ("stopped", "whole"))
+    file = write_config(stopped, tmp_path / "config.json")
+    torchrun("preempted", 2, file, tmp_path)
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [worker["reason"] for worker in seen] == [None, "SIGTERM was received"]
+    # It came in the third step, which carries the news.
+    assert seen[0]["step"] == seen[1]["step"] == 3
+    assert not any(worker["finished"] for worker in seen)
+    assert latest(stopped).step == seen[0]["step"]
+
+    torchrun("training", 2, file, tmp_path)
+    torchrun("training", 2, write_config(whole, tmp_path / "whole.json"), tmp_path)
+    assert latest(stopped).step == 12
+    assert_same_state(task_state(stopped), task_state(whole))
+
+
+def test_a_run_goes_on_with_another_number_of_workers(small_config, torchrun, tmp_path):
+    """The sequence of examples is the same, and so are the updates, to rounding."""
+    whole, resized = (small_config(name=name) for name in ("whole", "resized"))
+    train(whole, ALONE)
+
+    class StopAfterStep3(Tape):
+        def scalars(self, step, values):
+            if step == 3:
+                stop("a test wants it")
+
+    stop = StopRequest()
+    result = train(resized, ALONE, recorder=StopAfterStep3(), stop=stop)
+    assert (result.step, result.finished) == (4, False)
+    two = small_config("scaling.num_workers=2", name="resized")
+    torchrun("training", 2, write_config(two, tmp_path / "config.json"), tmp_path)
+    assert_close_state(task_state(whole), task_state(resized))
+
+
+def test_a_moment_that_differs_on_one_worker_stops_all(small_config, torchrun, tmp_path):
+    config = small_config("training.steps=12", "scaling.num_workers=2")
+    torchrun("diverging", 2, write_config(config, tmp_path / "config.json"), tmp_path)
+    for rank in range(2):
+        error = (tmp_path / f"{rank}.txt").read_text()
+        assert "on ranks [1]" in error
+        assert "noticed in step 3" in error  # steps count from 0, and 2 was the third
+
+
+def test_alrc_adds_no_collective_and_no_host_sync(small_config, torchrun, tmp_path):
+    settings = (
+        "training.steps=6",
+        "scaling.num_workers=2",
+        "training.validate_every_steps=100",
+        "training.checkpoint_every_steps=100",
+        "training.log_every_steps=100",
+    )
+    files = [
+        write_config(small_config(*settings, *arm, name=name), tmp_path / f"{name}.json")
+        for name, arm in (("with", ()), ("without", ("loss.alrc=null",)))
+    ]
+    torchrun("profiled", 2, *files, tmp_path)
+    for rank in range(2):
+        clipped, plain = json.loads((tmp_path / f"{rank}.json").read_text())
+        collectives = {name for name in clipped if "c10d::" in name or "gloo:" in name}
+        assert any("allreduce" in name for name in collectives)
+        for name in collectives:
+            assert clipped[name] == plain[name], name
+        # `threshold` and `rest` are read once, when the run ends and logs: not in a step.
+        syncs = clipped["aten::_local_scalar_dense"] - plain.get("aten::_local_scalar_dense", 0)
+        assert syncs == 2
+
+
+def test_bf16_changes_the_convolutions_and_not_the_statistics(small_config):
+    results = {}
+    for precision in ("float32", "bf16"):
+        config = small_config(f"training.precision={precision}", name=precision)
+        results[precision] = train(config, ALONE).metrics
+        for name, value in task_state(config).items():
+            assert value.dtype in (torch.float32, torch.bool), name
+    for name in ("train/outer_loss", "train/inner_loss", "validation/rmse"):
+        assert results["bf16"][name] == pytest.approx(results["float32"][name], rel=0.05), name
+        assert results["bf16"][name] != results["float32"][name], name
+
+
+def test_compressed_gradients_and_small_buckets(small_config, torchrun, tmp_path):
+    """Compression rounds to 8 bits of mantissa; the size of the buckets changes nothing."""
+    runs = {
+        "plain": (),
+        "buckets": ("scaling.bucket_mb=0.05",),
+        "bf16": ("scaling.gradient_compression=bf16",),
+    }
+    for name, settings in runs.items():
+        config = small_config("scaling.num_workers=2", *settings, name=name)
+        torchrun("training", 2, write_config(config, tmp_path / f"{name}.json"), tmp_path)
+    states = {name: task_state(small_config(name=name)) for name in runs}
+    assert_close_state(states["plain"], states["buckets"])
+    changed = 0
+    for name, value in states["plain"].items():
+        if name.endswith(".v"):
+            changed += not torch.equal(value, states["bf16"][name])
+            assert torch.allclose(value, states["bf16"][name], atol=2e-2), name
+    assert changed
+
+
+def test_the_best_checkpoint_is_kept(small_config):
+    config = small_config(
+        "training.steps=12", "training.checkpoint_every_steps=12", "training.keep_checkpoints=1"
+    )
+    tape = Tape()
+    train(config, ALONE, recorder=tape)
+    scores = tape.values["validation/rmse"]
+    best = Checkpoints(config.run_folder).best()
+    assert best.step == min(scores, key=scores.get)
+    assert latest(config).step == 12

@@ -1,0 +1,63 @@
+"""Reads flags of past steps without waiting for the device's newest work."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class _Flags(NamedTuple):
+    step: int
+    values: Tensor
+    copied: torch.cuda.Event | None
+
+
+class DelayedFlags:
+    """Brings flags to the host some steps late, when the device has long computed them.
+
+    To read a flag at once would let the device run dry at every step: it works through a queue
+    that the host fills ahead. The delay is counted in steps, not in time, and so is the same on
+    every worker.
+
+        flags = DelayedFlags(delay=2)
+        flags.push(step, torch.stack((skipped, differ)))   # starts the copy
+        late = flags.pop()                                 # of step - 2, or None at first
+
+    Args:
+        delay: How many pushes later a step's flags are read; 0 reads them at once.
+    """
+
+    def __init__(self, delay: int = 2) -> None:
+        if delay < 0:
+            raise ValueError(f"delay must not be negative, got {delay}")
+        self.delay = delay
+        self._waiting: deque[_Flags] = deque()
+
+    def push(self, step: int, flags: Tensor) -> None:
+        """Starts to copy a step's flags, [n], to the host."""
+        on_gpu = flags.is_cuda
+        # Only page-locked memory lets the copy run while the host goes on.
+        values = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=on_gpu)
+        values.copy_(flags.detach(), non_blocking=True)
+        copied = None
+        if on_gpu:
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(flags.device))
+        self._waiting.append(_Flags(step, values, copied))
+
+    def pop(self) -> tuple[int, list[float]] | None:
+        """Step and flags of `delay` pushes ago; None if there are none so old."""
+        return self._oldest() if len(self._waiting) > self.delay else None
+
+    def drain(self) -> list[tuple[int, list[float]]]:
+        """Steps and flags that are left, oldest first. Waits for the device."""
+        return [self._oldest() for _ in range(len(self._waiting))]
+
+    def _oldest(self) -> tuple[int, list[float]]:
+        step, values, copied = self._waiting.popleft()
+        if copied is not None:
+            copied.synchronize()
+        return step, values.float().tolist()

@@ -1,0 +1,118 @@
+"""Body of a Ray Train worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.torch import TorchConfig
+
+from stem_complete.config import validate_config
+from stem_complete.distributed import WorkerContext, gather_objects
+from stem_complete.errors import (
+    CollectiveError,
+    ConfigError,
+    StemCompleteError,
+    TrainingError,
+)
+from stem_complete.launch.mailbox import GroupStarted, MailboxHandler, MailboxRecorder, heed
+from stem_complete.launch.recorders import open_recorders
+from stem_complete.training import StopRequest, train
+from stem_complete.training.storage import StorageError
+
+PREEMPTION_POLL_S = 1.0
+
+GRACE_S, LINGER_S = 120.0, 5.0
+"""How long a worker that got SIGTERM may go on, and how long it waits once its run has stopped: for
+Ray to collect what it returns. Then it ends, so that its place is free."""
+
+_stop, _stopped = StopRequest(), threading.Event()
+"""Of the run in this worker's process."""
+
+
+class PreemptibleTorchConfig(TorchConfig):  # type: ignore[misc]
+    """Ray's torch backend, with workers that take SIGTERM as a wish to stop with a checkpoint."""
+
+    @property
+    def backend_cls(self) -> type:
+        """Backend that sets the handler once the process group is there."""
+        backend: type = super().backend_cls
+
+        class Backend(backend):  # type: ignore[misc]
+            def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+                super().on_start(worker_group, backend_config)
+                worker_group.execute(_take_sigterm)
+
+        return Backend
+
+
+def _take_sigterm() -> None:
+    # Ray runs this on the process's main thread, the only one that can set a handler; training has
+    # a thread of its own. Ray's own handler would end the process at once.
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    _stop.on_signal(number, frame)
+    threading.Thread(target=_end_process, name="sigterm", daemon=True).start()
+
+
+def _end_process() -> None:
+    _stopped.wait(GRACE_S)
+    time.sleep(LINGER_S)
+    os._exit(128 + signal.SIGTERM)
+
+
+def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteError:
+    """Trains; returns a `TrainingResult` as a tuple, or an error that a restart would not cure."""
+    config = validate_config(arguments["config"], where="the config that the driver sent")
+    mailbox = arguments["mailbox"]
+    if not config.scaling.use_gpu:
+        torch.set_num_threads(config.scaling.cpus_per_worker)
+    group = ray.train.get_context()
+    # Ray knows which of a node's GPUs it gave to this worker.
+    device = ray.train.torch.get_device() if config.scaling.use_gpu else torch.device("cpu")
+    context = WorkerContext(
+        group.get_world_rank(), group.get_world_size(), device, group.get_local_rank()
+    )
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(MailboxHandler(mailbox, context.rank))
+    _heed_preemption()
+    if context.is_main:
+        heed(mailbox, _stop)
+    progress = MailboxRecorder(mailbox) if context.is_main else None
+    tracked = arguments["tracked"] if context.is_main else None
+    recorder = open_recorders(config, context, tracked, progress)
+    try:
+        hosts = gather_objects(socket.gethostname())
+        if context.is_main:
+            mailbox.put.remote(GroupStarted(context.world_size, hosts))
+        return tuple(train(config, context, recorder=recorder, stop=_stop))
+    except CollectiveError:
+        raise
+    except (ConfigError, StorageError, TrainingError) as error:
+        return error
+    finally:
+        recorder.close()
+        _stopped.set()
+
+
+def _heed_preemption() -> None:
+    """Stops the run when Ray says that a node of the group is about to be taken away."""
+
+    def watch() -> None:
+        # Every worker asks, as Ray answers all of them together.
+        while (info := ray.train.get_preemption_info()) is None:
+            time.sleep(PREEMPTION_POLL_S)
+        _stop(f"ranks {info.preempted_ranks} are on nodes about to be taken away")
+
+    threading.Thread(target=watch, name="preemption", daemon=True).start()

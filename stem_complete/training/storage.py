@@ -1,0 +1,179 @@
+"""Where runs are kept: a folder, on a local or shared disk, or a URL such as s3://bucket/runs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from upath import UPath
+
+from stem_complete.errors import StemCompleteError
+
+# An object store takes a file in parts of this size, and gives it back in them.
+PART_BYTES = 32 * 2**20
+_REMOTE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "adlfs", "s3fs"}
+
+
+class StorageError(StemCompleteError):
+    """Storage that cannot be read or written: full, forbidden, missing, out of reach."""
+
+
+class FileContent(NamedTuple):
+    """What a file must hold to be whole: its size [bytes] and SHA-256."""
+
+    size: int
+    sha256: str
+
+
+def storage_path(path: str | Path | UPath) -> UPath:
+    """`path` with the methods of `pathlib.Path`, and one of its subclasses if it is a local path.
+
+    Raises:
+        StorageError: It is a URL of an unknown kind, or the package for its kind is missing.
+    """
+    with clear_errors(path):
+        try:
+            upath = UPath(path)
+            protocols = upath.fs.protocol
+        except ValueError as error:
+            raise StorageError(
+                expected="a path or a URL such as s3://bucket/runs",
+                found=str(error),
+                where=str(path),
+            ) from None
+        # file:///folder is a local path too, but no pathlib.Path.
+        return UPath(upath.path) if "file" in protocols else upath
+
+
+def is_local(path: UPath) -> bool:
+    """Whether `path` is on a disk, local or shared, and not on an object store."""
+    return isinstance(path, Path)
+
+
+def write_chunks(path: UPath, chunks: Iterable[memoryview]) -> FileContent:
+    """Writes a file piece by piece, to the disk and not only towards it; its content."""
+    size, digest = 0, hashlib.sha256()
+    options: dict[str, Any] = {} if is_local(path) else {"block_size": PART_BYTES}
+    with path.open("wb", **options) as file:
+        # Both release the GIL, so that training goes on beside a thread that writes.
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        if is_local(path):
+            file.flush()
+            os.fsync(file.fileno())
+    return FileContent(size, digest.hexdigest())
+
+
+def read_chunks(path: UPath, into: memoryview) -> FileContent:
+    """Reads a file into a buffer, of which it may fill less; more than fits is not looked at."""
+    size, digest = 0, hashlib.sha256()
+    options: dict[str, Any] = {}
+    if not is_local(path):
+        options = {"block_size": PART_BYTES, "cache_type": "none"}
+    with path.open("rb", **options) as file:
+        while count := file.readinto(into[size : size + PART_BYTES]):
+            digest.update(into[size : size + count])
+            size += count
+        size += len(file.read(1))
+    return FileContent(size, digest.hexdigest())
+
+
+def write_atomically(path: UPath, content: bytes) -> None:
+    """Writes a small file of which nobody ever sees a part, and all that its folder has so far."""
+    if not is_local(path):
+        path.write_bytes(content)  # an object is there once all of it is
+        return
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    write_chunks(unfinished, [memoryview(content)])
+    unfinished.replace(path)
+    for folder in (path.parent, path.parent.parent):
+        _sync_folder(folder)
+
+
+def make_folder(path: UPath) -> None:
+    """Makes a folder and those above it. Object stores need none, and buckets are not made."""
+    if is_local(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def list_folder(path: UPath) -> list[UPath]:
+    """What is in a folder now, whoever wrote it; nothing if there is none.
+
+    Raises:
+        StorageError: Its bucket is missing or may not be read.
+    """
+    with clear_errors(path):
+        if is_local(path):
+            return list(path.iterdir()) if path.is_dir() else []
+        path.fs.invalidate_cache()  # other processes write too
+        try:
+            names = path.fs.ls(path.path, detail=False)
+        except FileNotFoundError:
+            # Without objects there is no folder. Without a bucket this raises, too.
+            with suppress(PermissionError):  # one may have rights on a part of it
+                path.fs.ls(path.path.split("/")[0], detail=False)
+            return []
+        return [path / name.rstrip("/").rpartition("/")[2] for name in names]
+
+
+def remove(path: UPath) -> None:
+    """Removes a file, or a folder with all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        path.fs.rm(path.path, recursive=True)
+
+
+@contextmanager
+def clear_errors(where: str | Path | UPath) -> Iterator[None]:
+    """Turns what file systems and object stores raise into a line with the fix.
+
+    Raises:
+        StorageError: Of whatever failed in the block.
+    """
+    try:
+        yield
+    except StemCompleteError:
+        raise
+    except Exception as error:
+        fix = _fix(error)
+        if fix is None:
+            raise
+        raise StorageError(
+            expected="storage that can be used",
+            found=f"{type(error).__name__}: {error}",
+            where=str(where),
+            fix=fix,
+        ) from error
+
+
+def _fix(error: Exception) -> str | None:
+    """What a user can do about an error of a file system; None for an error of this program."""
+    name = type(error).__name__
+    if isinstance(error, ImportError):
+        return "install the package for it, for s3:// with `pip install 'stem-complete[s3]'`"
+    if "Credentials" in name or "Token" in name:
+        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, on every node"
+    if isinstance(error, PermissionError):
+        return "let this user read and write there, or choose another `storage`"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, or lower training.keep_checkpoints and training.keep_best"
+    if isinstance(error, FileNotFoundError):
+        return "create the bucket or folder, or choose another `storage`"
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _REMOTE_PACKAGES:
+        return "check that it can be reached (for S3 its endpoint, AWS_ENDPOINT_URL)"
+    return None
+
+
+def _sync_folder(folder: UPath) -> None:
+    """Names of new files survive a power cut too."""
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
