@@ -1,0 +1,106 @@
+"""One run through every kind of fault, at random points, on a real Ray cluster of two nodes."""
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from faults import (
+    Cost,
+    LocalCluster,
+    Training,
+    differing,
+    inject,
+    journal,
+    plan,
+    recorded_steps,
+    short_run,
+    train_alone,
+    train_undisturbed,
+)
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    # Ray's own: sockets and processes that it leaves to the garbage collector.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+STEPS = 400
+SEED = 1
+PLAN = plan(random.Random(SEED), 10, STEPS)
+CHECKPOINT_EVERY_STEPS = 10
+GRACEFUL = {"worker terminated", "node drained", "driver interrupted"}
+"""Which leave time for a checkpoint."""
+SAME_TO_ROUNDING = ("train/outer_loss", "train/inner_loss", "train/learning_rate", "train/beta1")
+
+
+@pytest.fixture(scope="module")
+def training(
+    local_cluster: LocalCluster, small_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Training]:
+    """A run that is under way."""
+    folder = tmp_path_factory.mktemp("disturbed")
+    config = short_run(
+        small_store,
+        folder,
+        f"training.steps={STEPS}",
+        f"training.checkpoint_every_steps={CHECKPOINT_EVERY_STEPS}",
+    )
+    with Training(config, folder, local_cluster.address) as training:
+        training.start()
+        yield training
+
+
+@pytest.mark.parametrize(("fault", "step"), PLAN)
+def test_training_goes_on(
+    fault: str,
+    step: int,
+    local_cluster: LocalCluster,
+    training: Training,
+    report: Callable[[Cost], None],
+) -> None:
+    training.wait_for_step(step)
+    cost = inject(fault, local_cluster, training, random.Random(step))
+    report(cost)
+    # Beyond the last checkpoint, which may have been under way.
+    assert cost.steps_lost <= (0 if fault in GRACEFUL else 2 * CHECKPOINT_EVERY_STEPS)
+
+
+def test_the_run_ends_as_if_nothing_had_happened(training: Training, tmp_path: Path) -> None:
+    """Bit by bit as two torchrun processes do, and in one MLflow run that has each step once."""
+    assert training.wait() == 0, training.printed()[-3000:]
+    config = training.config
+    assert (config.run_folder / "model" / "model.safetensors").is_file()
+    assert f"{STEPS}/{STEPS}" in training.printed()
+    assert recorded_steps(config) == list(range(1, STEPS + 1))
+
+    undisturbed = config.model_copy(update={"storage": str(tmp_path)})
+    train_undisturbed(undisturbed, tmp_path)
+    assert differing(config.run_folder, undisturbed.run_folder) == []
+
+
+def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
+    local_cluster: LocalCluster, small_store: Path, tmp_path: Path
+) -> None:
+    """To rounding it is the run of one process without Ray: the same examples in each step."""
+    changes = ("training.steps=300", "scaling.min_workers=1", "scaling.resize_every_s=0.5")
+    config = short_run(small_store, tmp_path, *changes)
+    with Training(config, tmp_path, local_cluster.address) as training:
+        training.start()
+        training.wait_for_step(20)
+        local_cluster.kill_node(local_cluster.nodes[0])
+        training.wait_until(lambda: journal(config)[-1].values["train/workers"] == 1, "shrinking")
+        local_cluster.add_node()
+        assert training.wait() == 0, training.printed()[-3000:]
+    taken = journal(config)
+    assert [size for size, _ in groupby(e.values["train/workers"] for e in taken)] == [2, 1, 2]
+
+    alone = short_run(small_store, tmp_path, *changes, name="alone")
+    train_alone(alone, tmp_path)
+    expected = {entry.step: entry.values for entry in journal(alone)}
+    assert len(expected) == 300
+    for entry in taken:
+        for name in SAME_TO_ROUNDING:
+            assert entry.values[name] == pytest.approx(expected[entry.step][name], rel=1e-2), entry

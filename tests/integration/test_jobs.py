@@ -1,0 +1,148 @@
+"""`ray job submit` to a cluster of two nodes that `ray start` made, each with one CPU."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from faults import (
+    ENVIRONMENT,
+    RayNode,
+    differing,
+    free_port,
+    journal,
+    short_run,
+    train_undisturbed,
+    wait_until,
+    write_config,
+)
+from faults.nodes import RAY
+
+from stem_complete.config import Config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+STEPS = 300
+PORTS = ("ray-client-server", "dashboard-agent-listen")
+"""Of which two nodes on one machine, or two clusters, would take the same."""
+
+
+class Cluster(NamedTuple):
+    """Two nodes and where jobs are submitted to."""
+
+    nodes: list[RayNode]
+    dashboard: str
+
+    def ray_job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`ray job ...` from the root of the checkout, as the README tells."""
+        return subprocess.run(
+            [RAY, "job", *arguments],
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT | {"RAY_API_SERVER_ADDRESS": self.dashboard},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Submits `python -m stem_complete train ...`."""
+        train = ("--", "python", "-m", "stem_complete", "train")
+        options, changes = arguments[:-1], arguments[-1:]
+        return self.ray_job("submit", "--working-dir", ".", *options, *train, *changes)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # A stopped job may take so long to write its checkpoint.
+    environment = ENVIRONMENT | {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
+    port, dashboard = free_port(), free_port()
+    head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
+    second = (f"--address=127.0.0.1:{port}",)
+    logs = tmp_path_factory.mktemp("nodes")
+    nodes: list[RayNode] = []
+    # Sockets lie in these folders, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        try:
+            for name, options in {"head": head, "second": second}.items():
+                node = RayNode(
+                    *(*options, "--num-cpus=1", f"--temp-dir={folder}/{name}"),
+                    *(f"--{free}-port={free_port()}" for free in PORTS),
+                    log=logs / f"{name}.log",
+                    environment=environment,
+                )
+                nodes.append(node)
+                node.wait_until_started()
+            yield Cluster(nodes, f"http://127.0.0.1:{dashboard}")
+        finally:
+            for node in nodes:
+                node.kill()
+
+
+@pytest.fixture(scope="module")
+def job(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A run that writes no checkpoint by itself before its end, and its config file."""
+    folder = tmp_path_factory.mktemp("job")
+    config = short_run(
+        small_store,
+        folder / "runs",
+        f"training.steps={STEPS}",
+        f"training.checkpoint_every_steps={STEPS}",
+        name="job",
+    )
+    return config, write_config(config, folder)
+
+
+def test_a_stopped_job_leaves_a_checkpoint(cluster: Cluster, job: tuple[Config, Path]) -> None:
+    config, file = job
+    submitted = cluster.submit("--no-wait", "--submission-id=stopped", str(file))
+    assert submitted.returncode == 0, submitted.stdout
+    # The program alone is uploaded, without tests, environments and examples.
+    (uploaded_mib,) = re.findall(r"Pushing file package .* \((.*)MiB\)", submitted.stdout)
+    assert float(uploaded_mib) < 0.5
+
+    wait_until(lambda: len(journal(config)) >= 20, "the job to train")
+    workers = [len(node.processes("RayTrainWorker")) for node in cluster.nodes]
+    assert workers == [1, 1]
+
+    stopped = cluster.ray_job("stop", "stopped")
+    assert stopped.returncode == 0, stopped.stdout
+    folders = list((config.run_folder / "checkpoints").glob("step-*"))
+    assert len(folders) == 1, cluster.ray_job("logs", "stopped").stdout[-3000:]
+    assert 20 <= int(folders[0].name.removeprefix("step-")) < STEPS
+
+
+def test_a_job_submitted_again_goes_on_and_succeeds(
+    cluster: Cluster, job: tuple[Config, Path], tmp_path: Path
+) -> None:
+    config, file = job
+    done = cluster.submit(str(file))
+    assert done.returncode == 0, done.stdout[-3000:]
+
+    # The resolved config comes first: defaults, too.
+    told, _, _ = done.stdout.partition("== training")
+    printed = yaml.safe_load(told[told.index("name: job") :])
+    assert printed["training"]["steps"] == STEPS
+    assert printed["optimizer"]["beta2"] == 0.999
+
+    assert (config.run_folder / "model" / "model.safetensors").is_file()
+    assert (config.run_folder / "checkpoints" / f"step-{STEPS:08d}").is_dir()
+    whole = config.model_copy(update={"storage": str(tmp_path)})
+    train_undisturbed(whole, tmp_path)
+    assert differing(config.run_folder, whole.run_folder) == []
+
+
+def test_a_job_that_cannot_run_fails_and_says_why(
+    cluster: Cluster, job: tuple[Config, Path]
+) -> None:
+    done = cluster.submit(str(job[1]).replace("job.yaml", "missing.yaml"))
+    assert done.returncode != 0
+    assert "missing.yaml" in done.stdout
+    assert "Traceback" not in done.stdout

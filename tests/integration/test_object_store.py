@@ -1,0 +1,306 @@
+"""Runs on an object store: a real S3-compatible server, spoken to over its endpoint."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+
+import pytest
+import s3fs
+import torch
+from upath import UPath
+
+from stem_complete.errors import ArtifactError, DataError
+from stem_complete.inference import export_checkpoint, load_completer
+from stem_complete.inspection import inspect_path
+from stem_complete.training import Checkpoints, build_task
+from stem_complete.training.storage import StorageError
+
+BUCKET = "laboratory"
+
+
+class Server:
+    """An S3-compatible server in a process of its own, empty whenever it starts."""
+
+    def __init__(self, log):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+
+    def start(self):
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-p", str(self.port)],
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + 60
+        while not self.answers():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def answers(self):
+        with suppress(OSError), urllib.request.urlopen(self.url, timeout=2):
+            return True
+        return False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("s3") / "server.log")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3(server, monkeypatch, tmp_path):
+    """An empty bucket, as users reach it: by environment variables."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
+    urllib.request.urlopen(request, timeout=10).close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir(BUCKET)
+    yield UPath(f"s3://{BUCKET}")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def state_of(step, size=1000):
+    return {
+        "task": {"w": torch.full((size,), float(step)), "frozen": torch.tensor(True)},
+        "optimizer": {"w.exp_avg": torch.full((size,), -float(step))},
+    }
+
+
+def save(checkpoints, step, score=None, size=1000):
+    checkpoints.save(
+        step, state_of(step, size), config={"name": "x"}, metrics={"loss": 0.5}, score=score
+    )
+    checkpoints.wait()
+
+
+def assert_is(checkpoint, step, size=1000):
+    assert checkpoint.step == step
+    for part, tensors in state_of(step, size).items():
+        for name, tensor in tensors.items():
+            assert torch.equal(checkpoint.state[part][name], tensor)
+
+
+def names(checkpoints):
+    return [folder.name for folder in checkpoints.folders()]
+
+
+def test_the_last_and_the_best_are_kept(s3):
+    checkpoints = Checkpoints(s3 / "runs" / "a", keep=2, keep_best=1)
+    checkpoints.check_writable()
+    assert checkpoints.latest() is None
+    for step, score in ((10, 0.5), (20, 0.1), (30, 0.3), (40, None), (50, None)):
+        save(checkpoints, step, score)
+    assert names(checkpoints) == ["step-00000050", "step-00000040", "step-00000020"]
+    # Another process sees the same.
+    reader = Checkpoints(f"s3://{BUCKET}/runs/a")
+    assert_is(reader.latest(), 50)
+    assert_is(reader.best(), 20)
+    assert len(s3.fs.find(f"{BUCKET}/runs/a")) == 3 * 3
+
+
+def test_large_files_go_in_parts(s3):
+    checkpoints = Checkpoints(s3 / "large")
+    size = 10 * 2**20  # 40 MiB
+    save(checkpoints, 1, size=size)
+    assert_is(checkpoints.latest(), 1, size)
+    (folder,) = checkpoints.folders()
+    etag = s3.fs.info(f"{BUCKET}/large/checkpoints/{folder.name}/task.safetensors")["ETag"]
+    assert etag.strip('"').endswith("-2")  # S3 counts the parts of an upload there
+
+
+def test_damaged_and_unfinished_ones_are_passed_over_and_tidied_up(s3, caplog):
+    checkpoints = Checkpoints(s3 / "a", keep=9)
+    for step in (1, 2, 3, 4):
+        save(checkpoints, step)
+    folders = {int(folder.name[-1]): folder for folder in checkpoints.folders()}
+    (folders[4] / "metadata.json").unlink()
+    corrupt = folders[3] / "optimizer.safetensors"
+    corrupt.write_bytes(corrupt.read_bytes()[:-1] + b"\1")
+    (folders[2] / "task.safetensors").unlink()
+
+    resumed = Checkpoints(s3 / "a")
+    assert_is(resumed.latest(), 1)
+    for reason in ("unfinished", "corrupt optimizer.safetensors", "no task.safetensors"):
+        (message,) = [message for message in caplog.messages if reason in message]
+        assert message.endswith("step-00000001 is used instead")
+    save(resumed, 2)
+    assert names(resumed) == ["step-00000002", "step-00000001"]
+    assert len(s3.fs.find(f"{BUCKET}/a")) == 2 * 3
+
+
+KILLED_AT_RANDOM = """
+import os, random, signal, sys, time
+import torch
+from stem_complete.training.checkpoint import Checkpoints
+torch.set_num_threads(1)
+
+def save_for_ever(acknowledge):
+    checkpoints = Checkpoints(sys.argv[1], keep=1)
+    found = checkpoints.latest()
+    step = found.step if found else 0
+    while True:
+        step += 1
+        state = {part: {"w": torch.full((300_000,), float(step))} for part in ("task", "optimizer")}
+        checkpoints.save(step, state, config={}, metrics={}, score=None)
+        checkpoints.wait()
+        os.write(acknowledge, step.to_bytes(4, "little"))
+
+def tell_what_is_there(answer):
+    found = Checkpoints(sys.argv[1]).latest()
+    whole = all((part["w"] == found.step).all() for part in found.state.values())
+    os.write(answer, (found.step if whole else 0).to_bytes(4, "little"))
+    os._exit(0)
+
+def start(action):
+    # The event loop of s3fs does not survive a fork: this process never uses it.
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        action(write)
+    os.close(write)
+    return child, read
+
+known = 0
+for _ in range(5):
+    child, read = start(save_for_ever)
+    acknowledged = os.read(read, 4)
+    time.sleep(random.uniform(0, 0.5))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(read, 4):
+        acknowledged = more
+    known = max(known, int.from_bytes(acknowledged, "little"))
+    child, read = start(tell_what_is_there)
+    step = int.from_bytes(os.read(read, 4), "little")
+    os.waitpid(child, 0)
+    assert step in (known, known + 1), (step, known)
+    known = step
+print(known)
+"""
+
+
+def test_no_kill_costs_a_checkpoint(s3):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_RANDOM, f"s3://{BUCKET}/killed"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) >= 5
+
+
+class TestErrors:
+    def test_a_missing_bucket_is_one_line(self, s3):
+        checkpoints = Checkpoints("s3://elsewhere/runs/a")
+        for action in (checkpoints.check_writable, checkpoints.latest, checkpoints.folders):
+            with pytest.raises(StorageError, match=r"bucket does not exist; create the bucket"):
+                action()
+        with pytest.raises(StorageError, match=r"bucket does not exist"):
+            save(checkpoints, 1)
+        with pytest.raises(StorageError, match=r"bucket does not exist"):
+            inspect_path("s3://elsewhere/runs/a")
+        assert s3.fs.ls("") == [BUCKET]  # none was made
+
+    def test_missing_credentials_are_one_line(self, s3, monkeypatch):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(StorageError, match=r"credentials; set AWS_ACCESS_KEY_ID and"):
+            Checkpoints(f"s3://{BUCKET}/a").check_writable()
+
+    def test_a_server_that_is_down_costs_a_checkpoint_and_not_the_run(self, s3, server, caplog):
+        checkpoints = Checkpoints(s3 / "a")
+        save(checkpoints, 1)
+        server.kill()
+        try:
+            with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+                save(checkpoints, 2)
+            assert "the checkpoint of step 2 is lost, training goes on" in caplog.text
+            with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+                checkpoints.latest()  # out of reach is not damaged: no run begins anew
+        finally:
+            server.start()
+        s3.fs.mkdir(BUCKET)
+        save(checkpoints, 3)
+        assert_is(checkpoints.latest(), 3)
+
+
+class TestRun:
+    @pytest.fixture
+    def config(self, s3, small_config):
+        """Of a run on the bucket, with a checkpoint of a network and a better one of another."""
+        config = small_config(f"storage=s3://{BUCKET}/runs")
+        checkpoints = Checkpoints(config.run_folder)
+        for step, score, scale in ((1, 0.1, 2.0), (2, 0.2, 1.0)):
+            task = build_task(config, (64, 64))
+            state = {name: tensor * scale for name, tensor in task.state_dict().items()
+                     if tensor.is_floating_point()}  # fmt: skip
+            checkpoints.save(
+                step,
+                {"task": task.state_dict() | state, "optimizer": {}},
+                config=config.model_dump(mode="json"),
+                metrics={"validation/rmse": score},
+                score=score,
+            )
+        checkpoints.wait()
+        return config
+
+    @pytest.mark.parametrize(("which", "rmse"), [("last", 0.2), ("best", 0.1)])
+    def test_its_model_is_exported(self, config, s3, tmp_path, which, rmse):
+        """From the bucket to the bucket: the files that a local export writes."""
+        quick = {"device": "cpu", "num_calibration_images": 1}
+        model = export_checkpoint(
+            config.run_folder, config.run_folder / "model", which=which, **quick
+        )
+        assert str(model) == f"s3://{BUCKET}/runs/run/model"
+        s3.fs.get(f"{BUCKET}/runs/run/model", str(tmp_path / "fetched"), recursive=True)
+        local = export_checkpoint(str(config.run_folder), tmp_path / "local", which=which, **quick)
+        fetched = load_completer(tmp_path / "fetched", "cpu").card
+        assert fetched == load_completer(local, "cpu").card
+        assert fetched.metrics["validation/rmse"] == rmse
+
+    def test_it_is_inspected(self, config):
+        values = inspect_path(str(config.run_folder))
+        assert values["kind"] == "run"
+        assert [
+            (entry["step"], entry["last"], entry["best"]) for entry in values["checkpoints"]
+        ] == [
+            (2, True, False),
+            (1, False, True),
+        ]
+        assert values["model"] is None
+        json.dumps(values, allow_nan=False)
+
+    def test_an_empty_place_has_nothing_to_export_or_inspect(self, s3, tmp_path):
+        with pytest.raises(ArtifactError, match="found no such folder"):
+            export_checkpoint(s3 / "nowhere", tmp_path / "model")
+        with pytest.raises(DataError, match="found nothing"):
+            inspect_path(s3 / "nowhere")
