@@ -8,6 +8,7 @@ follows it; and a new start when Ray Train's own controller dies.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -38,11 +39,17 @@ _SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    # For places on nodes that Ray saw, but may have been lost since: it looks every 20 s.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
 }
 """Of Ray's, where the user's environment says nothing else."""
 
 SILENCE_S = 15.0
 """After so long without a word from the workers, the person in front is told what Ray has."""
+
+ROOM_LASTS_S = 21.0
+"""Room for more workers that is older than this is used: Ray Train looks for new nodes every 20 s,
+and gives a group no place there before."""
 
 
 def train_on_ray(config: Config, tracked: TrackedRun | None, stop: StopRequest) -> TrainingResult:
@@ -94,6 +101,7 @@ class _Driver:
         self.config, self.tracked, self.stop = config, tracked, stop
         self.num_controllers_lost = 0
         self.num_workers = 0
+        self.room_since: float | None = None
         self.last_step: tuple[int, float] | None = None  # and when it was heard of
         self.next_look = 0.0
         self.resize_pause_s = config.scaling.resize_every_s
@@ -128,7 +136,7 @@ class _Driver:
         told = False
         started = time.monotonic()
         self.next_notice = started + SILENCE_S
-        self.next_look = started + self.resize_pause_s
+        self.room_since, self.next_look = None, math.inf
         attempt = _Attempt(self._trainer(folder))
         attempt.start()
         while attempt.is_alive():
@@ -142,6 +150,7 @@ class _Driver:
                 self._say_what_is_missing(silent_s)
                 if told:
                     return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
+                self.room_since = None
             elif not told and self._has_room_for_more():
                 told = True
                 say("the cluster has room for more workers: the run stops, to go on with them")
@@ -227,6 +236,7 @@ class _Driver:
         else:
             self.resize_pause_s = self.config.scaling.resize_every_s
         self.num_workers = group.num_workers
+        self.room_since = None
         self.next_look = time.monotonic() + self.resize_pause_s
         after = ""
         if self.last_step is not None:
@@ -236,14 +246,18 @@ class _Driver:
         say(f"{group.num_workers} workers train on {hosts}{after}")
 
     def _has_room_for_more(self) -> bool:
-        """Whether an elastic run that is smaller than it may be could grow."""
-        if time.monotonic() < self.next_look or self.num_workers >= self.config.scaling.num_workers:
+        """Whether an elastic run that is smaller than it may be could have grown for some time."""
+        scaling, now = self.config.scaling, time.monotonic()
+        if scaling.min_workers is None or self.num_workers >= scaling.num_workers:
             return False
-        if self.config.scaling.min_workers is None:
+        if now < self.next_look:
             return False
-        self.next_look = time.monotonic() + self.resize_pause_s
         free = ray.available_resources()
-        return all(free.get(kind, 0) >= need for kind, need in self._resources_per_worker.items())
+        if any(free.get(kind, 0) < need for kind, need in self._resources_per_worker.items()):
+            self.room_since, self.next_look = None, now + self.resize_pause_s
+            return False
+        self.room_since = self.room_since or now
+        return now - self.room_since > ROOM_LASTS_S
 
     def _say_what_is_missing(self, silent_s: float) -> None:
         scaling = self.config.scaling

@@ -1,7 +1,6 @@
 """`ray job submit` to a cluster of two nodes that `ray start` made, each with one CPU."""
 
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ class Cluster(NamedTuple):
 
     nodes: list[RayNode]
     dashboard: str
+    folder: Path
 
     def ray_job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`ray job ...` from the root of the checkout, as the README tells."""
@@ -80,7 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 )
                 nodes.append(node)
                 node.wait_until_started()
-            yield Cluster(nodes, f"http://127.0.0.1:{dashboard}")
+            yield Cluster(nodes, f"http://127.0.0.1:{dashboard}", Path(folder))
         finally:
             for node in nodes:
                 node.kill()
@@ -95,6 +95,7 @@ def job(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Co
         folder / "runs",
         f"training.steps={STEPS}",
         f"training.checkpoint_every_steps={STEPS}",
+        f"training.validate_every_steps={STEPS}",  # whose best has a checkpoint, too
         name="job",
     )
     return config, write_config(config, folder)
@@ -104,13 +105,15 @@ def test_a_stopped_job_leaves_a_checkpoint(cluster: Cluster, job: tuple[Config, 
     config, file = job
     submitted = cluster.submit("--no-wait", "--submission-id=stopped", str(file))
     assert submitted.returncode == 0, submitted.stdout
-    # The program alone is uploaded, without tests, environments and examples.
-    (uploaded_mib,) = re.findall(r"Pushing file package .* \((.*)MiB\)", submitted.stdout)
-    assert float(uploaded_mib) < 0.5
 
     wait_until(lambda: len(journal(config)) >= 20, "the job to train")
     workers = [len(node.processes("RayTrainWorker")) for node in cluster.nodes]
     assert workers == [1, 1]
+
+    # The program alone was uploaded, without tests, environments and examples.
+    uploaded = next(cluster.folder.glob("head/*/runtime_resources/working_dir_files/_ray_pkg_*/"))
+    assert not {"tests", ".venv", ".git"} & {path.name for path in uploaded.iterdir()}
+    assert sum(path.stat().st_size for path in uploaded.rglob("*")) < 2**20
 
     stopped = cluster.ray_job("stop", "stopped")
     assert stopped.returncode == 0, stopped.stdout

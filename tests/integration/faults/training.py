@@ -97,7 +97,7 @@ class Training:
     Args:
         config: The run.
         folder: Takes the config file and what the driver prints.
-        address: Of the Ray cluster.
+        address: Of the Ray cluster; None trains in one process without Ray.
         environment: Added to this process's.
         prefix: Command that starts the driver elsewhere, such as on another host.
     """
@@ -106,7 +106,7 @@ class Training:
         self,
         config: Config,
         folder: Path,
-        address: str,
+        address: str | None,
         *,
         environment: Mapping[str, str] = ENVIRONMENT,
         prefix: Sequence[str] = (),
@@ -114,7 +114,12 @@ class Training:
         self.config = config
         self.output = folder / f"{config.name}.log"
         self.command = [*prefix, *TRAIN, str(write_config(config, folder))]
-        self.environment = os.environ | environment | {"RAY_ADDRESS": address}
+        self.environment = {**os.environ, **environment}
+        if address is None:
+            self.command.append("--local")
+            self.environment["OMP_NUM_THREADS"] = "1"  # as each of Ray's workers has
+        else:
+            self.environment["RAY_ADDRESS"] = address
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -170,21 +175,17 @@ class Training:
 def train_undisturbed(config: Config, folder: Path) -> None:
     """Trains with as many torchrun processes as the run has workers, which is quicker than Ray."""
     torchrun = ("-m", "torch.distributed.run", "--standalone")
-    _train(
-        *(sys.executable, *torchrun, f"--nproc-per-node={config.scaling.num_workers}", *TRAIN[1:]),
-        *(str(write_config(config, folder)), "tracking.enabled=false"),
+    done = subprocess.run(
+        [
+            *(sys.executable, *torchrun, f"--nproc-per-node={config.scaling.num_workers}"),
+            *(*TRAIN[1:], str(write_config(config, folder)), "tracking.enabled=false"),
+        ],
+        # One thread, as each of Ray's workers has.
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-
-
-def train_alone(config: Config, folder: Path) -> None:
-    """Trains in one process."""
-    _train(*TRAIN, str(write_config(config, folder)), "--local")
-
-
-def _train(*command: str) -> None:
-    # One thread, as each of Ray's workers has.
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"training failed:\n{done.stderr[-3000:]}")
 
