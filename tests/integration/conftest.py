@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from faults import Cost, LocalCluster
 
-COSTS = pytest.StashKey[list[Cost]]()
+FAULT = "fault"
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +16,21 @@ def local_cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def report(pytestconfig: pytest.Config) -> Callable[[Cost], None]:
+def report(record_property: Callable[[str, object], None]) -> Callable[[Cost], None]:
     """Has a fault's cost printed when all tests are done."""
-    return pytestconfig.stash.setdefault(COSTS, []).append
+    return lambda cost: record_property(FAULT, str(cost))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was injected, what was lost, and how long recovery took."""
-    for number, cost in enumerate(config.stash.get(COSTS, [])):
-        if not number:
-            terminalreporter.section("faults")
-        terminalreporter.line(str(cost))
+    costs = [
+        value
+        for outcome in ("passed", "failed")
+        for test in terminalreporter.getreports(outcome)
+        if test.when == "call"
+        for name, value in test.user_properties
+        if name == FAULT
+    ]
+    if costs:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(costs))
