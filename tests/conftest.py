@@ -68,3 +68,18 @@ def small_config(small_store, tmp_path):
         )
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of the fault tests: what was injected, what was lost, and how long recovery took."""
+    costs = [
+        value
+        for outcome in ("passed", "failed")
+        for test in terminalreporter.getreports(outcome)
+        if test.when == "call"
+        for name, value in test.user_properties
+        if name == "fault"
+    ]
+    if costs:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(costs))

@@ -12,11 +12,9 @@ import yaml
 from faults import (
     ENVIRONMENT,
     RayNode,
-    differing,
     free_port,
     journal,
     short_run,
-    train_undisturbed,
     wait_until,
     write_config,
 )
@@ -27,7 +25,7 @@ from stem_complete.config import Config
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-STEPS = 300
+STEPS = 150
 PORTS = ("ray-client-server", "dashboard-agent-listen")
 """Of which two nodes on one machine, or two clusters, would take the same."""
 
@@ -123,7 +121,7 @@ def test_a_stopped_job_leaves_a_checkpoint(cluster: Cluster, job: tuple[Config, 
 
 
 def test_a_job_submitted_again_goes_on_and_succeeds(
-    cluster: Cluster, job: tuple[Config, Path], tmp_path: Path
+    cluster: Cluster, job: tuple[Config, Path]
 ) -> None:
     config, file = job
     done = cluster.submit(str(file))
@@ -137,9 +135,6 @@ def test_a_job_submitted_again_goes_on_and_succeeds(
 
     assert (config.run_folder / "model" / "model.safetensors").is_file()
     assert (config.run_folder / "checkpoints" / f"step-{STEPS:08d}").is_dir()
-    whole = config.model_copy(update={"storage": str(tmp_path)})
-    train_undisturbed(whole, tmp_path)
-    assert differing(config.run_folder, whole.run_folder) == []
 
 
 def test_a_job_that_cannot_run_fails_and_says_why(
