@@ -1,4 +1,7 @@
-"""One run through every kind of fault, at random points, on a real Ray cluster of two nodes."""
+"""One run through every kind of fault, at random points, on a real Ray cluster of two nodes.
+
+`scripts/chaos` is the long form.
+"""
 
 import random
 import signal
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults import (
+    FAULTS,
     Cost,
     LocalCluster,
     Training,
@@ -27,9 +31,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-STEPS = 400
+STEPS = 320
 SEED = 1
-PLAN = plan(random.Random(SEED), 10, STEPS)
+PLAN = plan(random.Random(SEED), len(FAULTS), STEPS)
 CHECKPOINT_EVERY_STEPS = 10
 GRACEFUL = {"worker terminated", "node drained", "driver interrupted"}
 """Which leave time for a checkpoint."""

@@ -56,6 +56,7 @@ def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> C
             "training.num_pictures=1",
             "scaling.num_workers=2",
             "scaling.max_failures=-1",
+            "tracking.system_metrics_every_s=0",
             *changes,
         ],
     )
