@@ -134,7 +134,9 @@ def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
     if images.shape[-1] != images.shape[-2]:
         raise ValueError(f"flips and rotations need square images, got {list(images.shape)}")
     choice = choice.view(-1, 1, 1, 1)
-    images = torch.where((choice & 4) > 0, images.transpose(-1, -2), images)
+    # In this order: the strides of the first decide those of the result, and transposed ones would
+    # slow down all that follows.
+    images = torch.where((choice & 4) == 0, images, images.transpose(-1, -2))
     images = torch.where((choice & 2) > 0, images.flip(-2), images)
     return torch.where((choice & 1) > 0, images.flip(-1), images)
 

@@ -15,7 +15,7 @@ PACKAGE = Path(stem_complete.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"demo", "inspection"},
+    {"benchmarks", "demo", "inspection"},
     {"experiments"},
     {"launch"},
     {"inference"},

@@ -1,0 +1,91 @@
+"""Training steps that several benchmarks time, as the loop takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stem_complete.config import Config, load_config
+from stem_complete.losses import half_size, squared_error
+from stem_complete.models import fold
+from stem_complete.scan import SimulatedBatch
+from stem_complete.training import build_task
+from stem_complete.training.state import build_optimizer, optimizer_step
+from stem_complete.training.task import CompletionTask
+
+Step = Callable[[], object]
+
+
+class Problem(NamedTuple):
+    """A task and a batch for it.
+
+    Attributes:
+        task: On the CPU, or wherever it is moved.
+        batch: Micrographs in [-1, 1], [b, 1, h, w].
+    """
+
+    config: Config
+    task: CompletionTask
+    batch: Tensor
+
+
+def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
+    """The paper's network and 512x512 micrographs; the compact one and 128x128 if `quick`."""
+    preset, size = ("compact", 128) if quick else ("paper", 512)
+    base = ["name=benchmark", "data.store=none", f"model.preset={preset}"]
+    config = load_config([], [*base, *changes])
+    images = F.avg_pool2d(torch.randn(batch_size, 1, size + 4, size + 4), 5, stride=1)
+    images = images / images.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return Problem(config, build_task(config, (size, size)), images)
+
+
+def training_step(problem: Problem, *, simulated: bool = True) -> Step:
+    """A whole step of the loop on one worker: losses, backward, guard, Adam, moments.
+
+    Args:
+        problem: What to train on.
+        simulated: Whether the step simulates its scans; False takes ones that are there.
+    """
+    task = problem.task.train()
+    optimizer = build_optimizer(task, problem.config)
+    positions = torch.arange(len(problem.batch), device=problem.batch.device)
+    if not simulated:
+        batch = task.simulator(problem.batch, 0, positions)
+        del task.simulator
+        task.simulator = cast("nn.Module", lambda *_: batch)  # type: ignore[assignment]
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        output = task(problem.batch, 0, positions)
+        (output.loss.sum() / len(positions)).backward()
+        norm = nn.utils.get_total_norm([p.grad for p in task.parameters() if p.grad is not None])
+        usable = norm.isfinite() & output.loss.isfinite().all()
+        optimizer_step(optimizer, usable)
+        task.commit(task.statistics(), usable)
+
+    return step
+
+
+def plain_step(problem: Problem) -> Step:
+    """The same convolutions without weight and mean norm, ALRC and guard, and plain Adam."""
+    task = problem.task
+    network = fold(task.network).train().requires_grad_(True)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=3e-4, fused=True)
+    positions = torch.arange(len(problem.batch), device=problem.batch.device)
+    batch: SimulatedBatch = task.simulator(problem.batch, 0, positions)
+    x = task.encode(batch.scan).x.contiguous(memory_format=torch.channels_last)
+    truth, half_truth = batch.truth, half_size(batch.truth)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        full, half = network(x)
+        loss = squared_error(full, truth, 200.0) + squared_error(half, half_truth, 200.0)
+        loss.mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step

@@ -1,0 +1,187 @@
+"""Random crops of a store: ours beside other readers of the same files, and beside `pread`.
+
+On one core, with the store in memory (warm) and not (cold). Ours also checks the crops and scales
+them to [-1, 1] in float32; the others give stored numbers. Stores are always compressed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.benchmarks.ingest import CROP_BYTES, files_of, sync, write_micrographs
+from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
+from stem_complete.data.ingest import ingest
+from stem_complete.data.store import MicrographStore
+from stem_complete.data.zarr_python import open_images
+
+Reader = Callable[[NDArray[np.int64]], Any]
+"""Reads the crops of these numbers."""
+
+_PAGE = 4096  # bytes
+_OURS, _PREAD = "MicrographStore.read", "pread of as many bytes as the pixels have"
+
+
+def run(effort: Effort, folder: Path) -> Iterator[Comparison]:
+    """Crops per second of one core, from memory and from the disk."""
+    num_read, num_micrographs = (4, 1) if effort.quick else (32, 24)
+    path = folder / "store.zarr"
+    ingest(write_micrographs(folder / "micrographs", num_micrographs), path)
+    sync(path)
+    files = files_of(path)
+    rng = np.random.default_rng(0)
+    with ExitStack() as opened:
+        opened.enter_context(one_core())
+        store = MicrographStore(path)
+        peers = _peers(path)
+        _check(store, peers)
+        pread = opened.enter_context(_pread(path / "images" / "c", rng))
+        readers: dict[str, Reader] = {_OURS: store.read, _PREAD: pread, **peers}
+        size = sum(file.stat().st_size for file in files)
+        facts = f"{num_read} of {len(store)} crops, store of {size / 1e6:.0f} MB"
+        for cache in ("warm", "cold"):
+            cold = files if cache == "cold" else []
+            note = f"{facts}, on one core"
+            if cold and not forget(files):
+                note += ", files may have stayed in memory: perhaps not cold"
+            rates = _rates(readers, len(store), num_read, cold, effort.rounds, rng)
+            for name in (_PREAD, *peers):
+                yield Comparison(
+                    f"random crops, {cache}",
+                    "crops/s",
+                    rates[_OURS],
+                    name,
+                    rates[name],
+                    None if name == _PREAD else Goal(">=", 1.0),
+                    note,
+                )
+    if "tensorstore" not in peers:
+        yield Comparison("random crops", "crops/s", (), note="tensorstore is not installed")
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keeps all threads of this process, and those they start, on one core."""
+    cores = os.sched_getaffinity(0)
+    _pin({max(cores)})
+    try:
+        yield
+    finally:
+        _pin(cores)
+
+
+def forget(files: Sequence[Path]) -> bool:
+    """Drops files from the page cache and tells whether that is known to have worked.
+
+    They must be on the disk: what is still to be written stays.
+    """
+    drop(files)
+    largest = max(files, key=lambda file: file.stat().st_size)
+    with largest.open("rb") as opened:
+        try:
+            os.preadv(opened.fileno(), [bytearray(_PAGE)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:  # it would have to wait for the disk
+            return True
+        except OSError:  # file systems in memory, among others, do not tell
+            return False
+    return False
+
+
+def drop(files: Sequence[Path]) -> None:
+    """Asks the system to drop files from the page cache."""
+    for file in files:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _rates(
+    readers: dict[str, Reader],
+    num_crops: int,
+    num_read: int,
+    cold: Sequence[Path],
+    rounds: int,
+    rng: np.random.Generator,
+) -> dict[str, list[float]]:
+    """Crops per second of each reader in each round; `cold` are the files to drop before."""
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+
+    def read(name: str) -> None:
+        indices = rng.permutation(num_crops)[:num_read]
+        drop(cold)
+        # Timed here, as dropping takes as long as reading.
+        started = time.perf_counter()
+        readers[name](indices)
+        rates[name].append(num_read / (time.perf_counter() - started))
+
+    durations({name: partial(read, name) for name in readers}, rounds)
+    return {name: values[-rounds:] for name, values in rates.items()}
+
+
+def _peers(path: Path) -> dict[str, Reader]:
+    """Other readers of the same files."""
+    images = open_images(path)
+    peers: dict[str, Reader] = {
+        "zarr-python, one by one": lambda indices: np.stack([images[int(i)] for i in indices]),
+        "zarr-python, at once": lambda indices: images.oindex[indices],
+    }
+    try:
+        tensorstore = import_module("tensorstore")
+    except ImportError:
+        return peers
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "images")}}
+    limits = {
+        "data_copy_concurrency": {"limit": 1},
+        "file_io_concurrency": {"limit": 1},
+        # Room for the index of each shard, not for crops.
+        "cache_pool": {"total_bytes_limit": CROP_BYTES},
+    }
+    array = tensorstore.open({**spec, "context": limits}, read=True).result()
+
+    def read(indices: NDArray[np.int64]) -> NDArray[np.uint16]:
+        crops = [array[int(i)].read() for i in indices]
+        return np.stack([crop.result() for crop in crops])
+
+    return peers | {"tensorstore": read}
+
+
+def _check(store: MicrographStore, peers: dict[str, Reader]) -> None:
+    """Whoever reads something else would not be a peer."""
+    indices = np.array([len(store) - 1, 0, 1])
+    ours = store.read_raw(indices)
+    ours -= ours.min(axis=(1, 2), keepdims=True)  # stored numbers count from there
+    for name, read in peers.items():
+        assert np.array_equal(read(indices), ours), name
+
+
+@contextmanager
+def _pread(shards: Path, rng: np.random.Generator) -> Iterator[Reader]:
+    """Reads as many bytes as the pixels of the crops have, anywhere in the shards."""
+    files = files_of(shards)
+    # Starts of pages from which a whole crop can be read.
+    starts = np.array([max(0, file.stat().st_size - CROP_BYTES) // _PAGE + 1 for file in files])
+    with ExitStack() as opened:
+        numbers = [opened.enter_context(file.open("rb")).fileno() for file in files]
+
+        def read(indices: NDArray[np.int64]) -> None:
+            for place in rng.choice(len(files), len(indices), p=starts / starts.sum()):
+                offset = _PAGE * int(rng.integers(starts[place]))
+                os.pread(numbers[place], CROP_BYTES, offset)
+
+        yield read
+
+
+def _pin(cores: set[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(thread.name), cores)
+        except ProcessLookupError:  # it has ended
+            continue
