@@ -77,8 +77,13 @@ def _machine_in_words() -> str:
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return f"{median:.3g}" + (f" ({low:.3g}-{high:.3g})" if len(values) > 1 else "")
+    low, median, high = (_number(value) for value in np.percentile(values, [25, 50, 75]))
+    return median + (f" ({low} to {high})" if len(values) > 1 else "")
+
+
+def _number(value: float) -> str:
+    """Three digits, as people write them."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _cpu_name() -> str:
