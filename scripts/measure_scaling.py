@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -33,7 +32,6 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-import torch
 from step_time import (
     GRADIENT_BYTES,
     STATISTICS_BYTES,
@@ -44,6 +42,7 @@ from step_time import (
     exposed_exchange_s,
 )
 
+from stem_complete.benchmarks.report import machine
 from stem_complete.data.examples import example_micrographs
 from stem_complete.data.ingest import ingest
 from stem_complete.models import build_network
@@ -207,6 +206,7 @@ def compared(measured: Measured, link: Link) -> list[Row]:
 def report(measured: Measured, link: Link, rows: Sequence[Row]) -> str:
     """Everything as text with Markdown tables."""
     lines = [f"{name}: {value}" for name, value in machine().items()]
+    lines.append(f"gradients: {GRADIENT_BYTES:,} bytes")
     errors = [
         all_reduce_s(num_bytes, ranks, loopback(link, ranks), "ring") / median - 1
         for ranks, num_bytes, median in all_reduces(measured)
@@ -243,20 +243,6 @@ def report(measured: Measured, link: Link, rows: Sequence[Row]) -> str:
     cores = [f"{np.median(measured[ranks][OTHERS]):.1f}" for ranks in RANKS]
     lines.append(f"| cores that other processes used meanwhile | {' | '.join(cores)} |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, str]:
-    """Hardware and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gradients": f"{GRADIENT_BYTES:,} bytes",
-    }
 
 
 if __name__ == "__main__":

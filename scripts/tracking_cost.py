@@ -22,7 +22,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import random
 import signal
 import socket
@@ -34,7 +33,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +40,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.benchmarks.report import machine
 from stem_complete.config import load_config
 from stem_complete.data.examples import example_micrographs
 from stem_complete.data.ingest import ingest
@@ -225,17 +224,6 @@ def report(costs: Costs) -> str:
         share = statistics.median(cost.recorder_share for cost in costs[case])
         lines.append(f"{line}  {share:.2%}")
     return "\n".join([*lines, json.dumps(machine())])
-
-
-def machine() -> dict[str, object]:
-    """Hardware and versions."""
-    return {
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "load_1_min": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "mlflow")},
-    }
 
 
 if __name__ == "__main__":

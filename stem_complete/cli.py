@@ -62,7 +62,7 @@ def demo(
 
     Ingests them, trains the compact network on a local two-worker Ray cluster with ALRC, tracks
     the run in MLflow, completes the published noisy partial scans and compares them with classical
-    interpolation. Takes about 10 minutes on two cores. Interrupted, it goes on when started again.
+    interpolation. Takes some minutes on two cores. Interrupted, it goes on when started again.
     """
     from stem_complete.demo import run_demo
 

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults.training import small_store as make_small_store
 
-import stem_complete
 from stem_complete.config import Config, load_config
-from stem_complete.data.ingest import ingest
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -36,11 +35,7 @@ def torchrun():
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory) -> Path:
     """Store of 64x64 crops of three bundled micrographs; a network sees one in milliseconds."""
-    folder = Path(stem_complete.__file__).parent / "examples" / "micrographs"
-    store = tmp_path_factory.mktemp("small") / "store.zarr"
-    files = sorted(folder.glob("*.tif"), key=lambda file: file.stat().st_size)[:3]
-    ingest(files, store, crop_size=64)
-    return store
+    return make_small_store(tmp_path_factory.mktemp("small") / "store.zarr")
 
 
 @pytest.fixture

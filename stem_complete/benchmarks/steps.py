@@ -44,7 +44,9 @@ def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
 
 
 def training_step(problem: Problem, *, simulated: bool = True) -> Step:
-    """A whole step of the loop on one worker: losses, backward, guard, Adam, moments.
+    """A step as the loop takes it: losses, backward, guard, Adam, moments.
+
+    What the loop does besides is left out: exchange, digest, curves.
 
     Args:
         problem: What to train on.

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from stem_complete.benchmarks.ingest import CROP_BYTES, files_of, sync, write_micrographs
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
 from stem_complete.data.ingest import ingest
+from stem_complete.data.layout import open_group
 from stem_complete.data.store import MicrographStore
-from stem_complete.data.zarr_python import open_images
 
 Reader = Callable[[NDArray[np.int64]], Any]
 """Reads the crops of these numbers."""
@@ -124,6 +125,15 @@ def _rates(
 
     durations({name: partial(read, name) for name in readers}, rounds)
     return {name: values[-rounds:] for name, values in rates.items()}
+
+
+def open_images(path: Path) -> zarr.Array[Any]:
+    """Stored crops [n, h, w] of the store at `path`, decoded by zarr-python and not by zarrs."""
+    # The pipeline of an array is fixed when it is opened.
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+        images = open_group(path)[0]["images"]
+    assert isinstance(images, zarr.Array)
+    return images
 
 
 def _peers(path: Path) -> dict[str, Reader]:

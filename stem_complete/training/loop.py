@@ -86,7 +86,7 @@ def train(
             workers differ in what must be the same.
         CollectiveError: Another worker died or is stuck.
         TrainingError: Losses or gradients stayed non-finite, or the workers' moments diverged.
-        ArtifactError: The last checkpoint could not be written.
+        StorageError: The run's folder, or the last checkpoint, could not be written.
     """
     with Watchdog(context, config.scaling.collective_timeout_s) as watchdog:
         loop = _Loop(config, context, recorder or Recorders(), stop or StopRequest(), watchdog)
@@ -113,6 +113,7 @@ class _Loop:
         self.checkpoints = Checkpoints(
             config.run_folder, keep=training.keep_checkpoints, keep_best=training.keep_best
         )
+        from_main(self.checkpoints.check_writable)
         self.metrics: dict[str, float] = {}
         self.state = self._restored_state()
         self.schedule = Schedule(config.optimizer, training.steps, training.freeze_mean_norm)

@@ -1,7 +1,6 @@
 """Runs on an object store: a real S3-compatible server, spoken to over its endpoint."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 import pytest
 import s3fs
 import torch
+from faults import free_port
 from upath import UPath
 
 from stem_complete.errors import ArtifactError, DataError
@@ -26,9 +26,7 @@ class Server:
     """An S3-compatible server in a process of its own, empty whenever it starts."""
 
     def __init__(self, log):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
 

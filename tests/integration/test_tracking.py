@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from faults import free_port
 from moto.server import ThreadedMotoServer
 from upath import UPath
 
@@ -49,7 +50,7 @@ class Server:
     """A real MLflow server, started with the command that users are told, that can be ended."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, _free_port()
+        self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -159,12 +160,6 @@ def page(status: str) -> str:
     body = f"<html><body><h1>{status}</h1></body></html>"
     head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}"
     return f"{head}\r\nConnection: close\r\n\r\n{body}"
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +405,7 @@ def test_a_run_on_an_object_store_goes_on_on_another_machine(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     config = config.model_copy(update={"storage": str(bucket / tmp_path.name)})
     run = open_run(config, server.url)
-    down = replace(run, uri=f"http://127.0.0.1:{_free_port()}")
+    down = replace(run, uri=f"http://127.0.0.1:{free_port()}")
     first = MlflowRecorder(down, config.run_folder, close_timeout_s=0.5)
     first.scalars(1, {"a": 1.0})
     first.picture(1, "p", np.zeros((4, 4), np.uint8))

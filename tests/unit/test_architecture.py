@@ -36,7 +36,7 @@ HOMES = {
     "ray": {"launch"},
     "mlflow": {"tracking"},
     "rsciio": {"data"},
-    "zarr": {"data"},
+    "zarr": {"data", "benchmarks"},
     "typer": {"cli"},
     "matplotlib": {"evaluation"},
 }

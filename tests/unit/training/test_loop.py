@@ -11,6 +11,7 @@ from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training import Checkpoints, StopRequest, train
+from stem_complete.training.storage import StorageError
 
 ALONE = WorkerContext()
 
@@ -325,3 +326,13 @@ def test_the_best_checkpoint_is_kept(small_config):
     best = Checkpoints(config.run_folder).best()
     assert best.step == min(scores, key=scores.get)
     assert latest(config).step == 12
+
+
+def test_storage_that_cannot_be_written_fails_before_the_first_step(small_config):
+    config = small_config()
+    config.run_folder.mkdir(parents=True)
+    (config.run_folder / "checkpoints").write_text("in the way of the folder")
+    tape = Tape()
+    with pytest.raises(StorageError, match="checkpoints"):
+        train(config, ALONE, recorder=tape)
+    assert not tape.values
