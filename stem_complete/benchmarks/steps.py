@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stem_complete.config import Config, load_config
+from stem_complete.data.loader import ImageBatch
+from stem_complete.distributed import WorkerContext
 from stem_complete.losses import half_size, squared_error
 from stem_complete.models import fold
 from stem_complete.scan import SimulatedBatch
 from stem_complete.training import build_task
-from stem_complete.training.state import build_optimizer, optimizer_step
+from stem_complete.training.state import TrainingState
+from stem_complete.training.step import TrainingStep
 from stem_complete.training.task import CompletionTask
 
 Step = Callable[[], object]
@@ -37,6 +40,7 @@ def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
     """The paper's network and 512x512 micrographs; the compact one and 128x128 if `quick`."""
     preset, size = ("compact", 128) if quick else ("paper", 512)
     base = ["name=benchmark", "data.store=none", f"model.preset={preset}"]
+    base += [f"training.batch_size={batch_size}"]
     config = load_config([], [*base, *changes])
     images = F.avg_pool2d(torch.randn(batch_size, 1, size + 4, size + 4), 5, stride=1)
     images = images / images.abs().amax(dim=(1, 2, 3), keepdim=True)
@@ -44,30 +48,26 @@ def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
 
 
 def training_step(problem: Problem, *, simulated: bool = True) -> Step:
-    """A step as the loop takes it: losses, backward, guard, Adam, moments.
-
-    What the loop does besides is left out: exchange, digest, curves.
+    """A step of one worker, by the loop's own code.
 
     Args:
         problem: What to train on.
         simulated: Whether the step simulates its scans; False takes ones that are there.
     """
-    task = problem.task.train()
-    optimizer = build_optimizer(task, problem.config)
-    positions = torch.arange(len(problem.batch), device=problem.batch.device)
+    task, batch = problem.task, problem.batch
+    positions = torch.arange(len(batch), device=batch.device)
     if not simulated:
-        batch = task.simulator(problem.batch, 0, positions)
+        scans = task.simulator(batch, 0, positions)
         del task.simulator
-        task.simulator = cast("nn.Module", lambda *_: batch)  # type: ignore[assignment]
+        task.simulator = cast("nn.Module", lambda *_: scans)  # type: ignore[assignment]
+    state = TrainingState(problem.config, task)
+    take_step = TrainingStep(problem.config, state, WorkerContext(device=batch.device))
+    batches = [ImageBatch(batch, positions, positions)]
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        output = task(problem.batch, 0, positions)
-        (output.loss.sum() / len(positions)).backward()
-        norm = nn.utils.get_total_norm([p.grad for p in task.parameters() if p.grad is not None])
-        usable = norm.isfinite() & output.loss.isfinite().all()
-        optimizer_step(optimizer, usable)
-        task.commit(task.statistics(), usable)
+        take_step(batches)
+        take_step.flags.pop()
+        take_step.window.examples.clear()
 
     return step
 

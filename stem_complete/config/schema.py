@@ -187,6 +187,16 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: convolutions by autocast; losses and statistics stay float32"
     )
+    weight_average: Fraction01 | None = Field(
+        None,
+        description="decay per step of a running average of the weights, which is what is "
+        "validated and exported; None is the weights themselves",
+    )
+    cuda_graph: bool = Field(
+        False,
+        description="replay recorded steps: for one worker whose GPU waits for the host, as at "
+        "small batches; the numbers stay the same",
+    )
     num_pictures: NonNegativeInt = Field(4, description="validation completions drawn each time")
     max_nonfinite_steps: PositiveInt = Field(
         50, description="stop after so many skipped steps in a row"

@@ -22,6 +22,7 @@ from stem_complete.inference.measurement import check_scans
 from stem_complete.inference.progress import Progress
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint import METADATA_FILE
+from stem_complete.training.state import averaged_weights
 from stem_complete.training.storage import (
     PART_BYTES,
     clear_errors,
@@ -71,6 +72,7 @@ def export_checkpoint(
     task = build_task(config, crop_shape)
     try:
         task.load_state_dict(checkpoint.state["task"])
+        task.load_state_dict(_averages(checkpoint, config), strict=False)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(
             expected="the weights of the network in its config",
@@ -152,6 +154,12 @@ def evenly_spread(indices: np.typing.NDArray[np.int64], number: int) -> np.typin
     if len(indices) <= number:
         return indices
     return indices[np.arange(number) * len(indices) // number]
+
+
+def _averages(checkpoint: Checkpoint, config: Config) -> dict[str, torch.Tensor]:
+    """Averaged weights, if the run has such."""
+    average = checkpoint.state.get("average", {})
+    return averaged_weights(average, checkpoint.step, config.training.weight_average)
 
 
 def _checkpoint(source: UPath, which: Literal["last", "best"]) -> Checkpoint:

@@ -172,9 +172,13 @@ class ALRC(nn.Module):
         loss_sum, square_sum, num_finite, num_nonfinite = statistics.double().unbind()
         count = num_finite.clamp(min=1)
         before = torch.stack(self._moments())
-        rates = before.new_tensor(self.decay)
-        means = torch.stack((loss_sum, square_sum)) / count
-        after = torch.where(num_finite > 0, rates * before + (1 - rates) * means, before)
+        means = (loss_sum / count, square_sum / count)
+        # Rates stay Python numbers: as a tensor they would make the host wait for the device.
+        moved = [
+            rate * moment + (1 - rate) * mean
+            for rate, moment, mean in zip(self.decay, before, means, strict=True)
+        ]
+        after = torch.where(num_finite > 0, torch.stack(moved), before)
         heads = after.float()
         self.mu1.copy_(heads[0])
         self.mu2.copy_(heads[1])

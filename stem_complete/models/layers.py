@@ -70,8 +70,8 @@ class WeightNormConv2d(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.transposed = kernel_size, stride, transposed
         self.leaky_slope = leaky_slope
-        # nn.utils' weight norm defaults to dim 0, which is the input channel of transposed kernels.
         self.out_dim = 1 if transposed else 0
+        self.norm_per_input_channel = norm_per_input_channel
         kept_dim = 1 - self.out_dim if norm_per_input_channel else self.out_dim
         self.norm_dims = tuple(dim for dim in range(4) if dim != kept_dim)
 
@@ -86,9 +86,16 @@ class WeightNormConv2d(nn.Module):
         """`g v / |v|`, in the layout of `v`."""
         if self.g is None:
             return self.v
-        norm: Tensor = torch.linalg.vector_norm(self.v, dim=self.norm_dims, keepdim=True)
-        scale = self.per_output_channel(self.g) / norm
-        return self.v * scale
+        if self.norm_per_input_channel:
+            norm: Tensor = torch.linalg.vector_norm(self.v, dim=self.norm_dims, keepdim=True)
+            return self.v * (self.per_output_channel(self.g) / norm)
+        # Torch's own parametrization calls this too. It reads the kernel once where `dim` is the
+        # first or the last in memory; with channels last the output channels are, either way.
+        dim = 3 if self.transposed else 0
+        shape = [-1 if d == dim else 1 for d in range(4)]
+        v = self.v.permute(0, 2, 3, 1)
+        kernel = torch._weight_norm(v, self.g.view(shape), dim)  # noqa: SLF001
+        return kernel.permute(0, 3, 1, 2)
 
     def per_output_channel(self, values: Tensor) -> Tensor:
         """`values` `[out]`, shaped so that they broadcast over the kernel."""

@@ -3,7 +3,8 @@
 <run folder>/checkpoints/step-00001234/
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   Adam's moments
-    metadata.json           step, score, config, metrics, versions; size and SHA-256 of both files
+    average.safetensors     running average of the weights, where the run has one
+    metadata.json           step, score, config, metrics, versions; size and SHA-256 of these files
 
 `metadata.json` is written last and is the commit, on any file system: a folder without it is
 unfinished. Nothing is pickled.

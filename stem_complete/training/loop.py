@@ -6,31 +6,25 @@ import hashlib
 import json
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from stem_complete.config import Config
 from stem_complete.data.loader import ImageBatch, training_batches
 from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import (
     LONG_PHASE_S,
-    DelayedFlags,
-    StatisticsExchange,
     Watchdog,
     WorkerContext,
     agree,
     all_ok,
-    bf16_gradients,
     bit_digest,
     broadcast_tensors,
     environment,
     from_main,
     gather_objects,
-    ranks_differ,
 )
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training.checkpoint import Checkpoints
@@ -38,10 +32,10 @@ from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.evaluate import Validator
 from stem_complete.training.recording import Recorder, Recorders
 from stem_complete.training.schedule import Schedule, Stage
-from stem_complete.training.state import TrainingState, check_same_run, optimizer_step
+from stem_complete.training.state import TrainingState, check_same_run, initialise_task
+from stem_complete.training.step import TrainingStep
 from stem_complete.training.stopping import StopRequest
-from stem_complete.training.task import TaskOutput
-from stem_complete.training.window import NONFINITE, Window, loss_statistics
+from stem_complete.training.task import build_task
 
 SCORE = "validation/rmse"
 """What makes a checkpoint the best one; lower is better."""
@@ -117,12 +111,9 @@ class _Loop:
         self.metrics: dict[str, float] = {}
         self.state = self._restored_state()
         self.schedule = Schedule(config.optimizer, training.steps, training.freeze_mean_norm)
-        self.model = self._model()
-        self.exchange = StatisticsExchange()
+        self.take_step = TrainingStep(config, self.state, context)
+        self.window, self.flags = self.take_step.window, self.take_step.flags
         self.validate = Validator(config, self.store, context)
-        self.window = Window(context.device)
-        self.stop_asked = torch.zeros((), device=context.device)
-        self.flags = DelayedFlags(delay=1)
         self.stopping = False
         self.allow_s = LONG_PHASE_S  # for the next step, as all wait for a rank 0 that saves
 
@@ -135,15 +126,14 @@ class _Loop:
     def _run(self) -> TrainingResult:
         training = self.config.training
         batches = iter(self._batches())
-        self.model.train()
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
             self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._micro_batches)]
             self.watchdog.beat(step, "training", allow_s=self.allow_s)
-            self._train_step(step, micro_batches)
-            self.state.step = step = step + 1
+            self.take_step(micro_batches, stop=self.stop.reason is not None)
+            step = self.state.step
 
             last, score = step == training.steps, None
             if step % training.log_every_steps == 0 or last:
@@ -160,46 +150,6 @@ class _Loop:
             self.checkpoints.wait()
         finished = self.state.step == training.steps
         return TrainingResult(self.state.step, self.metrics, finished)
-
-    def _train_step(self, step: int, batches: list[ImageBatch]) -> None:
-        """One optimizer step on this worker's share of the global batch."""
-        optimizer, task = self.state.optimizer, self.state.task
-        optimizer.zero_grad(set_to_none=True)
-        # DDP averages gradients over workers; the loss is the mean over the global batch.
-        scale = self.context.world_size / self.config.batch_size
-        outputs = []
-        for number, batch in enumerate(batches, start=1):
-            images, _, positions = batch.to(self.context.device)
-            last = number == len(batches)
-            with self._gradient_sync(last):
-                output = cast("TaskOutput", self.model(images, step, positions))
-                outputs.append(output)
-                if last:
-                    self.exchange.start(self._statistics(outputs))
-                (output.loss.sum() * scale).backward()  # type: ignore[no-untyped-call]
-
-        # Gradients are already the same on every worker, and the flag on losses is summed over all.
-        sums = self.exchange.finish()
-        norm = nn.utils.get_total_norm(
-            [p.grad for group in optimizer.param_groups for p in group["params"]]
-        )
-        usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
-        optimizer_step(optimizer, usable)
-        task.commit(sums, usable)
-        self.window.add(sums["losses"], usable, batches, outputs)
-        differ = ranks_differ(sums["digest"], self.context.world_size)
-        in_a_row = self.window.skipped_in_a_row
-        self.flags.push(step, torch.stack((sums["stop"], differ.float(), in_a_row.float())))
-
-    def _statistics(self, outputs: list[TaskOutput]) -> dict[str, Tensor]:
-        """All that this worker adds to the one exchange of a step."""
-        if self.stop.reason is not None:
-            self.stop_asked.fill_(1)
-        return self.state.task.statistics() | {
-            "losses": loss_statistics(outputs),
-            "digest": bit_digest(self.state.task.replicas()),
-            "stop": self.stop_asked,
-        }
 
     def _heed(self, flags: tuple[int, list[float]] | None) -> None:
         """Acts on the flags of a step some steps ago, at the same step on every worker."""
@@ -264,7 +214,8 @@ class _Loop:
         """The score; None without validation examples."""
         started = time.perf_counter()
         self.watchdog.beat(step, "validation", allow_s=LONG_PHASE_S)
-        metrics, pictures = self.validate(self.state.task)
+        with self.state.averaged() as task:
+            metrics, pictures = self.validate(task)
         self.metrics.update(metrics)
         if self.context.is_main:
             self.recorder.scalars(step, metrics)
@@ -303,32 +254,16 @@ class _Loop:
             return checkpoint.step, checkpoint.metrics
 
         resumed = from_main(look)
-        state = TrainingState(self.config, self.store, self.context.device, fresh=resumed is None)
+        size, device = self.store.crop_size, self.context.device
+        task = build_task(self.config, (size, size)).to(device)
+        if resumed is None and self.config.model.weight_norm_init:
+            initialise_task(task, self.store, device)
+        state = TrainingState(self.config, task)
         if resumed is not None:
             from_main(lambda: state.load(found[0]))
             broadcast_tensors(state.tensors())
             state.step, self.metrics = resumed
         return state
-
-    def _model(self) -> nn.Module:
-        scaling = self.config.scaling
-        if self.context.world_size == 1:
-            return self.state.task
-        model = DistributedDataParallel(
-            self.state.task,
-            forward_sync_buffers=False,
-            gradient_as_bucket_view=True,
-            bucket_cap_mb=scaling.bucket_mb,
-        )
-        if scaling.gradient_compression == "bf16":
-            model.register_comm_hook(None, bf16_gradients)
-        return model
-
-    def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Lets only the last micro-batch of a step exchange gradients."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return cast("AbstractContextManager[None]", self.model.no_sync())
-        return nullcontext()
 
     def _gathered(self, crops: set[int]) -> list[int]:
         return sorted(set().union(*gather_objects(crops)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.schedule import Stage
-from stem_complete.training.task import CompletionTask, build_task
+from stem_complete.training.task import CompletionTask
 
 NUM_INITIALISATION_EXAMPLES = 4
 
@@ -23,30 +25,33 @@ class TrainingState:
 
     Args:
         config: The run.
-        store: Its micrographs.
-        device: Where it trains.
-        fresh: Whether the run begins; the data-dependent initialisation is left out if not, as the
-            state is about to be loaded.
+        task: What is trained, on its device.
     """
 
-    def __init__(
-        self, config: Config, store: MicrographStore, device: torch.device, *, fresh: bool
-    ) -> None:
-        self.task: CompletionTask = build_task(config, (store.crop_size, store.crop_size))
-        self.task.to(device)
+    def __init__(self, config: Config, task: CompletionTask) -> None:
+        self.task = task
         self.step = 0
-        if fresh and config.model.weight_norm_init:
-            self._initialise(store, device)
+        self.stage: Stage | None = None
+        self.decay = config.training.weight_average
         self.optimizer = build_optimizer(self.task, config)
+        # From 0, and so to be divided by how much of the weights it has seen.
+        self.average: dict[str, Tensor] = {}
+        if self.decay is not None:
+            self.average = {n: torch.zeros_like(p) for n, p in self.task.named_parameters()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """All of it but the step, as tensors by name: `task` and Adam's moments as `optimizer`."""
+        """All of it but the step, as tensors by name.
+
+        `task`, Adam's moments as `optimizer` and, if there is one, the weights' running sum as
+        `average`, see `averaged_weights`.
+        """
         moments = {
             f"{name}.{kind}": value
             for name, parameter in self.task.named_parameters()
             for kind, value in self.optimizer.state[parameter].items()
         }
-        return {"task": self.task.state_dict(), "optimizer": moments}
+        state = {"task": self.task.state_dict(), "optimizer": moments}
+        return state | {"average": self.average} if self.average else state
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Takes over what `state_dict` gave, in this network's memory formats.
@@ -55,11 +60,12 @@ class TrainingState:
             ArtifactError: The checkpoint is of another network.
         """
         saved = checkpoint.state
-        own = self.state_dict()["optimizer"]
+        own = self.state_dict()
         try:
             self.task.load_state_dict(saved["task"])
-            for name, value in own.items():
-                value.copy_(saved["optimizer"][name])
+            for part in own.keys() - {"task"}:
+                for name, value in own[part].items():
+                    value.copy_(saved[part][name])
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(
                 expected="the state of the network in its config",
@@ -75,10 +81,12 @@ class TrainingState:
             for parameter in self.task.parameters()
             for value in self.optimizer.state[parameter].values()
         ]
-        return [*self.task.parameters(), *self.task.buffers(), *moments]
+        weights = [*self.task.parameters(), *self.task.buffers()]
+        return [*weights, *moments, *self.average.values()]
 
     def enter(self, stage: Stage) -> None:
         """Sets what the schedule says."""
+        self.stage = stage
         generator, trainer = self.optimizer.param_groups
         generator["lr"], trainer["lr"] = stage.learning_rate, stage.trainer_learning_rate
         for group in (generator, trainer):
@@ -86,14 +94,57 @@ class TrainingState:
         if stage.mean_norm_frozen:
             freeze_mean_norm(self.task.network)
 
-    def _initialise(self, store: MicrographStore, device: torch.device) -> None:
-        """Data-dependent initialisation, on the same examples on every worker."""
-        crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
-        images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
-        batch = self.task.simulator(images, 0, torch.arange(len(crops), device=device))
-        # A network that corrects a first completion begins with hardly any correction.
-        output_std = 0.01 if self.task.encoding == "filled" else 1.0
-        initialise(self.task.network, self.task.encode(batch.scan).x, output_std=output_std)
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Adds the weights to their running average, if there is one."""
+        if self.decay is not None:
+            weights = [p.detach() for p in self.task.parameters()]
+            torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[CompletionTask]:
+        """The task with the averaged weights, if there are such, while the context lasts."""
+        averages = averaged_weights(self.average, self.step, self.decay)
+        with torch.no_grad():
+            kept = {name: p.clone() for name, p in self.task.named_parameters() if name in averages}
+            _copy_weights(self.task, averages)
+            try:
+                yield self.task
+            finally:
+                _copy_weights(self.task, kept)
+
+
+def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.device) -> None:
+    """Data-dependent initialisation, on the same examples on every worker."""
+    crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
+    images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
+    batch = task.simulator(images, 0, torch.arange(len(crops), device=device))
+    # A network that corrects a first completion begins with hardly any correction.
+    output_std = 0.01 if task.encoding == "filled" else 1.0
+    initialise(task.network, task.encode(batch.scan).x, output_std=output_std)
+
+
+def averaged_weights(
+    average: dict[str, Tensor], step: int, decay: float | None
+) -> dict[str, Tensor]:
+    """Running averages of the weights, by name; none before the first step.
+
+    Args:
+        average: `TrainingState.average`, the sum of (1 - decay) decay^(step - t) times the weights
+            of step t.
+        step: Steps that it has seen.
+        decay: `training.weight_average`.
+    """
+    if decay is None or not step:
+        return {}
+    # As Adam corrects its moments, which begin at 0 too (Kingma and Ba 2015, section 3).
+    return {name: value / (1 - decay**step) for name, value in average.items()}
+
+
+def _copy_weights(task: CompletionTask, weights: dict[str, Tensor]) -> None:
+    parameters = dict(task.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)
 
 
 def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:
@@ -107,6 +158,7 @@ def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         fused=True,  # the fused step takes `found_inf`: it skips a bad step without host sync
+        capturable=config.training.cuda_graph,
     )
     # Adam would do this in its first step; a checkpoint is loaded before that.
     for parameter in task.parameters():
@@ -149,6 +201,7 @@ def _identity(config: Config) -> dict[str, Any]:
     return {
         "training.seed": config.training.seed,
         "training.batch_size": config.batch_size,
+        "training.weight_average": config.training.weight_average,
         **{
             f"{name}.{key}": value
             for name, section in sections.items()

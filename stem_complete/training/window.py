@@ -40,22 +40,25 @@ class Window:
         self.num_steps = 0
         self.started = time.perf_counter()
 
-    def add(
-        self, losses: Tensor, usable: Tensor, batches: list[ImageBatch], outputs: list[TaskOutput]
-    ) -> None:
-        """Adds a step; does not wait for the device.
+    def count(self, losses: Tensor, usable: Tensor) -> None:
+        """Adds what a step leaves on the device, and does not wait for it.
 
         Args:
             losses: `loss_statistics`, summed over workers.
             usable: Whether the step was taken, [].
-            batches: This worker's micro-batches.
-            outputs: Their losses.
         """
         self.losses += losses
         self.skipped += ~usable
         self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
-        for batch, output in zip(batches, outputs, strict=True):
-            self.examples.append((batch.crops, (output.outer + output.inner).detach()))
+
+    def add(self, batches: list[ImageBatch], losses: Tensor) -> None:
+        """Adds a step.
+
+        Args:
+            batches: This worker's micro-batches.
+            losses: Of their examples, [number of micro-batches, b]; stays on the device.
+        """
+        self.examples += zip((batch.crops for batch in batches), losses, strict=True)
         self.num_steps += 1
 
     def pause(self, seconds: float) -> None:
