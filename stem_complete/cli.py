@@ -28,6 +28,9 @@ app = typer.Typer(
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as of any Unix command."""
 
+Precision = Annotated[
+    str, typer.Option(help="float32, or bf16: twice as fast where the device has it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -84,6 +87,13 @@ def ingest(
     dtype: Annotated[
         str | None, typer.Option(help="uint16 (exact up to 65,535 levels) or float32.")
     ] = None,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the pixels, without loss: lz4 (fast), zstd (some percent smaller, slower to "
+            "write and read) or none; lz4 for a new store."
+        ),
+    ] = None,
     signal: Annotated[str | None, typer.Option(help="Only the signal of this name.")] = None,
     frame: Annotated[int | None, typer.Option(min=0, help="Only this frame.")] = None,
     as_json: Json = False,
@@ -97,10 +107,14 @@ def ingest(
     from stem_complete.console import ProgressBar, say
     from stem_complete.data.ingest import ingest as ingest_files
 
-    if dtype not in (None, "uint16", "float32"):
-        raise ConfigError(
-            expected="uint16 or float32", found=str(dtype), where="--dtype", fix="choose one"
-        )
+    for option, value, choices in (
+        ("--dtype", dtype, ("uint16", "float32")),
+        ("--compression", compression, ("lz4", "zstd", "none")),
+    ):
+        if value not in (None, *choices):
+            raise ConfigError(
+                expected=" or ".join(choices), found=str(value), where=option, fix="choose one"
+            )
     with ProgressBar("ingesting", 0) as bar:
 
         def progress(path: Path, done: int, total: int) -> None:
@@ -112,6 +126,7 @@ def ingest(
             store,
             crop_size=crop_size,
             dtype=dtype,  # type: ignore[arg-type]
+            compression=compression,  # type: ignore[arg-type]
             signal=signal,
             frame=frame,
             progress=progress,
@@ -243,6 +258,7 @@ def compare(
         "stem-complete complete scan.tif --dwell dwell.tif --model MODEL --output completed.tif",
         "stem-complete complete scans/ --dwell dwells/ --model MODEL --output completed/ --png",
         "stem-complete complete scan-with-nans.npy --model MODEL --output completed/ --error-map",
+        "stem-complete complete scans/ --model MODEL --output completed/ --precision bf16",
     )
 )
 def complete(
@@ -269,6 +285,7 @@ def complete(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; by default what is there.")
     ] = None,
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Completes partial scans: float32 TIFF in the units and with the pixel size of the scan.
@@ -279,7 +296,7 @@ def complete(
     from stem_complete.console import ProgressBar, say
     from stem_complete.inference import complete_files, load_completer
 
-    completer = load_completer(model, device)
+    completer = load_completer(model, device, precision=precision)
     with ProgressBar("completing", 0) as bar:
         report = complete_files(
             scans,
@@ -336,6 +353,7 @@ def evaluate(
     num_images: Annotated[int, typer.Option(min=1, help="At most so many crops.")] = 32,
     split: Annotated[str, typer.Option(help="Of a store: train, validation or test.")] = "test",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    precision: Precision = "float32",
     output: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -365,7 +383,7 @@ def evaluate(
                 where=option,
                 fix="choose one",
             )
-    completer = load_completer(model) if model is not None else None
+    completer = load_completer(model, precision=precision) if model is not None else None
     baselines = tuple(baseline or DEFAULT_BASELINES)
     with ProgressBar("evaluating", 0) as bar:
         if data is None:

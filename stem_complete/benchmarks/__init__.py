@@ -17,7 +17,7 @@ __all__ = ["BENCHMARKS", "Comparison", "Effort", "as_json", "as_markdown", "run_
 BENCHMARKS = {
     "alrc": "ALRC beside the same training step without it",
     "train_cpu": "training step of the paper's network beside plain convolutions and Adam",
-    "complete_cpu": "folded network beside the unfolded one, and precisions, on the CPU",
+    "complete": "folded network beside the unfolded one, in float32, bf16 and int8",
     "store_reading": "random crops of a store beside pread, zarr-python and other readers",
     "pipeline": "loading of training examples beside what training steps consume",
     "ingest": "ingest of micrographs beside writing the same bytes",

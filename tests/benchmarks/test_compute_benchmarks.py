@@ -1,4 +1,4 @@
-"""Benchmarks of scan simulation, completion on the CPU and start-up: that they measure something,
+"""Benchmarks of scan simulation, completion and start-up: that they measure something,
 and that what they compare with is a fair peer.
 """
 
@@ -13,7 +13,7 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
-from stem_complete.benchmarks import Effort, complete_cpu, scan, startup
+from stem_complete.benchmarks import Effort, complete, scan, startup
 from stem_complete.benchmarks.steps import problem
 from stem_complete.scan import archimedean
 
@@ -106,50 +106,53 @@ def test_straightforward_noise_is_uniform_as_ours(both):
         assert kstest(chance, "uniform").pvalue > 1e-3
 
 
-# Completion on the CPU.
+# Completion.
 
 
 @pytest.fixture(scope="module")
 def completions():
-    return list(complete_cpu.run(QUICK, None))
+    return list(complete.run(QUICK, None))
 
 
 def test_completion_benchmark_yields_what_it_measured(completions):
     check(completions)
     assert [str(found.goal) for found in completions if found.goal] == [">= 1.5"]
     unmeasured = [found.what for found in completions if not found.values]
-    assert len(unmeasured) == 2
-    assert all("compiled" in what or "int8" in what for what in unmeasured)
+    assert len(unmeasured) == 1 + (not torch.cuda.is_available())
+    assert all("compiled" in what or "GPU" in what for what in unmeasured)
 
 
 def test_completion_benchmark_compares_the_same_arithmetic(completions):
-    rate, arithmetic = completions[0], completions[-1]
+    rate = next(found for found in completions if found.against == "folded, contiguous")
+    arithmetic = next(found for found in completions if "mm" in found.against)
     num_gflop = [
         flops / images for flops, images in zip(arithmetic.values, rate.values, strict=True)
     ]
     x = torch.randn(1, 2, 128, 128)
-    generator = complete_cpu.build_network("compact").generator.eval()
-    expected = complete_cpu.count_flop(generator, x) / 1e9
+    generator = complete.build_network("compact").generator.eval()
+    expected = complete.count_flop(generator, x) / 1e9
     assert num_gflop == pytest.approx([expected, expected])
 
 
 def test_counted_operations_are_two_per_multiply_accumulate():
     convolution = nn.Conv2d(3, 5, 3, padding=1)
-    assert complete_cpu.count_flop(convolution, torch.zeros(1, 3, 8, 8)) == 2 * 3 * 5 * 9 * 64
+    assert complete.count_flop(convolution, torch.zeros(1, 3, 8, 8)) == 2 * 3 * 5 * 9 * 64
 
 
 def test_every_form_completes_alike():
     x = torch.randn(1, 2, 64, 64)
-    unfolded = complete_cpu.build_network("compact").generator.eval()
-    folded = complete_cpu.fold(unfolded)
+    unfolded = complete.build_network("compact").generator.eval()
+    folded = complete.fold(unfolded)
     with torch.no_grad():
         expected = unfolded(x)
     for network in (unfolded, folded):
         for memory_format in (torch.channels_last, torch.contiguous_format):
-            output = complete_cpu.forward(network, x, memory_format)()
+            output = complete.forward(network, x, memory_format)()
             torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-3 * expected.std())
-    rough = complete_cpu.forward(folded, x, torch.channels_last, bf16=True)().float()
+    rough = complete.forward(folded, x, dtype=torch.bfloat16)().float()
     assert 0 < (rough - expected).std() < 0.1 * expected.std()
+    rougher = complete.int8_forward(folded, x)()
+    assert 0 < (rougher - expected).std() < 0.2 * expected.std()
 
 
 def test_no_compiler_is_a_reason(monkeypatch):
@@ -161,7 +164,7 @@ def test_no_compiler_is_a_reason(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
     reason = "torch.compile does not work here: no compiler"
-    assert complete_cpu.compiled_forward(nn.ReLU(), torch.zeros(1, 1, 2, 2)) == reason
+    assert complete.compiled_forward(nn.ReLU(), torch.zeros(1, 1, 2, 2)) == reason
 
 
 # Start-up.

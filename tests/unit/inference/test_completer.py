@@ -155,6 +155,15 @@ def test_a_gpu_gives_the_same_image(completer, artifact, scan):
     np.testing.assert_allclose(error, expected.error, rtol=0.02)
 
 
+def test_bf16_differs_by_some_percent_of_the_contrast(completer, artifact, scan):
+    image, error = Completer(artifact, "cpu", precision="bf16").complete(*scan)
+    expected = completer.complete(*scan)
+    assert image.dtype == error.dtype == np.float32
+    difference = np.sqrt(np.mean((image - expected.image) ** 2))
+    assert 0 < difference < 0.1 * expected.image.std()  # of random weights
+    np.testing.assert_allclose(error, expected.error, rtol=0.1)
+
+
 def test_threads_may_share_a_completer(completer, texture, spiral):
     scans = [spiral(texture(seed)) for seed in range(6)]
     expected = [completer.complete(*scan).image for scan in scans]
@@ -236,6 +245,10 @@ class TestLoading:
     def test_a_device_must_be_there(self, artifact, device):
         with pytest.raises(ConfigError, match=f"found {device}"):
             Completer(artifact, device)
+
+    def test_a_precision_must_be_known(self, artifact):
+        with pytest.raises(ConfigError, match="expected float32 or bf16, found int8"):
+            Completer(artifact, "cpu", precision="int8")
 
     def test_tiles_must_fit_the_network(self, artifact):
         with pytest.raises(ValueError, match="multiples of 32"):

@@ -86,6 +86,7 @@ def test_a_cuda_graph_needs_one_worker_with_a_gpu(small_config):
         train(small_config("training.cuda_graph=true"), ALONE)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_replayed_steps_are_the_same_steps(small_config):
     """Over stages, micro-batches and a checkpoint."""
