@@ -15,7 +15,17 @@ import torch
 import stem_complete
 from stem_complete.benchmarks.measure import Comparison
 
-_PACKAGES = ("torch", "numpy", "zarr", "zarrs", "ray", "mlflow", "safetensors")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "zarrs",
+    "tensorstore",
+    "ray",
+    "mlflow",
+    "safetensors",
+)
 
 
 def as_markdown(comparisons: Iterable[Comparison]) -> str:

@@ -1,14 +1,15 @@
 """Random crops of a store: ours beside other readers of the same files, and beside `pread`.
 
-On one core, with the store in memory (warm) and not (cold). Ours also checks the crops and scales
-them to [-1, 1] in float32; the others give stored numbers. Stores are always compressed.
+On one core, with the store in memory (warm) and not (cold), compressed and not. Every reader gives
+crops in [-1, 1], float32, as the network takes them: those of peers are scaled here. Ours also
+compares them with what the store says of them; checksums are checked by all but zarrs.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -19,10 +20,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from stem_complete.benchmarks.ingest import CROP_BYTES, files_of, sync, write_micrographs
+from stem_complete.benchmarks.ingest import (
+    CROP_BYTES,
+    CROP_SIZE,
+    files_of,
+    sync,
+    write_micrographs,
+)
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
 from stem_complete.data.ingest import ingest
 from stem_complete.data.layout import open_group
+from stem_complete.data.shards import COMPRESSIONS, Compression
 from stem_complete.data.store import MicrographStore
 
 Reader = Callable[[NDArray[np.int64]], Any]
@@ -30,43 +38,51 @@ Reader = Callable[[NDArray[np.int64]], Any]
 
 _PAGE = 4096  # bytes
 _OURS, _PREAD = "MicrographStore.read", "pread of as many bytes as the pixels have"
+# What an order would read that goes through whole shards and mixes crops within a window.
+_IN_TURN = "ours, crops that follow each other"
+_ZARR_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_PEERS = ("zarr-python", "zarrs", "tensorstore")
 
 
 def run(effort: Effort, folder: Path) -> Iterator[Comparison]:
-    """Crops per second of one core, from memory and from the disk."""
-    num_read, num_micrographs = (4, 1) if effort.quick else (32, 24)
-    path = folder / "store.zarr"
-    ingest(write_micrographs(folder / "micrographs", num_micrographs), path)
-    sync(path)
+    """Crops per second of one core, from memory and from the disk, by compression."""
+    micrographs = write_micrographs(folder / "micrographs", 1 if effort.quick else 24)
+    for compression in COMPRESSIONS:
+        path = folder / f"{compression}.zarr"
+        ingest(micrographs, path, compression=compression)
+        sync(path)
+        yield from _compared(path, compression, effort)
+
+
+def _compared(path: Path, compression: Compression, effort: Effort) -> Iterator[Comparison]:
+    num_read = 4 if effort.quick else 32
     files = files_of(path)
     rng = np.random.default_rng(0)
     with ExitStack() as opened:
         opened.enter_context(one_core())
         store = MicrographStore(path)
-        peers = _peers(path)
+        peers = {name: read for name in _PEERS if (read := _peer(name, path))}
         _check(store, peers)
         pread = opened.enter_context(_pread(path / "images" / "c", rng))
-        readers: dict[str, Reader] = {_OURS: store.read, _PREAD: pread, **peers}
-        size = sum(file.stat().st_size for file in files)
-        facts = f"{num_read} of {len(store)} crops, store of {size / 1e6:.0f} MB"
+
+        def in_turn(_: NDArray[np.int64]) -> None:
+            store.read(rng.integers(len(store) - num_read + 1) + np.arange(num_read))
+
+        readers: dict[str, Reader] = {_OURS: store.read, _PREAD: pread, **peers, _IN_TURN: in_turn}
+        size = sum(file.stat().st_size for file in files) / (len(store) * CROP_BYTES)
+        facts = f"{num_read} of {len(store)} crops, stored in {size:.0%} of the bytes"
         for cache in ("warm", "cold"):
             cold = files if cache == "cold" else []
-            note = f"{facts}, on one core"
+            what, note = f"random crops, {compression}, {cache}", f"{facts}, on one core"
             if cold and not forget(files):
                 note += ", files may have stayed in memory: perhaps not cold"
             rates = _rates(readers, len(store), num_read, cold, effort.rounds, rng)
-            for name in (_PREAD, *peers):
-                yield Comparison(
-                    f"random crops, {cache}",
-                    "crops/s",
-                    rates[_OURS],
-                    name,
-                    rates[name],
-                    None if name == _PREAD else Goal(">=", 1.0),
-                    note,
-                )
-    if "tensorstore" not in peers:
-        yield Comparison("random crops", "crops/s", (), note="tensorstore is not installed")
+            for name in (_PREAD, *peers, _IN_TURN):
+                goal = Goal(">=", 1.0) if name in peers else None
+                yield Comparison(what, "crops/s", rates[_OURS], name, rates[name], goal, note)
+            for name in _PEERS:
+                if name not in peers:
+                    yield Comparison(what, "crops/s", (), note=f"{name} is not installed")
 
 
 @contextmanager
@@ -127,26 +143,33 @@ def _rates(
     return {name: values[-rounds:] for name, values in rates.items()}
 
 
-def open_images(path: Path) -> zarr.Array[Any]:
-    """Stored crops [n, h, w] of the store at `path`, decoded by zarr-python and not by zarrs."""
+def open_images(path: Path, pipeline: str = _ZARR_PIPELINE) -> zarr.Array[Any]:
+    """Stored crops [n, h, w] of the store at `path`, decoded by zarr-python or what is named."""
     # The pipeline of an array is fixed when it is opened.
-    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+    with zarr.config.set({"codec_pipeline.path": pipeline}):
         images = open_group(path)[0]["images"]
     assert isinstance(images, zarr.Array)
     return images
 
 
-def _peers(path: Path) -> dict[str, Reader]:
-    """Other readers of the same files."""
-    images = open_images(path)
-    peers: dict[str, Reader] = {
-        "zarr-python, one by one": lambda indices: np.stack([images[int(i)] for i in indices]),
-        "zarr-python, at once": lambda indices: images.oindex[indices],
-    }
+def _peer(name: str, path: Path) -> Reader | None:
+    """Another reader of the same files; None if it is not installed."""
+    if name == "zarr-python":
+        return _one_by_one(open_images(path))
     try:
-        tensorstore = import_module("tensorstore")
+        module = import_module(name)
     except ImportError:
-        return peers
+        return None
+    if name == "zarrs":
+        return _one_by_one(open_images(path, "zarrs.ZarrsCodecPipeline"))
+    return _tensorstore(module, path)
+
+
+def _one_by_one(images: zarr.Array[Any]) -> Reader:
+    return lambda indices: _scaled((images[int(i)] for i in indices), len(indices))
+
+
+def _tensorstore(tensorstore: Any, path: Path) -> Reader:
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "images")}}
     limits = {
         "data_copy_concurrency": {"limit": 1},
@@ -156,20 +179,30 @@ def _peers(path: Path) -> dict[str, Reader]:
     }
     array = tensorstore.open({**spec, "context": limits}, read=True).result()
 
-    def read(indices: NDArray[np.int64]) -> NDArray[np.uint16]:
+    def read(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         crops = [array[int(i)].read() for i in indices]
-        return np.stack([crop.result() for crop in crops])
+        return _scaled((crop.result() for crop in crops), len(crops))
 
-    return peers | {"tensorstore": read}
+    return read
+
+
+def _scaled(crops: Iterable[Any], number: int) -> NDArray[np.float32]:
+    """Crops in [-1, 1], scaled just as `MicrographStore.read` does it."""
+    images = np.empty((number, CROP_SIZE, CROP_SIZE), np.float32)
+    for image, crop in zip(images, crops, strict=True):
+        stored = np.asarray(crop)
+        low, high = np.float32(stored.min()), np.float32(stored.max())
+        np.subtract(stored, low, out=image, dtype=np.float32)
+        image /= (high - low) / 2
+        image -= 1
+    return images
 
 
 def _check(store: MicrographStore, peers: dict[str, Reader]) -> None:
     """Whoever reads something else would not be a peer."""
     indices = np.array([len(store) - 1, 0, 1])
-    ours = store.read_raw(indices)
-    ours -= ours.min(axis=(1, 2), keepdims=True)  # stored numbers count from there
     for name, read in peers.items():
-        assert np.array_equal(read(indices), ours), name
+        assert np.array_equal(read(indices), store.read(indices)), name
 
 
 @contextmanager

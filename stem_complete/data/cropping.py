@@ -52,15 +52,17 @@ def cut(
 
 def fault(pixels: NDArray[Any]) -> str | None:
     """Why a crop [h, w] should not be stored; None if it should."""
-    num_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
-    if num_bad:
-        return f"{num_bad} pixels NaN or Inf"
-    low, high = float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind == "f":
+        num_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
+        if num_bad:
+            return f"{num_bad} pixels NaN or Inf"
+    lowest, highest = pixels.min(), pixels.max()
+    low, high = float(lowest), float(highest)
     if max(-low, high) > _HUGE:
         return f"values beyond {_HUGE:g}"
     if high - low < _TINY:
         return f"constant, every pixel {low:g}"
-    saturated = np.count_nonzero(pixels == pixels.max()) / pixels.size
+    saturated = np.count_nonzero(pixels == highest) / pixels.size
     if saturated > _MAX_SATURATED:
         return f"saturated, {saturated:.0%} of the pixels at {high:g}"
     sampled = pixels[:: max(1, pixels.shape[0] // 128), :: max(1, pixels.shape[1] // 128)]

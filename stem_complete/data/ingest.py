@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from stem_complete.data.cropping import cut
 from stem_complete.data.formats import Micrograph, find_files, read_file
 from stem_complete.data.layout import LeftOut, Source, StoredDtype
+from stem_complete.data.shards import Compression
 from stem_complete.data.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of
 from stem_complete.data.store import MicrographStore
-from stem_complete.data.writer import NewCrop, StoreWriter
+from stem_complete.data.writer import EncodedCrop, StoreWriter
 from stem_complete.errors import DataError
+
+# Pixels that wait for their turn while their crops are cut: enough for every core to have work.
+_MAX_WAITING_BYTES = 256 * 2**20
 
 Progress = Callable[[Path, int, int], None]
 """Called with a file, its number from 0 and the number of files, before the file is read."""
@@ -70,6 +78,7 @@ def ingest(
     crop_size: int | None = None,
     split_fractions: Sequence[float] = (0.7, 0.15, 0.15),
     dtype: StoredDtype | None = None,
+    compression: Compression | None = None,
     signal: str | None = None,
     frame: int | None = None,
     group_pattern: str = CROP_OF_ONE_FIELD,
@@ -79,9 +88,10 @@ def ingest(
     """Cuts images into crops and appends them to a store, which is created if need be.
 
     Crops do not overlap; `cropping.cut` tells which are left out. Files that the store holds
-    already, judged by their content, are passed over; files that cannot be read are listed and the
-    others go on. Running the same again completes an interrupted run. No store is created if there
-    is no crop to put into it.
+    already, judged by their content, are passed over; files that cannot be read are listed and
+    the others go on. While files are read, one after the other, threads cut and encode those
+    before. Running the same again completes an interrupted run. No store is created if there is
+    no crop to put into it.
 
     Args:
         sources: Files, folders and globs.
@@ -90,6 +100,8 @@ def ingest(
         split_fractions: Shares of train, validation and test. Files are split, not crops.
         dtype: `uint16` or `float32`, see `MicrographStore.create`; None is the store's own,
             uint16 for a new store.
+        compression: `lz4`, `zstd` (a few percent smaller, takes several times as long to write and
+            1.5 times to read) or `none`; None is the store's own, lz4 for a new store.
         signal: Name of the only signal to take.
         frame: Number of the only frame to take.
         group_pattern: What is ignored at the end of the names of files of one field of view,
@@ -99,43 +111,60 @@ def ingest(
 
     Raises:
         DataError: No files were found.
-        StoreError: The store is busy, of another crop size or dtype, or the disk is full.
+        StoreError: The store is busy, of another crop size, dtype or compression, or the disk is
+            full.
     """
     files = find_files(sources)
     report = IngestReport(Path(store), num_files=len(files))
-    with StoreWriter(store, crop_size, dtype) as writer:
+    with (
+        StoreWriter(store, crop_size, dtype, compression) as writer,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
         held = MicrographStore(store)
         known = _Known(held.sources())
         plan = SplitPlan(split_fractions, held.sources())
-        for number, file in enumerate(files):
-            if progress:
-                progress(file, number, len(files))
-            try:
-                sha256 = _content_hash(file)
-                if known.asked_before(sha256, signal, frame):
-                    report.already_there.append(str(file))
+
+        def cut_and_encode(micrograph: Micrograph) -> _Crops:
+            crops, left_out = cut(micrograph, held.crop_size, held.dtype)
+            return [writer.encode(crop) for crop in crops], left_out
+
+        def read() -> Iterator[_File]:
+            for number, file in enumerate(files):
+                if progress:
+                    progress(file, number, len(files))
+                try:
+                    sha256 = _content_hash(file)
+                    if known.asked_before(sha256, signal, frame):
+                        report.already_there.append(str(file))
+                        continue
+                    contents = read_file(file, signal, frame)
+                except (DataError, OSError) as error:
+                    report.failed[str(file)] = str(error)
                     continue
-                contents = read_file(file, signal, frame)
-            except (DataError, OSError) as error:
-                report.failed[str(file)] = str(error)
-                continue
-            report.skipped += [f"{file}: {line}" for line in contents.skipped]
-            group = group_of(file, group_pattern)
-            batch: list[tuple[Source, list[NewCrop]]] = []
+                report.skipped += [f"{file}: {line}" for line in contents.skipped]
+                new = known.new(sha256, contents.micrographs)
+                yield _File(file, sha256, {m: threads.submit(cut_and_encode, m) for m in new})
+
+        for file in _ahead(read()):
+            group = group_of(file.path, group_pattern)
+            batch: list[tuple[Source, list[EncodedCrop]]] = []
             left_out: list[LeftOut] = []
-            for micrographs in known.new_signals(sha256, contents.micrographs):
-                crops, faults = _cut_all(micrographs, held)
+            # Once more, as a copy of the file may have gone in since it was read.
+            new = known.new(file.sha256, file.crops)
+            for name, frames in groupby(new, key=lambda micrograph: micrograph.name):
+                micrographs = list(frames)
+                crops, faults = _joined(file.crops[m].result() for m in micrographs)
                 source = Source(
-                    path=str(file),
-                    sha256=sha256,
-                    signal=micrographs[0].name,
+                    path=str(file.path),
+                    sha256=file.sha256,
+                    signal=name,
                     frames=tuple(micrograph.frame for micrograph in micrographs),
                     shape=_shape(micrographs[0]),
                     dtype=str(micrographs[0].pixels.dtype),
                     pixel_size_nm=micrographs[0].pixel_size_nm,
                     group=group,
-                    split=plan.assign(group, sha256, len(crops)) if crops else None,
-                    licence=(licences or {}).get(file.name),
+                    split=plan.assign(group, file.sha256, len(crops)) if crops else None,
+                    licence=(licences or {}).get(file.path.name),
                     num_crops=len(crops),
                     asked=(signal, frame),
                 )
@@ -143,8 +172,45 @@ def ingest(
                 left_out += faults
             writer.append(batch, left_out)
             known.add(source for source, _ in batch)
-            report.note(file, [source for source, _ in batch], left_out)
+            report.note(file.path, [source for source, _ in batch], left_out)
     return report
+
+
+_Crops = tuple[list[EncodedCrop], list[LeftOut]]
+"""Crops of a micrograph, and those that are not worth storing."""
+
+
+class _File(NamedTuple):
+    """A file of which the crops are being cut and encoded, by micrograph."""
+
+    path: Path
+    sha256: str
+    crops: dict[Micrograph, Future[_Crops]]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(micrograph.pixels.nbytes for micrograph in self.crops)
+
+    @property
+    def is_done(self) -> bool:
+        return all(crops.done() for crops in self.crops.values())
+
+
+def _ahead(files: Iterable[_File]) -> Iterator[_File]:
+    """The files in order, each when its crops are done or too much waits in memory."""
+    waiting: deque[_File] = deque()
+    for file in files:
+        waiting.append(file)
+        while waiting and (
+            waiting[0].is_done or sum(file.num_bytes for file in waiting) > _MAX_WAITING_BYTES
+        ):
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _joined(parts: Iterable[_Crops]) -> _Crops:
+    crops, left_out = zip(*parts, strict=True)
+    return list(chain.from_iterable(crops)), list(chain.from_iterable(left_out))
 
 
 class _Known:
@@ -163,17 +229,9 @@ class _Known:
     def asked_before(self, sha256: str, signal: str | None, frame: int | None) -> bool:
         return (sha256, signal, frame) in self._asked
 
-    def new_signals(self, sha256: str, micrographs: list[Micrograph]) -> list[list[Micrograph]]:
-        """Frames that the store does not hold, one list per signal."""
-        new = [m for m in micrographs if (sha256, m.name, m.frame) not in self._frames]
-        return [list(frames) for _, frames in groupby(new, key=lambda m: m.name)]
-
-
-def _cut_all(
-    micrographs: list[Micrograph], store: MicrographStore
-) -> tuple[list[NewCrop], list[LeftOut]]:
-    cuts = [cut(micrograph, store.crop_size, store.dtype) for micrograph in micrographs]
-    return [crop for crops, _ in cuts for crop in crops], [f for _, faults in cuts for f in faults]
+    def new(self, sha256: str, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
+        """Those that the store does not hold."""
+        return [m for m in micrographs if (sha256, m.name, m.frame) not in self._frames]
 
 
 def _shape(micrograph: Micrograph) -> tuple[int, int]:

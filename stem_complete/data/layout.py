@@ -2,7 +2,8 @@
 
 A store is a zarr group:
 
-    images [n, h, w]    uint16 or float32; a chunk is one crop, a shard (file) some hundred
+    images [n, h, w]    uint16 or float32; a chunk is one crop, a shard (file) some hundred:
+                        see `shards`
     crops/*    [n]      one array per fact about a crop, see `COLUMNS`
     sources    [m]      JSON records, see `Source`
     left_out   [k]      JSON records, see `LeftOut`
@@ -22,8 +23,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.core.metadata import ArrayV3Metadata
 
+from stem_complete.data.shards import COMPRESSION_LEVEL, Compression, CropCodec
 from stem_complete.errors import StoreError
 
 FORMAT = "stem-complete micrographs"
@@ -127,7 +130,7 @@ def to_json(record: Source | LeftOut) -> str:
     return json.dumps(asdict(record), ensure_ascii=False)
 
 
-def create_group(path: Path, crop_size: int, dtype: StoredDtype) -> None:
+def create_group(path: Path, crop_size: int, dtype: StoredDtype, compression: Compression) -> None:
     """Creates an empty store at `path`, for which the caller holds the lock, at once or not at all.
 
     Raises:
@@ -145,13 +148,15 @@ def create_group(path: Path, crop_size: int, dtype: StoredDtype) -> None:
     draft = path.with_name(f".{path.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     try:
-        _create_arrays(draft, crop_size, dtype)
+        _create_arrays(draft, crop_size, dtype, compression)
         draft.replace(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
+def _create_arrays(
+    path: Path, crop_size: int, dtype: StoredDtype, compression: Compression
+) -> None:
     group = zarr.create_group(
         path,
         zarr_format=3,
@@ -173,7 +178,7 @@ def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
         chunks=(1, crop_size, crop_size),
         shards=(shard_crops, crop_size, crop_size),
         dtype=dtype,
-        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
+        compressors=[*_compressors(compression), Crc32cCodec()],
         # What a crop whose shard is gone reads as: no crop is all zero or has NaN.
         fill_value=0 if dtype == "uint16" else np.nan,
         dimension_names=("crop", "y", "x"),
@@ -183,6 +188,45 @@ def _create_arrays(path: Path, crop_size: int, dtype: StoredDtype) -> None:
         crops.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype=column_dtype)
     for name in ("sources", "left_out"):
         group.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="str")
+
+
+def _compressors(compression: Compression) -> list[BloscCodec]:
+    if compression == "none":
+        return []
+    return [BloscCodec(cname=compression, clevel=COMPRESSION_LEVEL, shuffle="bitshuffle")]
+
+
+def open_images(group: zarr.Group, path: Path) -> tuple[zarr.Array[Any], CropCodec]:
+    """The array of the images of the store at `path`, and what its crops are stored as.
+
+    Raises:
+        StoreError: They are stored in another way than `shards` reads and writes.
+    """
+    images = group["images"]
+    assert isinstance(images, zarr.Array)
+    compression = _compression_of(images)
+    if compression is None:
+        raise StoreError(
+            expected="crops in shards as stem-complete writes them",
+            found="other codecs",
+            where=path,
+            fix="ingest the files into a new store",
+        )
+    return images, CropCodec(images.shape[-1], str(images.dtype), compression)
+
+
+def _compression_of(images: zarr.Array[Any]) -> Compression | None:
+    assert isinstance(images.metadata, ArrayV3Metadata)
+    match images.metadata.codecs:
+        case [ShardingCodec(codecs=[BytesCodec(), *compressors, Crc32cCodec()])]:
+            match compressors:
+                case []:
+                    return "none"
+                case [BloscCodec(cname=BloscCname.lz4)]:
+                    return "lz4"
+                case [BloscCodec(cname=BloscCname.zstd)]:
+                    return "zstd"
+    return None
 
 
 def is_store(path: Path) -> bool:

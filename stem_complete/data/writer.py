@@ -25,9 +25,11 @@ from stem_complete.data.layout import (
     StoredDtype,
     create_group,
     open_group,
+    open_images,
     to_json,
 )
 from stem_complete.data.lock import writing
+from stem_complete.data.shards import Compression, DamagedShardError, NewShard, ShardReader
 from stem_complete.errors import StoreError
 
 
@@ -38,6 +40,13 @@ class NewCrop(NamedTuple):
     frame: int
     row: int
     column: int
+
+
+class EncodedCrop(NamedTuple):
+    """A crop as the store keeps it: its bytes, and the facts in `COLUMNS` that are its own."""
+
+    stored: bytes
+    facts: dict[str, float]
 
 
 class _Extent(NamedTuple):
@@ -51,25 +60,30 @@ class _Extent(NamedTuple):
 class StoreWriter:
     """Appends to the store at `path`, for which it holds the lock inside its `with` block.
 
-    Crops wait in memory until they fill a shard. At the end of the block the last, partly filled
-    shard is written too, unless the block fails. A store that is not there is created; it is
-    removed again if nothing was stored.
+    Crops count once their shard is full. At the end of the block the last, partly filled shard is
+    kept too, unless the block fails. A store that is not there is created; it is removed again if
+    nothing was stored.
 
     Args:
         path: Folder of the store.
         crop_size: Side of the crops [px]; None is the store's own, 512 for a new one.
         dtype: `uint16` or `float32`; None is the store's own, uint16 for a new one.
+        compression: `lz4`, `zstd` or `none`; None is the store's own, lz4 for a new one.
 
     Raises:
-        StoreError: Another process is writing, the store has another crop size or dtype, or the
-            disk is full; the store is then as it was after the last full shard.
+        StoreError: Another process is writing, the store has another crop size, dtype or
+            compression, or the disk is full; the store is then as it was after the last full shard.
     """
 
     def __init__(
-        self, path: str | Path, crop_size: int | None = None, dtype: StoredDtype | None = None
+        self,
+        path: str | Path,
+        crop_size: int | None = None,
+        dtype: StoredDtype | None = None,
+        compression: Compression | None = None,
     ) -> None:
         self.path = Path(path)
-        self._crop_size, self._dtype = crop_size, dtype
+        self._crop_size, self._dtype, self._compression = crop_size, dtype, compression
         self._lock = writing(self.path)
         self._committed = _Extent(0, 0, 0)
 
@@ -92,11 +106,13 @@ class StoreWriter:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and self._shard:
-                self._write_shard()
             if kind is None:
+                if self._shard is not None:
+                    self._finish_shard(self._shard)
                 self._commit()
         finally:
+            if self._shard is not None:
+                self._shard.discard()
             if self._is_new and not self._committed.num_crops:
                 shutil.rmtree(self.path)
             self._lock.__exit__(kind, error, traceback)
@@ -105,45 +121,57 @@ class StoreWriter:
         self._is_new = not self.path.exists()
         if self._is_new:
             try:
-                create_group(self.path, self._crop_size or 512, self._dtype or "uint16")
+                create_group(
+                    self.path,
+                    self._crop_size or 512,
+                    self._dtype or "uint16",
+                    self._compression or "lz4",
+                )
             except OSError as error:
                 raise self._failed(error) from error
         self._group, attributes = open_group(self.path, "r+")
-        for name, asked in (("crop_size", self._crop_size), ("dtype", self._dtype)):
-            if asked not in (None, attributes[name]):
+        self._images, self._codec = open_images(self._group, self.path)
+        for name, asked, found in (
+            ("crop_size", self._crop_size, attributes["crop_size"]),
+            ("dtype", self._dtype, attributes["dtype"]),
+            ("compression", self._compression, self._codec.compression),
+        ):
+            if asked not in (None, found):
                 raise StoreError(
                     expected=f"a store with {name} {asked}",
-                    found=f"{name} {attributes[name]}",
+                    found=f"{name} {found}",
                     where=self.path,
-                    fix=f"ingest into a new store or with {name} {attributes[name]}",
+                    fix=f"ingest into a new store or with {name} {found}",
                 )
         for leftover in self.path.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
-        self._images = self._array("images")
         self._stored_dtype: StoredDtype = attributes["dtype"]
         self._shard_crops: int = self._images.shards[0]  # type: ignore[index]
         self._committed = _Extent(*(attributes[name] for name in _Extent._fields))
         self._extents = [self._committed]
-        self._shard_start = self._committed.num_crops // self._shard_crops * self._shard_crops
-        self._shard = self._begun_shard()
+        self._on_disk = self._committed.num_crops
+        self._shard: NewShard | None = None
         self._facts: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self._sources: list[str] = []
         self._left_out: list[str] = []
 
-    def _begun_shard(self) -> list[NDArray[Any]]:
-        try:
-            return list(np.asarray(self._images[self._shard_start : self._committed.num_crops]))
-        except Exception as error:  # zarr checks the sums of what it reads
-            raise StoreError(
-                expected="a store without damage to append to",
-                found=str(error),
-                where=self.path,
-                fix="restore it from a copy or ingest the files into a new store",
-            ) from error
+    def encode(self, crop: NewCrop) -> EncodedCrop:
+        """The crop as the store keeps it. Threads can do this side by side."""
+        stored, minimum, maximum, offset, scale = quantise(crop.pixels, self._stored_dtype)
+        facts = {
+            "minimum": minimum,
+            "maximum": maximum,
+            "offset": offset,
+            "scale": scale,
+            "frame": crop.frame,
+            "row": crop.row,
+            "column": crop.column,
+        }
+        return EncodedCrop(self._codec.encode(stored), facts)
 
     def append(
         self,
-        sources: Iterable[tuple[Source, Sequence[NewCrop]]],
+        sources: Iterable[tuple[Source, Sequence[EncodedCrop]]],
         left_out: Iterable[LeftOut] = (),
     ) -> None:
         """Appends the sources of one file with their crops: all of them or, if killed, none."""
@@ -158,43 +186,56 @@ class StoreWriter:
         self._left_out += rows
         self._extents.append(_Extent(num_crops, num_sources, num_left_out + len(rows)))
 
-    def _add(self, crop: NewCrop, source: Source, source_number: int) -> None:
+    def _add(self, crop: EncodedCrop, source: Source, source_number: int) -> None:
         assert source.split is not None
-        stored, minimum, maximum, offset, scale = quantise(crop.pixels, self._stored_dtype)
         size_nm = source.pixel_size_nm
-        facts = {
-            "minimum": minimum,
-            "maximum": maximum,
-            "offset": offset,
-            "scale": scale,
+        facts = crop.facts | {
             "pixel_size_nm": np.nan if size_nm is None else size_nm,
             "split": SPLITS.index(source.split),
             "source": source_number,
-            "frame": crop.frame,
-            "row": crop.row,
-            "column": crop.column,
         }
-        for name, value in facts.items():
-            self._facts[name].append(value)
-        self._shard.append(stored)
-        if len(self._shard) == self._shard_crops:
-            self._write_shard()
-            self._commit()
-            self._shard_start += self._shard_crops
-            self._shard = []
-
-    def _write_shard(self) -> None:
-        stop = self._shard_start + len(self._shard)
+        for name, values in self._facts.items():
+            values.append(facts[name])
         try:
-            self._images.resize((stop, *self._images.shape[1:]))
-            self._images[self._shard_start : stop] = np.stack(self._shard)
+            shard = self._shard or self._begin_shard()
+            shard.append(crop.stored)
         except OSError as error:
             raise self._failed(error) from error
+        if len(shard) == self._shard_crops:
+            self._finish_shard(shard)
+            self._shard = None
+            self._commit()
+
+    def _begin_shard(self) -> NewShard:
+        """Starts a shard with the crops that the last, partly filled one holds."""
+        place, num_crops = divmod(self._on_disk, self._shard_crops)
+        images = self.path / "images"
+        self._shard = shard = NewShard(images, place, self._shard_crops)
+        reader = ShardReader(images, self._codec, self._shard_crops)
+        try:
+            for number in range(self._on_disk - num_crops, self._on_disk):
+                shard.append(reader.read_stored(number))
+        except (DamagedShardError, FileNotFoundError) as error:
+            raise StoreError(
+                expected="a store without damage to append to",
+                found=str(error),
+                where=self.path,
+                fix="restore it from a copy or ingest the files into a new store",
+            ) from error
+        return shard
+
+    def _finish_shard(self, shard: NewShard) -> None:
+        stop = self._on_disk // self._shard_crops * self._shard_crops + len(shard)
+        try:
+            shard.finish()
+            self._images.resize((stop, *self._images.shape[1:]))
+        except OSError as error:
+            raise self._failed(error) from error
+        self._on_disk = stop
 
     def _commit(self) -> None:
         """Makes count all complete files whose crops are on disk."""
-        on_disk = self._shard_start + len(self._shard)
-        done = [extent for extent in self._extents if extent.num_crops <= on_disk][-1]
+        done = [extent for extent in self._extents if extent.num_crops <= self._on_disk][-1]
         old = self._committed
         if done == old:
             return
@@ -253,7 +294,8 @@ def quantise(pixels: NDArray[Any], dtype: str) -> tuple[NDArray[Any], float, flo
         return stored, float(stored.min()), float(stored.max()), 0.0, 1.0
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "u" and int(high) - int(low) <= _LEVELS:
-        return (pixels - low).astype(np.uint16), float(low), float(high), float(low), 1.0
+        stored = (pixels - low).astype(np.uint16, copy=False)
+        return stored, float(low), float(high), float(low), 1.0
     values = pixels.astype(np.float64)
     minimum, maximum = float(low), float(high)
     span = maximum - minimum

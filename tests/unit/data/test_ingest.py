@@ -165,7 +165,9 @@ def test_pixel_sizes_are_kept(tmp_path: Path) -> None:
     assert record.pixel_size_nm == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("wrong", [{"crop_size": 32}, {"dtype": "float32"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"crop_size": 32}, {"dtype": "float32"}, {"compression": "zstd"}], ids=str
+)
 def test_a_store_keeps_its_settings(
     tmp_path: Path, write_images: Callable[..., Path], wrong: dict[str, Any]
 ) -> None:

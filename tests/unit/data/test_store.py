@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from stem_complete.data import shards
 from stem_complete.data.ingest import ingest
 from stem_complete.data.layout import SPLITS, Source, StoredDtype
+from stem_complete.data.shards import COMPRESSIONS, Compression, shard_path
 from stem_complete.data.store import MicrographStore
 from stem_complete.data.writer import NewCrop, StoreWriter, quantise
 from stem_complete.errors import StoreError
@@ -45,11 +47,14 @@ def source(name: str = "a", num_crops: int = 1, **changes: Any) -> Source:
 
 
 def store_with(
-    path: Path, crops: list[NDArray[Any]], dtype: StoredDtype = "uint16"
+    path: Path,
+    crops: list[NDArray[Any]],
+    dtype: StoredDtype = "uint16",
+    compression: Compression = "lz4",
 ) -> MicrographStore:
-    with StoreWriter(path, crops[0].shape[0], dtype) as writer:
+    with StoreWriter(path, crops[0].shape[0], dtype, compression) as writer:
         new = [NewCrop(crop, 0, 0, 16 * number) for number, crop in enumerate(crops)]
-        writer.append([(source(num_crops=len(crops)), new)])
+        writer.append([(source(num_crops=len(crops)), [writer.encode(crop) for crop in new])])
     return MicrographStore(path)
 
 
@@ -121,6 +126,16 @@ def test_reading_scales_to_the_crops_own_range(tmp_path: Path, dtype: StoredDtyp
         np.testing.assert_allclose(image, unit_range(crop), atol=1e-6 + atol)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_scaling_in_few_passes_rounds_as_step_by_step(tmp_path: Path, dtype: StoredDtype) -> None:
+    crops = [*CROPS, RNG.normal(size=(16, 16)).astype(np.float32)]
+    store = store_with(tmp_path / "s.zarr", crops, dtype)
+    for image, crop in zip(store.read(range(12)), crops, strict=True):
+        values = quantise(crop, dtype)[0].astype(np.float32)
+        low, high = values.min(), values.max()
+        np.testing.assert_array_equal(image, (values - low) / (high - low) * 2 - 1)
+
+
 def test_records_say_where_crops_come_from(tmp_path: Path) -> None:
     sizes = {"a": 0.02, "b": None}
     splits = dict(zip("ab", SPLITS[1:], strict=True))
@@ -128,7 +143,7 @@ def test_records_say_where_crops_come_from(tmp_path: Path) -> None:
         for name in "ab":
             crops = [NewCrop(CROPS[0], 2, 5, 7), NewCrop(CROPS[1], 3, 16, 23)]
             described = source(name, 2, pixel_size_nm=sizes[name], split=splits[name])
-            writer.append([(described, crops)])
+            writer.append([(described, [writer.encode(crop) for crop in crops])])
     store = MicrographStore(tmp_path / "s.zarr")
     first, second = store.records([3, 0])
     assert (first.source.path, first.split, first.pixel_size_nm) == ("b.tif", "test", None)
@@ -149,17 +164,53 @@ def test_a_pickled_store_carries_no_open_files(tmp_path: Path) -> None:
     sent = pickle.dumps(store)
     assert len(sent) < 1000
     received = pickle.loads(sent)
-    assert received._images is None
+    assert received._shards is None
     np.testing.assert_array_equal(received.read([4]), expected)
 
 
-def test_shards_are_read_by_zarrs_and_the_setting_stays_local(tmp_path: Path) -> None:
-    before = zarr.config.get("codec_pipeline.path")
+# --- any zarr reader reads a store, and a store that zarr wrote is read ------------------------
+
+
+def stored(crops: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.stack([quantise(crop, "uint16")[0] for crop in crops])
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_zarr_reads_what_we_write(
+    tmp_path: Path, small_shards: None, compression: Compression
+) -> None:
+    store_with(tmp_path / "s.zarr", CROPS, compression=compression)
+    images = zarr.open_array(tmp_path / "s.zarr" / "images", mode="r")
+    np.testing.assert_array_equal(images[:], stored(CROPS))
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_we_read_what_zarr_writes(
+    tmp_path: Path, small_shards: None, compression: Compression
+) -> None:
+    store = store_with(tmp_path / "s.zarr", CROPS, compression=compression)
+    shutil.rmtree(tmp_path / "s.zarr" / "images" / "c")
+    zarr.open_array(tmp_path / "s.zarr" / "images", mode="r+")[:] = stored(CROPS)
+    for raw, crop in zip(store.read_raw(range(11)), CROPS, strict=True):
+        np.testing.assert_array_equal(raw, crop)
+
+
+def test_images_in_another_form_are_refused(tmp_path: Path) -> None:
+    store_with(tmp_path / "s.zarr", CROPS)
+    zarr.create_array(tmp_path / "s.zarr" / "images", data=stored(CROPS), overwrite=True)
+    with pytest.raises(StoreError, match="other codecs; ingest the files into a new store"):
+        MicrographStore(tmp_path / "s.zarr").read([0])
+
+
+def test_only_some_files_are_open_at_a_time(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_MAX_OPEN", 1)
     store = store_with(tmp_path / "s.zarr", CROPS)
-    store.read([0])
-    assert store._images is not None
-    assert type(store._images.async_array.codec_pipeline).__name__ == "ZarrsCodecPipeline"
-    assert zarr.config.get("codec_pipeline.path") == before
+    for number in (0, 9, 1, 5, 9):
+        np.testing.assert_array_equal(store.read_raw([number])[0], CROPS[number])
+    assert store._shards is not None
+    assert list(store._shards._open) == [2]
 
 
 def test_an_open_store_does_not_see_what_is_appended(
@@ -191,15 +242,20 @@ def change_attribute(path: Path, **changes: object) -> None:
 
 
 def truncate_shard(path: Path) -> None:
-    shard = path / "images" / "c" / "0" / "0" / "0"
+    shard = shard_path(path / "images", 0)
     shard.write_bytes(shard.read_bytes()[:-100])
 
 
 def flip_byte_of_shard(path: Path) -> None:
-    shard = path / "images" / "c" / "0" / "0" / "0"
+    shard = shard_path(path / "images", 0)
     content = bytearray(shard.read_bytes())
     content[60] ^= 0xFF
     shard.write_bytes(bytes(content))
+
+
+def replace_shard(path: Path) -> None:
+    other = store_with(path.with_name("other.zarr"), CROPS[::-1], MicrographStore(path).dtype)
+    shard_path(other.path / "images", 0).replace(shard_path(path / "images", 0))
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -211,9 +267,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (lambda p: change_attribute(p, version=99), "version 99; update stem-complete"),
     "lost shard": (
         lambda p: shutil.rmtree(p / "images" / "c"),
-        "other pixels than were written in crop 0",
+        "crop 0 that cannot be read: .*No such file",
     ),
-    "torn shard": (truncate_shard, "crop 0 that cannot be decoded"),
+    "torn shard": (truncate_shard, "crop 0 that cannot be read: a wrong checksum"),
+    "flipped bit": (flip_byte_of_shard, "crop 0 that cannot be read: a wrong checksum"),
+    "short shard": (lambda p: shard_path(p / "images", 0).write_bytes(b"x"), "shorter than its"),
+    "another store's shard": (replace_shard, "other pixels than were written in crop 0"),
     "lost facts": (lambda p: change_attribute(p, num_crops=99), "11 of 99 values of"),
 }
 
@@ -236,7 +295,8 @@ def test_a_damaged_shard_is_not_written_on(tmp_path: Path) -> None:
     store_with(tmp_path / "s.zarr", CROPS)
     flip_byte_of_shard(tmp_path / "s.zarr")
     with pytest.raises(StoreError, match=r"without damage to append to, found .*checksum"):
-        StoreWriter(tmp_path / "s.zarr").__enter__()
+        store_with(tmp_path / "s.zarr", CROPS)
+    assert not list(tmp_path.rglob("*.partial"))
     assert not (tmp_path / "s.zarr.lock").exists()
 
 

@@ -14,40 +14,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zarr.storage._local as local_storage
 
 from stem_complete.data.ingest import ingest
+from stem_complete.data.shards import NewShard
 from stem_complete.data.store import MicrographStore
 from stem_complete.data.writer import StoreWriter
 from stem_complete.errors import StoreError
 
-# Runs ingest in forks that die at the k-th file that zarr writes, half-way through it. The forks
-# are made before zarr starts its threads.
+# Runs ingest in forks that die half-way through the k-th file of the store: every file, of zarr and
+# of ours, is written beside its place and then put there. The forks are made before zarr starts its
+# threads.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import zarr.storage._local as local_storage
 from stem_complete.data import layout
 from stem_complete.data.ingest import ingest
 
 layout._MAX_SHARD_CROPS = 4
-put, count = local_storage._put, 0
+replace, count = Path.replace, 0
 
-def put_or_die(path, value, exclusive=False):
+def replace_or_die(draft, place):
     global count
     count += 1
     if count == last:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = bytes(value.as_buffer_like())
-        path.with_suffix(".0.partial").write_bytes(content[: len(content) // 2])
+        os.truncate(draft, draft.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
-    return put(path, value, exclusive)
+    return replace(draft, place)
 
 images, stores = sys.argv[1], sys.argv[2:]
 for store in stores:
     last = int(Path(store).suffix[1:])
     if not os.fork():
-        local_storage._put = put_or_die
+        Path.replace = replace_or_die
         ingest([images], store, crop_size=16)
         os._exit(0)
     print(os.wait()[1])
@@ -99,27 +97,40 @@ def test_killed_anywhere_the_store_stays_whole_and_a_rerun_completes_it(
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def fill_the_disk(
+    patch: pytest.MonkeyPatch, kind: type[NewShard | Path], name: str, after: int
+) -> None:
+    """Makes a method fail from its call number `after` on."""
+    count, done = 0, getattr(kind, name)
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return done(*arguments)
+
+    patch.setattr(kind, name, fail)
+
+
+# Of files that are whole, and of crops that fill a shard.
+FULL = [(Path, "replace", n) for n in (1, 15, 27, 28, 29, 60)]
+FULL += [(NewShard, "append", n) for n in (1, 2, 11)]
+
+
 def test_a_full_disk_leaves_the_store_as_it_was(
     tmp_path: Path, reference: str, write_images: Callable[..., Path]
 ) -> None:
-    folder, put = write_images(6), local_storage._put
-    for failing in (1, 15, 27, 28, 29, 60):
-        store = tmp_path / f"full{failing}"
+    folder = write_images(6)
+    for number, failing in enumerate(FULL):
+        store = tmp_path / f"full{number}"
         ingest([folder / "image000.npy"], store, crop_size=16)
         before = MicrographStore(store).read(range(9))
-        count = 0
-
-        def put_or_fail(*args: Any, failing: int = failing, **options: Any) -> int:
-            nonlocal count
-            count += 1
-            if count >= failing:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return put(*args, **options)
-
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(local_storage, "_put", put_or_fail)
+            fill_the_disk(patch, *failing)
             with pytest.raises(StoreError, match=r"No space left on device.*run the same again"):
                 ingest([folder], store)
+        assert not list(store.rglob("c/**/*.partial"))
         after = MicrographStore(store)
         assert len(after) % 9 == 0
         assert (after.read(range(9)) == before).all()
@@ -128,16 +139,17 @@ def test_a_full_disk_leaves_the_store_as_it_was(
         assert MicrographStore(store).fingerprint() == reference
 
 
+@pytest.mark.parametrize("failing", [(Path, "replace", 1), (NewShard, "append", 1)])
 def test_a_full_disk_leaves_nothing_of_a_new_store(
-    tmp_path: Path, write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_images: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: tuple[Any, str, int],
 ) -> None:
-    def fail(*args: object, **options: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     folder = write_images(1)
-    monkeypatch.setattr(local_storage, "_put", fail)
+    fill_the_disk(monkeypatch, *failing)
     with pytest.raises(StoreError, match="No space left"):
-        ingest([folder], tmp_path / "s.zarr")
+        ingest([folder], tmp_path / "s.zarr", crop_size=16)
     assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
 
@@ -165,9 +177,11 @@ def test_an_error_in_the_block_stores_full_shards_only(
             raise KeyboardInterrupt
 
     folder = write_images(6)
+    ingest([folder / "image000.npy"], tmp_path / "s.zarr", crop_size=16)
     with pytest.raises(KeyboardInterrupt):
-        ingest([folder], tmp_path / "s.zarr", crop_size=16, progress=stop)
-    assert names(tmp_path / "s.zarr") == {"image000.npy", "image001.npy"}
+        ingest([folder], tmp_path / "s.zarr", progress=stop)
+    # Of the crops that were ready.
+    assert {"image000.npy"} <= names(tmp_path / "s.zarr") <= {"image000.npy", "image001.npy"}
     ingest([folder], tmp_path / "s.zarr")
     assert MicrographStore(tmp_path / "s.zarr").fingerprint() == reference
 
