@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import tee
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 
+from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.sampler import global_batch, worker_positions
 from stem_complete.data.store import MicrographStore
 
@@ -35,41 +36,50 @@ class ImageBatch(NamedTuple):
         return ImageBatch(*(part.to(device, non_blocking=True) for part in self))
 
 
-class _Plan(Sampler[tuple[NDArray[np.int64], NDArray[np.int64]]]):
-    """(crops, positions) of one worker's micro-batches, from one step to another."""
+class _Batches(IterableDataset[ImageBatch]):
+    """One worker's micro-batches, from one step to another."""
 
     def __init__(
         self,
-        crops: NDArray[np.int64],
+        store: MicrographStore,
         positions: list[NDArray[np.int64]],
         *,
+        steps: range,
         seed: int,
         batch_size: int,
-        steps: range,
+        num_processes: int,
+        pin_memory: bool,
     ) -> None:
-        self.crops, self.positions = crops, positions
-        self.seed, self.batch_size, self.steps = seed, batch_size, steps
+        self.store, self.positions = store, positions
+        self.steps, self.seed, self.batch_size = steps, seed, batch_size
+        self.num_processes, self.pin_memory = num_processes, pin_memory
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def __iter__(self) -> Iterator[ImageBatch]:
+        plan, requests = tee(self._plan())
+        with closing(self._read(crops for crops, _ in requests)) as images_of:
+            for (crops, positions), images in zip(plan, images_of, strict=True):
+                numbers = torch.from_numpy(crops), torch.from_numpy(positions)
+                batch = ImageBatch(images.unsqueeze(1), *numbers)
+                yield ImageBatch(*(p.pin_memory() for p in batch)) if self.pin_memory else batch
+
+    def _plan(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(crops, positions) of the micro-batches."""
+        crops = self.store.indices("train")
         for step in self.steps:
-            batch = self.crops[global_batch(len(self.crops), self.seed, step, self.batch_size)]
+            batch = crops[global_batch(len(crops), self.seed, step, self.batch_size)]
             for positions in self.positions:
                 yield batch[positions], positions
 
-    def __len__(self) -> int:
-        return len(self.steps) * len(self.positions)
-
-
-class _Reader(Dataset[ImageBatch]):
-    """Reads the crops of a micro-batch. The store opens its files where it is used."""
-
-    def __init__(self, store: MicrographStore) -> None:
-        self.store = store
-
-    def __getitem__(self, item: tuple[NDArray[np.int64], NDArray[np.int64]]) -> ImageBatch:
-        crops, positions = item
-        images = torch.from_numpy(self.store.read(crops)).unsqueeze(1)
-        return ImageBatch(images, torch.from_numpy(crops), torch.from_numpy(positions))
+    def _read(self, requests: Iterator[NDArray[np.int64]]) -> Generator[Tensor]:
+        """Images [b, h, w] of each request."""
+        if self.num_processes:
+            size = len(self.positions[0])
+            for images in read_ahead(self.store, requests, self.num_processes, size):
+                # The next ones come into the same memory.
+                yield torch.from_numpy(images if self.pin_memory else images.copy())
+        else:
+            for crops in requests:
+                yield torch.from_numpy(self.store.read(crops))
 
 
 def training_batches(
@@ -97,26 +107,13 @@ def training_batches(
         num_processes: Processes that read ahead; with 0 this process reads when asked.
         pin_memory: Whether the images go to page-locked memory, for copies to a GPU.
     """
-    plan = _Plan(
-        store.indices("train"),
+    batches = _Batches(
+        store,
         worker_positions(rank, world_size, batch_size, micro_batch_size),
+        steps=steps,
         seed=seed,
         batch_size=batch_size,
-        steps=steps,
-    )
-    return DataLoader(
-        _Reader(store),
-        batch_size=None,
-        sampler=plan,
-        num_workers=num_processes,
-        # zarr reads on threads of its own: a forked process can inherit a lock that is never freed.
-        multiprocessing_context="spawn" if num_processes else None,
+        num_processes=num_processes,
         pin_memory=pin_memory,
-        worker_init_fn=partial(_end_with, os.getpid()) if num_processes else None,
     )
-
-
-def _end_with(parent: int, _worker: int) -> None:
-    """Ends a reader whose worker was killed while it started: torch looks only from then on."""
-    if os.getppid() != parent:
-        os._exit(1)
+    return DataLoader(batches, batch_size=None)

@@ -1,6 +1,7 @@
 """Benchmarks of stores and loading run, and measure the work they name."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ def measured(benchmark, folder):
 
 
 def test_reading_reads_as_many_bytes_as_pread(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_reading, "COMPRESSIONS", ("lz4",))
     crops, reads = [], []
     store_read, pread = store_reading.MicrographStore.read, os.pread
 
@@ -45,16 +47,19 @@ def test_reading_reads_as_many_bytes_as_pread(tmp_path, monkeypatch):
     cores = os.sched_getaffinity(0)
     found = measured(store_reading, tmp_path)
 
-    assert set(crops) == {(4, 512, 512)}
-    assert len(crops) == 2 * TIMES  # warm and cold
-    assert sum(reads) == len(crops) * 4 * 512 * 512 * 2
+    assert crops.count((4, 512, 512)) == 2 * 2 * TIMES  # random and in turn, warm and cold
+    assert sum(reads) == 2 * TIMES * 4 * 512 * 512 * 2
     assert os.sched_getaffinity(0) == cores
     peers = {(c.what, c.against) for c in found if c.goal}
-    assert {
-        (f"random crops, {cache}", f"zarr-python, {how}")
-        for cache in ("warm", "cold")
-        for how in ("one by one", "at once")
-    } <= peers
+    assert {(f"random crops, lz4, {cache}", "zarr-python") for cache in ("warm", "cold")} <= peers
+
+
+def test_a_peer_that_is_not_installed_is_said_to_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_reading, "COMPRESSIONS", ("none",))
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
+    found = list(store_reading.run(Effort(rounds=1, quick=True), tmp_path))
+    missing = [comparison for comparison in found if not comparison.values]
+    assert [comparison.note for comparison in missing] == 2 * ["tensorstore is not installed"]
 
 
 def in_memory(file):
@@ -87,16 +92,16 @@ def test_what_is_dropped_is_known(tmp_path, monkeypatch):
 def test_ingest_stores_all_that_is_written(tmp_path, monkeypatch):
     reports = []
 
-    def noted(*arguments):
-        reports.append(ingest_files(*arguments))
+    def noted(*arguments, **options):
+        reports.append(ingest_files(*arguments, **options))
         return reports[-1]
 
     ingest_files = ingest.ingest
     monkeypatch.setattr(ingest, "ingest", noted)
-    (found,) = measured(ingest, tmp_path)
+    found = measured(ingest, tmp_path)
 
-    assert found.goal
-    assert [report.num_added for report in reports] == TIMES * [16]
+    assert [bool(comparison.goal) for comparison in found] == [True, False, False]
+    assert [report.num_added for report in reports] == len(found) * TIMES * [16]
     assert (tmp_path / "plain").stat().st_size == 16 * 512 * 512 * 2
 
 
@@ -105,6 +110,9 @@ def test_pipeline_loads_every_crop_that_it_counts(tmp_path, monkeypatch):
 
     def counted(*arguments, num_processes, **options):
         for batch in training_batches(*arguments, num_processes=num_processes, **options):
+            if options["batch_size"] > 1:  # on a GPU
+                yield batch
+                continue
             assert batch.images.shape == (1, 1, 512, 512)
             loaded[num_processes] = loaded.get(num_processes, 0) + 1
             yield batch
@@ -113,5 +121,7 @@ def test_pipeline_loads_every_crop_that_it_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "training_batches", counted)
     found = measured(pipeline, tmp_path)
 
-    assert len(found) == 2
+    assert [comparison.what for comparison in found][:2] == [
+        f"loader, num_processes={number}" for number in (0, 1)
+    ]
     assert loaded == dict.fromkeys((0, 1), TIMES * pipeline.QUICK_CROPS)

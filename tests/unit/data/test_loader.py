@@ -1,12 +1,22 @@
 """Micro-batches are what the sampler says, whoever reads them."""
 
+import multiprocessing
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from stem_complete.data.loader import training_batches
+from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.sampler import global_batch
 from stem_complete.data.store import MicrographStore
+from stem_complete.errors import DataError, StoreError
 
 BATCH = {"seed": 3, "batch_size": 4}
 
@@ -52,7 +62,54 @@ def test_workers_share_the_batch(small_store, world_size):
         assert torch.equal(torch.cat(crops), whole[step].crops)
 
 
-def test_spawned_readers_give_the_same_batches(small_store):
-    here, elsewhere = load(small_store, range(2)), load(small_store, range(2), num_processes=1)
+def test_processes_give_the_same_batches(small_store):
+    here, elsewhere = load(small_store, range(5)), load(small_store, range(5), num_processes=2)
+    assert len(here) == len(elsewhere)
     for one, other in zip(here, elsewhere, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_processes_tell_of_damage_and_of_their_end(small_store, tmp_path):
+    store = MicrographStore.open(shutil.copytree(small_store, tmp_path / "s.zarr"))
+    requests = [np.array([0]), np.array([1]), np.array([len(store) - 1])] * 2
+    crops = read_ahead(store, requests, num_processes=1, request_size=1)
+    np.testing.assert_array_equal(next(crops), store.read([0]))
+    [process] = multiprocessing.active_children()
+    process.kill()
+    with pytest.raises(DataError, match=r"exit code -9; .*use fewer data.loader_workers"):
+        list(crops)
+
+    shutil.rmtree(store.path / "images" / "c")
+    with pytest.raises(StoreError, match=r"expected .* found crop 0 that cannot be read"):
+        next(read_ahead(MicrographStore(store.path), requests, num_processes=1, request_size=1))
+    assert not multiprocessing.active_children()
+
+
+ENDED = """
+import multiprocessing, os, sys
+from stem_complete.data.read_ahead import read_ahead
+from stem_complete.data.store import MicrographStore
+
+if __name__ == "__main__":
+    next(crops := read_ahead(MicrographStore(sys.argv[1]), 9 * [[0]], 1, 1))
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_processes_end_with_the_one_that_asks(small_store, tmp_path):
+    script = tmp_path / "ended.py"
+    script.write_text(ENDED)
+    done = subprocess.run(
+        [sys.executable, script, small_store], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    for _ in range(100):
+        if (
+            not Path(f"/proc/{pid}").exists()
+            or "(zombie)" in Path(f"/proc/{pid}/status").read_text()
+        ):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} still runs")
