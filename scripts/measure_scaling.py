@@ -3,7 +3,8 @@
 
   python scripts/measure_scaling.py --output measured.json          # 2 cores: about 4 minutes
 
-Each rank has one thread. In several rounds, 1, 2 and 4 ranks in turn, it times
+Each rank has one thread. In several rounds, 1, 2 and 4 ranks in turn, it times what
+`stem-complete benchmark scaling` does, and more:
 
 * all-reduces of several sizes, to which the loopback's latency and bandwidth are fitted;
 * the training loop: compact network, one 512x512 crop a rank; and the same as so many processes
@@ -22,8 +23,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,19 +38,23 @@ from step_time import (
     Link,
     Training,
     all_reduce_s,
+    buckets,
     exposed_exchange_s,
 )
 
 from stem_complete.benchmarks.report import machine
+from stem_complete.benchmarks.scaling import RANKS, run_group
+from stem_complete.benchmarks.scaling_rank import APART, BUCKET_MB, STEP, time_reads
 from stem_complete.data.examples import example_micrographs
 from stem_complete.data.ingest import ingest
 from stem_complete.models import build_network
 
-RANKS = (1, 2, 4)
-OTHERS = "others' cores"
+MESSAGE_BYTES = (4096, STATISTICS_BYTES, 2**20, 2**22, 2**24, max(b for b, _ in buckets(BUCKET_MB)))
+NUM_STEPS = 8
+OTHERS, READ = "others' cores", "read"
 
 Measured = dict[int, dict[str, list[float]]]
-"""Times [s] by number of ranks and by what was timed, see `scaling_worker.py`."""
+"""Times [s] by number of ranks and by what was timed, see `stem_complete.benchmarks.scaling`."""
 
 
 class Row(NamedTuple):
@@ -79,12 +82,14 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ingest(example_micrographs(), folder / "store.zarr")
+        store = folder / "store.zarr"
+        ingest(example_micrographs(), store)
         measured = merge(
-            {ranks: run(ranks, folder / "store.zarr", folder / f"{turn}-{ranks}")}
+            {ranks: run(ranks, store, folder / f"{turn}-{ranks}")}
             for turn in range(options.rounds)
             for ranks in RANKS
         )
+        measured[1][READ] = time_reads(store)
     link = fitted_link(measured)
     rows = compared(measured, link)
     print(report(measured, link, rows))
@@ -100,23 +105,11 @@ def main() -> None:
 
 
 def run(ranks: int, store: Path, folder: Path) -> dict[str, list[float]]:
-    """Samples of all ranks of one group."""
-    folder.mkdir()
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc-per-node={ranks}", str(Path(__file__).with_name("scaling_worker.py"))),
-        *(str(store), str(folder)),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    """Samples of all ranks of one group, and the cores that other processes used meanwhile."""
     started, others = time.perf_counter(), others_s()
-    done = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr[-4000:])
+    samples = run_group(ranks, folder, store, NUM_STEPS, all_reduce_bytes=MESSAGE_BYTES, paper=True)
     others = (others_s() - others) / (time.perf_counter() - started)
-    samples = [json.loads(file.read_text()) for file in folder.glob("*.json")]
-    return merge({ranks: part} for part in (*samples, {OTHERS: [others]}))[ranks]
+    return samples | {OTHERS: [others]}
 
 
 def others_s() -> float:
@@ -173,7 +166,7 @@ def all_reduces(measured: Measured) -> list[tuple[int, int, float]]:
 def compared(measured: Measured, link: Link) -> list[Row]:
     """Predictions from one rank's compute and the link, beside what was measured."""
     alone_loop, alone_paper = (
-        float(np.median(measured[1][name])) for name in ("loop", "paper, no exchange")
+        float(np.median(measured[1][name])) for name in (STEP, "paper, no exchange")
     )
     compact_bytes = 4 * sum(p.numel() for p in build_network("compact").parameters())
     rows = []
@@ -186,8 +179,8 @@ def compared(measured: Measured, link: Link) -> list[Row]:
         compute_s = alone_loop * contention(ranks)
         statistics_s = all_reduce_s(STATISTICS_BYTES, ranks, cluster, "ring")
         exchange_s = all_reduce_s(compact_bytes, ranks, cluster, "ring") + statistics_s
-        add("loop, no exchange: step", compute_s, samples["loop, no exchange"])
-        add("loop: step", compute_s + exchange_s, samples["loop"])
+        add("loop, no exchange: step", compute_s, samples[APART])
+        add("loop: step", compute_s + exchange_s, samples[STEP])
 
         compute_s = alone_paper * contention(ranks)
         add("paper, no exchange: pass", compute_s, samples["paper, no exchange"])
@@ -236,7 +229,7 @@ def report(measured: Measured, link: Link, rows: Sequence[Row]) -> str:
         )
     lines.append("\n| as measured, median [ms] | " + " | ".join(f"{r} ranks" for r in RANKS) + " |")
     lines.append("| --- |" + " ---: |" * len(RANKS))
-    for name in ("loop", "loop, statistics", "paper, no exchange", "read"):
+    for name in (STEP, "paper, no exchange", READ):
         medians = [measured[ranks].get(name) for ranks in RANKS]
         cells = [f"{1e3 * np.median(times):.1f}" if times else "" for times in medians]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stem_complete.benchmarks.scaling_rank import APART, STEP
 from stem_complete.distributed import StatisticsExchange, WorkerContext
 from stem_complete.models import WeightNormConv2d, build_network, pending_means
 from stem_complete.training import train
@@ -20,7 +21,6 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # scripts are no pa
 
 import measure_scaling
 import scaling_model
-import scaling_worker
 import step_time
 from step_time import Cluster, Link, Training, all_reduce_s, exposed_exchange_s
 
@@ -263,12 +263,12 @@ def test_command_refuses_nonsense(argument, capsys):
 def test_link_is_fitted_and_predicts_what_obeys_the_model(monkeypatch):
     monkeypatch.setattr(measure_scaling, "contention", lambda ranks: max(1.0, ranks / 2))
     true = Link(2e9, 1e-4)
-    measured = {1: {"loop": [0.2], "paper, no exchange": [0.9], measure_scaling.OTHERS: [0.0]}}
+    measured = {1: {STEP: [0.2], "paper, no exchange": [0.9], measure_scaling.OTHERS: [0.0]}}
     for ranks in (2, 4):
         cluster = measure_scaling.loopback(true, ranks)
         measured[ranks] = {
             f"all-reduce {size}": [all_reduce_s(size, ranks, cluster, "ring")]
-            for size in scaling_worker.MESSAGE_BYTES
+            for size in measure_scaling.MESSAGE_BYTES
         }
     link = measure_scaling.fitted_link(measured)
     assert link.bandwidth == pytest.approx(true.bandwidth)
@@ -286,8 +286,8 @@ def test_link_is_fitted_and_predicts_what_obeys_the_model(monkeypatch):
             for compression in (False, True)
         )
         measured[ranks] |= {
-            "loop": [0.2 * share + 0.01],
-            "loop, no exchange": [0.2 * share],
+            STEP: [0.2 * share + 0.01],
+            APART: [0.2 * share],
             "paper, no exchange": [0.9 * share],
             "paper, float32": [float32],
             "paper, bf16": [bf16],
@@ -299,10 +299,3 @@ def test_link_is_fitted_and_predicts_what_obeys_the_model(monkeypatch):
         if row.what != "loop: step":
             assert row.error == pytest.approx(0, abs=1e-6), row.what
     assert "paper, bf16: pass | 4 |" in measure_scaling.report(measured, link, rows)
-
-
-def test_worker_times_the_real_loop(small_store, tmp_path):
-    steps, waits = scaling_worker.time_loop(small_store, tmp_path, "run", WorkerContext())
-    assert len(steps) == len(waits) == scaling_worker.NUM_STEPS
-    assert all(0 <= wait < step for wait, step in zip(waits, steps, strict=True))
-    assert all(time > 0 for time in scaling_worker.time_reads(small_store))
