@@ -24,6 +24,10 @@ BENCHMARKS = {
     "scan": "scan simulation beside a plain per-image version and a training step",
     "startup": "start of the command line and of the package beside importing torch",
     "checkpoint": "checkpoint of the paper's network beside a copy of the same bytes",
+    "ray_train": "training under Ray Train beside the same under torchrun",
+    "scaling": "weak scaling over gloo ranks, and the share of time in collectives",
+    "tracking": "training tracked by MLflow beside the same without",
+    "memory": "peak memory of the demo, training and completion; growth over 10,000 steps",
 }
 """Name of each benchmark, which is the module here that has it, and what it measures."""
 
