@@ -11,13 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
+from stem_complete.benchmarks.runs import small_store
 from stem_complete.console import track
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.ingest import ingest
 
 _HELP_LIMIT_S = 0.5
 _IMPORT_LIMIT_S = 0.3
-_STORE_FILES = 3  # some crops of so few files are for training
 _CROP_PX = 64
 
 PHASES = (
@@ -70,9 +68,7 @@ def _imports(effort: Effort) -> Iterator[Comparison]:
 
 
 def _first_step(effort: Effort, folder: Path) -> Iterator[Comparison]:
-    store = folder / "store.zarr"
-    smallest = sorted(example_micrographs(), key=lambda file: file.stat().st_size)[:_STORE_FILES]
-    ingest(smallest, store, crop_size=_CROP_PX)
+    store = small_store(folder / "store.zarr", _CROP_PX)
     warm_up = 0 if effort.quick else 1
     rounds: list[list[float]] = []
     for number in track(range(warm_up + effort.rounds), "training to the first step"):
