@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import DataError
 
-# Requests at each process: one that it reads, and one that is read and waits.
-_AHEAD = 2
+# Asked of each process at a time: two requests, one that it reads and one that is read and waits,
+# or as many as make so many crops. With fewer, both sides wait for each other to be scheduled.
+_REQUESTS_AHEAD, _CROPS_AHEAD = 2, 16
 _END_TIMEOUT_S = 5.0
 
 
@@ -45,11 +46,12 @@ def read_ahead(
         StoreError: The store is damaged there.
         DataError: A process was killed.
     """
-    readers = [_Reader(store, request_size) for _ in range(num_processes)]
+    num_ahead = max(_REQUESTS_AHEAD, _CROPS_AHEAD // request_size)
+    readers = [_Reader(store, num_ahead, request_size) for _ in range(num_processes)]
     try:
         asked: deque[_Reader] = deque()
         for reader, request in zip(cycle(readers), requests, strict=False):
-            if len(asked) == _AHEAD * num_processes:
+            if len(asked) == num_ahead * num_processes:
                 yield asked.popleft().answer()
             # By now whoever took that answer is done with it, and its memory is free.
             reader.ask(request)
@@ -64,10 +66,10 @@ def read_ahead(
 class _Reader:
     """A process that answers requests in order."""
 
-    def __init__(self, store: MicrographStore, request_size: int) -> None:
+    def __init__(self, store: MicrographStore, num_ahead: int, request_size: int) -> None:
         # A forked process would share the locks of whatever threads run here.
         context = multiprocessing.get_context("spawn")
-        shape = (_AHEAD, request_size, store.crop_size, store.crop_size)
+        shape = (num_ahead, request_size, store.crop_size, store.crop_size)
         memory = context.RawArray(ctypes.c_float, int(np.prod(shape)))
         self._where = store.path
         self._answers = cycle(_arrays(memory, shape))

@@ -74,6 +74,13 @@ def test_faulty_crops_are_left_out_with_the_reason(pixels: NDArray[Any], reason:
     assert place == ("a.tif", "HAADF", 3, 0, 0)
 
 
+@pytest.mark.parametrize(("number", "is_blank"), [(20, True), (21, False)])
+def test_half_a_percent_of_the_pixels_is_no_contrast(number: int, is_blank: bool) -> None:
+    pixels = NOISE.copy()  # [64, 64], of which 20 are the first whole number below 0.5%
+    pixels.flat[np.arange(number) * 100] = 1e6
+    assert bool(fault(pixels)) == is_blank
+
+
 def test_only_the_faulty_crops_of_an_image_are_left_out() -> None:
     pixels = np.tile(NOISE, (2, 2))
     pixels[70, 5] = np.nan

@@ -71,7 +71,7 @@ def test_processes_give_the_same_batches(small_store):
 
 def test_processes_tell_of_damage_and_of_their_end(small_store, tmp_path):
     store = MicrographStore.open(shutil.copytree(small_store, tmp_path / "s.zarr"))
-    requests = [np.array([0]), np.array([1]), np.array([len(store) - 1])] * 2
+    requests = [np.array([0]), np.array([len(store) - 1])] * 20  # more than are read ahead
     crops = read_ahead(store, requests, num_processes=1, request_size=1)
     np.testing.assert_array_equal(next(crops), store.read([0]))
     [process] = multiprocessing.active_children()
@@ -91,7 +91,7 @@ from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.store import MicrographStore
 
 if __name__ == "__main__":
-    next(crops := read_ahead(MicrographStore(sys.argv[1]), 9 * [[0]], 1, 1))
+    next(crops := read_ahead(MicrographStore(sys.argv[1]), 99 * [[0]], 1, 1))
     print(multiprocessing.active_children()[0].pid, flush=True)
     os.kill(os.getpid(), 9)
 """
