@@ -21,6 +21,7 @@ from scipy import ndimage
 from skimage.draw import line
 from torch import Tensor
 
+from stem_complete.benchmarks.devices import best_device, named, waited
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
 from stem_complete.benchmarks.steps import Problem, problem
 from stem_complete.console import waiting
@@ -61,9 +62,10 @@ def _beside_numpy(effort: Effort) -> Iterator[Comparison]:
     if not isinstance(compiled, str):
         cases["compiled"] = compiled
     with _one_core():
-        seconds = durations(cases, effort.rounds)
+        seconds = durations(_waited(cases, given), effort.rounds)
     rates = {name: [len(images) / value for value in found] for name, found in seconds.items()}
-    what, unit = f"scan simulation of {size}x{size} images on {_device_name()}", "images/s/core"
+    what = f"scan simulation of {size}x{size} images on the {named(given.batch.device)}"
+    unit = "images/s/core"
     note = f"batch {_BATCH_SIZE}, one thread"
     each = "NumPy, SciPy and scikit-image; a spiral for each image, as published"
     once = "the same with the spiral drawn once for all images, as ours"
@@ -83,11 +85,11 @@ def _beside_training(effort: Effort) -> Comparison:
     cases = {"simulation": simulation(given), "step": forward_backward(given)}
     milliseconds = {
         name: [1e3 * value for value in found]
-        for name, found in durations(cases, effort.rounds).items()
+        for name, found in durations(_waited(cases, given), effort.rounds).items()
     }
     network = "compact" if effort.quick else "paper's"
     return Comparison(
-        f"scan simulation of one {size}x{size} image on {_device_name()}",
+        f"scan simulation of one {size}x{size} image on the {named(given.batch.device)}",
         "ms",
         milliseconds["simulation"],
         f"forward and backward pass of the {network} network",
@@ -103,9 +105,7 @@ def simulation(given: Problem) -> Simulation:
 
     def simulate_batch() -> Tensor:
         with torch.no_grad():
-            x = given.task.encode(given.task.simulator(given.batch, 0, positions).scan).x
-        _wait()
-        return x
+            return given.task.encode(given.task.simulator(given.batch, 0, positions).scan).x
 
     return simulate_batch
 
@@ -123,9 +123,8 @@ def compiled_simulation(given: Problem) -> Simulation | str:
 
     def simulate_batch() -> Tensor:
         with torch.no_grad():
-            x = compiled(given.batch, step)
-        _wait()
-        return x
+            x: Tensor = compiled(given.batch, step)
+            return x
 
     try:
         with waiting("compiling the simulation"), _one_core():
@@ -147,7 +146,6 @@ def forward_backward(given: Problem) -> Callable[[], object]:
         loss = squared_error(full, batch.truth, task.weight)
         loss = loss + squared_error(half, half_size(batch.truth), task.weight)
         loss.sum().backward()  # type: ignore[no-untyped-call]
-        _wait()
 
     return step
 
@@ -235,14 +233,11 @@ def _one_core() -> Iterator[None]:
 
 
 def _on_device(given: Problem) -> Problem:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     return given._replace(task=given.task.to(device), batch=given.batch.to(device))
 
 
-def _device_name() -> str:
-    return "the GPU" if torch.cuda.is_available() else "the CPU"
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _waited(
+    cases: dict[str, Callable[[], object]], given: Problem
+) -> dict[str, Callable[[], object]]:
+    return {name: waited(case, given.batch.device) for name, case in cases.items()}

@@ -33,8 +33,15 @@ class PartialScan(NamedTuple):
 class NoiseModel(Protocol):
     """How a detector sees an image."""
 
-    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:
-        """Intensities `[b, 1, h, w]` of `image` in [-1, 1]; any number where `dwell` is 0."""
+    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
+        """Intensities `[b, n]` in some pixels; any number where the dwell is 0.
+
+        Args:
+            image: `[b, 1, h, w]` in [-1, 1].
+            dwell: In those pixels `[b or 1, n]`.
+            keys: Of the examples `[b]`.
+            pixels: Their flat indices in an image `[n]` int64.
+        """
         ...
 
 
@@ -42,9 +49,9 @@ class NoiseModel(Protocol):
 class NoNoise:
     """The measured intensity is the image's."""
 
-    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:  # noqa: ARG002
+    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:  # noqa: ARG002
         """`image` itself."""
-        return image
+        return _at(pixels, image)
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,13 @@ class ReferenceNoise:
     own minimum and maximum: short dwell is noisier, and biased towards b (partial-STEM, 2020).
     """
 
-    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:
-        """Intensities `[b, 1, h, w]` of `image` in [-1, 1]."""
+    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
+        """Intensities `[b, n]` in `pixels`."""
         # The published dwell never exceeds 1; more than that is as good as 1.
         dwell = dwell.clamp(max=1)
-        background = _stretch(blur(image, _REFERENCE_BLUR_SIGMA_PX))
-        chance = random.uniform(keys, tuple(image.shape[1:]))
-        return dwell * image + 2 * (1 - dwell) * chance * background
+        background = _stretched_at(pixels, blur(image, _REFERENCE_BLUR_SIGMA_PX))
+        chance = random.uniform_at(keys, pixels)
+        return dwell * _at(pixels, image) + 2 * (1 - dwell) * chance * background
 
 
 @dataclass(frozen=True)
@@ -87,17 +94,24 @@ class DetectorNoise:
                 f"readout_std_electrons must not be negative, got {self.readout_std_electrons}"
             )
 
-    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:
-        """Intensities `[b, 1, h, w]` of `image` in [-1, 1], scaled back from the counts."""
+    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
+        """Intensities `[b, n]` in `pixels`, scaled back from the counts."""
         full = self.dose_electrons_per_px * dwell
-        electrons = random.poisson(random.fold(keys, 0), full * (image + 1) / 2)
+        rate = full * (_at(pixels, image) + 1) / 2
+        electrons = random.poisson_at(random.fold(keys, 0), rate, pixels)
         if self.readout_std_electrons:
-            readout = random.normal(random.fold(keys, 1), tuple(image.shape[1:]))
+            readout = random.normal_at(random.fold(keys, 1), pixels)
             electrons = electrons + self.readout_std_electrons * readout
         return 2 * electrons / full - 1
 
 
-def acquire(image: Tensor, dwell: Tensor, noise: NoiseModel, keys: Tensor) -> PartialScan:
+def acquire(
+    image: Tensor,
+    dwell: Tensor,
+    noise: NoiseModel,
+    keys: Tensor,
+    pixels: Tensor | None = None,
+) -> PartialScan:
     """Partial scan of `image` along a dwell map.
 
     Args:
@@ -105,6 +119,8 @@ def acquire(image: Tensor, dwell: Tensor, noise: NoiseModel, keys: Tensor) -> Pa
         dwell: `[b, 1, h, w]`, or `[1, 1, h, w]` for all images [full pixel dwells].
         noise: How the detector sees the image.
         keys: One per example `[b]`, from `example_keys`.
+        pixels: Flat indices `[n]` int64 of all pixels in which the dwell may be more than 0, which
+            saves the noise of the others; None takes them all. The result is the same.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -114,9 +130,14 @@ def acquire(image: Tensor, dwell: Tensor, noise: NoiseModel, keys: Tensor) -> Pa
         raise ValueError(f"dwell {list(dwell.shape)} does not fit images {list(image.shape)}")
     if keys.shape != image.shape[:1]:
         raise ValueError(f"keys must be [{len(image)}], one per image, got {list(keys.shape)}")
-    dwell = dwell.expand_as(image)
-    intensity = noise.measure(image, dwell, keys)
-    return PartialScan(torch.where(dwell > 0, intensity, torch.nan), dwell)
+    if pixels is None:
+        pixels = torch.arange(image[0].numel(), device=image.device)
+    visited = _at(pixels, dwell)
+    # 1 where measured and NaN elsewhere, in less time than a mask takes on CPUs.
+    measured = noise.measure(image, visited, keys, pixels) * (visited / visited)
+    intensity = torch.full_like(image, torch.nan)
+    intensity.flatten(1).scatter_(1, pixels.expand_as(measured), measured)
+    return PartialScan(intensity, dwell.expand_as(image))
 
 
 def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
@@ -133,12 +154,16 @@ def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
     _check_images(images)
     if images.shape[-1] != images.shape[-2]:
         raise ValueError(f"flips and rotations need square images, got {list(images.shape)}")
-    choice = choice.view(-1, 1, 1, 1)
-    # In this order: the strides of the first decide those of the result, and transposed ones would
-    # slow down all that follows.
-    images = torch.where((choice & 4) == 0, images, images.transpose(-1, -2))
-    images = torch.where((choice & 2) > 0, images.flip(-2), images)
-    return torch.where((choice & 1) > 0, images.flip(-1), images)
+    # Each symmetry walks through the pixels at other steps from another corner.
+    side = images.shape[-1]
+    swap, flip_y, flip_x = (((choice & bit) > 0).long() for bit in (4, 2, 1))
+    down, across = side + swap * (1 - side), 1 + swap * (side - 1)
+    corner = (side - 1) * (flip_y * down + flip_x * across)
+    steps = torch.arange(side, device=images.device)
+    rows = corner[:, None] + (1 - 2 * flip_y)[:, None] * down[:, None] * steps
+    columns = (1 - 2 * flip_x)[:, None] * across[:, None] * steps
+    places = (rows[:, :, None] + columns[:, None, :]).flatten(1)
+    return images.flatten(1).gather(1, places).view_as(images)
 
 
 def blur(images: Tensor, sigma_px: float = _REFERENCE_BLUR_SIGMA_PX) -> Tensor:
@@ -151,11 +176,19 @@ def blur(images: Tensor, sigma_px: float = _REFERENCE_BLUR_SIGMA_PX) -> Tensor:
     return filter_mirrored(images, [weight / total for weight in weights])
 
 
-def _stretch(images: Tensor) -> Tensor:
-    """Each image scaled to [-1, 1] by its own minimum and maximum; a constant one becomes 0."""
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+def _at(pixels: Tensor, images: Tensor) -> Tensor:
+    """Values [b, n] of `images` [b, 1, h, w]."""
+    return images.flatten(1).index_select(1, pixels)
+
+
+def _stretched_at(pixels: Tensor, images: Tensor) -> Tensor:
+    """Values [b, n] of images that are scaled to [-1, 1] by their own minimum and maximum.
+
+    A constant image becomes 0.
+    """
+    low, high = images.flatten(1).amin(1, keepdim=True), images.flatten(1).amax(1, keepdim=True)
     middle, half = (low + high) / 2, (high - low) / 2
-    return (images - middle) / torch.where(half > 0, half, 1)
+    return (_at(pixels, images) - middle) / torch.where(half > 0, half, 1)
 
 
 def _check_images(images: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -69,22 +70,22 @@ def _encode_standard(scan: PartialScan) -> NetworkInput:
 def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
     centred, mean, scale = _standardise(scan)
     fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
-    filled = fill + scan.dwell * torch.where(scan.dwell > 0, centred - fill, 0)
+    filled = fill + scan.dwell * (centred - fill)
     return NetworkInput(torch.cat([filled / scale, scan.dwell], 1), mean + fill, scale)
 
 
 def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
-    """Intensities minus the scan's mean, 0 where not measured; that mean; the deviation."""
+    """Intensities minus the scan's mean, anything where not measured; that mean; the deviation."""
     dwell = scan.dwell
-    measured = dwell > 0
-    intensity = torch.where(measured, scan.intensity, 0)
+    # The dwell, as a factor, leaves out what was not measured: masks take much longer on CPUs.
+    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     share = dwell / _sum(dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
 
     # Twice, because one mean of large intensities in float32 is off by more than their rounding.
     rough_mean = _sum(share * intensity)
-    centred = torch.where(measured, intensity - rough_mean, 0)
+    centred = intensity - rough_mean
     correction = _sum(share * centred)
-    centred = torch.where(measured, centred - correction, 0)
+    centred = centred - correction
     std = _sum(share * centred.square()).sqrt()
 
     # Deviations below the rounding of the intensities are those of a constant scan.

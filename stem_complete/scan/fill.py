@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,7 +32,7 @@ def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
         sigma_px: Standard deviation of the Gaussian [px].
     """
     weight = scan.dwell.expand_as(scan.intensity)
-    intensity = torch.where(weight > 0, scan.intensity, 0)
+    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     mean = _mean(weight * intensity) / _mean(weight).clamp(min=torch.finfo(weight.dtype).tiny)
     # About the mean, so that a small contrast on a large offset survives in float32.
     sums = torch.cat((weight * (intensity - mean), weight), dim=1)

@@ -48,12 +48,22 @@ def fold(keys: Tensor, value: int | Tensor) -> Tensor:
 
 def uniform(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Float32 numbers `[b, *shape]`, uniform in [0, 1), multiples of 2^-24."""
-    return _to_uniform(_bits(keys, shape))
+    return uniform_at(keys, _places(keys, shape))
+
+
+def uniform_at(keys: Tensor, places: Tensor) -> Tensor:
+    """Those of the numbers that `uniform` draws whose flat indices are `places` [...] int64."""
+    return _to_uniform(_bits(keys, places))
 
 
 def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Float32 numbers `[b, *shape]` of mean 0 and standard deviation 1, within 6.8 deviations."""
-    return _to_normal(_bits(keys, shape))
+    return normal_at(keys, _places(keys, shape))
+
+
+def normal_at(keys: Tensor, places: Tensor) -> Tensor:
+    """Those of the numbers that `normal` draws whose flat indices are `places` [...] int64."""
+    return _to_normal(_bits(keys, places))
 
 
 def integers(keys: Tensor, high: int) -> Tensor:
@@ -64,14 +74,24 @@ def integers(keys: Tensor, high: int) -> Tensor:
 
 
 def poisson(keys: Tensor, rate: Tensor) -> Tensor:
-    """Float32 Poisson counts `[b, ...]` of `rate` [b, ...] >= 0.
+    """Float32 Poisson counts `[b, ...]` of `rate` [b, ...] >= 0; see `poisson_at`."""
+    return poisson_at(keys, rate, _places(keys, tuple(rate.shape[1:])))
+
+
+def poisson_at(keys: Tensor, rate: Tensor, places: Tensor) -> Tensor:
+    """Those of the counts that `poisson` draws whose flat indices are `places`, of their `rate`.
 
     Rates below 8 are inverted exactly. Above, the quantile of a normal number z is expanded to
     second order in 1/sqrt(rate) (Giles 2016, Algorithm 955, doi:10.1145/2699466); the
     distribution function then errs by less than 1e-4.
+
+    Args:
+        keys: `[b]`.
+        rate: `[b, ...]`, at least 0.
+        places: `[...]` int64.
     """
     rate = rate.float()
-    bits = _bits(keys, tuple(rate.shape[1:]))
+    bits = _bits(keys, places)
     return torch.where(
         rate < _LARGE_RATE,
         _invert_small_rate(_to_uniform(bits), rate.clamp(0, _LARGE_RATE)),
@@ -103,11 +123,14 @@ def _expand_large_rate(z: Tensor, rate: Tensor) -> Tensor:
     ).clamp(min=0)
 
 
-def _bits(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Hashes `[b, *shape]` of `keys` and a counter: SplitMix64 from `key * _GAMMA` on."""
-    counter = torch.arange(1, math.prod(shape) + 1, device=keys.device).view(shape)
-    # `counter * _GAMMA` would do as well, but torch.compile takes it for an index and overflows.
-    return _hash((keys.view(-1, *[1] * len(shape)) + counter) * _GAMMA)
+def _places(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.arange(math.prod(shape), device=keys.device).view(shape)
+
+
+def _bits(keys: Tensor, places: Tensor) -> Tensor:
+    """Hashes `[b, *places.shape]` of `keys` and places: SplitMix64 from `key * _GAMMA` on."""
+    # `places * _GAMMA` would do as well, but torch.compile takes it for an index and overflows.
+    return _hash((keys.view(-1, *[1] * places.ndim) + (places + 1)) * _GAMMA)
 
 
 def _hash(x: Tensor) -> Tensor:

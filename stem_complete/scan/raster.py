@@ -93,10 +93,10 @@ def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
         padded = torch.cat([before, images, after], dim)
         images = images * taps[0]
         for distance, tap in enumerate(taps[1:], 1):
-            pair = padded.narrow(dim, reach - distance, size) + padded.narrow(
-                dim, reach + distance, size
-            )
-            images = images + tap * pair
+            before = padded.narrow(dim, reach - distance, size)
+            after = padded.narrow(dim, reach + distance, size)
+            # In place: fresh memory costs as much as the sums.
+            images += (before + after).mul_(tap)
     return images
 
 

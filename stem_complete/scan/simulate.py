@@ -53,6 +53,7 @@ class ScanSimulator(nn.Module):
     """
 
     dwell: Tensor
+    pixels: Tensor  # in which it is not 0
 
     def __init__(
         self,
@@ -76,7 +77,9 @@ class ScanSimulator(nn.Module):
         if sample not in ("blurred", "original"):
             raise ValueError(f'sample must be "blurred" or "original", got {sample!r}')
         # The path is part of the config: a checkpoint need not repeat its map.
-        self.register_buffer("dwell", path.dwell_map()[None, None], persistent=False)
+        dwell = path.dwell_map()
+        self.register_buffer("dwell", dwell[None, None], persistent=False)
+        self.register_buffer("pixels", dwell.flatten().nonzero()[:, 0], persistent=False)
         self.noise = noise
         self.augment = augment
         self.blur_sigma_px = blur_sigma_px
@@ -105,5 +108,5 @@ class ScanSimulator(nn.Module):
         truth = blur(images, self.blur_sigma_px)
 
         measured = truth if self.sample == "blurred" else images
-        scan = acquire(measured, self.dwell, self.noise, random.fold(keys, _NOISE))
+        scan = acquire(measured, self.dwell, self.noise, random.fold(keys, _NOISE), self.pixels)
         return SimulatedBatch(scan, truth, images, keys)
