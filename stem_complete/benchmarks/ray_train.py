@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ import numpy as np
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal
 from stem_complete.benchmarks.runs import Command, run_config, small_store, train_command, windows
 from stem_complete.config import Config
-from stem_complete.console import ProgressBar
+from stem_complete.console import track
 
 RAY, TORCHRUN, AGAIN = "ray", "torchrun", "torchrun-again"
 GOAL = Goal("<=", 1.02)
 WARM_UP_STEPS = 50
-TURN_S = 1.5
+TURNS, TURN_S = 10, 1.5
 
 
 class Pace(NamedTuple):
@@ -38,12 +38,12 @@ class Pace(NamedTuple):
 
 
 def run(effort: Effort, folder: Path) -> Iterator[Comparison]:
-    """Steps of running groups of two workers, which take turns.
+    """Steps of groups of two workers, which are started anew in each round and then take turns.
 
-    All groups are there all the time, and all processes of those whose turn it is not are stopped,
-    Ray's own too. So turns can be short, and other work on the machine meets all groups. It does
-    not meet them alike: Linux shares cores out by session, of which Ray has one more. What the
-    comparison can tell at the time is seen in two groups that do not differ.
+    All processes of those whose turn it is not are stopped, Ray's own too. So turns can be short,
+    and other work on the machine meets all groups; not quite alike, as Linux shares cores out by
+    session, of which Ray has one more. Groups that do not differ still differ by some percent, as
+    long as they run: by where their memory lies. Two under torchrun show how much.
     """
     paces = measured(effort, folder)
     for what, kind, goal, note in (
@@ -62,35 +62,39 @@ def run(effort: Effort, folder: Path) -> Iterator[Comparison]:
 def measured(effort: Effort, folder: Path) -> dict[str, list[Pace]]:
     """Paces of each round, by group."""
     store = small_store(folder / "store.zarr", crop_size=128)
-    configs = {
-        name: run_config(
-            name,
-            folder,
-            store,
-            "scaling.num_workers=2",
-            "training.batch_size=2",
-            "training.log_every_steps=5",
-        )
-        for name in (RAY, TORCHRUN, AGAIN)
-    }
-    turns = 1 if effort.quick else 5
     paces: dict[str, list[Pace]] = defaultdict(list)
-    with ExitStack() as running, ProgressBar("rounds", effort.rounds) as bar:
+    for number in track(range(effort.rounds), "rounds"):
+        configs = {
+            name: run_config(
+                f"{name}-{number}",
+                folder,
+                store,
+                "scaling.num_workers=2",
+                "training.batch_size=2",
+                "training.log_every_steps=5",
+            )
+            for name in (RAY, TORCHRUN, AGAIN)
+        }
+        turns = _turns(configs, folder, 1 if effort.quick else TURNS)
+        for name, found in turns.items():
+            paces[name].append(Pace(*np.median(found, axis=0).tolist()))
+    return paces
+
+
+def _turns(configs: Mapping[str, Config], folder: Path, number: int) -> dict[str, list[Pace]]:
+    """Paces in so many turns of each group."""
+    paces: dict[str, list[Pace]] = defaultdict(list)
+    with ExitStack() as running:
         commands = {}
-        for name, config in configs.items():
-            log = folder / f"{name}.log"
-            command = Command(train_command(config, torchrun=name != RAY), log)
+        for name in random.sample(list(configs), len(configs)):
+            config = configs[name]
+            command = Command(train_command(config, torchrun=name != RAY), folder / f"{name}.log")
             commands[name] = running.enter_context(command)
             command.wait_until(_has_trained(config), "steps")
             command.hold()
-        for number in range(effort.rounds):
-            found: dict[str, list[Pace]] = defaultdict(list)
-            for _ in range(turns):
-                for name in random.sample(list(configs), len(configs)):
-                    found[name].append(_turn(commands[name], configs[name]))
-            for name, parts in found.items():
-                paces[name].append(Pace(*np.median(parts, axis=0).tolist()))
-            bar.update(number + 1)
+        for _ in range(number):
+            for name in random.sample(list(configs), len(configs)):
+                paces[name].append(_turn(commands[name], configs[name]))
     return paces
 
 

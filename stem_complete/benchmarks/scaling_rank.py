@@ -1,9 +1,9 @@
 """One rank of a group that torchrun started: times what it is asked to and leaves the samples.
 
 python -m stem_complete.benchmarks.scaling_rank TASK   # a `Task` as JSON
-"""
 
-from __future__ import annotations
+Without `from __future__ import annotations`: DDP compares the annotations of a hook as objects.
+"""
 
 import json
 import sys
@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
@@ -172,7 +171,10 @@ def time_paper_gradients(context: WorkerContext) -> Samples:
     group = dist.group.WORLD
     assert group is not None
 
-    def hook(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    def hook(
+        _: object,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]
+    ) -> torch.futures.Future[Tensor]:
         exchange = {
             "float32": default_hooks.allreduce_hook,
             "bf16": default_hooks.bf16_compress_hook,

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from stem_complete.benchmarks import Effort, memory, ray_train, scaling, tracking
+from stem_complete.benchmarks import Effort, memory, ray_train, scaling, scaling_rank, tracking
 from stem_complete.benchmarks.runs import Command, run_config, windows
 from stem_complete.benchmarks.scaling_rank import (
     APART,
@@ -28,6 +28,7 @@ from stem_complete.benchmarks.scaling_rank import (
     time_reads,
 )
 from stem_complete.distributed import WorkerContext
+from stem_complete.models import build_network
 
 QUICK = Effort(rounds=2, quick=True)
 
@@ -83,7 +84,7 @@ def test_a_command_that_ends_early_says_what_it_printed(tmp_path):
 
 def test_groups_take_turns_and_their_steps_are_compared(tmp_path, monkeypatch):
     def command(config, torchrun):
-        return stand_in(config, 0.005 if torchrun else 0.01)
+        return stand_in(config, 0.01 if torchrun else 0.03)
 
     monkeypatch.setattr(ray_train, "train_command", command)
     monkeypatch.setattr(ray_train, "small_store", lambda path, crop_size: path)
@@ -91,11 +92,12 @@ def test_groups_take_turns_and_their_steps_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_train, "WARM_UP_STEPS", 10)
     step, noise, quick, _, cpu, _ = ray_train.run(QUICK, tmp_path)
     # Two examples a step were promised, and one is made: steps seem to take twice as long.
-    assert step.values == pytest.approx([20, 20], rel=0.3)
-    assert step.ratios == pytest.approx([2, 2], rel=0.3)
+    assert min(step.values) >= 60
+    assert min(step.reference) >= 20
+    assert min(step.ratios) > 1.5
     assert step.met is False
-    assert noise.ratios == pytest.approx([1, 1], rel=0.3)
-    assert quick.ratios == pytest.approx([2, 2], rel=0.3)
+    assert min(quick.ratios) > 1.5
+    assert max(noise.ratios) < 1.5
     assert len(cpu.values) == len(cpu.reference) == 2
     assert max(cpu.values) < min(step.values)
 
@@ -113,6 +115,7 @@ def test_scaling_compares_groups_of_a_round(tmp_path, monkeypatch):
         }
 
     monkeypatch.setattr(scaling, "run_group", run_group)
+    monkeypatch.setattr(scaling, "small_store", lambda path: path)
     alone, beside_one, beside_apart, collectives = scaling.run(QUICK, tmp_path)
     assert alone.values == pytest.approx([100, 100])
     assert beside_one.ratios == pytest.approx([2, 2])
@@ -129,16 +132,27 @@ def test_ranks_time_the_real_loop(small_store, tmp_path):
     assert all(seconds > 0 for seconds in time_reads(small_store))
 
 
-def test_collectives_are_known_by_their_names():
+@pytest.fixture
+def process_group():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        clock = Clock(batch_size=1, num_steps=1)
-        for step in range(1, 20):
-            dist.all_reduce(torch.zeros(2**20))
-            clock.scalars(step, {"train/examples_per_s": 1.0})
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()
+
+
+def test_collectives_are_known_by_their_names(process_group):
+    clock = Clock(batch_size=1, num_steps=1)
+    for step in range(1, 20):
+        dist.all_reduce(torch.zeros(2**20))
+        clock.scalars(step, {"train/examples_per_s": 1.0})
     assert 0 < clock.samples[COLLECTIVES][0] < clock.samples[PROFILED][0]
+
+
+def test_every_kind_of_exchange_is_timed(process_group, monkeypatch):
+    monkeypatch.setattr(scaling_rank, "build_network", lambda _: build_network("compact"))
+    samples = scaling_rank.time_paper_gradients(WorkerContext(rank=0, world_size=2))
+    assert samples.keys() == {"paper, no exchange", "paper, float32", "paper, bf16"}
+    samples = scaling_rank.time_all_reduces([4096])
+    assert len(samples["all-reduce 4096"]) == 20
 
 
 def test_what_overlaps_is_counted_once():
@@ -216,6 +230,7 @@ def test_clock_leaves_start_and_end_out():
         clock.scalars(step, {})
         time.sleep(0.02)
     cost = clock.cost()
-    assert 0.06 / 20 <= 1e-3 * cost.wall < 0.12 / 20
-    assert 0.02 / 20 <= 1e-3 * cost.recorder < 0.04 / 20
+    # Two pauses and two calls between the 20th and the 40th step.
+    assert 0.06 <= 20e-3 * cost.wall < 0.2
+    assert 0.02 <= 20e-3 * cost.recorder < 20e-3 * cost.wall
     assert cost.cpu < cost.wall
