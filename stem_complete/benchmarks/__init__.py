@@ -17,6 +17,9 @@ __all__ = ["BENCHMARKS", "Comparison", "Effort", "as_json", "as_markdown", "run_
 BENCHMARKS = {
     "alrc": "ALRC beside the same training step without it",
     "train_cpu": "training step of the paper's network beside plain convolutions and Adam",
+    "train_gpu": "training step of the paper's network beside the GPU's matrix products",
+    "guard": "guard, curves and weight average beside a step without them",
+    "choices": "the training step beside other ways to compute it: formats, compilers, recomputing",
     "complete": "folded network beside the unfolded one, in float32, bf16 and int8",
     "store_reading": "random crops of a store beside pread, zarr-python and other readers",
     "pipeline": "loading of training examples beside what training steps consume",

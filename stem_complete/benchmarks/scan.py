@@ -45,8 +45,11 @@ def run(effort: Effort, _: Path) -> Iterator[Comparison]:
 
 def _beside_numpy(effort: Effort) -> Iterator[Comparison]:
     # The published code's drawing of the spiral, so that both simulate the same scans.
-    given = _on_device(
-        problem("scan.coverage_definition=nominal", quick=effort.quick, batch_size=_BATCH_SIZE)
+    given = problem(
+        "scan.coverage_definition=nominal",
+        quick=effort.quick,
+        batch_size=_BATCH_SIZE,
+        device=best_device(),
     )
     images = given.batch[:, 0].cpu().numpy()
     size = images.shape[-1]
@@ -80,7 +83,7 @@ def _beside_numpy(effort: Effort) -> Iterator[Comparison]:
 
 
 def _beside_training(effort: Effort) -> Comparison:
-    given = _on_device(problem(quick=effort.quick))
+    given = problem(quick=effort.quick, device=best_device())
     size = given.batch.shape[-1]
     cases = {"simulation": simulation(given), "step": forward_backward(given)}
     milliseconds = {
@@ -230,11 +233,6 @@ def _one_core() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def _on_device(given: Problem) -> Problem:
-    device = best_device()
-    return given._replace(task=given.task.to(device), batch=given.batch.to(device))
 
 
 def _waited(

@@ -16,9 +16,12 @@ from stem_complete.losses import half_size, squared_error
 from stem_complete.models import fold
 from stem_complete.scan import SimulatedBatch
 from stem_complete.training import build_task
-from stem_complete.training.state import TrainingState
+from stem_complete.training.cuda_graph import CudaGraph
+from stem_complete.training.state import TrainingState, build_optimizer
 from stem_complete.training.step import TrainingStep
 from stem_complete.training.task import CompletionTask
+
+CPU = torch.device("cpu")
 
 Step = Callable[[], object]
 
@@ -27,7 +30,7 @@ class Problem(NamedTuple):
     """A task and a batch for it.
 
     Attributes:
-        task: On the CPU, or wherever it is moved.
+        task: On the device.
         batch: Micrographs in [-1, 1], [b, 1, h, w].
     """
 
@@ -36,7 +39,12 @@ class Problem(NamedTuple):
     batch: Tensor
 
 
-def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
+def problem(
+    *changes: str,
+    quick: bool,
+    batch_size: int = 1,
+    device: torch.device = CPU,
+) -> Problem:
     """The paper's network and 512x512 micrographs; the compact one and 128x128 if `quick`."""
     preset, size = ("compact", 128) if quick else ("paper", 512)
     base = ["name=benchmark", "data.store=none", f"model.preset={preset}"]
@@ -44,7 +52,8 @@ def problem(*changes: str, quick: bool, batch_size: int = 1) -> Problem:
     config = load_config([], [*base, *changes])
     images = F.avg_pool2d(torch.randn(batch_size, 1, size + 4, size + 4), 5, stride=1)
     images = images / images.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return Problem(config, build_task(config, (size, size)), images)
+    task = build_task(config, (size, size))
+    return Problem(config, task.to(device), images.to(device))
 
 
 def training_step(problem: Problem, *, simulated: bool = True) -> Step:
@@ -70,6 +79,34 @@ def training_step(problem: Problem, *, simulated: bool = True) -> Step:
         take_step.window.examples.clear()
 
     return step
+
+
+def unguarded_step(problem: Problem, *, fused: bool = True) -> Step:
+    """The same step without guard, exchange, digest, curves and weight average.
+
+    Args:
+        problem: What to train on.
+        fused: Whether Adam is one kernel, as in training, or a loop over lists of tensors.
+    """
+    task, batch = problem.task, problem.batch
+    if fused:
+        optimizer = build_optimizer(task, problem.config)
+    else:
+        optimizer = torch.optim.Adam(task.parameters(), lr=3e-4, foreach=True)
+    usable = torch.ones((), dtype=torch.bool, device=batch.device)
+
+    def compute(images: Tensor, number: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        optimizer.zero_grad(set_to_none=True)
+        output = task(images, number, positions)
+        (output.loss.sum() / len(images)).backward()
+        optimizer.step()
+        task.commit(task.statistics(), usable)
+        return (output.loss.detach(),)
+
+    call = CudaGraph(compute) if problem.config.training.cuda_graph else compute
+    positions = torch.arange(len(batch), device=batch.device)
+    number = torch.zeros((), dtype=torch.int64, device=batch.device)
+    return lambda: call(batch, number, positions)
 
 
 def plain_step(problem: Problem) -> Step:

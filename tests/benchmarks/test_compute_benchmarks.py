@@ -13,8 +13,16 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
-from stem_complete.benchmarks import Effort, complete, scan, startup
-from stem_complete.benchmarks.steps import problem
+from stem_complete.benchmarks import (
+    Effort,
+    choices,
+    complete,
+    guard,
+    scan,
+    startup,
+    train_gpu,
+)
+from stem_complete.benchmarks.steps import problem, training_step, unguarded_step
 from stem_complete.scan import archimedean
 
 QUICK = Effort(rounds=2, quick=True)
@@ -165,6 +173,58 @@ def test_no_compiler_is_a_reason(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_nothing)
     reason = "torch.compile does not work here: no compiler"
     assert complete.compiled_forward(nn.ReLU(), torch.zeros(1, 1, 2, 2)) == reason
+
+
+# The training step.
+
+
+def test_step_benchmarks_yield_what_they_measured():
+    for benchmark in (choices, guard, train_gpu):
+        found = list(benchmark.run(QUICK, None))
+        # Memory is the same in each round and is measured once.
+        check([comparison for comparison in found if comparison.unit != "MiB"])
+        needs_gpu = {choices: ["CUDA graph"], train_gpu: [c.what for c in found]}
+        missing = [] if torch.cuda.is_available() else needs_gpu.get(benchmark, [])
+        assert [c.what for c in found if not c.values] == missing
+
+
+def ways():
+    return {
+        "contiguous": choices._contiguous,
+        "along first": choices._weight_norm_along_first,
+        "by formula": choices._weight_norm_by_formula,
+        "recomputed": choices._recomputed,
+    }
+
+
+@pytest.mark.parametrize("way", ways())
+def test_other_ways_take_the_same_step(way):
+    states = []
+    for change in (lambda given: given, ways()[way]):
+        torch.manual_seed(0)
+        given = change(problem(quick=True))
+        training_step(given)()
+        states.append(given.task.state_dict())
+    for name, value in states[0].items():
+        if name.endswith((".v", ".running_mean", ".mu1")):
+            other = states[1][name]
+            assert (other - value).norm() <= 2e-3 * value.norm() + 1e-6, name
+
+
+def test_recomputing_keeps_less():
+    plain, recomputed = problem(quick=True), choices._recomputed(problem(quick=True))
+    assert 0 < choices.kept_bytes(recomputed) < choices.kept_bytes(plain)
+
+
+def test_an_unguarded_step_is_the_same_step_where_all_is_finite():
+    states = []
+    for make in (training_step, unguarded_step):
+        torch.manual_seed(0)
+        given = problem(quick=True)
+        make(given)()
+        states.append(given.task.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
 
 
 # Start-up.
