@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -33,6 +34,7 @@ COMPRESSION_LEVEL = 5
 
 _CHECKSUM_BYTES = 4
 _MISSING = 2**64 - 1  # offset and length of a crop that was never written
+_SYNC_BYTES = 16 * 2**20  # written to the disk at a time, while more is appended
 _MAX_OPEN = 256  # files; systems allow as few as 1024 a process
 
 
@@ -183,6 +185,8 @@ class NewShard:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._draft = self._path.with_suffix(".partial")
         self._file: IO[bytes] = self._draft.open("wb")
+        self._thread = ThreadPoolExecutor(1)
+        self._syncs: list[Future[None]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -193,19 +197,28 @@ class NewShard:
         self._file.write(stored)
         self._entries.append((self._end, len(stored)))
         self._end += len(stored)
+        if self._end > _SYNC_BYTES * (len(self._syncs) + 1):
+            self._sync()
+
+    def _sync(self) -> None:
+        self._file.flush()
+        self._syncs.append(self._thread.submit(os.fsync, self._file.fileno()))
 
     def finish(self) -> None:
         """Wait until it is on the disk, and put it into its place."""
         missing = [(_MISSING, _MISSING)] * (self._num_crops - len(self))
         index = np.array(self._entries + missing, dtype="<u8")
         self._file.write(index.tobytes() + _checksum(index.tobytes()))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._sync()
+        for sync in self._syncs:
+            sync.result()  # the system tells of an error once, to whoever syncs next
+        self._thread.shutdown()
         self._file.close()
         self._draft.replace(self._path)
 
     def discard(self) -> None:
         """Leave nothing of it, if it is not finished."""
+        self._thread.shutdown()
         with suppress(OSError):  # of a full disk, which has no room for what is still to be written
             self._file.close()
         self._draft.unlink(missing_ok=True)
