@@ -136,14 +136,12 @@ def _on_gpu(path: Path, effort: Effort) -> Iterator[Comparison]:
 def _batches(
     path: Path, steps: range, batch_size: int, num_processes: int, *, pin_memory: bool = False
 ) -> Iterator[ImageBatch]:
-    return iter(
-        training_batches(
-            MicrographStore(path),
-            steps=steps,
-            seed=0,
-            batch_size=batch_size,
-            micro_batch_size=batch_size,
-            num_processes=num_processes,
-            pin_memory=pin_memory,
-        )
+    return training_batches(
+        MicrographStore(path),
+        steps=steps,
+        seed=0,
+        batch_size=batch_size,
+        micro_batch_size=batch_size,
+        num_processes=num_processes,
+        pin_memory=pin_memory,
     )

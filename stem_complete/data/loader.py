@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.sampler import global_batch, worker_positions
@@ -36,52 +35,6 @@ class ImageBatch(NamedTuple):
         return ImageBatch(*(part.to(device, non_blocking=True) for part in self))
 
 
-class _Batches(IterableDataset[ImageBatch]):
-    """One worker's micro-batches, from one step to another."""
-
-    def __init__(
-        self,
-        store: MicrographStore,
-        positions: list[NDArray[np.int64]],
-        *,
-        steps: range,
-        seed: int,
-        batch_size: int,
-        num_processes: int,
-        pin_memory: bool,
-    ) -> None:
-        self.store, self.positions = store, positions
-        self.steps, self.seed, self.batch_size = steps, seed, batch_size
-        self.num_processes, self.pin_memory = num_processes, pin_memory
-
-    def __iter__(self) -> Iterator[ImageBatch]:
-        plan, requests = tee(self._plan())
-        with closing(self._read(crops for crops, _ in requests)) as images_of:
-            for (crops, positions), images in zip(plan, images_of, strict=True):
-                numbers = torch.from_numpy(crops), torch.from_numpy(positions)
-                batch = ImageBatch(images.unsqueeze(1), *numbers)
-                yield ImageBatch(*(p.pin_memory() for p in batch)) if self.pin_memory else batch
-
-    def _plan(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """(crops, positions) of the micro-batches."""
-        crops = self.store.indices("train")
-        for step in self.steps:
-            batch = crops[global_batch(len(crops), self.seed, step, self.batch_size)]
-            for positions in self.positions:
-                yield batch[positions], positions
-
-    def _read(self, requests: Iterator[NDArray[np.int64]]) -> Generator[Tensor]:
-        """Images [b, h, w] of each request."""
-        if self.num_processes:
-            size = len(self.positions[0])
-            for images in read_ahead(self.store, requests, self.num_processes, size):
-                # The next ones come into the same memory.
-                yield torch.from_numpy(images if self.pin_memory else images.copy())
-        else:
-            for crops in requests:
-                yield torch.from_numpy(self.store.read(crops))
-
-
 def training_batches(
     store: MicrographStore,
     *,
@@ -93,7 +46,7 @@ def training_batches(
     world_size: int = 1,
     num_processes: int = 0,
     pin_memory: bool = False,
-) -> DataLoader[ImageBatch]:
+) -> Iterator[ImageBatch]:
     """Micro-batches of worker `rank` for `steps`, in order; as many a step on every worker.
 
     Args:
@@ -107,13 +60,36 @@ def training_batches(
         num_processes: Processes that read ahead; with 0 this process reads when asked.
         pin_memory: Whether the images go to page-locked memory, for copies to a GPU.
     """
-    batches = _Batches(
-        store,
-        worker_positions(rank, world_size, batch_size, micro_batch_size),
-        steps=steps,
-        seed=seed,
-        batch_size=batch_size,
-        num_processes=num_processes,
-        pin_memory=pin_memory,
-    )
-    return DataLoader(batches, batch_size=None)
+    crops = store.indices("train")
+    places = worker_positions(rank, world_size, batch_size, micro_batch_size)
+
+    def micro_batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        for step in steps:
+            batch = crops[global_batch(len(crops), seed, step, batch_size)]
+            for positions in places:
+                yield batch[positions], positions
+
+    plan, requests = tee(micro_batches())
+    wanted = (numbers for numbers, _ in requests)
+    with closing(_read(store, wanted, num_processes, micro_batch_size, pin_memory)) as read:
+        for (numbers, positions), images in zip(plan, read, strict=True):
+            parts = images.unsqueeze(1), torch.from_numpy(numbers), torch.from_numpy(positions)
+            yield ImageBatch(*(part.pin_memory() for part in parts) if pin_memory else parts)
+
+
+def _read(
+    store: MicrographStore,
+    requests: Iterator[NDArray[np.int64]],
+    num_processes: int,
+    request_size: int,
+    pin_memory: bool,
+) -> Generator[Tensor]:
+    """Images [b, h, w] of each request; those that will be pinned are lost with the next."""
+    if not num_processes:
+        for crops in requests:
+            yield torch.from_numpy(store.read(crops))
+        return
+    with closing(read_ahead(store, requests, num_processes, request_size)) as read:
+        for images in read:
+            # The next ones come into the same memory.
+            yield torch.from_numpy(images if pin_memory else images.copy())

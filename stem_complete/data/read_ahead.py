@@ -11,7 +11,7 @@ import ctypes
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any
@@ -33,7 +33,7 @@ def read_ahead(
     requests: Iterable[NDArray[np.int64]],
     num_processes: int,
     request_size: int,
-) -> Iterator[NDArray[np.float32]]:
+) -> Generator[NDArray[np.float32]]:
     """Crops [b, h, w] in [-1, 1] of each request, in order; each is lost when the next is taken.
 
     Args:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor
 
 from stem_complete.config import Config
@@ -125,7 +125,7 @@ class _Loop:
 
     def _run(self) -> TrainingResult:
         training = self.config.training
-        batches = iter(self._batches())
+        batches = self._batches()
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
             self.state.enter(self.schedule.at(step))
@@ -273,7 +273,7 @@ class _Loop:
         share = self.config.batch_size // self.context.world_size
         return share // self.micro_batch_size
 
-    def _batches(self) -> torch.utils.data.DataLoader[ImageBatch]:
+    def _batches(self) -> Iterator[ImageBatch]:
         training = self.config.training
         return training_batches(
             self.store,
