@@ -43,7 +43,7 @@ def problem(
     *changes: str,
     quick: bool,
     batch_size: int = 1,
-    device: torch.device = CPU,
+    device: torch.device | str = CPU,
 ) -> Problem:
     """The paper's network and 512x512 micrographs; the compact one and 128x128 if `quick`."""
     preset, size = ("compact", 128) if quick else ("paper", 512)

@@ -54,7 +54,7 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
         first = error.errors()[0]
         # A discriminated union puts its tag into the location; users write no such level.
         tags = {"none", "reference", "detector"}
-        key = ".".join(str(part) for part in first["loc"] if part not in tags) or "the config"
+        key = ".".join(str(part) for part in first["loc"] if part not in tags) or "config"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise ConfigError(

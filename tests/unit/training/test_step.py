@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from stem_complete.benchmarks.steps import problem, training_step
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
 from stem_complete.inference import export_checkpoint, load_artifact
@@ -105,3 +106,32 @@ def test_replayed_steps_are_the_same_steps(small_config):
     for part in ("task", "average"):
         for name, value in states[0][part].items():
             torch.testing.assert_close(states[1][part][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_does_not_wait_for_the_gpu():
+    step = training_step(problem("training.weight_average=0.9", quick=True, device="cuda"))
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_takes_the_same_steps():
+    states = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        given = problem(quick=True, device=device)
+        step = training_step(given)
+        for _ in range(3):
+            step()
+        states.append(given.task.state_dict())
+    for name, value in states[0].items():
+        if name.endswith((".v", ".running_mean", ".mu1", ".mu2")):
+            # Its convolutions round to 10 bits (TF32), and Adam divides by small gradients.
+            assert (states[1][name].cpu() - value).norm() <= 0.05 * value.norm() + 1e-3, name
