@@ -202,6 +202,7 @@ def _identity(config: Config) -> dict[str, Any]:
         "training.seed": config.training.seed,
         "training.batch_size": config.batch_size,
         "training.weight_average": config.training.weight_average,
+        "data.synthetic": config.data.synthetic,
         **{
             f"{name}.{key}": value
             for name, section in sections.items()

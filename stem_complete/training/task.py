@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stem_complete.config import ALRCConfig, Config, LossConfig
 from stem_complete.config import NoNoise as NoNoiseConfig
 from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
+from stem_complete.data.synthetic import replace_by_synthetic
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
     TwoStageNetwork,
@@ -64,6 +65,7 @@ class CompletionTask(nn.Module):
         loss: Weight, clipping and Huberisation of both losses.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
+        synthetic: Fraction of the examples that synthetic micrographs replace.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class CompletionTask(nn.Module):
         loss: LossConfig,
         *,
         bf16: bool = False,
+        synthetic: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -82,6 +85,7 @@ class CompletionTask(nn.Module):
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber = loss.weight, loss.huber
         self.bf16 = bf16
+        self.synthetic = synthetic
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
             self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
@@ -91,9 +95,12 @@ class CompletionTask(nn.Module):
 
         Args:
             images: Micrographs in [-1, 1], [b, 1, h, w].
-            step: Optimizer step; with `positions` it decides augmentation and noise.
+            step: Optimizer step; with `positions` it decides augmentation and noise, and which
+                images synthetic ones replace.
             positions: Positions in the global batch, [b].
         """
+        seed = self.simulator.seed
+        images = replace_by_synthetic(images, self.synthetic, seed, step, positions)
         batch = self.simulator(images, step, positions)
         full, half = self.complete(batch)
         outer = squared_error(full, batch.truth, self.weight)
@@ -176,6 +183,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         sigma_px,
         config.loss,
         bf16=config.training.precision == "bf16",
+        synthetic=config.data.synthetic,
     )
 
 
