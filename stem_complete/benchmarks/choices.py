@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,12 +29,12 @@ class Choice(NamedTuple):
 
     Attributes:
         what: Its name in the table.
-        step: Makes it.
+        step: Makes it; or says why there is none.
         note: Which numbers it changes, and whether it can be had.
     """
 
     what: str
-    step: Callable[[], Step]
+    step: Callable[[], Step | str]
     note: str = ""
 
 
@@ -43,6 +44,9 @@ def run(effort: Effort, _: Path) -> Iterator[Comparison]:
 
     def given(*changes: str) -> Problem:
         return problem(*changes, quick=effort.quick, device=device)
+
+    def compiled(mode: str) -> Step | str:
+        return compiled_step(given(), mode)
 
     choices = [
         Choice(
@@ -91,25 +95,34 @@ def run(effort: Effort, _: Path) -> Iterator[Comparison]:
                 "training.cuda_graph=true; the same numbers",
             )
         )
-    notes = {choice.what: choice.note for choice in choices}
-    cases = {choice.what: waited(choice.step(), device) for choice in choices}
     # Compiling takes longer than a quick look may.
     modes = ("default", "reduce-overhead") if device.type == "cuda" else ("default",)
-    for mode in () if effort.quick else modes:
-        what, step = f'torch.compile of the network, mode "{mode}"', compiled_step(given(), mode)
-        if isinstance(step, str):
-            yield Comparison(what, "ms", [], note=step)
-        else:
-            cases[what], notes[what] = waited(step, device), "differs by rounding; needs a compiler"
-    ours = f"as training takes it, on the {named(device)}"
-    cases[ours] = waited(training_step(given()), device)
-    seconds = durations(cases, effort.rounds)
-    milliseconds = {name: [1e3 * value for value in found] for name, found in seconds.items()}
-    for what, note in notes.items():
-        yield Comparison(what, "ms", milliseconds[what], ours, milliseconds[ours], note=note)
+    choices += [
+        Choice(
+            f'torch.compile of the network, mode "{mode}"',
+            partial(compiled, mode),
+            "differs by rounding; needs a compiler",
+        )
+        for mode in (() if effort.quick else modes)
+    ]
+    ours = training_step(given())
+    for choice in choices:
+        yield _compared(choice, ours, device, effort)
     if device.type != "cuda":
         yield Comparison("CUDA graph", "ms", [], note=NO_GPU)
     yield _memory(given(), _recomputed(given()))
+
+
+def _compared(choice: Choice, ours: Step, device: torch.device, effort: Effort) -> Comparison:
+    """One choice at a time beside ours: together they would not fit into many machines' memory."""
+    step = choice.step()
+    if isinstance(step, str):
+        return Comparison(choice.what, "ms", [], note=step)
+    cases = {"other": waited(step, device), "ours": waited(ours, device)}
+    seconds = durations(cases, effort.rounds)
+    other, reference = ([1e3 * value for value in seconds[name]] for name in ("other", "ours"))
+    against = f"as training takes it, on the {named(device)}"
+    return Comparison(choice.what, "ms", other, against, reference, note=choice.note)
 
 
 def _memory(plain: Problem, recomputed: Problem) -> Comparison:
