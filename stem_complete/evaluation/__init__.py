@@ -2,6 +2,7 @@
 
 from stem_complete.evaluation.baselines import (
     BASELINES,
+    NOISY,
     BaselineResult,
     biharmonic,
     harmonic,
@@ -9,7 +10,10 @@ from stem_complete.evaluation.baselines import (
     nearest,
     normalised_convolution,
     run_baselines,
+    spline,
+    total_variation,
 )
+from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 from stem_complete.evaluation.curves import (
     LearningCurve,
     boxcar_mean,
@@ -22,8 +26,10 @@ from stem_complete.evaluation.table import markdown_table
 
 __all__ = [
     "BASELINES",
+    "NOISY",
     "BaselineResult",
     "CompletionExample",
+    "Interval",
     "LearningCurve",
     "Scores",
     "all_metrics",
@@ -39,7 +45,10 @@ __all__ = [
     "nearest",
     "normalised_convolution",
     "psnr",
+    "ratio_interval",
     "rmse",
     "run_baselines",
+    "spline",
     "ssim",
+    "total_variation",
 ]

@@ -35,6 +35,8 @@ class CompletionExample(NamedTuple):
         baseline: Classical completion, or None.
         completion: The network's.
         error: Its own estimate of its error, shown where there is no truth to measure it by.
+        intensity_range: What errors are in percent of; the truth's own range if None.
+        note: Shown above the first image.
     """
 
     name: str
@@ -43,6 +45,8 @@ class CompletionExample(NamedTuple):
     baseline: Image | None
     completion: Image
     error: Image | None = None
+    intensity_range: tuple[float, float] | None = None
+    note: str = ""
 
 
 class _Panel(NamedTuple):
@@ -62,8 +66,9 @@ def completion_figure(
     """Writes a PNG with a row per example: truth, partial scan, baseline, completion, error.
 
     Greys have the same limits along a row, set by the truth. The error is absolute, in percent of
-    the truth's range, and so is the RMSE; without a truth, the estimated error is shown in the
-    units of the scan. Columns that no example fills are left out.
+    the truth's range or of another that the example names, and so is the RMSE; without a truth,
+    the estimated error is shown in the units of the scan. Columns that no example fills are left
+    out.
 
     Raises:
         ValueError: No examples.
@@ -143,11 +148,12 @@ def _panels(example: CompletionExample, baseline_name: str) -> dict[str, _Panel]
             caption = f"estimated, mean {example.error.mean():.3g}"
             panels["Error"] = _Panel(example.error, caption, error_unit="")
         return panels
-    panels["Truth"] = _Panel(truth, "")
+    panels["Truth"] = _Panel(truth, example.note)
     if example.baseline is not None:
-        panels[baseline_name] = _Panel(example.baseline, _rmse_caption(truth, example.baseline))
-    panels["Completion"] = _Panel(completion, _rmse_caption(truth, completion))
-    percent = 100 * np.abs(np.subtract(completion, truth, dtype=np.float64)) / np.ptp(truth)
+        panels[baseline_name] = _Panel(example.baseline, _rmse_caption(example, example.baseline))
+    panels["Completion"] = _Panel(completion, _rmse_caption(example, completion))
+    unit = np.ptp(truth if example.intensity_range is None else example.intensity_range)
+    percent = 100 * np.abs(np.subtract(completion, truth, dtype=np.float64)) / unit
     panels["Error"] = _Panel(percent, f"mean {percent.mean():.1f}%", error_unit="%")
     return panels
 
@@ -192,8 +198,10 @@ def _short(name: str, length: float) -> str:
     return f"{name[:half]}…{name[-half:]}"
 
 
-def _rmse_caption(truth: Image, image: Image) -> str:
-    return f"RMSE {100 * rmse(truth, image):.1f}%"
+def _rmse_caption(example: CompletionExample, image: Image) -> str:
+    assert example.truth is not None
+    error = rmse(example.truth, image, intensity_range=example.intensity_range)
+    return f"RMSE {100 * error:.1f}%"
 
 
 def _grey_limits(image: Image) -> tuple[float, float]:

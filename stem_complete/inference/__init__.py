@@ -12,6 +12,8 @@ from stem_complete.inference.completer import MODEL_FOLDER, Completer, Completio
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.evaluate import evaluate, evaluate_published
 from stem_complete.inference.export import export_checkpoint
+from stem_complete.inference.protocol import run_protocol
+from stem_complete.inference.protocol_report import ProtocolReport
 from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow, Summary
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "EvaluationReport",
     "EvaluationRow",
     "ModelCard",
+    "ProtocolReport",
     "Summary",
     "TrainingSource",
     "build_artifact",
@@ -34,5 +37,6 @@ __all__ = [
     "load_artifact",
     "load_completer",
     "read_card",
+    "run_protocol",
     "save_artifact",
 ]

@@ -175,6 +175,7 @@ def test_an_interrupted_training_goes_on(work):
         (["ingest", "/nothing/*.tif", "--store", "x.zarr"], 1, "/nothing"),
         (["complete", "/nothing.tif", "--model", "/no", "--output", "x"], 1, "/no"),
         (["evaluate", "--data", "/nothing", "--published"], 2, "either --data or --published"),
+        (["protocol", "--data", "/nothing", "--output", "x"], 1, "/nothing"),
         (["inspect", "/nothing"], 1, "/nothing: expected a store"),
         (["compare", "--uri", "sqlite:////tmp/nothing/x.db", "--output", "x"], 1, "nothing"),
         (["frobnicate"], 2, "No such command"),
@@ -189,6 +190,15 @@ def test_bad_input_gets_one_clear_line(tmp_path, arguments, code, message):
 
 
 def test_every_command_explains_itself_with_examples():
-    for name in ("demo", "ingest", "train", "compare", "complete", "evaluate", "inspect"):
+    for name in (
+        "demo",
+        "ingest",
+        "train",
+        "compare",
+        "complete",
+        "evaluate",
+        "protocol",
+        "inspect",
+    ):
         assert "Examples" in command(name, "--help").stdout
     assert command("--version").stdout.strip() == stem_complete.__version__

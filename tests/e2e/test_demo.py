@@ -34,7 +34,9 @@ def test_the_whole_chain(tmp_path):
         "nearest",
         "linear",
         "normalised_convolution",
-        "biharmonic",
+        "harmonic",
+        "spline",
+        "total_variation",
     }
     assert rmse["model"] < 0.5 * rmse["linear"]
     assert "| model" in done.stdout

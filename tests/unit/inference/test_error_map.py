@@ -35,7 +35,9 @@ def _completed(texture, spiral, seed, coverage):
     intensity, dwell = spiral(truth, coverage)
     scan = check_scans(intensity, dwell, num_axes=2)
     _, (std,) = scan.mean_and_std()
-    image = normalised_convolution(intensity, dwell, sigma_px=3).astype(np.float64)
+    image = normalised_convolution(
+        intensity, dwell, sigma_pitches=3 * dwell.mean(), dwell_exponent=1
+    ).astype(np.float64)
     return error_features(image, dwell > 0, std), ((image - truth) / std) ** 2, dwell
 
 
