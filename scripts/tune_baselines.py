@@ -38,7 +38,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
         "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
     },
     "spline": {
-        "fidelity": (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 30),
+        "fidelity": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
         "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
         "stiffness": (1, 2, 4, 8, 15, 30),
     },

@@ -120,9 +120,9 @@ def spline(
     intensity: ArrayLike,
     dwell: ArrayLike,
     *,
-    fidelity: float = 3.0,
+    fidelity: float = 10.0,
     dwell_exponent: float = 0.0,
-    stiffness: float = 4.0,
+    stiffness: float = 15.0,
 ) -> Image:
     """A plate under tension: least sum of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2.
 

@@ -123,9 +123,13 @@ class ProtocolReport:
         explained = (
             "RMSE in % of the truth's range, against the truth blurred by 5x5 px, sigma "
             f"{setup['truth_blur_sigma_px']:g} px; means over the crops. **Bold**: the best "
-            "baseline. Ratio: the model's mean to that baseline's, with its 95% bootstrap interval "
-            "over fields of view. Better: crops on which the model beats it."
+            "baseline."
         )
+        if setup["model"]:
+            explained += (
+                " Ratio: the model's mean to that baseline's, with its 95% bootstrap interval over "
+                "fields of view. Better: crops on which the model beats it."
+            )
         parts = ["\n".join(lines), explained, _table(cells, "rmse")]
         parts += ["Against the truth itself, in %:", _table(cells, "unblurred_rmse")]
         worst = self.worst(num_worst)
@@ -198,15 +202,16 @@ def _table(cells: Sequence[Cell], errors: str) -> str:
         best = _best_baseline(means)
         row = [cell.geometry, cell.coverage, cell.noise]
         row += [f"**{100 * v:.2f}**" if m == best else f"{100 * v:.2f}" for m, v in means.items()]
-        rows.append(row + [_ratio(cell), f"{100 * (cell.share_better or 0):.0f} %"] * compared)
+        rows.append([*row, *_comparison(cell)] if compared else row)
     return markdown_table(header + ["ratio", "better"] * compared, rows)
 
 
-def _ratio(cell: Cell) -> str:
-    shown = f"{cell.ratio:.3f}"
-    return (
-        f"{shown} [{cell.interval.low:.3f}, {cell.interval.high:.3f}]" if cell.interval else shown
-    )
+def _comparison(cell: Cell) -> list[str]:
+    """Ratio and share; there is a model."""
+    assert cell.ratio is not None
+    assert cell.share_better is not None
+    interval = f" [{cell.interval.low:.3f}, {cell.interval.high:.3f}]" if cell.interval else ""
+    return [f"{cell.ratio:.3f}{interval}", f"{100 * cell.share_better:.0f} %"]
 
 
 def _worst_table(worst: Sequence[Worst]) -> str:

@@ -102,10 +102,11 @@ def test_the_worst_scans_are_drawn(small_store, report, completer, tmp_path):
 
 def test_the_command_writes_report_and_pictures(small_store, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "COVERAGES", (1 / 10,))
-    options = ["--model", str(model_folder), "--data", str(small_store)]
-    done = CliRunner().invoke(
-        app, ["protocol", *options, "--output", str(tmp_path / "out"), "--json"]
-    )
+    options = ["--data", str(small_store), "--output", str(tmp_path / "out")]
+    alone = CliRunner().invoke(app, ["protocol", *options])
+    assert alone.exit_code == 0, alone.output
+    assert "baselines alone" in alone.stdout
+    done = CliRunner().invoke(app, ["protocol", *options, "--model", str(model_folder), "--json"])
     assert done.exit_code == 0, done.output
     written = (tmp_path / "out" / "protocol.json").read_text()
     assert done.stdout == written
@@ -176,6 +177,20 @@ def test_markdown_has_the_tables():
     assert "3 crops of 2 fields of view (at most 4 of each), SHA-256 2e" in text
     assert "|   20.00 | **10.00** |  8.00 | 0.800 [0.600, 1.200] |   67 % |" in text
     assert "| c     |     1/20 |  none |      harmonic |    10.00 |       12.00 |  1.20 |" in text
+
+
+def test_baselines_alone_have_no_ratio():
+    rows = []
+    for number, row in enumerate(REPORT.rows, start=1):
+        errors = {"nearest": 0.2, "harmonic": 0.01 * number}
+        rows.append(row._replace(rmse=errors, unblurred_rmse=errors))
+    report = ProtocolReport(rows, REPORT.setup | {"model": None}, [])
+    text = report.markdown()
+    assert "baselines alone" in text
+    assert "atio" not in text
+    assert (report.cells()[0].ratio, report.cells()[0].share_better) == (None, None)
+    # The worst is where the best baseline errs most.
+    assert [w.row.image for w in report.worst(2)] == ["a", "c"]
 
 
 def test_json_has_everything_but_paths_of_this_machine():
