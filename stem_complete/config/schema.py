@@ -92,7 +92,13 @@ class ScanConfig(Section):
     coverage_definition: Literal["exact", "nominal"] = Field(
         "exact", description="exact: true mean dwell; nominal: inverse pitch, drawn as published"
     )
+    more_coverages: tuple[Coverage, ...] = Field(
+        (), description="train on scans of these too, each as often; validation has `coverage`"
+    )
     noise: Noise = ReferenceNoise()
+    noisy_fraction: Fraction01 = Field(
+        1.0, description="of the training examples; the others are scanned without noise"
+    )
     sample: Literal["blurred", "original"] = Field(
         "blurred",
         description="which image the probe measures; the loss always sees the blurred one",

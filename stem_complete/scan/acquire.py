@@ -40,7 +40,7 @@ class NoiseModel(Protocol):
             image: `[b, 1, h, w]` in [-1, 1].
             dwell: In those pixels `[b or 1, n]`.
             keys: Of the examples `[b]`.
-            pixels: Their flat indices in an image `[n]` int64.
+            pixels: Their flat indices in an image `[b or 1, n]` int64.
         """
         ...
 
@@ -105,6 +105,26 @@ class DetectorNoise:
         return 2 * electrons / full - 1
 
 
+@dataclass(frozen=True)
+class SomeNoise:
+    """Some images with noise, others without.
+
+    Attributes:
+        noise: Of the former.
+        share: Of the noise in each image [b, 1]: 1 with it, 0 without.
+    """
+
+    noise: NoiseModel
+    share: Tensor
+
+    def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
+        """Intensities `[b, n]` in `pixels`."""
+        noisy = self.noise.measure(image, dwell, keys, pixels)
+        clean = _at(pixels, image)
+        # Where nothing was measured they may be anything, so they are chosen and not weighed.
+        return torch.where(self.share > 0, noisy, clean)
+
+
 def acquire(
     image: Tensor,
     dwell: Tensor,
@@ -119,8 +139,8 @@ def acquire(
         dwell: `[b, 1, h, w]`, or `[1, 1, h, w]` for all images [full pixel dwells].
         noise: How the detector sees the image.
         keys: One per example `[b]`, from `example_keys`.
-        pixels: Flat indices `[n]` int64 of all pixels in which the dwell may be more than 0, which
-            saves the noise of the others; None takes them all. The result is the same.
+        pixels: Flat indices `[b or 1, n]` int64 of all pixels in which the dwell may be more than
+            0, which saves the noise of the others; None takes them all. The result is the same.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -131,7 +151,7 @@ def acquire(
     if keys.shape != image.shape[:1]:
         raise ValueError(f"keys must be [{len(image)}], one per image, got {list(keys.shape)}")
     if pixels is None:
-        pixels = torch.arange(image[0].numel(), device=image.device)
+        pixels = torch.arange(image[0].numel(), device=image.device)[None]
     visited = _at(pixels, dwell)
     # 1 where measured and NaN elsewhere, in less time than a mask takes on CPUs.
     measured = noise.measure(image, visited, keys, pixels) * (visited / visited)
@@ -177,8 +197,9 @@ def blur(images: Tensor, sigma_px: float = _REFERENCE_BLUR_SIGMA_PX) -> Tensor:
 
 
 def _at(pixels: Tensor, images: Tensor) -> Tensor:
-    """Values [b, n] of `images` [b, 1, h, w]."""
-    return images.flatten(1).index_select(1, pixels)
+    """Values [b or 1, n] of `images` [b or 1, 1, h, w] at `pixels` [b or 1, n]."""
+    num_images = max(len(images), len(pixels))
+    return images.flatten(1).expand(num_images, -1).gather(1, pixels.expand(num_images, -1))
 
 
 def _stretched_at(pixels: Tensor, images: Tensor) -> Tensor:

@@ -48,21 +48,21 @@ def fold(keys: Tensor, value: int | Tensor) -> Tensor:
 
 def uniform(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Float32 numbers `[b, *shape]`, uniform in [0, 1), multiples of 2^-24."""
-    return uniform_at(keys, _places(keys, shape))
+    return uniform_at(keys, _places(keys, shape)).view(-1, *shape)
 
 
 def uniform_at(keys: Tensor, places: Tensor) -> Tensor:
-    """Those of the numbers that `uniform` draws whose flat indices are `places` [...] int64."""
+    """Those of the numbers that `uniform` draws whose flat indices are `places` [b or 1, n]."""
     return _to_uniform(_bits(keys, places))
 
 
 def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Float32 numbers `[b, *shape]` of mean 0 and standard deviation 1, within 6.8 deviations."""
-    return normal_at(keys, _places(keys, shape))
+    return normal_at(keys, _places(keys, shape)).view(-1, *shape)
 
 
 def normal_at(keys: Tensor, places: Tensor) -> Tensor:
-    """Those of the numbers that `normal` draws whose flat indices are `places` [...] int64."""
+    """Those of the numbers that `normal` draws whose flat indices are `places` [b or 1, n]."""
     return _to_normal(_bits(keys, places))
 
 
@@ -75,7 +75,8 @@ def integers(keys: Tensor, high: int) -> Tensor:
 
 def poisson(keys: Tensor, rate: Tensor) -> Tensor:
     """Float32 Poisson counts `[b, ...]` of `rate` [b, ...] >= 0; see `poisson_at`."""
-    return poisson_at(keys, rate, _places(keys, tuple(rate.shape[1:])))
+    places = _places(keys, tuple(rate.shape[1:]))
+    return poisson_at(keys, rate.flatten(1), places).view_as(rate)
 
 
 def poisson_at(keys: Tensor, rate: Tensor, places: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ def poisson_at(keys: Tensor, rate: Tensor, places: Tensor) -> Tensor:
 
     Args:
         keys: `[b]`.
-        rate: `[b, ...]`, at least 0.
-        places: `[...]` int64.
+        rate: `[b, n]`, at least 0.
+        places: `[b or 1, n]` int64.
     """
     rate = rate.float()
     bits = _bits(keys, places)
@@ -124,13 +125,13 @@ def _expand_large_rate(z: Tensor, rate: Tensor) -> Tensor:
 
 
 def _places(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.arange(math.prod(shape), device=keys.device).view(shape)
+    return torch.arange(math.prod(shape), device=keys.device)[None]
 
 
 def _bits(keys: Tensor, places: Tensor) -> Tensor:
-    """Hashes `[b, *places.shape]` of `keys` and places: SplitMix64 from `key * _GAMMA` on."""
+    """Hashes `[b, n]` of `keys` [b] and `places` [b or 1, n]: SplitMix64 from `key * _GAMMA` on."""
     # `places * _GAMMA` would do as well, but torch.compile takes it for an index and overflows.
-    return _hash((keys.view(-1, *[1] * places.ndim) + (places + 1)) * _GAMMA)
+    return _hash((keys[:, None] + (places + 1)) * _GAMMA)
 
 
 def _hash(x: Tensor) -> Tensor:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from stem_complete.scan import random
-from stem_complete.scan.acquire import NoiseModel, PartialScan, acquire, blur, flip_rotate
+from stem_complete.scan.acquire import (
+    NoiseModel,
+    PartialScan,
+    SomeNoise,
+    acquire,
+    blur,
+    flip_rotate,
+)
 from stem_complete.scan.augment import change_contrast, magnify
 from stem_complete.scan.path import ScanPath
 
 # What the numbers drawn from an example's key are for.
-_AUGMENTATION, _NOISE, _MAGNIFICATION, _CONTRAST = 0, 1, 2, 3
+_AUGMENTATION, _NOISE, _MAGNIFICATION, _CONTRAST, _PATH, _IS_NOISY = range(6)
 
 
 class SimulatedBatch(NamedTuple):
@@ -32,19 +42,20 @@ class SimulatedBatch(NamedTuple):
 
 
 class ScanSimulator(nn.Module):
-    """Scans micrographs along one path; it has no state but the path's dwell map.
+    """Scans micrographs along given paths; it has no state but their dwell maps.
 
-    An example's flip, rotation and noise depend on seed, step and position alone, so that it
+    An example's path, flip, rotation and noise depend on seed, step and position alone, so that it
     gives the same scan in any batch on any worker.
 
     Args:
-        path: Of the probe; its shape is the micrographs'.
+        paths: Of the probe, of the micrographs' shape; each example is scanned along one of them.
         noise: How the detector sees a micrograph.
         augment: Apply one of the 8 flips and rotations, at random.
         blur_sigma_px: Of the truth's 5x5 Gaussian blur.
         seed: Of the run.
         max_zoom: Enlarge random parts of the micrographs up to so many times; 1 does not.
         contrast: Change the micrographs' tone curves at random, see `augment.change_contrast`.
+        noisy_fraction: Of the examples; the detector sees the others without noise.
         sample: Which image the probe measures: the paper's text has the blurred truth, the
             published code the original.
 
@@ -52,12 +63,12 @@ class ScanSimulator(nn.Module):
         ValueError: The arguments do not fit together.
     """
 
-    dwell: Tensor
-    pixels: Tensor  # in which it is not 0
+    dwell: Tensor  # of each path [p, 1, h, w]
+    pixels: Tensor  # in which it is not 0 [p, n]
 
     def __init__(
         self,
-        path: ScanPath,
+        paths: ScanPath | Sequence[ScanPath],
         noise: NoiseModel,
         augment: bool,
         blur_sigma_px: float,
@@ -66,20 +77,28 @@ class ScanSimulator(nn.Module):
         *,
         max_zoom: float = 1.0,
         contrast: bool = False,
+        noisy_fraction: float = 1.0,
     ) -> None:
         super().__init__()
-        if augment and path.shape[0] != path.shape[1]:
-            raise ValueError(f"augment needs square images, got {path.shape}")
+        paths = [paths] if isinstance(paths, ScanPath) else list(paths)
+        shapes = {path.shape for path in paths}
+        if len(shapes) != 1:
+            raise ValueError(f"expected paths of one shape, got {sorted(shapes)}")
+        (shape,) = shapes
+        if augment and shape[0] != shape[1]:
+            raise ValueError(f"augment needs square images, got {shape}")
+        if not 0 <= noisy_fraction <= 1:
+            raise ValueError(f"noisy_fraction must be in [0, 1], got {noisy_fraction}")
         if max_zoom < 1:
             raise ValueError(f"max_zoom must be at least 1, got {max_zoom}")
         if blur_sigma_px <= 0:
             raise ValueError(f"blur_sigma_px must be positive, got {blur_sigma_px}")
         if sample not in ("blurred", "original"):
             raise ValueError(f'sample must be "blurred" or "original", got {sample!r}')
-        # The path is part of the config: a checkpoint need not repeat its map.
-        dwell = path.dwell_map()
-        self.register_buffer("dwell", dwell[None, None], persistent=False)
-        self.register_buffer("pixels", dwell.flatten().nonzero()[:, 0], persistent=False)
+        # Paths are part of the config: a checkpoint need not repeat their maps.
+        maps = [path.dwell_map() for path in paths]
+        self.register_buffer("dwell", torch.stack(maps)[:, None], persistent=False)
+        self.register_buffer("pixels", _measured_pixels(maps), persistent=False)
         self.noise = noise
         self.augment = augment
         self.blur_sigma_px = blur_sigma_px
@@ -87,6 +106,7 @@ class ScanSimulator(nn.Module):
         self.sample = sample
         self.max_zoom = max_zoom
         self.contrast = contrast
+        self.noisy_fraction = noisy_fraction
 
     def forward(self, images: Tensor, step: int | Tensor, positions: Tensor) -> SimulatedBatch:
         """Scans of `images` [b, 1, h, w] in [-1, 1].
@@ -108,5 +128,20 @@ class ScanSimulator(nn.Module):
         truth = blur(images, self.blur_sigma_px)
 
         measured = truth if self.sample == "blurred" else images
-        scan = acquire(measured, self.dwell, self.noise, random.fold(keys, _NOISE), self.pixels)
+        dwell, pixels = self.dwell, self.pixels
+        if len(dwell) > 1:
+            path = random.integers(random.fold(keys, _PATH), len(dwell))
+            dwell, pixels = dwell[path], pixels[path]
+        noise = self.noise
+        if self.noisy_fraction < 1:
+            chance = random.uniform(random.fold(keys, _IS_NOISY), (1,))
+            noise = SomeNoise(noise, (chance < self.noisy_fraction).float())
+        scan = acquire(measured, dwell, noise, random.fold(keys, _NOISE), pixels)
         return SimulatedBatch(scan, truth, images, keys)
+
+
+def _measured_pixels(maps: Sequence[Tensor]) -> Tensor:
+    """Flat indices [p, n] of the pixels with dwell in each map; short rows repeat their first."""
+    rows = [dwell.flatten().nonzero()[:, 0] for dwell in maps]
+    padded = pad_sequence(rows, batch_first=True, padding_value=-1)
+    return torch.where(padded < 0, padded[:, :1], padded)

@@ -199,9 +199,9 @@ def build_simulator(
         noise = ReferenceNoise()
     else:
         noise = DetectorNoise(scan.noise.dose_electrons_per_px, scan.noise.readout_std_electrons)
-    path = archimedean(crop_shape, scan.coverage, definition=scan.coverage_definition)
+    coverages = [scan.coverage, *(scan.more_coverages if augment else ())]
     return ScanSimulator(
-        path,
+        [archimedean(crop_shape, c, definition=scan.coverage_definition) for c in coverages],
         noise,
         augment=augment,
         blur_sigma_px=scan.blur_sigma_px,
@@ -209,6 +209,7 @@ def build_simulator(
         seed=seed,
         max_zoom=scan.max_zoom if augment else 1.0,
         contrast=scan.contrast and augment,
+        noisy_fraction=scan.noisy_fraction if augment else 1.0,
     )
 
 

@@ -148,11 +148,17 @@ def test_simulation_is_one_graph_without_branches_on_data(noise):
     [
         ({"sample": "noisy"}, "sample must be"),
         ({"blur_sigma_px": 0}, "blur_sigma_px"),
-        ({"path": archimedean((32, 40)), "augment": True}, "square"),
+        ({"paths": archimedean((32, 40)), "augment": True}, "square"),
     ],
 )
 def test_impossible_simulators_are_refused(arguments, message):
-    defaults = {"path": PATH, "noise": NoNoise(), "augment": False, "blur_sigma_px": 2.5, "seed": 0}
+    defaults = {
+        "paths": PATH,
+        "noise": NoNoise(),
+        "augment": False,
+        "blur_sigma_px": 2.5,
+        "seed": 0,
+    }
     with pytest.raises(ValueError, match=message):
         ScanSimulator(**defaults | arguments)
 
@@ -160,3 +166,51 @@ def test_impossible_simulators_are_refused(arguments, message):
 def test_micrographs_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="does not fit"):
         simulator()(torch.zeros(1, 1, 48, 48), 0, torch.arange(1))
+
+
+def test_each_example_has_its_path_and_is_the_same_as_with_that_path_alone():
+    paths = [archimedean((32, 32), coverage) for coverage in ("1/4", "1/8", "1/16")]
+    both = simulator(path=paths)
+    batch = both(IMAGES, 3, POSITIONS)
+    chosen = [
+        next(
+            number
+            for number, path in enumerate(paths)
+            if torch.equal(path.dwell_map(), batch.scan.dwell[example, 0])
+        )
+        for example in range(len(IMAGES))
+    ]
+    assert len(set(chosen)) > 1
+    for example, number in enumerate(chosen):
+        alone = simulator(path=paths[number])(
+            IMAGES[example : example + 1], 3, POSITIONS[example : example + 1]
+        )
+        ours = [tensor[example : example + 1] for tensor in flat(batch)]
+        assert all(map(torch.equal, ours, flat(alone)))
+
+
+@pytest.mark.parametrize("noise", NOISES[1:], ids=lambda noise: type(noise).__name__)
+def test_a_fraction_of_the_scans_is_noisy(noise):
+    scans = {
+        fraction: ScanSimulator(PATH, noise, True, 2.5, 0, noisy_fraction=fraction)
+        for fraction in (0.0, 0.5, 1.0)
+    }
+    positions = torch.arange(40)
+    images = IMAGES[:1].expand(40, 1, 32, 32)
+    clean, some, all_noisy = (
+        scans[fraction](images, 0, positions).scan.intensity.nan_to_num(9)
+        for fraction in (0.0, 0.5, 1.0)
+    )
+    is_clean = (some == clean).flatten(1).all(1)
+    is_noisy = (some == all_noisy).flatten(1).all(1)
+    assert (is_clean ^ is_noisy).all()
+    assert 10 < int(is_noisy.sum()) < 30
+    plain = simulator(NoNoise())(images, 0, positions).scan.intensity.nan_to_num(9)
+    assert torch.equal(clean, plain)
+
+
+def test_paths_must_fit_together():
+    with pytest.raises(ValueError, match="one shape"):
+        simulator(path=[PATH, archimedean((16, 16), "1/8")])
+    with pytest.raises(ValueError, match="noisy_fraction"):
+        ScanSimulator(PATH, NoNoise(), True, 2.5, 0, noisy_fraction=2)
