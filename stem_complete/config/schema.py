@@ -124,10 +124,11 @@ class ModelConfig(Section):
         description="the published code's exceptions: no weight norm in the inner generator's "
         "first layer, transposed kernels normalised per input channel",
     )
-    encoding: Literal["standard", "filled", "reference"] = Field(
+    encoding: Literal["standard", "filled", "pyramid", "reference"] = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
-        "deviation; filled: its normalised convolution too, which the network corrects; reference: "
+        "deviation; filled: its normalised convolution too, which the network corrects; pyramid: a "
+        "fill that fits any coverage instead; reference: "
         "(det + 1) / (1 + max det), as in the published files",
     )
 

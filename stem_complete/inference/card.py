@@ -93,7 +93,7 @@ class ModelCard(_Entry):
     name: str
     recipe: str
     architecture: ArchitectureCard
-    encoding: Literal["standard", "filled", "reference"]
+    encoding: Literal["standard", "filled", "pyramid", "reference"]
     coverage: float
     calibration: ErrorCalibration | None
     metrics: dict[str, float | None]

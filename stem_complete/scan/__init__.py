@@ -11,7 +11,7 @@ from stem_complete.scan.acquire import (
     flip_rotate,
 )
 from stem_complete.scan.encode import ENCODINGS, NetworkInput, encode
-from stem_complete.scan.fill import fill_sigma_px, normalised_convolution
+from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, pyramid_fill
 from stem_complete.scan.path import ScanPath, archimedean
 from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
@@ -41,5 +41,6 @@ __all__ = [
     "normal",
     "normalised_convolution",
     "poisson",
+    "pyramid_fill",
     "uniform",
 ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
-from stem_complete.scan.fill import normalised_convolution
+from stem_complete.scan.fill import normalised_convolution, pyramid_fill
 
-ENCODINGS = ("standard", "filled", "reference")
+ENCODINGS = ("standard", "filled", "pyramid", "reference")
 
 
 class NetworkInput(NamedTuple):
@@ -37,6 +38,7 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
       `offset` and `scale`.
     - `"filled"`: the standardised normalised convolution of the scan, and on it dwell times the
       difference of what was measured; `offset` is that convolution, which the network corrects.
+    - `"pyramid"`: likewise with `fill.pyramid_fill`, which fits scans of any coverage.
     - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
       intensities in [-1, 1], 0 where nothing was measured.
 
@@ -56,7 +58,9 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
     if encoding == "standard":
         return _encode_standard(scan)
     if encoding == "filled":
-        return _encode_filled(scan, sigma_px)
+        return _encode_filled(scan, lambda centred: normalised_convolution(centred, sigma_px))
+    if encoding == "pyramid":
+        return _encode_filled(scan, pyramid_fill)
     if encoding == "reference":
         return _encode_reference(scan)
     raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
@@ -67,9 +71,9 @@ def _encode_standard(scan: PartialScan) -> NetworkInput:
     return NetworkInput(torch.cat([scan.dwell * centred / scale, scan.dwell], 1), mean, scale)
 
 
-def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
+def _encode_filled(scan: PartialScan, fill_gaps: Callable[[PartialScan], Tensor]) -> NetworkInput:
     centred, mean, scale = _standardise(scan)
-    fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
+    fill = fill_gaps(PartialScan(centred, scan.dwell))
     filled = fill + scan.dwell * (centred - fill)
     return NetworkInput(torch.cat([filled / scale, scan.dwell], 1), mean + fill, scale)
 

@@ -120,7 +120,7 @@ def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.
     images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
     batch = task.simulator(images, 0, torch.arange(len(crops), device=device))
     # A network that corrects a first completion begins with hardly any correction.
-    output_std = 0.01 if task.encoding == "filled" else 1.0
+    output_std = 0.01 if task.encoding in ("filled", "pyramid") else 1.0
     initialise(task.network, task.encode(batch.scan).x, output_std=output_std)
 
 

@@ -11,6 +11,7 @@ from stem_complete.scan import (
     encode,
     fill_sigma_px,
     normalised_convolution,
+    pyramid_fill,
 )
 
 DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
@@ -52,6 +53,36 @@ def test_out_of_reach_is_the_mean_of_the_scan():
 def test_nothing_measured_gives_zero_not_nan():
     empty = PartialScan(torch.full((1, 1, 32, 32), torch.nan), torch.zeros(1, 1, 32, 32))
     assert torch.equal(normalised_convolution(empty, 2.0), torch.zeros(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (64, 64), (33, 70), (2, 2)])
+def test_the_pyramid_fills_any_shape_and_keeps_a_constant(shape):
+    dwell = DWELL[..., : shape[0], : shape[1]]
+    dwell = torch.where(dwell.sum() > 0, dwell, 1.0)
+    scan = PartialScan(torch.where(dwell > 0, 1234.5, torch.nan), dwell)
+    torch.testing.assert_close(pyramid_fill(scan), torch.full_like(dwell, 1234.5))
+
+
+def test_the_pyramid_is_as_good_as_a_gaussian_and_scales_itself():
+    image = smooth_images()
+    for coverage in (1 / 5, 1 / 10, 1 / 20):
+        dwell = archimedean((96, 128), coverage).dwell_map()[None, None].expand(2, -1, -1, -1)
+        scan = PartialScan(torch.where(dwell > 0, image, torch.nan), dwell)
+        gaussian = normalised_convolution(scan, fill_sigma_px(coverage))
+        error = (pyramid_fill(scan) - image).square().mean().sqrt()
+        assert error < 1.1 * (gaussian - image).square().mean().sqrt()
+
+
+def test_the_pyramid_heeds_a_long_dwell_more():
+    dwell = torch.tensor([[1.0, 0.1], [0.0, 0.0]])[None, None]
+    intensity = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]])[None, None]
+    filled = pyramid_fill(PartialScan(intensity, dwell))
+    assert 0 <= filled[0, 0, 1].min() <= filled[0, 0, 1].max() < 0.3
+
+
+def test_the_pyramid_of_nothing_is_zero():
+    empty = PartialScan(torch.full((1, 1, 32, 32), torch.nan), torch.zeros(1, 1, 32, 32))
+    assert torch.equal(pyramid_fill(empty), torch.zeros(1, 1, 32, 32))
 
 
 def test_width_follows_the_distance_of_the_turns():
