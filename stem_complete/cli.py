@@ -345,7 +345,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Mean dwell such as 1/20; by default the model's.")
     ] = None,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Classical methods; by default five of them.")
+        list[str] | None, typer.Option(help="Classical methods; by default all but biharmonic.")
     ] = None,
     noise: Annotated[
         str | None, typer.Option(help="none or reference; by default as in training.")
@@ -433,7 +433,7 @@ def protocol(
     True coverages 1/10, 1/17.9, 1/20, 1/50 and 1/87, without and with the published detection
     noise, at most four crops of 512 px of each field of view, one seed. Tells hashes of data and
     weights, the ratio to the best baseline with a bootstrap interval, and draws the worst ten
-    images. A crop takes some ten seconds on one core, and the model's time for ten scans.
+    images. A crop takes some ten seconds on one core, beside what the model takes for ten scans.
     """
     from stem_complete.console import ProgressBar, say
     from stem_complete.inference import load_completer, run_protocol

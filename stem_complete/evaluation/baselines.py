@@ -218,6 +218,7 @@ BASELINES: dict[str, Baseline] = {
     "biharmonic": biharmonic,
 }
 
+# `scripts/tune_baselines.py` says what these err on validation micrographs.
 NOISY: dict[str, dict[str, float]] = {
     "normalised_convolution": {"sigma_pitches": 0.35, "dwell_exponent": 8},
     "harmonic": {"fidelity": 0.2, "dwell_exponent": 12},
