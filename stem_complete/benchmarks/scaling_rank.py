@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from stem_complete.benchmarks.runs import run_config
 from stem_complete.data.store import MicrographStore
-from stem_complete.distributed import WorkerContext, torchrun_context
-from stem_complete.models import build_network
+from stem_complete.distributed import StatisticsExchange, WorkerContext, torchrun_context
+from stem_complete.models import build_network, mean_norm_layers
 from stem_complete.training import train
 
 BUCKET_MB = 25.0
@@ -31,6 +31,7 @@ PROFILED_STEPS = 4  # after those that are timed
 NUM_REPEATS = 2  # of a step of the paper's network
 SIDE = 64  # of its image [px]
 
+PACKED, ONE_BY_ONE = "statistics, packed", "statistics, one by one"
 STEP, APART, PROFILED, COLLECTIVES = "step", "step, no exchange", "step, profiled", "collectives"
 """Names of times: a step; one of as many processes that exchange nothing; one under the profiler,
 and the part of it in which a collective was under way."""
@@ -65,7 +66,7 @@ def main(task: Task) -> None:
     with torchrun_context(use_gpu=False) as context:
         alone = context.world_size == 1
         if not alone:
-            samples |= time_all_reduces(task.all_reduce_bytes)
+            samples |= time_all_reduces(task.all_reduce_bytes) | time_statistics()
         if task.paper:
             samples |= time_paper_gradients(context)
         samples |= time_loop(task, "together", context)
@@ -157,6 +158,29 @@ def time_all_reduces(sizes: Iterable[int]) -> Samples:
             started = time.perf_counter()
             dist.all_reduce(vector)
             times.append(time.perf_counter() - started)
+    return samples
+
+
+def time_statistics() -> Samples:
+    """Exchange of what the paper's network has to sum in a step: in one message, and in many."""
+    parts = {
+        f"{number} {name}": values
+        for number, layer in enumerate(mean_norm_layers(build_network("paper")))
+        for name, values in (("sum", layer.pending_mean_sum), ("count", layer.pending_count[None]))
+    }
+    exchange = StatisticsExchange()
+    samples: Samples = {PACKED: [], ONE_BY_ONE: []}
+    for _ in range(20):
+        dist.barrier()
+        started = time.perf_counter()
+        exchange.start(parts)
+        exchange.finish()
+        samples[PACKED].append(time.perf_counter() - started)
+        dist.barrier()
+        started = time.perf_counter()
+        for values in parts.values():
+            dist.all_reduce(values)
+        samples[ONE_BY_ONE].append(time.perf_counter() - started)
     return samples
 
 

@@ -19,6 +19,8 @@ from stem_complete.benchmarks.runs import Command, run_config, windows
 from stem_complete.benchmarks.scaling_rank import (
     APART,
     COLLECTIVES,
+    ONE_BY_ONE,
+    PACKED,
     PROFILED,
     STEP,
     Clock,
@@ -112,15 +114,18 @@ def test_scaling_compares_groups_of_a_round(tmp_path, monkeypatch):
             APART: [0.1],
             COLLECTIVES: [0.05],
             PROFILED: [0.5],
+            PACKED: [0.001],
+            ONE_BY_ONE: [0.01],
         }
 
     monkeypatch.setattr(scaling, "run_group", run_group)
     monkeypatch.setattr(scaling, "small_store", lambda path: path)
-    alone, beside_one, beside_apart, collectives = scaling.run(QUICK, tmp_path)
+    alone, beside_one, beside_apart, collectives, packed = scaling.run(QUICK, tmp_path)
     assert alone.values == pytest.approx([100, 100])
     assert beside_one.ratios == pytest.approx([2, 2])
     assert beside_apart.ratios == pytest.approx([2, 2])
     assert collectives.ratios == pytest.approx([0.1, 0.1])
+    assert packed.ratios == pytest.approx([0.1, 0.1])
 
 
 def test_ranks_time_the_real_loop(small_store, tmp_path):
@@ -153,6 +158,8 @@ def test_every_kind_of_exchange_is_timed(process_group, monkeypatch):
     assert samples.keys() == {"paper, no exchange", "paper, float32", "paper, bf16"}
     samples = scaling_rank.time_all_reduces([4096])
     assert len(samples["all-reduce 4096"]) == 20
+    samples = scaling_rank.time_statistics()
+    assert len(samples[PACKED]) == len(samples[ONE_BY_ONE]) == 20
 
 
 def test_what_overlaps_is_counted_once():
