@@ -138,10 +138,9 @@ def test_flips_and_rotations_commute(
     )
 
 
-@each_baseline
+# Total variation's differences are those to the next pixel, which a flip makes the one before.
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "total_variation"])
 def test_flips_commute_in_general_position(name: str) -> None:
-    if name == "total_variation":
-        pytest.skip("forward differences")
     intensity = np.full((9, 11), np.nan)
     # No two are equally far from a pixel, no four lie on one circle.
     points = {(0, 1): 3.0, (1, 8): 7.0, (7, 2): 1.0, (8, 10): 9.0, (3, 5): 4.0}
