@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.training import small_store as make_small_store
 
+from stem_complete.benchmarks.runs import small_store as make_small_store
 from stem_complete.config import Config, load_config
 
 WORKERS = Path(__file__).parent / "workers"

@@ -74,7 +74,7 @@ def run(effort: Effort, _: Path) -> Iterator[Comparison]:
         Choice(
             "bf16 convolutions, float32 statistics",
             lambda: training_step(given("training.precision=bf16")),
-            "training.precision=bf16; changes numbers by some thousandths",
+            "training.precision=bf16; a test allows 5 % in losses",
         ),
         Choice(
             "Adam over lists of tensors, not fused",
@@ -82,7 +82,7 @@ def run(effort: Effort, _: Path) -> Iterator[Comparison]:
             "cannot skip a step without asking the device first",
         ),
         Choice(
-            "guard by asking the device whether the gradient is finite",
+            "a wait for the device after each step, as a guard has that asks it",
             lambda: _asking(training_step(given()), device),
             "on the CPU there is nothing to wait for",
         ),

@@ -67,7 +67,6 @@ def _batches(effort: Effort) -> Iterator[Comparison]:
             found[batch_size] = _measure(batch_size, effort)
         except torch.OutOfMemoryError:
             break
-    peaks = [2 * _MATRIX_SIDE**3 / value / 1e12 for value in next(iter(found.values())).products]
     rates = {
         size: [STEPS * size * num_flop / value / 1e12 for value in of.steps]
         for size, of in found.items()

@@ -133,7 +133,7 @@ def ingest(
                 if progress:
                     progress(file, number, len(files))
                 try:
-                    sha256 = _content_hash(file)
+                    sha256 = content_hash(file)
                     if known.asked_before(sha256, signal, frame):
                         report.already_there.append(str(file))
                         continue
@@ -239,7 +239,7 @@ def _shape(micrograph: Micrograph) -> tuple[int, int]:
     return height, width
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
     if path.is_file():
         with path.open("rb") as file:
@@ -248,5 +248,5 @@ def _content_hash(path: Path) -> str:
     for file_path in sorted(path.rglob("*")):
         if file_path.is_file():
             name = file_path.relative_to(path).as_posix()
-            digest.update(f"{name} {_content_hash(file_path)}\n".encode())
+            digest.update(f"{name} {content_hash(file_path)}\n".encode())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stem_complete.data.cropping import cut
 from stem_complete.data.formats import find_files, read_micrographs
+from stem_complete.data.ingest import content_hash
 from stem_complete.data.layout import Split, is_store
 from stem_complete.data.splits import group_of
 from stem_complete.data.store import CropRecord, MicrographStore
@@ -36,13 +37,13 @@ class KnownMicrograph(NamedTuple):
     Attributes:
         name: Of its file, and where in it.
         field: Its field of view; files of one field share it.
-        sha256: Hash of its file; None for what is a folder.
+        sha256: Hash of its file or folder.
         pixels: [h, w] float32, from -1 to 1.
     """
 
     name: str
     field: str
-    sha256: str | None
+    sha256: str
     pixels: NDArray[np.float32]
 
 
@@ -126,7 +127,7 @@ def _from_files(
         except DataError as error:
             left_out.append(str(error))
             continue
-        field, sha256 = group_of(file), _file_hash(file)
+        field, sha256 = group_of(file), content_hash(file)
         for micrograph in found:
             kept, refused = cut(micrograph, CROP_SIZE, "float32")
             left_out += [f"{r.path} at {r.row}, {r.column}: {r.reason}" for r in refused]
@@ -186,13 +187,6 @@ def _choose(
     ]
     chosen = np.sort(np.concatenate(parts))
     return evenly_spread(chosen, max_images or len(chosen))
-
-
-def _file_hash(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _scaled(pixels: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:

@@ -25,9 +25,9 @@ from faults.training import (
     differing,
     recorded_steps,
     short_run,
-    small_store,
     train_undisturbed,
 )
+from stem_complete.benchmarks.runs import small_store
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from unittest.mock import patch
 import psutil
 
 from faults.waiting import wait_until
+from stem_complete.benchmarks.runs import free_port
 
 ENVIRONMENT = {
     # A raylet that is gone is known to be so after seconds; one that is only slow is not.
@@ -178,11 +178,3 @@ def descendants(process: psutil.Process, title: str) -> list[psutil.Process]:
                 if "".join(child.cmdline()[:1]).startswith(f"ray::{title}"):
                     found.append(child)
     return found
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port

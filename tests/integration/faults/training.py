@@ -14,26 +14,13 @@ import psutil
 import torch
 import yaml
 
-import stem_complete
 from faults.nodes import ENVIRONMENT, kill_tree
 from faults.waiting import TIMEOUT_S, wait_until
 from stem_complete.config import Config, load_config
-from stem_complete.data.ingest import ingest
 from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints
 
 TRAIN = (sys.executable, "-m", "stem_complete", "train")
-
-
-def small_store(path: Path) -> Path:
-    """Store of 64x64 crops of three bundled micrographs; a network sees one in milliseconds."""
-    micrographs = Path(stem_complete.__file__).parent / "examples" / "micrographs"
-    ingest(
-        sorted(micrographs.glob("*.tif"), key=lambda file: file.stat().st_size)[:3],
-        path,
-        crop_size=64,
-    )
-    return path
 
 
 def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> Config:

@@ -25,7 +25,8 @@ import psutil
 
 from faults.injection import Cost, measure
 from faults.nodes import ENVIRONMENT, RayNode, descendants
-from faults.training import Training, differing, short_run, small_store, train_undisturbed
+from faults.training import Training, differing, short_run, train_undisturbed
+from stem_complete.benchmarks.runs import small_store
 from stem_complete.config import Config
 
 LINK = "eth0"
