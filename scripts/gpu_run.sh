@@ -1,24 +1,33 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU, without Ray and MLflow: GPU tests, then benchmarks, in some minutes.
+# On a machine with an NVIDIA GPU, without Ray and MLflow: GPU tests, benchmarks, then training of the
+# released model from its checkpoint in this repository, for so many minutes.
 #
-#   scripts/gpu_run.sh --output results
+#   scripts/gpu_run.sh --output results --store released.zarr --minutes 4
+#   scripts/gpu_run.sh --output results --store released.zarr --minutes 9 --only-train
 #   scripts/gpu_run.sh --output results --wheels wheels     # of scripts/gpu_wheels, where no index is
 #   scripts/gpu_run.sh --output results --benchmarks "train_gpu complete" --rounds 3
 #
 # Needs Python with torch, NumPy, SciPy, scikit-image, typer, rich, safetensors and pytest, and the
-# packages that scripts/gpu_wheels lists. Leaves in the output folder:
+# packages that scripts/gpu_wheels lists. The store is that of scripts/released_store.py, 30 MB; without
+# one nothing is trained. Leaves in the output folder, some 20 MB:
 #
 #   machine.txt  tests.txt  benchmarks.md  and the JSON of each benchmark
+#   training.txt  curve.jsonl  checkpoint/  model/
+#
+# The next slice goes on from there after `python scripts/train_released.py --publish results`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-output=results wheels="" rounds=5
+output=results wheels="" rounds=5 store="" minutes=5 only_train=""
 benchmarks="train_gpu guard choices complete scan alrc pipeline"
 while [ $# -gt 0 ]; do
   case "$1" in
+    --only-train) only_train=1; shift; continue ;;
     --output) output="$2" ;;
     --wheels) wheels="$2" ;;
     --benchmarks) benchmarks="$2" ;;
     --rounds) rounds="$2" ;;
+    --store) store="$2" ;;
+    --minutes) minutes="$2" ;;
     *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
   esac
   shift 2
@@ -41,15 +50,24 @@ CHECK
 { nvidia-smi || true; "$python" -c "import torch; print('torch', torch.__version__)"; } \
   >"$output/machine.txt" 2>&1
 
-# A test that fails must not cost the benchmarks; the exit code tells of it at the end.
+# A test that fails must not cost the benchmarks, nor these the training; the exit code tells of it.
 failed=0
-mapfile -t tests < <(grep -rl --include='*.py' 'pytest.mark.gpu' tests)
-"$python" -m pytest -m gpu -p no:cacheprovider -o timeout=600 -rA "${tests[@]}" 2>&1 \
-  | tee "$output/tests.txt" || failed=1
+if [ -z "$only_train" ]; then
+  mapfile -t tests < <(grep -rl --include='*.py' 'pytest.mark.gpu' tests)
+  "$python" -m pytest -m gpu -p no:cacheprovider -o timeout=600 -rA "${tests[@]}" 2>&1 \
+    | tee "$output/tests.txt" || failed=1
 
-# One by one, so that what is measured is kept whatever comes next.
-for name in $benchmarks; do
-  "$python" -m stem_complete benchmark "$name" --rounds "$rounds" \
-    --output "$output/$name.json" | tee -a "$output/benchmarks.md" || failed=1
-done
+  # One by one, so that what is measured is kept whatever comes next.
+  for name in $benchmarks; do
+    "$python" -m stem_complete benchmark "$name" --rounds "$rounds" \
+      --output "$output/$name.json" | tee -a "$output/benchmarks.md" || failed=1
+  done
+fi
+
+if [ -n "$store" ]; then
+  "$python" scripts/train_released.py --store "$store" --minutes "$minutes" --output "$output" --gpu \
+    2>&1 | tee "$output/training.txt" || failed=1
+  # The run's own checkpoints are larger, and are told by `checkpoint` already.
+  mv -f "$output/ours/curve.jsonl" "$output/" && rm -rf "$output/ours"
+fi
 exit "$failed"

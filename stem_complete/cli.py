@@ -31,6 +31,10 @@ INTERRUPTED, TERMINATED = 130, 143
 Precision = Annotated[
     str, typer.Option(help="float32, or bf16: twice as fast where the device has it.")
 ]
+MODEL_HELP = (
+    "Folder of the model, or released for the one that comes with the package; without it, "
+    "baselines alone."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -255,16 +259,22 @@ def compare(
 
 @app.command(
     epilog=examples(
-        "stem-complete complete scan.tif --dwell dwell.tif --model MODEL --output completed.tif",
-        "stem-complete complete scans/ --dwell dwells/ --model MODEL --output completed/ --png",
-        "stem-complete complete scan-with-nans.npy --model MODEL --output completed/ --error-map",
+        "stem-complete complete scan.tif --dwell dwell.tif --output completed.tif",
+        "stem-complete complete scans/ --dwell dwells/ --output completed/ --png",
+        "stem-complete complete scan-with-nans.npy --output completed/ --error-map",
         "stem-complete complete scans/ --model MODEL --output completed/ --precision bf16",
     )
 )
 def complete(
     scans: Annotated[list[str], typer.Argument(help="Files, folders or globs of partial scans.")],
-    model: Annotated[Path, typer.Option(help="Folder of the model, or of the run that made it.")],
     output: Annotated[Path, typer.Option(help="Folder, or a .tif for one scan.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the model, or of the run that made it; by default the released model, "
+            "which comes with the package."
+        ),
+    ] = None,
     dwell: Annotated[
         str | None,
         typer.Option(
@@ -328,13 +338,11 @@ def complete(
     epilog=examples(
         "stem-complete evaluate --model MODEL --data store.zarr --coverage 1/20 --coverage 1/50",
         "stem-complete evaluate --data images/ --coverage 1/20",
-        "stem-complete evaluate --model MODEL --published",
+        "stem-complete evaluate --model released --published",
     )
 )
 def evaluate(
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of the model; without it, baselines alone.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     data: Annotated[
         Path | None, typer.Option(help="Store, or folder or file of complete micrographs.")
     ] = None,
@@ -409,7 +417,7 @@ def evaluate(
 
 @app.command(
     epilog=examples(
-        "stem-complete protocol --model MODEL --data images/ --output protocol/",
+        "stem-complete protocol --model released --data images/ --output protocol/",
         "stem-complete protocol --data store.zarr --output baselines/",
         "stem-complete protocol --model MODEL --data day1/ --data 'day2/*.tif' --output protocol/",
     )
@@ -421,9 +429,7 @@ def protocol(
     output: Annotated[
         Path, typer.Option(help="Folder for protocol.json, protocol.md and worst.png.")
     ],
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of the model; without it, baselines alone.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     split: Annotated[str, typer.Option(help="Of a store: train, validation or test.")] = "test",
     precision: Precision = "float32",
     as_json: Json = False,

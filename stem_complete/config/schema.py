@@ -107,6 +107,11 @@ class ScanConfig(Section):
     max_zoom: Annotated[float, Field(ge=1)] = Field(
         1.0, description="train on random parts of micrographs, enlarged up to so many times"
     )
+    crop_px: PositiveInt | None = Field(
+        None,
+        description="train on parts of this size, turned by any angle, shrunk or enlarged; None is "
+        "the micrographs' own",
+    )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
 
@@ -114,7 +119,10 @@ class ScanConfig(Section):
 class ModelConfig(Section):
     """The two-stage generator and its trainer."""
 
-    preset: Literal["paper", "compact"] = "paper"
+    preset: Literal["paper", "compact", "ours"] = "paper"
+    sizes: dict[str, Any] = Field(
+        {}, description="in what the network differs from the preset, see models.Architecture"
+    )
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
     mean_norm_at_inference: Literal["running", "image"] = "running"
@@ -124,11 +132,11 @@ class ModelConfig(Section):
         description="the published code's exceptions: no weight norm in the inner generator's "
         "first layer, transposed kernels normalised per input channel",
     )
-    encoding: Literal["standard", "filled", "pyramid", "reference"] = Field(
+    encoding: Literal["standard", "filled", "splines", "reference"] = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
-        "deviation; filled: its normalised convolution too, which the network corrects; pyramid: a "
-        "fill that fits any coverage instead; reference: "
+        "deviation; filled: its normalised convolution too, which the network corrects; splines: "
+        "two first completions that fit any coverage and noise; reference: "
         "(det + 1) / (1 + max det), as in the published files",
     )
 

@@ -35,9 +35,14 @@ def example_micrographs() -> list[Path]:
 
 def example_licences() -> dict[str, str]:
     """Licence of each bundled image by file name."""
+    return read_licences(_FOLDER / "SOURCES.md")
+
+
+def read_licences(sources: Path) -> dict[str, str]:
+    """Licence by file name from a table of sources in Markdown, its fourth column."""
     rows = (
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (_FOLDER / "SOURCES.md").read_text(encoding="utf-8").splitlines()
+        for line in sources.read_text(encoding="utf-8").splitlines()
         if ".tif |" in line
     )
     return {row[0]: row[3] for row in rows}

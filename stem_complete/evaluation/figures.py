@@ -37,6 +37,7 @@ class CompletionExample(NamedTuple):
         error: Its own estimate of its error, shown where there is no truth to measure it by.
         intensity_range: What errors are in percent of; the truth's own range if None.
         note: Shown above the first image.
+        other: Another network's completion, or None.
     """
 
     name: str
@@ -47,6 +48,7 @@ class CompletionExample(NamedTuple):
     error: Image | None = None
     intensity_range: tuple[float, float] | None = None
     note: str = ""
+    other: Image | None = None
 
 
 class _Panel(NamedTuple):
@@ -62,8 +64,10 @@ def completion_figure(
     path: Path,
     *,
     baseline_name: str = "Linear interpolation",
+    completion_name: str = "Completion",
+    other_name: str = "Other network",
 ) -> None:
-    """Writes a PNG with a row per example: truth, partial scan, baseline, completion, error.
+    """Writes a PNG with a row per example: truth, scan, baseline, completions, error of the first.
 
     Greys have the same limits along a row, set by the truth. The error is absolute, in percent of
     the truth's range or of another that the example names, and so is the RMSE; without a truth,
@@ -76,8 +80,9 @@ def completion_figure(
     """
     if not examples:
         raise ValueError("completion_figure needs at least one example")
-    rows = [_panels(example, baseline_name) for example in examples]
-    headings = ("Truth", "Partial scan", baseline_name, "Completion", "Error")
+    names = (baseline_name, other_name, completion_name)
+    rows = [_panels(example, *names) for example in examples]
+    headings = ("Truth", "Partial scan", *names, "Error")
     columns = [heading for heading in headings if any(heading in row for row in rows)]
     lefts = [MARGIN_IN + ROW_LABEL_IN + i * (PANEL_IN + GAP_IN) for i in range(len(columns))]
     heights = [PANEL_IN * e.intensity.shape[0] / e.intensity.shape[1] for e in examples]
@@ -135,7 +140,9 @@ def contact_sheet(
     page.save(path)
 
 
-def _panels(example: CompletionExample, baseline_name: str) -> dict[str, _Panel]:
+def _panels(
+    example: CompletionExample, baseline_name: str, other_name: str, completion_name: str
+) -> dict[str, _Panel]:
     """What an example shows in each column, by heading."""
     truth, completion = example.truth, example.completion
     measured = np.isfinite(example.intensity).mean()
@@ -143,7 +150,9 @@ def _panels(example: CompletionExample, baseline_name: str) -> dict[str, _Panel]
     if truth is None:
         if example.baseline is not None:
             panels[baseline_name] = _Panel(example.baseline, "")
-        panels["Completion"] = _Panel(completion, "")
+        if example.other is not None:
+            panels[other_name] = _Panel(example.other, "")
+        panels[completion_name] = _Panel(completion, "")
         if example.error is not None:
             caption = f"estimated, mean {example.error.mean():.3g}"
             panels["Error"] = _Panel(example.error, caption, error_unit="")
@@ -151,7 +160,9 @@ def _panels(example: CompletionExample, baseline_name: str) -> dict[str, _Panel]
     panels["Truth"] = _Panel(truth, example.note)
     if example.baseline is not None:
         panels[baseline_name] = _Panel(example.baseline, _rmse_caption(example, example.baseline))
-    panels["Completion"] = _Panel(completion, _rmse_caption(example, completion))
+    if example.other is not None:
+        panels[other_name] = _Panel(example.other, _rmse_caption(example, example.other))
+    panels[completion_name] = _Panel(completion, _rmse_caption(example, completion))
     unit = np.ptp(truth if example.intensity_range is None else example.intensity_range)
     percent = 100 * np.abs(np.subtract(completion, truth, dtype=np.float64)) / unit
     panels["Error"] = _Panel(percent, f"mean {percent.mean():.1f}%", error_unit="%")

@@ -8,7 +8,13 @@ from stem_complete.inference.artifact import (
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
 from stem_complete.inference.complete import CompleteReport, complete_files
-from stem_complete.inference.completer import MODEL_FOLDER, Completer, Completion, load_completer
+from stem_complete.inference.completer import (
+    MODEL_FOLDER,
+    RELEASED_MODEL,
+    Completer,
+    Completion,
+    load_completer,
+)
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.evaluate import evaluate, evaluate_published
 from stem_complete.inference.export import export_checkpoint
@@ -18,6 +24,7 @@ from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow, S
 
 __all__ = [
     "MODEL_FOLDER",
+    "RELEASED_MODEL",
     "Artifact",
     "CompleteReport",
     "Completer",

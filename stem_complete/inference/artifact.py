@@ -34,6 +34,7 @@ from stem_complete.inference.card import (
 )
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import TwoStageGenerator, TwoStageNetwork, fold
+from stem_complete.scan import NUM_CHANNELS
 
 
 class Artifact(NamedTuple):
@@ -68,6 +69,7 @@ def build_artifact(
         architecture=ArchitectureCard.of(config),
         encoding=config.model.encoding,
         coverage=config.scan.coverage,
+        more_coverages=config.scan.more_coverages,
         calibration=calibration,
         metrics={name: v if np.isfinite(v) else None for name, v in measured.items()},
         training_data=tuple(training_data),
@@ -159,7 +161,7 @@ def load_artifact(folder: str | Path) -> Artifact:
         if _sha256(weights_file) != card.weights_sha256:
             raise damaged(weights_file, "other content than model.json states")
         weights = load_file(weights_file)
-        network = card.architecture.build()
+        network = card.architecture.build(NUM_CHANNELS[card.encoding])
         network.load_state_dict(weights)
     except FileNotFoundError:
         raise damaged(weights_file, "no such file") from None

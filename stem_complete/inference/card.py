@@ -41,17 +41,18 @@ class ArchitectureCard(_Entry):
         """The architecture that a config names."""
         model = config.model
         return cls(
-            sizes=PRESETS[model.preset].to_dict(),
+            sizes=PRESETS[model.preset].changed(model.sizes).to_dict(),
             reference_layers=model.reference_layers,
             bias=model.bias,
             leaky_slope=model.leaky_slope,
             mean_norm_at_inference=model.mean_norm_at_inference,
         )
 
-    def build(self) -> TwoStageGenerator:
-        """The folded generator with uninitialised weights."""
+    def build(self, in_channels: int) -> TwoStageGenerator:
+        """The folded generator, weights uninitialised, for scans encoded in so many channels."""
         network = build_network(
             Architecture.from_dict(self.sizes),
+            in_channels=in_channels,
             folded=True,
             reference_layers=self.reference_layers,
             bias=self.bias,
@@ -81,6 +82,7 @@ class ModelCard(_Entry):
         architecture: Of the network.
         encoding: Of partial scans into the network's input.
         coverage: Mean dwell of the scans it was trained on; it expects scans like these.
+        more_coverages: Others that it was trained on.
         calibration: Of its error map.
         metrics: Of its training and validation; null stands for what is not finite.
         training_data: Files that it was trained on.
@@ -93,8 +95,9 @@ class ModelCard(_Entry):
     name: str
     recipe: str
     architecture: ArchitectureCard
-    encoding: Literal["standard", "filled", "pyramid", "reference"]
+    encoding: Literal["standard", "filled", "splines", "reference"]
     coverage: float
+    more_coverages: tuple[float, ...] = ()
     calibration: ErrorCalibration | None
     metrics: dict[str, float | None]
     training_data: tuple[TrainingSource, ...]

@@ -221,10 +221,12 @@ def _write(
 
 def _unfamiliar(scan: RasterScan, completer: Completer) -> str | None:
     """A note on a coverage that the model was not trained for."""
-    coverage, trained = float(np.mean(scan.dwell)), completer.card.coverage
-    if 1 / _FAMILIAR_COVERAGE <= coverage / trained <= _FAMILIAR_COVERAGE:
+    coverage, card = float(np.mean(scan.dwell)), completer.card
+    trained = sorted({card.coverage, *card.more_coverages})
+    if trained[0] / _FAMILIAR_COVERAGE <= coverage <= trained[-1] * _FAMILIAR_COVERAGE:
         return None
+    known = " to ".join(f"1/{1 / limit:.3g}" for limit in dict.fromkeys((trained[-1], trained[0])))
     return (
-        f"coverage 1/{1 / coverage:.3g}, but {completer.card.name} was trained at "
-        f"1/{1 / trained:.3g}: completion and error map may be off"
+        f"coverage 1/{1 / coverage:.3g}, but {card.name} was trained at {known}: completion and "
+        "error map may be off"
     )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+import stem_complete
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
@@ -21,6 +22,10 @@ from stem_complete.scan import PartialScan, encode, fill_sigma_px
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
+
+RELEASED = "released"
+RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
+"""The model that comes with the package."""
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -179,7 +184,7 @@ def completion_features(
 
 
 def load_completer(
-    source: str | Path,
+    source: str | Path | None = None,
     device: str | torch.device | None = None,
     *,
     precision: str = "float32",
@@ -187,7 +192,7 @@ def load_completer(
     """A completer from a model folder, or from a run folder with a `model` in it.
 
     Args:
-        source: The folder.
+        source: The folder; None or "released" is the model that comes with the package.
         device: As for `Completer`.
         precision: As for `Completer`.
 
@@ -195,7 +200,7 @@ def load_completer(
         ArtifactError: There is no model, or it cannot be used.
         ConfigError: The device is not there, or there is no such precision.
     """
-    folder = Path(source)
+    folder = RELEASED_MODEL if source in (None, RELEASED) else Path(source)
     if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
         folder = folder / MODEL_FOLDER
     elif (folder / "checkpoints").is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -80,6 +80,7 @@ def evaluate(
     if completer is None and not baselines:
         raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")
     config = _scan_config(completer, noise)
+    models = {MODEL: completer} if completer is not None else {}
     fractions = list(dict.fromkeys(map(_coverage, coverages or (config.scan.coverage,))))
     micrographs, left_out = load_micrographs(data, split=split, max_images=num_images)
     rows: list[EvaluationRow] = []
@@ -95,7 +96,7 @@ def evaluate(
             seed=seed,
         )
         for done, scan in enumerate(simulate(micrographs, simulator, coverage)):
-            rows += _score(scan, completer, baselines, noisy)
+            rows += _score(scan, models, baselines, noisy)
             if progress:
                 progress(len(micrographs) * fractions.index(coverage) + done + 1, total)
     setup = {
@@ -112,12 +113,21 @@ def evaluate(
 
 
 def evaluate_published(
-    completer: Completer | None = None, baselines: Sequence[str] = DEFAULT_BASELINES
+    completer: Completer | None = None,
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    *,
+    others: Mapping[str, Completer] | None = None,
 ) -> EvaluationReport:
     """Scores on the authors' own noisy scans, which come with the package.
 
     The truth is blurred by 5x5 px, sigma 2.5 px, as in the papers' losses.
+
+    Args:
+        completer: The model.
+        baselines: Names in `evaluation.BASELINES`.
+        others: Further models, by the names of their rows.
     """
+    models = ({MODEL: completer} if completer is not None else {}) | dict(others or {})
     rows: list[EvaluationRow] = []
     for triple in published_triples():
         scan = read_published_scan(triple.scan, triple.dwell)
@@ -125,19 +135,22 @@ def evaluate_published(
         truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
         coverage = coverage_label(float(np.mean(scan.dwell)))
         known = KnownScan(triple.truth.stem, coverage, scan.intensity, scan.dwell, truth, unblurred)
-        rows += _score(known, completer, baselines, noisy=True)
+        rows += _score(known, models, baselines, noisy=True)
     setup = {
         "model": completer.card.name if completer else None,
         "model_sha256": completer.card.weights_sha256 if completer else None,
+        "others_sha256": {
+            name: other.card.weights_sha256 for name, other in (others or {}).items()
+        },
         "data": [triple.scan.name for triple in published_triples()],
     }
     return EvaluationReport(rows, setup)
 
 
 def _score(
-    scan: KnownScan, completer: Completer | None, baselines: Sequence[str], noisy: bool
+    scan: KnownScan, models: Mapping[str, Completer], baselines: Sequence[str], noisy: bool
 ) -> list[EvaluationRow]:
-    """A row for the model, if there is one, and for each baseline."""
+    """A row for each model and each baseline."""
 
     def row(
         method: str, image: NDArray[np.float32], seconds: float, expected: float | None = None
@@ -153,14 +166,14 @@ def _score(
         )
 
     rows = []
-    if completer is not None:
+    for name, completer in models.items():
         started = time.perf_counter()
         image, error = completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE)
         seconds = time.perf_counter() - started
         calibrated = completer.card.calibration is not None
         # On [0, 1] errors are half of those on [-1, 1].
         expected = float(np.sqrt(np.mean(error.astype(np.float64) ** 2))) / 2
-        rows.append(row(MODEL, image, seconds, expected if calibrated else None))
+        rows.append(row(name, image, seconds, expected if calibrated else None))
     results = run_baselines(scan.intensity, scan.dwell, baselines, noisy=noisy)
     rows += [row(name, image, seconds) for name, (image, seconds) in results.items()]
     return rows

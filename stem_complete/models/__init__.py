@@ -5,6 +5,7 @@ from stem_complete.models.generator import (
     InnerGenerator,
     OuterGenerator,
     ResidualBlock,
+    SpectralBlock,
     TwoStageGenerator,
 )
 from stem_complete.models.initialisation import initialise
@@ -32,6 +33,7 @@ __all__ = [
     "MeanNormAtInference",
     "OuterGenerator",
     "ResidualBlock",
+    "SpectralBlock",
     "TwoStageGenerator",
     "TwoStageNetwork",
     "WeightNormConv2d",

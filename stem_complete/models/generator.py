@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Unpack
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d
-
-IN_CHANNELS = 2  # encoded intensities and dwell
 
 
 class ResidualBlock(nn.Module):
@@ -32,12 +31,47 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
+class SpectralBlock(nn.Module):
+    """The image's spectrum, each part of it as loud as its surroundings say, and one skip.
+
+    It sees the whole image at once, and so can go on with a lattice where nothing was measured:
+    what sticks out of the spectrum is amplified and the rest left out, as in a Wiener filter. As
+    phases stay, the lattice stays in its place, wherever that is. Half the channels are
+    transformed, as in LaMa's Fourier convolutions (Suvorov et al. 2022, arXiv:2109.07161, section
+    2.1), which convolve real and imaginary parts instead; `width` is even.
+    """
+
+    def __init__(self, width: int, **options: Unpack[LayerOptions]) -> None:
+        super().__init__()
+        self.entry = WeightNormConv2d(width, width // 2, 1, **options)
+        # Its mean norm makes it ask for what is above the noise floor.
+        self.gain = WeightNormConv2d(width // 2, width // 2, **options)
+        self.exit = WeightNormConv2d(width // 2, width, 1, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` plus what its spectrum gives, `[b, width, h, w]`."""
+        entered = self.entry(x)
+        # Fourier transforms know no bfloat16.
+        spectrum = torch.fft.rfft2(entered.float().contiguous(), norm="ortho")
+        power = spectrum.real.square() + spectrum.imag.square()
+        loudness = power.log1p().to(entered.dtype, memory_format=torch.channels_last)
+        gain = self.gain(loudness).float()
+        y = torch.fft.irfft2(spectrum * gain, s=x.shape[-2:], norm="ortho")
+        residual: Tensor = self.exit(y.to(entered.dtype, memory_format=torch.channels_last))
+        return x + residual
+
+
 class InnerGenerator(nn.Module):
     """Large-scale features of a half-size partial scan: down, residual blocks, up again.
 
     Args:
         widths: Channels at each scale, the half-size one first.
         num_blocks: Residual blocks at the coarsest scale.
+        in_channels: Of the encoded scan.
+        num_fine_blocks: Residual blocks at each finer scale, on the way up.
+        num_spectral_blocks: Spectral blocks at the finest scale, last of all.
+        skips: On the way up, add the features of the way down (Ronneberger et al. 2015,
+            arXiv:1505.04597, with sums).
         reference_layers: As in the published code: no weight norm in the first layer, transposed
             kernels normalised per input channel.
         options: What all convolutions share, see `WeightNormConv2d`.
@@ -48,6 +82,10 @@ class InnerGenerator(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512, 768),
         num_blocks: int = 6,
         *,
+        in_channels: int = 2,
+        num_fine_blocks: int = 0,
+        num_spectral_blocks: int = 0,
+        skips: bool = False,
         reference_layers: bool = False,
         **options: Unpack[LayerOptions],
     ) -> None:
@@ -55,8 +93,9 @@ class InnerGenerator(nn.Module):
         if not widths:
             raise ValueError("widths must name the channels of at least one scale")
         self.stride = 2 ** (len(widths) - 1)
+        self.in_channels, self.skips = in_channels, skips
         self.entry = WeightNormConv2d(
-            IN_CHANNELS, widths[0], 5, weight_norm=not reference_layers, **options
+            in_channels, widths[0], 5, weight_norm=not reference_layers, **options
         )
         self.down = nn.Sequential(
             *(
@@ -73,12 +112,30 @@ class InnerGenerator(nn.Module):
                 for coarse, fine in pairwise(reversed(widths))
             )
         )
+        self.fine_blocks = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(width, **options) for _ in range(num_fine_blocks)))
+            for width in reversed(widths[:-1])
+        )
+        self.spectral_blocks = nn.Sequential(
+            *(SpectralBlock(widths[0], **options) for _ in range(num_spectral_blocks))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[b, widths[0], h, w]` of `x` `[b, 2, h, w]`; h, w multiples of `stride`."""
-        check_input(x, IN_CHANNELS, self.stride)
-        features: Tensor = self.up(self.blocks(self.down(self.entry(x))))
-        return features
+        """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+        check_input(x, self.in_channels, self.stride)
+        features: Tensor = self.entry(x)
+        finer = []
+        for down in self.down:
+            finer.append(features)
+            features = down(features)
+        features = self.blocks(features)
+        for up, blocks in zip(self.up, self.fine_blocks, strict=True):
+            features = up(features)
+            if self.skips:
+                features = features + finer.pop()
+            features = blocks(features)
+        spectral: Tensor = self.spectral_blocks(features)
+        return spectral
 
 
 class OuterGenerator(nn.Module):
@@ -87,6 +144,9 @@ class OuterGenerator(nn.Module):
     Args:
         widths: Channels at full and at half size; the latter is the inner features' too.
         num_blocks: Residual blocks at half size.
+        in_channels: Of the encoded scan.
+        out_channels: Of the completion.
+        skips: Add the features of the way down on the way up.
         reference_layers: Transposed kernels normalised per input channel.
         options: What all convolutions share, see `WeightNormConv2d`.
     """
@@ -96,26 +156,33 @@ class OuterGenerator(nn.Module):
         widths: Sequence[int] = (32, 64),
         num_blocks: int = 3,
         *,
+        in_channels: int = 2,
+        out_channels: int = 1,
+        skips: bool = False,
         reference_layers: bool = False,
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
         full, half = widths
-        self.entry = WeightNormConv2d(IN_CHANNELS, full, 5, **options)
+        self.in_channels, self.skips = in_channels, skips
+        self.entry = WeightNormConv2d(in_channels, full, 5, **options)
         self.down = WeightNormConv2d(full, half, stride=2, **options)
         self.blocks = nn.Sequential(*(ResidualBlock(half, **options) for _ in range(num_blocks)))
         self.up = upsampling(half, full, reference_layers=reference_layers, **options)
         self.refine = WeightNormConv2d(full, full, **options)
-        self.image = image_layer(full, **options)
+        self.image = image_layer(full, out_channels, **options)
 
     def forward(self, x: Tensor, inner_features: Tensor) -> Tensor:
-        """Completion `[b, 1, h, w]` of `x` `[b, 2, h, w]`; h and w even.
+        """Completion `[b, out_channels, h, w]` of `x` `[b, in_channels, h, w]`; h and w even.
 
         `inner_features` is `[b, widths[1], h/2, w/2]`.
         """
-        check_input(x, IN_CHANNELS, 2)
-        features = self.down(self.entry(x)) + inner_features
-        completion: Tensor = self.image(self.refine(self.up(self.blocks(features))))
+        check_input(x, self.in_channels, 2)
+        fine = self.entry(x)
+        features = self.up(self.blocks(self.down(fine) + inner_features))
+        if self.skips:
+            features = features + fine
+        completion: Tensor = self.image(self.refine(features))
         return completion
 
 
@@ -128,10 +195,21 @@ class TwoStageGenerator(nn.Module):
         align_corners: How the scan is halved. True as in the published code (bilinear, corner
             pixels kept in place, which shifts others by up to half a pixel); False takes 2x2 means,
             which is bilinear interpolation at the half-size pixels' own centres.
+        patch: Both generators have squares of so many pixels each way as channels, and so have
+            images of `patch` times fewer pixels each way to convolve (pixel unshuffle; Shi et al.
+            2016, arXiv:1609.05158).
+        gates: So many of the last input channels are added to the completion, each times a map of
+            the outer generator's: it chooses among first completions, pixel by pixel.
     """
 
     def __init__(
-        self, inner: InnerGenerator, outer: OuterGenerator, *, align_corners: bool = False
+        self,
+        inner: InnerGenerator,
+        outer: OuterGenerator,
+        *,
+        align_corners: bool = False,
+        patch: int = 1,
+        gates: int = 0,
     ) -> None:
         super().__init__()
         inner_width, outer_width = inner.entry.out_channels, outer.down.out_channels
@@ -140,27 +218,38 @@ class TwoStageGenerator(nn.Module):
                 f"the inner generator's {inner_width} features cannot be added to the outer "
                 f"generator's {outer_width}"
             )
-        self.inner, self.outer, self.align_corners = inner, outer, align_corners
-        self.stride = 2 * inner.stride
+        self.inner, self.outer, self.align_corners, self.patch = inner, outer, align_corners, patch
+        self.gates = gates
+        self.in_channels = outer.in_channels // patch**2
+        self.stride = 2 * inner.stride * patch
 
     def inner_features(self, x: Tensor) -> Tensor:
-        """The inner generator's features `[b, c, h/2, w/2]` of the full-size `x` `[b, 2, h, w]`."""
-        check_input(x, IN_CHANNELS, self.stride)
-        if self.align_corners:
-            half = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
-        else:
-            half = F.avg_pool2d(x, 2)
-        features: Tensor = self.inner(half)
+        """The inner generator's features of the full-size `x` `[b, in_channels, h, w]`.
+
+        They are `[b, widths[0], h/2/patch, w/2/patch]`.
+        """
+        features: Tensor = self.inner(to_patches(self.halve(x), self.patch))
         return features
 
+    def halve(self, x: Tensor) -> Tensor:
+        """The half-size scan `[b, in_channels, h/2, w/2]` of the full-size one."""
+        check_input(x, self.in_channels, self.stride)
+        if self.align_corners:
+            return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
+        return F.avg_pool2d(x, 2)
+
+    def complete(self, x: Tensor, inner_features: Tensor) -> Tensor:
+        """Completion `[b, 1, h, w]` of `x` `[b, in_channels, h, w]` and its inner features."""
+        maps = from_patches(self.outer(to_patches(x, self.patch), inner_features), self.patch)
+        return open_gates(maps, x, self.gates)
+
     def forward(self, x: Tensor) -> Tensor:
-        """Completion `[b, 1, h, w]` of `x` `[b, 2, h, w]`; h, w multiples of `stride`.
+        """Completion `[b, 1, h, w]` of `x` `[b, in_channels, h, w]`; h, w multiples of `stride`.
 
         Raises:
             ValueError: `x` has another shape.
         """
-        completion: Tensor = self.outer(x, self.inner_features(x))
-        return completion
+        return self.complete(x, self.inner_features(x))
 
 
 def upsampling(
@@ -181,11 +270,33 @@ def upsampling(
     )
 
 
-def image_layer(in_channels: int, **options: Unpack[LayerOptions]) -> WeightNormConv2d:
-    """The last convolution of a branch: to one channel, without mean norm and activation."""
-    return WeightNormConv2d(
-        in_channels, 1, mean_norm=False, bias=options.get("bias", False), leaky_slope=None
-    )
+def to_patches(images: Tensor, patch: int) -> Tensor:
+    """`[b, c patch^2, h/patch, w/patch]` of images `[b, c, h, w]`: squares become channels."""
+    if patch == 1:
+        return images
+    # The layout of the input is lost on the way, and convolutions on CPUs need it.
+    return F.pixel_unshuffle(images, patch).contiguous(memory_format=torch.channels_last)
+
+
+def from_patches(images: Tensor, patch: int) -> Tensor:
+    """What `to_patches` was given."""
+    return images if patch == 1 else F.pixel_shuffle(images, patch)
+
+
+def open_gates(maps: Tensor, x: Tensor, gates: int) -> Tensor:
+    """The first of the `maps` `[b, 1 + gates, h, w]`, plus the others times x's last channels."""
+    if not gates:
+        return maps
+    chosen = (maps[:, 1:] * x[:, -gates:]).sum(1, keepdim=True)
+    return maps[:, :1] + chosen
+
+
+def image_layer(
+    in_channels: int, out_channels: int = 1, **options: Unpack[LayerOptions]
+) -> WeightNormConv2d:
+    """The last convolution of a branch, without mean norm and activation."""
+    bias = options.get("bias", False)
+    return WeightNormConv2d(in_channels, out_channels, mean_norm=False, bias=bias, leaky_slope=None)
 
 
 def check_input(x: Tensor, num_channels: int, multiple: int) -> None:

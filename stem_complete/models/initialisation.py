@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from stem_complete.models.generator import (
+    InnerGenerator,
+    OuterGenerator,
+    ResidualBlock,
+    SpectralBlock,
+)
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means
 
@@ -12,7 +21,9 @@ SMALLEST_STD = 1e-6  # channels that vary less are dead on this data and keep th
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, x: Tensor, *, output_std: float = 1.0) -> None:
+def initialise(
+    network: nn.Module, x: Tensor, *, output_std: float = 1.0, branch_std: float = 1.0
+) -> None:
     """Scales every layer so that its pre-activations on `x` have mean 0 and deviation 1.
 
     One forward pass in training mode, in which each layer is fitted to its input before it is
@@ -25,12 +36,19 @@ def initialise(network: nn.Module, x: Tensor, *, output_std: float = 1.0) -> Non
 
     Args:
         network: Changed in place; its training mode is kept.
-        x: Input of the network, `[b, 2, h, w]`.
+        x: Input of the network, `[b, c, h, w]`.
         output_std: Deviation of the images that it returns, instead of 1.
+        branch_std: Deviation of what each branch adds to its skip, instead of 1. With little, a
+            network starts as a shallow one, which learns sooner what is simple (De and Smith 2020,
+            arXiv:2002.10444).
     """
     was_training = network.training
     layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]
-    hooks = [layer.register_forward_pre_hook(_fit_to_input) for layer in layers]
+    ends = set(_branch_ends(network))
+    hooks = [
+        layer.register_forward_pre_hook(partial(_fit_to_input, branch_std if layer in ends else 1))
+        for layer in layers
+    ]
     try:
         network.train()(x)
     finally:
@@ -40,18 +58,31 @@ def initialise(network: nn.Module, x: Tensor, *, output_std: float = 1.0) -> Non
     for layer in layers:
         if layer.mean_norm is not None:
             layer.mean_norm.forget()
-        elif layer.g is not None:
+        if layer.leaky_slope is None and layer.g is not None:
             layer.g.mul_(output_std)
 
 
-def _fit_to_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
+    """Last layers of what skips go around."""
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            yield module.layers[-1]
+        elif isinstance(module, SpectralBlock):
+            yield module.exit
+        elif isinstance(module, InnerGenerator) and module.skips:
+            yield from module.up
+        elif isinstance(module, OuterGenerator) and module.skips:
+            yield module.up
+
+
+def _fit_to_input(std_wanted: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     assert isinstance(layer, WeightNormConv2d)
     y = layer.convolve(*inputs)
     means = image_means(y)
     mean = means.mean(0)
     centre = mean.expand_as(means) if layer.mean_norm is None else means
     std = (y - centre[:, :, None, None]).square().mean((0, 2, 3)).sqrt()
-    scale = torch.where(std > SMALLEST_STD, 1 / std, 1.0)
+    scale = torch.where(std > SMALLEST_STD, 1 / std, 1.0) * std_wanted
     if layer.g is not None:
         layer.g.mul_(scale)
     else:

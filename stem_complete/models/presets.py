@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self, Unpack
 
 import torch
@@ -23,19 +23,41 @@ class Architecture:
         inner_blocks: At the coarsest of these.
         outer_widths: At full and at half size; the latter equals `inner_widths[0]`.
         outer_blocks: At half size.
+        patch: Side [px] of the squares of pixels that are one pixel's channels to both generators;
+            the sizes above are then so many times smaller.
+        fine_blocks: At each finer scale of the inner generator, on the way up.
+        spectral_blocks: Of the inner generator, after it is up.
+        skips: Between both generators' ways down and up.
+        gates: Input channels to choose among, see `TwoStageGenerator`.
     """
 
     inner_widths: tuple[int, ...]
     inner_blocks: int
     outer_widths: tuple[int, int]
     outer_blocks: int
+    patch: int = 1
+    fine_blocks: int = 0
+    spectral_blocks: int = 0
+    skips: bool = False
+    gates: int = 0
 
     def __post_init__(self) -> None:
         if len(self.outer_widths) != 2 or not self.inner_widths:
             raise ValueError(f"expected one inner width or more and two outer ones, got {self}")
         if min(*self.inner_widths, *self.outer_widths) < 1:
             raise ValueError(f"widths must be positive, got {self}")
-        if min(self.inner_blocks, self.outer_blocks) < 0:
+        if self.patch < 1:
+            raise ValueError(f"patch must be positive, got {self}")
+        if self.spectral_blocks and self.inner_widths[0] % 2:
+            raise ValueError(f"spectral blocks need an even inner_widths[0], got {self}")
+        counts = (
+            self.inner_blocks,
+            self.outer_blocks,
+            self.fine_blocks,
+            self.spectral_blocks,
+            self.gates,
+        )
+        if min(counts) < 0:
             raise ValueError(f"numbers of blocks must not be negative, got {self}")
         if self.inner_widths[0] != self.outer_widths[1]:
             raise ValueError(f"inner_widths[0] must equal outer_widths[1], got {self}")
@@ -43,7 +65,15 @@ class Architecture:
     @property
     def stride(self) -> int:
         """What height and width of an input must be multiples of [px]."""
-        return int(2 ** len(self.inner_widths))
+        return int(2 ** len(self.inner_widths) * self.patch)
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The same with other values of some fields.
+
+        Raises:
+            ValueError: A key is unknown, or the sizes do not fit together.
+        """
+        return self.from_dict(self.to_dict() | dict(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -54,20 +84,23 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Back from `to_dict`, or from JSON.
+        """Back from `to_dict`, or from JSON, where what has a default may be missing.
 
         Raises:
             ValueError: Keys are missing or unknown, or the sizes do not fit together.
         """
         names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            raise ValueError(f"expected the keys {sorted(names)}, got {sorted(values)}")
-        return cls(
-            inner_widths=tuple(values["inner_widths"]),
-            inner_blocks=values["inner_blocks"],
-            outer_widths=tuple(values["outer_widths"]),
-            outer_blocks=values["outer_blocks"],
-        )
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= names:
+            raise ValueError(
+                f"expected the keys {sorted(needed)}, and {sorted(names - needed)} or some of "
+                f"them, got {sorted(values)}"
+            )
+        plain: dict[str, Any] = {
+            name: tuple(value) if name.endswith("widths") else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 PRESETS = {
@@ -75,14 +108,27 @@ PRESETS = {
     "paper": Architecture((64, 128, 256, 512, 768), 6, (32, 64), 3),
     # The same topology for CPUs.
     "compact": Architecture((16, 24, 32, 48, 64), 2, (8, 16), 1),
+    # Ours for any dose.
+    "ours": Architecture(
+        (32, 48, 64, 96),
+        2,
+        (24, 32),
+        2,
+        patch=2,
+        fine_blocks=1,
+        spectral_blocks=2,
+        skips=True,
+        gates=1,
+    ),
 }
 
-STRIDE = 32  # of both presets
+STRIDE = 32  # of all presets
 
 
 def build_network(
     preset: str | Architecture,
     *,
+    in_channels: int = 2,
     folded: bool = False,
     reference_layers: bool = False,
     **options: Unpack[LayerOptions],
@@ -91,6 +137,7 @@ def build_network(
 
     Args:
         preset: "paper", "compact" or sizes of one's own.
+        in_channels: Of the encoded scans, see `scan.NUM_CHANNELS`.
         folded: For inference, with the same structure and parameter names as `fold` gives and its
             memory uninitialised: load a state dict into it.
         reference_layers: The published code's exceptions, see `InnerGenerator` and
@@ -105,13 +152,34 @@ def build_network(
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
     if folded:
         with torch.device("meta"):
-            network = build_network(sizes, reference_layers=reference_layers, **options)
+            network = build_network(
+                sizes, in_channels=in_channels, reference_layers=reference_layers, **options
+            )
         return fold(network).to_empty(device="cpu")
+    num_pixels = sizes.patch**2
     inner = InnerGenerator(
-        sizes.inner_widths, sizes.inner_blocks, reference_layers=reference_layers, **options
+        sizes.inner_widths,
+        sizes.inner_blocks,
+        in_channels=num_pixels * in_channels,
+        num_fine_blocks=sizes.fine_blocks,
+        num_spectral_blocks=sizes.spectral_blocks,
+        skips=sizes.skips,
+        reference_layers=reference_layers,
+        **options,
     )
     outer = OuterGenerator(
-        sizes.outer_widths, sizes.outer_blocks, reference_layers=reference_layers, **options
+        sizes.outer_widths,
+        sizes.outer_blocks,
+        in_channels=num_pixels * in_channels,
+        out_channels=(1 + sizes.gates) * num_pixels,
+        skips=sizes.skips,
+        reference_layers=reference_layers,
+        **options,
     )
-    generator = TwoStageGenerator(inner, outer, align_corners=reference_layers)
-    return TwoStageNetwork(generator, AuxiliaryTrainer(sizes.inner_widths[0], **options))
+    generator = TwoStageGenerator(
+        inner, outer, align_corners=reference_layers, patch=sizes.patch, gates=sizes.gates
+    )
+    trainer = AuxiliaryTrainer(
+        sizes.inner_widths[0], patch=sizes.patch, gates=sizes.gates, **options
+    )
+    return TwoStageNetwork(generator, trainer)

@@ -6,7 +6,12 @@ from typing import NamedTuple, Unpack
 
 from torch import Tensor, nn
 
-from stem_complete.models.generator import TwoStageGenerator, image_layer
+from stem_complete.models.generator import (
+    TwoStageGenerator,
+    from_patches,
+    image_layer,
+    open_gates,
+)
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d
 
 
@@ -24,18 +29,25 @@ class AuxiliaryTrainer(nn.Module):
 
     Args:
         width: Channels of the inner features.
+        patch: As the generator's, p.
+        gates: As the generator's.
         options: What all convolutions share, see `WeightNormConv2d`.
     """
 
-    def __init__(self, width: int = 64, **options: Unpack[LayerOptions]) -> None:
+    def __init__(
+        self, width: int = 64, *, patch: int = 1, gates: int = 0, **options: Unpack[LayerOptions]
+    ) -> None:
         super().__init__()
+        self.patch = patch
         self.refine = WeightNormConv2d(width, width, **options)
-        self.image = image_layer(width, **options)
+        self.image = image_layer(width, (1 + gates) * patch**2, **options)
 
     def forward(self, inner_features: Tensor) -> Tensor:
-        """Half-size completion `[b, 1, h/2, w/2]` of features `[b, width, h/2, w/2]`."""
-        completion: Tensor = self.image(self.refine(inner_features))
-        return completion
+        """Maps `[b, 1 + gates, h/2, w/2]` of features `[b, width, h/2/p, w/2/p]`.
+
+        Without gates that is the half-size completion; with them see `open_gates`.
+        """
+        return from_patches(self.image(self.refine(inner_features)), self.patch)
 
 
 class TwoStageNetwork(nn.Module):
@@ -50,6 +62,9 @@ class TwoStageNetwork(nn.Module):
         self.generator, self.trainer = generator, trainer
 
     def forward(self, x: Tensor) -> Completions:
-        """Completions of `x` `[b, 2, h, w]`; h, w multiples of `generator.stride`."""
+        """Completions of `x` `[b, in_channels, h, w]`; h, w multiples of `generator.stride`."""
         features = self.generator.inner_features(x)
-        return Completions(full=self.generator.outer(x, features), half=self.trainer(features))
+        gates = self.generator.gates
+        # Not before they are needed: the paper's network has none.
+        half = open_gates(self.trainer(features), self.generator.halve(x) if gates else x, gates)
+        return Completions(full=self.generator.complete(x, features), half=half)

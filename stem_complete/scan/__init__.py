@@ -10,15 +10,16 @@ from stem_complete.scan.acquire import (
     blur,
     flip_rotate,
 )
-from stem_complete.scan.encode import ENCODINGS, NetworkInput, encode
-from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, pyramid_fill
+from stem_complete.scan.augment import magnify
+from stem_complete.scan.encode import NUM_CHANNELS, NetworkInput, encode
+from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, spline_fill
 from stem_complete.scan.path import ScanPath, archimedean
 from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
 
 __all__ = [
-    "ENCODINGS",
+    "NUM_CHANNELS",
     "DetectorNoise",
     "NetworkInput",
     "NoNoise",
@@ -38,9 +39,10 @@ __all__ = [
     "flip_rotate",
     "fold",
     "integers",
+    "magnify",
     "normal",
     "normalised_convolution",
     "poisson",
-    "pyramid_fill",
+    "spline_fill",
     "uniform",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,23 +14,48 @@ _ZOOM, _GAMMA, _INVERT = 0, 1, 2  # what random numbers are for
 LARGEST_GAMMA = 2.0
 
 
-def magnify(images: Tensor, keys: Tensor, max_zoom: float) -> Tensor:
-    """A part of each image, enlarged to the whole by bilinear interpolation.
+def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None = None) -> Tensor:
+    """A part of each image, at another magnification, by bilinear interpolation.
 
-    The part's side is the image's over a zoom whose logarithm is uniform in [0, log max_zoom]; it
-    lies anywhere. Small parts of sharp images are smooth ones, as oversampled micrographs are.
+    It lies anywhere. Small parts of sharp images are smooth ones, as oversampled micrographs are.
 
     Args:
         images: `[b, 1, h, w]`.
         keys: Of the examples `[b]`, see `random.example_keys`.
-        max_zoom: At least 1.
+        max_zoom: Largest of the zooms, whose logarithms are uniformly distributed; at least 1.
+        size: None: parts are enlarged to the whole image, from a zoom of 1 on. Else they are turned
+            by any angle and come as `[b, 1, size, size]`, at most h and w; the smallest zoom shows
+            the whole shorter side. What a turned part lacks is mirrored.
+
+    Raises:
+        ValueError: The zoom or the size is impossible.
     """
-    draws = random.uniform(random.fold(keys, _ZOOM), (3,))
-    side = max_zoom ** -draws[:, 0]
-    centre = (1 - side)[:, None] * (2 * draws[:, 1:] - 1)
-    zeros = torch.zeros_like(side)
-    rows = torch.stack((side, zeros, centre[:, 0], zeros, side, centre[:, 1]), dim=1)
-    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    b, _, h, w = images.shape
+    if max_zoom < 1:
+        raise ValueError(f"max_zoom must be at least 1, got {max_zoom}")
+    if size is not None and not 0 < size <= min(h, w):
+        raise ValueError(f"parts of images of {h} x {w} px cannot have {size} px")
+    height, width = (h, w) if size is None else (size, size)
+    draws = random.uniform(random.fold(keys, _ZOOM), (4,))
+    smallest = 1.0 if size is None else size / min(h, w)
+    zoom = smallest * (max_zoom / smallest) ** draws[:, 0]
+    part = torch.stack((width / w / zoom, height / h / zoom), 1)  # of the image, each way
+    centre = (1 - part) * (2 * draws[:, 1:3] - 1)
+    angle = 2 * math.pi * draws[:, 3] * (size is not None)
+    cos, sin = angle.cos(), angle.sin()
+    # Angles are those of square pixels, the image spans -1 to 1 either way.
+    rows = torch.stack(
+        (
+            part[:, 0] * cos,
+            -part[:, 0] * sin * (height / width),
+            centre[:, 0],
+            part[:, 1] * sin * (width / height),
+            part[:, 1] * cos,
+            centre[:, 1],
+        ),
+        dim=1,
+    )
+    grid = F.affine_grid(rows.view(-1, 2, 3), [b, 1, height, width], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

@@ -18,11 +18,11 @@ from stem_complete.scan.acquire import (
     blur,
     flip_rotate,
 )
-from stem_complete.scan.augment import change_contrast, magnify
+from stem_complete.scan.augment import change_contrast
 from stem_complete.scan.path import ScanPath
 
 # What the numbers drawn from an example's key are for.
-_AUGMENTATION, _NOISE, _MAGNIFICATION, _CONTRAST, _PATH, _IS_NOISY = range(6)
+_AUGMENTATION, _NOISE, _CONTRAST, _PATH, _IS_NOISY = 0, 1, 3, 4, 5
 
 
 class SimulatedBatch(NamedTuple):
@@ -53,7 +53,6 @@ class ScanSimulator(nn.Module):
         augment: Apply one of the 8 flips and rotations, at random.
         blur_sigma_px: Of the truth's 5x5 Gaussian blur.
         seed: Of the run.
-        max_zoom: Enlarge random parts of the micrographs up to so many times; 1 does not.
         contrast: Change the micrographs' tone curves at random, see `augment.change_contrast`.
         noisy_fraction: Of the examples; the detector sees the others without noise.
         sample: Which image the probe measures: the paper's text has the blurred truth, the
@@ -75,7 +74,6 @@ class ScanSimulator(nn.Module):
         seed: int,
         sample: Literal["blurred", "original"] = "blurred",
         *,
-        max_zoom: float = 1.0,
         contrast: bool = False,
         noisy_fraction: float = 1.0,
     ) -> None:
@@ -89,8 +87,6 @@ class ScanSimulator(nn.Module):
             raise ValueError(f"augment needs square images, got {shape}")
         if not 0 <= noisy_fraction <= 1:
             raise ValueError(f"noisy_fraction must be in [0, 1], got {noisy_fraction}")
-        if max_zoom < 1:
-            raise ValueError(f"max_zoom must be at least 1, got {max_zoom}")
         if blur_sigma_px <= 0:
             raise ValueError(f"blur_sigma_px must be positive, got {blur_sigma_px}")
         if sample not in ("blurred", "original"):
@@ -104,7 +100,6 @@ class ScanSimulator(nn.Module):
         self.blur_sigma_px = blur_sigma_px
         self.seed = seed
         self.sample = sample
-        self.max_zoom = max_zoom
         self.contrast = contrast
         self.noisy_fraction = noisy_fraction
 
@@ -121,8 +116,6 @@ class ScanSimulator(nn.Module):
         # The scan and the truth see the same image.
         if self.augment:
             images = flip_rotate(images, random.integers(random.fold(keys, _AUGMENTATION), 8))
-        if self.max_zoom > 1:
-            images = magnify(images, random.fold(keys, _MAGNIFICATION), self.max_zoom)
         if self.contrast:
             images = change_contrast(images, random.fold(keys, _CONTRAST))
         truth = blur(images, self.blur_sigma_px)

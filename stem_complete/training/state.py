@@ -118,10 +118,17 @@ def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.
     """Data-dependent initialisation, on the same examples on every worker."""
     crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
     images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
-    batch = task.simulator(images, 0, torch.arange(len(crops), device=device))
-    # A network that corrects a first completion begins with hardly any correction.
-    output_std = 0.01 if task.encoding in ("filled", "pyramid") else 1.0
-    initialise(task.network, task.encode(batch.scan).x, output_std=output_std)
+    batch = task.simulate(images, 0, torch.arange(len(crops), device=device))
+    generator = task.network.generator
+    # A network that corrects a first completion begins with hardly any correction. Of one with
+    # gates even less would leave the gradient of all other layers to chance.
+    corrects = task.encoding in ("filled", "splines")
+    initialise(
+        task.network,
+        task.encode(batch.scan).x,
+        output_std=(0.1 if generator.gates else 0.01) if corrects else 1.0,
+        branch_std=0.1 if generator.inner.skips else 1.0,
+    )
 
 
 def averaged_weights(

@@ -13,6 +13,7 @@ from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
 from stem_complete.data.synthetic import replace_by_synthetic
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
+    PRESETS,
     TwoStageNetwork,
     build_network,
     commit_means,
@@ -20,6 +21,7 @@ from stem_complete.models import (
     pending_means,
 )
 from stem_complete.scan import (
+    NUM_CHANNELS,
     DetectorNoise,
     NetworkInput,
     NoiseModel,
@@ -30,8 +32,12 @@ from stem_complete.scan import (
     SimulatedBatch,
     archimedean,
     encode,
+    example_keys,
     fill_sigma_px,
+    magnify,
 )
+
+_MAGNIFICATION_STREAM = 2  # of keys; the simulation of scans has 0, synthetic micrographs 1
 
 
 class TaskOutput(NamedTuple):
@@ -66,6 +72,8 @@ class CompletionTask(nn.Module):
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
         synthetic: Fraction of the examples that synthetic micrographs replace.
+        max_zoom: Train on parts of the micrographs, see `scan.magnify`; 1 does not.
+        crop_px: Size of these parts [px]; None is that of the micrographs.
     """
 
     def __init__(
@@ -78,6 +86,8 @@ class CompletionTask(nn.Module):
         *,
         bf16: bool = False,
         synthetic: float = 0.0,
+        max_zoom: float = 1.0,
+        crop_px: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -86,6 +96,7 @@ class CompletionTask(nn.Module):
         self.weight, self.huber = loss.weight, loss.huber
         self.bf16 = bf16
         self.synthetic = synthetic
+        self.max_zoom, self.crop_px = max_zoom, crop_px
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
             self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
@@ -99,9 +110,7 @@ class CompletionTask(nn.Module):
                 images synthetic ones replace.
             positions: Positions in the global batch, [b].
         """
-        seed = self.simulator.seed
-        images = replace_by_synthetic(images, self.synthetic, seed, step, positions)
-        batch = self.simulator(images, step, positions)
+        batch = self.simulate(images, step, positions)
         full, half = self.complete(batch)
         outer = squared_error(full, batch.truth, self.weight)
         inner = squared_error(half, half_size(batch.truth), self.weight)
@@ -116,6 +125,16 @@ class CompletionTask(nn.Module):
         if self.huber:
             clipped = {name: huberise(value) for name, value in clipped.items()}
         return TaskOutput(clipped["outer"] + clipped["inner"], outer, inner, num_clipped.float())
+
+    def simulate(self, images: Tensor, step: int, positions: Tensor) -> SimulatedBatch:
+        """What it trains on: parts of `images` and synthetic micrographs, and their scans."""
+        seed = self.simulator.seed
+        if self.max_zoom > 1 or self.crop_px is not None:
+            keys = example_keys(seed, step, positions, _MAGNIFICATION_STREAM)
+            images = magnify(images, keys, self.max_zoom, size=self.crop_px)
+        images = replace_by_synthetic(images, self.synthetic, seed, step, positions)
+        batch: SimulatedBatch = self.simulator(images, step, positions)
+        return batch
 
     def complete(self, batch: SimulatedBatch) -> tuple[Tensor, Tensor]:
         """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
@@ -165,15 +184,18 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(
-            model.preset,
+            PRESETS[model.preset].changed(model.sizes),
+            in_channels=NUM_CHANNELS[model.encoding],
             bias=model.bias,
             leaky_slope=model.leaky_slope,
             mean_norm_at_inference=model.mean_norm_at_inference,
             reference_layers=model.reference_layers,
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    crop_px = config.scan.crop_px if config.scan.augment else None
+    shape = crop_shape if crop_px is None else (crop_px, crop_px)
     simulator = build_simulator(
-        config, crop_shape, augment=config.scan.augment, seed=config.training.seed
+        config, shape, augment=config.scan.augment, seed=config.training.seed
     )
     sigma_px = fill_sigma_px(config.scan.coverage)
     return CompletionTask(
@@ -184,6 +206,8 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         config.loss,
         bf16=config.training.precision == "bf16",
         synthetic=config.data.synthetic,
+        max_zoom=config.scan.max_zoom if config.scan.augment else 1.0,
+        crop_px=crop_px,
     )
 
 
@@ -207,7 +231,6 @@ def build_simulator(
         blur_sigma_px=scan.blur_sigma_px,
         sample=scan.sample,
         seed=seed,
-        max_zoom=scan.max_zoom if augment else 1.0,
         contrast=scan.contrast and augment,
         noisy_fraction=scan.noisy_fraction if augment else 1.0,
     )

@@ -58,7 +58,8 @@ def test_columns_share_the_truths_greys(tmp_path: Path, example: CompletionExamp
 
 
 def test_error_and_rmse_are_in_percent_of_the_truths_range(example: CompletionExample) -> None:
-    panels = _panels(example, "Linear interpolation")
+    both = example._replace(other=example.truth)
+    panels = _panels(both, "Linear interpolation", "Other", "Completion")
     np.testing.assert_allclose(panels["Error"].image, 10)
     assert panels["Error"].error_unit == "%"
     captions = {heading: panel.caption for heading, panel in panels.items()}
@@ -66,6 +67,7 @@ def test_error_and_rmse_are_in_percent_of_the_truths_range(example: CompletionEx
         "Truth": "",
         "Partial scan": "10% of pixels measured",
         "Linear interpolation": "RMSE 57.7%",  # a ramp against its mirror image: 1 / sqrt(3)
+        "Other": "RMSE 0.0%",
         "Completion": "RMSE 10.0%",
         "Error": "mean 10.0%",
     }

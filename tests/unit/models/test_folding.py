@@ -19,6 +19,9 @@ from stem_complete.models import (
 )
 
 TINY = Architecture((4, 6, 8), 1, (3, 4), 1)
+TINY_OURS = Architecture(
+    (4, 6), 1, (3, 4), 1, patch=2, fine_blocks=1, spectral_blocks=1, skips=True
+)
 OPTIONS = [
     pytest.param({}, id="paper"),
     pytest.param({"bias": True, "leaky_slope": 0.01}, id="bias-leaky"),
@@ -53,9 +56,10 @@ def assert_same_completions(network: TwoStageNetwork, folded: TwoStageNetwork, x
             assert error < 1e-5
 
 
+@pytest.mark.parametrize("sizes", [TINY, TINY_OURS], ids=["paper", "ours"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_folded_network_computes_the_same(options: dict[str, object]) -> None:
-    network = trained(TINY, **options)
+def test_folded_network_computes_the_same(sizes: Architecture, options: dict[str, object]) -> None:
+    network = trained(sizes, **options)
     assert_same_completions(network, fold(network), images())
 
 

@@ -11,6 +11,7 @@ from stem_complete.models import (
     InnerGenerator,
     OuterGenerator,
     ResidualBlock,
+    SpectralBlock,
     TwoStageGenerator,
     WeightNormConv2d,
 )
@@ -91,6 +92,52 @@ def test_reference_layers() -> None:
     assert inner.entry.g is None
     assert all(layer.norm_dims == (1, 2, 3) for layer in inner.up.children())
     assert all(layer.norm_dims == (0, 2, 3) for layer in InnerGenerator((4, 6), 1).up.children())
+
+
+def test_patches_are_channels_to_both_generators() -> None:
+    torch.manual_seed(0)
+    inner = InnerGenerator((4, 6), 1, in_channels=12)
+    outer = OuterGenerator((3, 4), 1, in_channels=12, out_channels=4)
+    generator, x = TwoStageGenerator(inner, outer, patch=2), images(2, 3, 16, 24)
+    assert (generator.in_channels, generator.stride) == (3, 8)
+    features = inner(F.pixel_unshuffle(F.avg_pool2d(x, 2), 2))
+    assert features.shape == (2, 4, 4, 6)
+    expected = F.pixel_shuffle(outer(F.pixel_unshuffle(x, 2), features), 2)
+    assert expected.shape == (2, 1, 16, 24)
+    torch.testing.assert_close(generator(x), expected)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_skips_add_the_features_of_the_way_down(skips: bool) -> None:
+    torch.manual_seed(0)
+    inner, x = InnerGenerator((4, 6, 8), 1, num_fine_blocks=1, skips=skips), images(1, 2, 16, 16)
+    fine = inner.entry(x)
+    middle = inner.down[0](fine)
+    up = inner.up[0](inner.blocks(inner.down[1](middle)))
+    up = inner.up[1](inner.fine_blocks[0](up + middle if skips else up))
+    torch.testing.assert_close(inner(x), inner.fine_blocks[1](up + fine if skips else up))
+
+
+def test_spectral_blocks_see_the_whole_image_and_move_with_it() -> None:
+    torch.manual_seed(0)
+    block, x = SpectralBlock(4), images(1, 4, 16, 24)
+    y = block(x)
+    shifted = block(x.roll((3, 5), (2, 3)))
+    torch.testing.assert_close(shifted, y.roll((3, 5), (2, 3)), atol=1e-5, rtol=1e-4)
+    changed = x.clone()
+    changed[..., 0, 0] += 1
+    assert ((block(changed) - y).abs()[..., 8:, 12:] > 1e-6).any()
+
+
+def test_spectral_blocks_work_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    block, x = SpectralBlock(4).eval(), images(1, 4, 16, 24)
+    expected = block(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = block(x)
+    halved = block.to(torch.bfloat16)(x.to(torch.bfloat16))
+    for found in (mixed, halved):
+        assert (found.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,20 @@ from stem_complete.models import (
 )
 
 TINY = Architecture((4, 6, 8), 1, (3, 4), 1)
+TINY_OURS = Architecture(
+    (4, 6), 1, (3, 4), 1, patch=2, fine_blocks=1, spectral_blocks=1, skips=True
+)
 OPTIONS = [
     pytest.param({}, id="paper"),
     pytest.param({"bias": True, "reference_layers": True}, id="reference"),
     pytest.param({"mean_norm_at_inference": "image", "leaky_slope": 0.1}, id="image-means"),
+    pytest.param({"sizes": TINY_OURS}, id="ours"),
 ]
 
 
-def network(**options: object) -> TwoStageNetwork:
+def network(sizes: Architecture = TINY, **options: object) -> TwoStageNetwork:
     torch.manual_seed(0)
-    return build_network(TINY, **options)  # type: ignore[arg-type]
+    return build_network(sizes, **options)  # type: ignore[arg-type]
 
 
 def images(b: int = 1) -> Tensor:

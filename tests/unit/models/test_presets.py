@@ -87,12 +87,16 @@ def test_architectures_survive_json(preset: str) -> None:
         pytest.param({"outer_widths": (3, 4, 5)}, id="three-outer"),
         pytest.param({"outer_widths": (3, 5)}, id="widths-differ"),
         pytest.param({"outer_blocks": -1}, id="blocks"),
+        pytest.param({"patch": 0}, id="patch"),
+        pytest.param(
+            {"inner_widths": (5, 6), "outer_widths": (3, 5), "spectral_blocks": 1}, id="odd"
+        ),
     ],
 )
 def test_sizes_that_do_not_fit(change: dict[str, object]) -> None:
     sizes = {"inner_widths": (4, 6), "inner_blocks": 1, "outer_widths": (3, 4), "outer_blocks": 1}
     Architecture(**sizes)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"must|expected"):
+    with pytest.raises(ValueError, match=r"must|expected|need"):
         Architecture(**sizes | change)  # type: ignore[arg-type]
 
 
@@ -102,6 +106,19 @@ def test_unknown_and_missing_keys(change: dict[str, int | None]) -> None:
     values = {key: value for key, value in values.items() if value is not None}
     with pytest.raises(ValueError, match="expected the keys"):
         Architecture.from_dict(values)
+
+
+def test_cards_without_the_later_sizes_are_read() -> None:
+    sizes = {"inner_widths": [4, 6], "inner_blocks": 1, "outer_widths": [3, 4], "outer_blocks": 2}
+    assert Architecture.from_dict(sizes) == Architecture((4, 6), 1, (3, 4), 2)
+
+
+def test_a_preset_with_other_sizes() -> None:
+    changed = PRESETS["ours"].changed({"spectral_blocks": 0, "inner_widths": [32, 64, 64, 64]})
+    assert (changed.spectral_blocks, changed.inner_widths) == (0, (32, 64, 64, 64))
+    assert changed.outer_widths == PRESETS["ours"].outer_widths
+    with pytest.raises(ValueError, match="expected the keys"):
+        PRESETS["ours"].changed({"width": 3})
 
 
 def test_unknown_preset() -> None:

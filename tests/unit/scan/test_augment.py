@@ -66,11 +66,37 @@ def test_a_constant_image_stays_finite():
     assert change_contrast(torch.zeros(4, 1, 8, 8), KEYS[:4]).abs().eq(1).all()
 
 
-@pytest.mark.parametrize("settings", [{"max_zoom": 3.0}, {"contrast": True}], ids=str)
-def test_the_simulator_compares_with_what_it_scanned(settings):
+def test_turned_parts_keep_their_shapes():
+    # A disc stays a disc at any angle, and its area tells the zoom.
+    place = torch.arange(128) - 63.5
+    disc = ((place**2 + place[:, None] ** 2) < 20**2).float().expand(64, 1, 128, 128)
+    parts = magnify(disc, KEYS, 1.0, size=64)
+    assert parts.shape == (64, 1, 64, 64)
+    zooms = (parts.sum((1, 2, 3)) / (torch.pi * 20**2)).sqrt()
+    assert zooms.min() < 0.6
+    assert ((zooms > 0.45) & (zooms < 1.02)).all()
+
+
+def test_parts_are_turned_by_any_angle():
+    ramp = torch.linspace(-1, 1, 128).view(1, 1, 1, 128).expand(64, 1, 128, 128)
+    middle = magnify(ramp, KEYS, 1.0, size=32)[:, 0, 12:20, 12:20]
+    across, down = middle.diff(dim=2).mean((1, 2)), middle.diff(dim=1).mean((1, 2))
+    angles = torch.atan2(down, across)
+    counts = torch.histc(angles, bins=4, min=-torch.pi, max=torch.pi)
+    assert (counts > 6).all()
+
+
+def test_impossible_parts_are_refused():
+    with pytest.raises(ValueError, match="max_zoom must be at least 1"):
+        magnify(images(1), KEYS[:1], 0.5)
+    with pytest.raises(ValueError, match="cannot have 64 px"):
+        magnify(images(1), KEYS[:1], 1.0, size=64)
+
+
+def test_the_simulator_compares_with_what_it_scanned():
     path = archimedean((32, 32), 1 / 4)
     simulator = ScanSimulator(
-        path, NoNoise(), augment=True, blur_sigma_px=2.5, seed=1, sample="original", **settings
+        path, NoNoise(), augment=True, blur_sigma_px=2.5, seed=1, sample="original", contrast=True
     )
     x = images(8)
     batch = simulator(x, 5, torch.arange(8))
@@ -80,8 +106,3 @@ def test_the_simulator_compares_with_what_it_scanned(settings):
     assert torch.equal(batch.scan.intensity[measured], batch.unblurred[measured])
     alone = simulator(x[3:4], 5, torch.tensor([3]))
     torch.testing.assert_close(alone.unblurred, batch.unblurred[3:4])
-
-
-def test_zooms_below_one_are_refused():
-    with pytest.raises(ValueError, match="max_zoom must be at least 1"):
-        ScanSimulator(archimedean((32, 32)), NoNoise(), True, 2.5, 0, max_zoom=0.5)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import stem_complete
 from stem_complete.scan import (
+    NUM_CHANNELS,
     DetectorNoise,
     NoNoise,
     PartialScan,
@@ -85,22 +86,48 @@ def test_a_constant_scan_is_encoded_as_zero(value):
     assert x[:, 0].abs().max() <= 1e-6 * abs(value)
 
 
-@pytest.mark.parametrize("encoding", ["standard", "reference"])
+@pytest.mark.parametrize("encoding", NUM_CHANNELS)
 def test_a_scan_of_nothing_is_encoded_as_zero(encoding):
     empty = PartialScan(torch.full_like(DWELL, torch.nan), torch.zeros_like(DWELL))
     encoded = encode(empty, encoding)
     assert (encoded.x == 0).all()
-    assert encoded.offset == 0
+    assert (encoded.offset == 0).all()
     assert encoded.scale == 1
 
 
-@pytest.mark.parametrize("encoding", ["standard", "reference"])
+@pytest.mark.parametrize("encoding", NUM_CHANNELS)
 def test_encoding_is_the_same_alone_and_in_a_batch(encoding):
     scan = scan_of(3)
     alone = [encode(PartialScan(i[None], d[None]), encoding) for i, d in zip(*scan, strict=True)]
     for part, whole in zip(zip(*alone, strict=True), encode(scan, encoding), strict=True):
         # Sums of several images may be split over threads differently than those of one.
         assert torch.allclose(torch.cat(part), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["filled", "splines"])
+@pytest.mark.parametrize(("gain", "shift"), [(3.0, -20.0), (1e-3, 5.0), (500.0, 4e3)])
+def test_first_completions_follow_gain_and_offset(encoding, gain, shift):
+    scan = scan_of(2)
+    one = encode(scan, encoding)
+    other = encode(PartialScan(scan.intensity * gain + shift, scan.dwell), encoding)
+    lost = 1e-6 * (gain + abs(shift)) / gain
+    assert one.x.shape[1] == NUM_CHANNELS[encoding]
+    assert torch.allclose(other.x, one.x, atol=1e-4 + 10 * lost)
+    assert torch.allclose(other.offset, one.offset * gain + shift, atol=1e-4 * (gain + abs(shift)))
+
+
+def test_splines_are_two_first_completions_and_what_the_second_leaves():
+    scan = scan_of(2)
+    x, trusting, scale = encode(scan, "splines")
+    assert torch.equal(x[:, 2:3], scan.dwell)
+    wary = trusting + scale * x[:, 3:]
+    measured = scan.intensity.nan_to_num(0.0)
+    beyond = scan.dwell * (measured - wary) / scale
+    assert torch.allclose(x[:, 1:2], beyond, atol=1e-4)
+    # Noise sits in short dwells: only the first believes them.
+    short = (scan.dwell > 0) & (scan.dwell < 0.3)
+    trusted, doubted = ((measured - fill)[short].abs().mean() for fill in (trusting, wary))
+    assert trusted < 0.7 * doubted
 
 
 def test_large_offsets_do_not_cost_precision():

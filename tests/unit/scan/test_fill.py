@@ -5,13 +5,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from stem_complete.evaluation.baselines import spline
 from stem_complete.scan import (
     PartialScan,
     archimedean,
     encode,
     fill_sigma_px,
     normalised_convolution,
-    pyramid_fill,
+    spline_fill,
 )
 
 DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
@@ -55,34 +56,45 @@ def test_nothing_measured_gives_zero_not_nan():
     assert torch.equal(normalised_convolution(empty, 2.0), torch.zeros(1, 1, 32, 32))
 
 
+TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 8.0}
+WARY = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
+
+
 @pytest.mark.parametrize("shape", [(96, 128), (64, 64), (33, 70), (2, 2)])
-def test_the_pyramid_fills_any_shape_and_keeps_a_constant(shape):
+def test_the_spline_fills_any_shape_and_keeps_a_constant(shape):
     dwell = DWELL[..., : shape[0], : shape[1]]
     dwell = torch.where(dwell.sum() > 0, dwell, 1.0)
     scan = PartialScan(torch.where(dwell > 0, 1234.5, torch.nan), dwell)
-    torch.testing.assert_close(pyramid_fill(scan), torch.full_like(dwell, 1234.5))
+    torch.testing.assert_close(spline_fill(scan, **TRUSTING), torch.full_like(dwell, 1234.5))
 
 
-def test_the_pyramid_is_as_good_as_a_gaussian_and_scales_itself():
+@pytest.mark.parametrize("coverage", [1 / 5, 1 / 10, 1 / 20])
+@pytest.mark.parametrize("springs", [TRUSTING, WARY], ids=["trusting", "wary"])
+def test_the_spline_is_nearly_the_solution_of_its_equations(coverage, springs):
     image = smooth_images()
-    for coverage in (1 / 5, 1 / 10, 1 / 20):
-        dwell = archimedean((96, 128), coverage).dwell_map()[None, None].expand(2, -1, -1, -1)
-        scan = PartialScan(torch.where(dwell > 0, image, torch.nan), dwell)
-        gaussian = normalised_convolution(scan, fill_sigma_px(coverage))
-        error = (pyramid_fill(scan) - image).square().mean().sqrt()
-        assert error < 1.1 * (gaussian - image).square().mean().sqrt()
+    dwell = archimedean((96, 128), coverage).dwell_map()[None, None].expand(2, -1, -1, -1)
+    scan = PartialScan(torch.where(dwell > 0, image, torch.nan), dwell)
+    filled = spline_fill(scan, **springs)
+    for example in range(2):
+        solved = torch.from_numpy(
+            spline(scan.intensity[example, 0].numpy(), dwell[example, 0].numpy(), **springs)
+        )
+        difference = (filled[example, 0] - solved).square().mean().sqrt()
+        assert difference < 0.1 * image[example].std()
 
 
-def test_the_pyramid_heeds_a_long_dwell_more():
+def test_the_spline_heeds_a_long_dwell_more_if_asked():
     dwell = torch.tensor([[1.0, 0.1], [0.0, 0.0]])[None, None]
     intensity = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]])[None, None]
-    filled = pyramid_fill(PartialScan(intensity, dwell))
-    assert 0 <= filled[0, 0, 1].min() <= filled[0, 0, 1].max() < 0.3
+    scan = PartialScan(intensity, dwell)
+    even, wary = spline_fill(scan, **TRUSTING), spline_fill(scan, **WARY)
+    assert even[0, 0, 1].mean().item() == pytest.approx(0.5, abs=0.05)
+    assert abs(wary).max() < 0.1
 
 
-def test_the_pyramid_of_nothing_is_zero():
+def test_a_spline_through_nothing_is_zero():
     empty = PartialScan(torch.full((1, 1, 32, 32), torch.nan), torch.zeros(1, 1, 32, 32))
-    assert torch.equal(pyramid_fill(empty), torch.zeros(1, 1, 32, 32))
+    assert torch.equal(spline_fill(empty, **TRUSTING), torch.zeros(1, 1, 32, 32))
 
 
 def test_width_follows_the_distance_of_the_turns():

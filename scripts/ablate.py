@@ -1,0 +1,200 @@
+"""Which choices of the `ours` recipe pay, at equal training cost.
+
+    python scripts/ablate.py --store released.zarr --output ablation --minutes 6
+    python scripts/ablate.py --store released.zarr --output ablation --arms base no_spectral
+    python scripts/ablate.py --store released.zarr --output ablation --baselines
+    python scripts/ablate.py --output ablation --table
+
+Each arm of `scripts/ablation.yaml` is trained on one thread until it has taken so many minutes of
+CPU time, whatever its steps cost, and then completes the evaluation protocol's scans of the store's
+validation split, whose sources are not those trained on. Arms that are done are kept: run it again
+for the rest, or side by side with other arms. What is reported is the mean RMSE against the blurred
+truth over micrographs, each source counting the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from stem_complete.config import Config, load_config
+from stem_complete.console import say
+from stem_complete.data.store import MicrographStore
+from stem_complete.distributed import WorkerContext
+from stem_complete.evaluation import markdown_table, rmse, run_baselines
+from stem_complete.inference import Completer, export_checkpoint, load_artifact
+from stem_complete.inference.known import RANGE, KnownMicrograph, KnownScan, coverage_label
+from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
+from stem_complete.training import train
+from stem_complete.training.stopping import StopRequest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MAX_PER_SOURCE = 4
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arms = yaml.safe_load((Path(__file__).with_name("ablation.yaml")).read_text())
+    parser.add_argument("--store", type=Path, help="of scripts/released_store.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder of results")
+    parser.add_argument("--minutes", type=float, default=6.0, help="CPU time to train each arm")
+    parser.add_argument("--arms", nargs="*", default=list(arms), choices=list(arms))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--baselines", action="store_true", help="the classical ones instead")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.table:
+        say(_table(options.output))
+        return
+    if options.store is None:
+        parser.error("--store is needed to train")
+    torch.set_num_threads(1)
+    if options.baselines:
+        for method, errors in _baselines(MicrographStore.open(options.store)).items():
+            found = {"steps": 0, "num_weights": 0, "rmse_percent": errors}
+            (options.output / f"{method}.json").write_text(json.dumps(found, indent=2))
+            say(f"{method}: {_summary(found)}")
+        return
+    for arm in options.arms:
+        result = options.output / f"{arm}-seed{options.seed}.json"
+        if result.exists():
+            continue
+        with tempfile.TemporaryDirectory() as storage:
+            overrides = [
+                f"data.store={options.store}",
+                f"storage={storage}",
+                f"training.seed={options.seed}",
+                *(f"{key}={json.dumps(value)}" for key, value in arms[arm].items()),
+            ]
+            config = load_config([CONFIGS / "ours.yaml"], overrides)
+            found = _train_and_evaluate(config, 60 * options.minutes)
+        result.write_text(json.dumps({"arm": arm, "changes": arms[arm], **found}, indent=2))
+        say(f"{arm}: {_summary(found)}")
+
+
+def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, object]:
+    stop = StopRequest()
+    started = time.process_time()
+
+    def watch() -> None:
+        while time.process_time() - started < budget_s:
+            time.sleep(0.2)
+        stop("its time is over")
+
+    threading.Thread(target=watch, daemon=True).start()
+    trained = train(config, WorkerContext(), stop=stop)
+    used = time.process_time() - started
+    store = MicrographStore.open(config.data.store)
+    with tempfile.TemporaryDirectory() as folder:
+        model = export_checkpoint(
+            config.run_folder, Path(folder) / "model", num_calibration_images=1
+        )
+        artifact = load_artifact(str(model))
+        completer = Completer(artifact)
+
+    def complete(scan: KnownScan) -> NDArray[np.float32]:
+        return completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE).image
+
+    return {
+        "steps": trained.step,
+        "train_cpu_s": used,
+        "num_weights": sum(value.numel() for value in artifact.network.parameters()),
+        "rmse_percent": {
+            f"{coverage_label(coverage)} {noise}": _mean_error(complete, store, coverage, noise)
+            for noise in NOISES
+            for coverage in COVERAGES
+        },
+    }
+
+
+def _baselines(store: MicrographStore) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {method: {} for method in METHODS}
+    for noise in NOISES:
+        for coverage in COVERAGES:
+            for method in METHODS:  # one after the other, as each keeps its factorised matrix
+                complete = partial(_complete_classically, method, noise)
+                error = _mean_error(complete, store, coverage, noise)
+                found[method][f"{coverage_label(coverage)} {noise}"] = error
+    return found
+
+
+def _complete_classically(method: str, noise: str, scan: KnownScan) -> NDArray[np.float32]:
+    noisy = noise != "none"
+    return run_baselines(scan.intensity, scan.dwell, [method], noisy=noisy)[method].image
+
+
+def _mean_error(
+    complete: Callable[[KnownScan], NDArray[np.float32]],
+    store: MicrographStore,
+    coverage: float,
+    noise: str,
+) -> float:
+    """Mean over sources of the mean RMSE [%]."""
+    errors: dict[str, list[float]] = {}
+    micrographs = _validation_micrographs(store)
+    scans = simulate_protocol([micrograph for _, micrograph in micrographs], coverage, noise)
+    for (source, _), scan in zip(micrographs, scans, strict=True):
+        error = rmse(scan.truth, complete(scan), intensity_range=RANGE)
+        errors.setdefault(source, []).append(100 * error)
+    return float(np.mean([np.mean(of_source) for of_source in errors.values()]))
+
+
+def _validation_micrographs(store: MicrographStore) -> list[tuple[str, KnownMicrograph]]:
+    of_source: dict[str, list[int]] = {}
+    indices = store.indices("validation")
+    for index, record in zip(indices, store.records(indices), strict=True):
+        of_source.setdefault(Path(record.source.path).name.split("_", 1)[0], []).append(int(index))
+    chosen = []
+    for source, crops in of_source.items():
+        number = min(len(crops), MAX_PER_SOURCE)
+        for crop in (crops[place * len(crops) // number] for place in range(number)):
+            name = f"{source} {crop}"
+            chosen.append((source, KnownMicrograph(name, source, "", store.read([crop])[0])))
+    return chosen
+
+
+def _summary(found: dict[str, object]) -> str:
+    errors = found["rmse_percent"]
+    assert isinstance(errors, dict)
+    means = {
+        noise: math.exp(np.mean([math.log(v) for k, v in errors.items() if k.endswith(noise)]))
+        for noise in NOISES
+    }
+    return f"{found['steps']} steps, " + ", ".join(f"{n} {m:.3f}" for n, m in means.items())
+
+
+def _table(folder: Path) -> str:
+    rows = []
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text())
+        errors = found["rmse_percent"].values()
+        mean = math.exp(np.mean(np.log(list(errors))))
+        rows.append((mean, file.stem, found["steps"], found["num_weights"], *errors))
+    columns = [f"{coverage_label(c)} {n}" for n in NOISES for c in COVERAGES]
+    return markdown_table(
+        ("arm", "steps", "weights", "geometric mean", *columns),
+        [
+            (name, str(steps), f"{weights:,}", f"{mean:.3f}", *(f"{e:.2f}" for e in errors))
+            for mean, name, steps, weights, *errors in sorted(rows)
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
