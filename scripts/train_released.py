@@ -137,8 +137,8 @@ def _publish(output: Path) -> None:
             raise SystemExit(
                 f"expected 1 byte to {limit} MiB, found {size:,} bytes in {source}; train first"
             )
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target)
+        shutil.rmtree(target / "checkpoints", ignore_errors=True)
+        shutil.copytree(source, target, dirs_exist_ok=True)
         say(f"{source} -> {target}")
 
 
