@@ -16,7 +16,7 @@ NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "reference": 2}
 
 
 # The first is for scans without noise, the second for those with the published noise, in which a
-# short dwell says little; found on micrographs of the training set.
+# short dwell says little; found on a dozen micrographs that the released model's store holds.
 _TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 8.0}
 _WARY = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
 

@@ -11,6 +11,7 @@ from stem_complete.config import ALRCConfig, Config, LossConfig
 from stem_complete.config import NoNoise as NoNoiseConfig
 from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
 from stem_complete.data.synthetic import replace_by_synthetic
+from stem_complete.errors import ConfigError
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
     PRESETS,
@@ -179,12 +180,24 @@ class CompletionTask(nn.Module):
 
 
 def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
-    """The task that a config describes, on the CPU, with weights drawn from its seed."""
+    """The task that a config describes, on the CPU, with weights drawn from its seed.
+
+    Raises:
+        ConfigError: Its sizes do not fit together, or micrographs of `crop_shape`.
+    """
     model = config.model
+    try:
+        sizes = PRESETS[model.preset].changed(model.sizes)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            expected=f"sizes that fit the preset {model.preset}",
+            found=str(error),
+            where="model.sizes",
+        ) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(
-            PRESETS[model.preset].changed(model.sizes),
+            sizes,
             in_channels=NUM_CHANNELS[model.encoding],
             bias=model.bias,
             leaky_slope=model.leaky_slope,
@@ -193,6 +206,12 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop_px = config.scan.crop_px if config.scan.augment else None
+    if crop_px is not None and (crop_px % sizes.stride or crop_px > min(crop_shape)):
+        raise ConfigError(
+            expected=f"a multiple of {sizes.stride} up to the store's {min(crop_shape)} px",
+            found=f"{crop_px} px",
+            where="scan.crop_px",
+        )
     shape = crop_shape if crop_px is None else (crop_px, crop_px)
     simulator = build_simulator(
         config, shape, augment=config.scan.augment, seed=config.training.seed

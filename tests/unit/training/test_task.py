@@ -1,0 +1,50 @@
+"""What is trained: parts of micrographs, by networks of any size that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from stem_complete.config import Config
+from stem_complete.errors import ConfigError
+from stem_complete.training import build_task
+
+OURS = ["model.preset=ours", "model.encoding=splines", "model.mean_norm_at_inference=image"]
+IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) -> None:
+    task = build_task(small_config(*OURS, "scan.crop_px=32"), (64, 64))
+    batch = task.simulate(IMAGES, 3, torch.arange(2))
+    assert batch.truth.shape == batch.scan.dwell.shape == (2, 1, 32, 32)
+    full, half = task.complete(batch)
+    assert full.shape == (2, 1, 32, 32)
+    assert half.shape == (2, 1, 16, 16)
+    # An example's part depends on its place, not on its company.
+    alone = task.simulate(IMAGES[1:], 3, torch.tensor([1]))
+    torch.testing.assert_close(alone.truth, batch.truth[1:])
+    later = task.simulate(IMAGES, 4, torch.arange(2))
+    assert not torch.allclose(later.truth, batch.truth)
+
+
+def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:
+    task = build_task(small_config(*OURS, "model.sizes.spectral_blocks=0"), (64, 64))
+    assert len(task.network.generator.inner.spectral_blocks) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("scan.crop_px=40", "a multiple of 32 up to the store's 64 px, found 40 px"),
+        ("scan.crop_px=96", "a multiple of 32 up to the store's 64 px, found 96 px"),
+        ("model.sizes.wide=3", "sizes that fit the preset ours, found expected the keys"),
+        ("model.sizes.patch=0", "sizes that fit the preset ours, found patch must be positive"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    small_config: Callable[..., Config], change: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_task(small_config(*OURS, change), (64, 64))
