@@ -41,6 +41,7 @@ from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
 MAX_PER_SOURCE = 4
 
 
@@ -49,11 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arms = yaml.safe_load((Path(__file__).with_name("ablation.yaml")).read_text())
     parser.add_argument("--store", type=Path, help="of scripts/released_store.py")
     parser.add_argument("--output", type=Path, required=True, help="folder of results")
     parser.add_argument("--minutes", type=float, default=6.0, help="CPU time to train each arm")
-    parser.add_argument("--arms", nargs="*", default=list(arms), choices=list(arms))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--baselines", action="store_true", help="the classical ones instead")
     parser.add_argument("--table", action="store_true", help="only print what there is")
@@ -80,11 +80,11 @@ def main() -> None:
                 f"data.store={options.store}",
                 f"storage={storage}",
                 f"training.seed={options.seed}",
-                *(f"{key}={json.dumps(value)}" for key, value in arms[arm].items()),
+                *(f"{key}={json.dumps(value)}" for key, value in ARMS[arm].items()),
             ]
             config = load_config([CONFIGS / "ours.yaml"], overrides)
             found = _train_and_evaluate(config, 60 * options.minutes)
-        result.write_text(json.dumps({"arm": arm, "changes": arms[arm], **found}, indent=2))
+        result.write_text(json.dumps({"arm": arm, "changes": ARMS[arm], **found}, indent=2))
         say(f"{arm}: {_summary(found)}")
 
 

@@ -1,20 +1,24 @@
-"""Training of the released model: in slices, from the repository's checkpoint, back into it."""
+"""Scripts of the released model: its store, its training in slices, ablations of its recipe."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import yaml
 
+from stem_complete.data.examples import example_micrographs
+from stem_complete.data.store import MicrographStore
 from stem_complete.inference import load_completer
 from stem_complete.training import Checkpoints
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_released.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SMALL = [
     "model.preset=compact",
     "model.sizes.gates=1",
@@ -24,24 +28,30 @@ SMALL = [
     "training.checkpoint_every_steps=1000",
     "training.log_every_steps=1",
 ]
+SMALL_VALUES = {key: yaml.safe_load(value) for key, value in (line.split("=") for line in SMALL)}
 
 
-@pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, with a repository of its own to publish to."""
-    spec = importlib.util.spec_from_file_location("train_released", SCRIPT)
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`train_released`, with a repository of its own to publish to."""
+    module = load("train_released")
     monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(module, "RELEASED_MODEL", tmp_path / "released")
     return module
 
 
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_released.py", *map(str, arguments)])
-    script.main()
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
 
 
 def steps(folder: Path) -> list[int]:
@@ -77,3 +87,55 @@ def test_nothing_is_published_that_is_not_there(
     with pytest.raises(SystemExit, match="train first"):
         run(script, monkeypatch, "--publish", tmp_path)
     assert not (tmp_path / "released").exists()
+
+
+def test_the_store_holds_out_whole_sources_and_unclear_licences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [file for file in example_micrographs() if file.name.startswith("ardagen_ru")]
+    names = ["ardagen_1.tif", "alibag_1.tif", "scilink_1.tif", "rem_1.tif"]
+    rows = "".join(f"| {name} | r | p | MIT | w |\n" for name in names)
+    (tmp_path / "SOURCES.md").write_text(rows)
+    for name, file in zip(names, files, strict=True):
+        shutil.copy(file, tmp_path / name)
+    store = tmp_path / "released.zarr"
+    run(load("released_store"), monkeypatch, tmp_path, "--store", store)
+    found = {Path(source.path).name: source for source in MicrographStore.open(store).sources()}
+    splits = {name: source.split for name, source in found.items()}
+    assert splits == {
+        "ardagen_1.tif": "train",
+        "scilink_1.tif": "validation",
+        "rem_1.tif": "validation",
+    }
+    assert found["ardagen_1.tif"].licence == "MIT"
+
+    shutil.copy(files[0], tmp_path / "new_1.tif")
+    with pytest.raises(SystemExit):
+        run(load("released_store"), monkeypatch, tmp_path, "--store", tmp_path / "other.zarr")
+    assert "no licence in SOURCES.md for new_1.tif" in capsys.readouterr().err
+    assert not (tmp_path / "other.zarr").exists()
+
+
+def test_arms_are_compared_and_those_done_are_kept(
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ablate = load("ablate")
+    monkeypatch.setattr(ablate, "ARMS", {"small": SMALL_VALUES})
+    monkeypatch.setattr(ablate, "COVERAGES", (1 / 10,))
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this process
+    common = ("--store", small_store, "--output", tmp_path, "--minutes", 0.03)
+    run(ablate, monkeypatch, *common)
+    found = json.loads((tmp_path / "small-seed0.json").read_text())
+    assert found["steps"] >= 1
+    assert found["rmse_percent"].keys() == {"1/10 none", "1/10 reference"}
+    run(ablate, monkeypatch, *common)
+    assert json.loads((tmp_path / "small-seed0.json").read_text()) == found
+    run(ablate, monkeypatch, *common, "--baselines")
+    capsys.readouterr()
+    run(ablate, monkeypatch, "--output", tmp_path, "--table")
+    table = capsys.readouterr().err
+    assert "| small-seed0" in table
+    assert "| harmonic" in table
