@@ -105,14 +105,20 @@ def _export(config: Config, output: Path) -> None:
     newest = Checkpoints(config.run_folder).latest()
     assert newest is not None
     _save_compact(newest, output / "checkpoint")
-    export_checkpoint(config.run_folder, output / "model", store=config.data.store)
+    export_checkpoint(output / "checkpoint", output / "model", store=config.data.store)
     for name, limit in MAX_MIB.items():
         size = sum(file.stat().st_size for file in (output / name).rglob("*") if file.is_file())
         say(f"{output / name}: {size / 2**20:.1f} MiB of at most {limit}")
 
 
 def _save_compact(checkpoint: Checkpoint, folder: Path) -> None:
-    """The checkpoint with Adam's moments in bfloat16, which the run goes on from as well."""
+    """The checkpoint with Adam's moments in bfloat16, which the run goes on from as well.
+
+    Of this machine's folders it keeps the names alone.
+    """
+    config = dict(checkpoint.config)
+    config["storage"] = Path(config["storage"]).name
+    config["data"] = config["data"] | {"store": Path(config["data"]["store"]).name}
     optimizer = {
         name: value.to(torch.bfloat16) if name.endswith((".exp_avg", ".exp_avg_sq")) else value
         for name, value in checkpoint.state["optimizer"].items()
@@ -122,7 +128,7 @@ def _save_compact(checkpoint: Checkpoint, folder: Path) -> None:
         checkpoints.save(
             checkpoint.step,
             checkpoint.state | {"optimizer": optimizer},
-            config=checkpoint.config,
+            config=config,
             metrics=checkpoint.metrics,
             score=None,
         )

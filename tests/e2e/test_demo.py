@@ -31,6 +31,7 @@ def test_the_whole_chain(tmp_path):
     rmse = {summary["method"]: summary["rmse"]["mean"] for summary in scores["summaries"]}
     assert rmse.keys() == {
         "model",
+        "released model",
         "nearest",
         "linear",
         "normalised_convolution",
@@ -39,6 +40,7 @@ def test_the_whole_chain(tmp_path):
         "total_variation",
     }
     assert rmse["model"] < 0.5 * rmse["linear"]
+    assert rmse["released model"] < rmse["model"]
     assert "| model" in done.stdout
 
     # Progress, and where everything is.

@@ -1,0 +1,99 @@
+"""The model that comes with the package, and the checkpoint that its training goes on from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from stem_complete.config import load_config
+from stem_complete.data.examples import example_micrographs, published_triples
+from stem_complete.evaluation import rmse, run_baselines
+from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
+from stem_complete.inference.known import RANGE, KnownScan, load_micrographs
+from stem_complete.inference.protocol import simulate_protocol
+from stem_complete.training import Checkpoints
+from stem_complete.training.state import check_same_run
+
+REPOSITORY = Path(__file__).parents[2]
+HELD_OUT = ("bshev", "rem", "sjeon")  # sources that scripts/released_store.py does not train on
+CLASSICAL = (
+    "normalised_convolution",
+    "harmonic",
+    "total_variation",
+)  # of those tuned, the fast ones
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_its_files_are_as_small_as_promised() -> None:
+    assert 0 < size(RELEASED_MODEL) <= 16 * 2**20
+    assert 0 < size(REPOSITORY / "scripts" / "released") <= 48 * 2**20
+
+
+def test_its_card_lists_what_it_was_trained_on_and_under_which_licences() -> None:
+    sources = read_card(RELEASED_MODEL).training_data
+    assert len(sources) > 40
+    assert all(source.licence for source in sources)
+    assert not [source.name for source in sources if source.name.startswith(HELD_OUT)]
+
+
+def test_its_checkpoint_is_what_the_recipe_goes_on_from() -> None:
+    checkpoint = Checkpoints(REPOSITORY / "scripts" / "released").latest()
+    assert checkpoint is not None
+    config = load_config([REPOSITORY / "configs" / "ours.yaml"])
+    check_same_run(config, checkpoint)
+    assert checkpoint.step == read_card(RELEASED_MODEL).metrics["train/steps"]
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[Path]:
+    return [file for file in example_micrographs() if file.name.startswith(HELD_OUT)]
+
+
+@pytest.mark.parametrize("coverage", [1 / 10, 1 / 20])
+def test_it_beats_tuned_baselines_on_noisy_scans_of_sources_it_has_not_seen(
+    held_out: list[Path], coverage: float
+) -> None:
+    micrographs, _ = load_micrographs([str(file) for file in held_out], max_per_field=1)
+    completer = load_completer()
+
+    def errors() -> Iterator[tuple[float, float]]:
+        for scan in simulate_protocol(micrographs, coverage, "reference"):
+            image = completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE).image
+            yield rmse(scan.truth, image, intensity_range=RANGE), best_baseline(scan)
+
+    ours, theirs = np.mean(list(errors()), axis=0)
+    assert ours < 0.95 * theirs
+
+
+def best_baseline(scan: KnownScan) -> float:
+    results = run_baselines(scan.intensity, scan.dwell, CLASSICAL, noisy=True).values()
+    return min(rmse(scan.truth, result.image, intensity_range=RANGE) for result in results)
+
+
+def test_complete_takes_it_where_no_model_is_given(tmp_path: Path) -> None:
+    triple = published_triples()[0]
+    output = tmp_path / "completed.tif"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "stem_complete", "complete", str(triple.scan), "--published"),
+            *("--dwell", str(triple.dwell), "--output", str(output)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # It knows this coverage and says nothing of it.
+    assert "note" not in done.stderr
+    image = tifffile.imread(output)
+    assert image.shape == (512, 512)
+    assert np.isfinite(image).all()
