@@ -64,7 +64,9 @@ class TwoStageNetwork(nn.Module):
     def forward(self, x: Tensor) -> Completions:
         """Completions of `x` `[b, in_channels, h, w]`; h, w multiples of `generator.stride`."""
         features = self.generator.inner_features(x)
+        full, half = self.generator.complete(x, features), self.trainer(features)
         gates = self.generator.gates
-        # Not before they are needed: the paper's network has none.
-        half = open_gates(self.trainer(features), self.generator.halve(x) if gates else x, gates)
-        return Completions(full=self.generator.complete(x, features), half=half)
+        # The paper's network has none, and needs no half-size scan here.
+        return Completions(
+            full, open_gates(half, self.generator.halve(x), gates) if gates else half
+        )

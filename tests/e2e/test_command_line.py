@@ -86,7 +86,7 @@ def test_the_model_completes_the_published_scans(work):
         error = tifffile.imread(out / f"partial_scan-{number}_error.tif")
         assert image.shape == error.shape == (512, 512)
         assert image.dtype == error.dtype == np.float32
-        assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.3
+        assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.25
         assert (error > 0).all()
         assert (out / f"partial_scan-{number}_completed.png").stat().st_size > 1000
     again = command(
