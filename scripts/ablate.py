@@ -1,7 +1,7 @@
 """Which choices of the `ours` recipe pay, at equal training cost.
 
     python scripts/ablate.py --store released.zarr --output ablation --minutes 6
-    python scripts/ablate.py --store released.zarr --output ablation --arms base no_spectral
+    python scripts/ablate.py --store released.zarr --output ablation --arms base no_skips
     python scripts/ablate.py --store released.zarr --output ablation --baselines
     python scripts/ablate.py --output ablation --table
 
@@ -31,18 +31,17 @@ from numpy.typing import NDArray
 
 from stem_complete.config import Config, load_config
 from stem_complete.console import say
-from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.evaluation import markdown_table, rmse, run_baselines
 from stem_complete.inference import Completer, export_checkpoint, load_artifact
-from stem_complete.inference.known import RANGE, KnownMicrograph, KnownScan, coverage_label
+from stem_complete.inference.known import RANGE, KnownScan, coverage_label, load_micrographs
 from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
 from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
-MAX_PER_SOURCE = 4
+MAX_PER_FIELD = 1
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
         parser.error("--store is needed to train")
     torch.set_num_threads(1)
     if options.baselines:
-        for method, errors in _baselines(MicrographStore.open(options.store)).items():
+        for method, errors in _baselines(options.store).items():
             found = {"steps": 0, "num_weights": 0, "rmse_percent": errors}
             (options.output / f"{method}.json").write_text(json.dumps(found, indent=2))
             say(f"{method}: {_summary(found)}")
@@ -100,7 +99,6 @@ def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, object]:
     threading.Thread(target=watch, daemon=True).start()
     trained = train(config, WorkerContext(), stop=stop)
     used = time.process_time() - started
-    store = MicrographStore.open(config.data.store)
     with tempfile.TemporaryDirectory() as folder:
         model = export_checkpoint(
             config.run_folder, Path(folder) / "model", num_calibration_images=1
@@ -116,14 +114,16 @@ def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, object]:
         "train_cpu_s": used,
         "num_weights": sum(value.numel() for value in artifact.network.parameters()),
         "rmse_percent": {
-            f"{coverage_label(coverage)} {noise}": _mean_error(complete, store, coverage, noise)
+            f"{coverage_label(coverage)} {noise}": _mean_error(
+                complete, config.data.store, coverage, noise
+            )
             for noise in NOISES
             for coverage in COVERAGES
         },
     }
 
 
-def _baselines(store: MicrographStore) -> dict[str, dict[str, float]]:
+def _baselines(store: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {method: {} for method in METHODS}
     for noise in NOISES:
         for coverage in COVERAGES:
@@ -141,32 +141,19 @@ def _complete_classically(method: str, noise: str, scan: KnownScan) -> NDArray[n
 
 def _mean_error(
     complete: Callable[[KnownScan], NDArray[np.float32]],
-    store: MicrographStore,
+    store: Path,
     coverage: float,
     noise: str,
 ) -> float:
     """Mean over sources of the mean RMSE [%]."""
     errors: dict[str, list[float]] = {}
-    micrographs = _validation_micrographs(store)
-    scans = simulate_protocol([micrograph for _, micrograph in micrographs], coverage, noise)
-    for (source, _), scan in zip(micrographs, scans, strict=True):
+    micrographs, _ = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
+    scans = simulate_protocol(micrographs, coverage, noise)
+    for micrograph, scan in zip(micrographs, scans, strict=True):
+        source = Path(micrograph.field).name.split("_", 1)[0]
         error = rmse(scan.truth, complete(scan), intensity_range=RANGE)
         errors.setdefault(source, []).append(100 * error)
     return float(np.mean([np.mean(of_source) for of_source in errors.values()]))
-
-
-def _validation_micrographs(store: MicrographStore) -> list[tuple[str, KnownMicrograph]]:
-    of_source: dict[str, list[int]] = {}
-    indices = store.indices("validation")
-    for index, record in zip(indices, store.records(indices), strict=True):
-        of_source.setdefault(Path(record.source.path).name.split("_", 1)[0], []).append(int(index))
-    chosen = []
-    for source, crops in of_source.items():
-        number = min(len(crops), MAX_PER_SOURCE)
-        for crop in (crops[place * len(crops) // number] for place in range(number)):
-            name = f"{source} {crop}"
-            chosen.append((source, KnownMicrograph(name, source, "", store.read([crop])[0])))
-    return chosen
 
 
 def _summary(found: dict[str, object]) -> str:

@@ -59,28 +59,23 @@ def main() -> None:
         return
     if options.store is None or options.output is None:
         parser.error("--store and --output are needed")
-    config = load_config(
-        [REPOSITORY / "configs" / "ours.yaml"],
-        [
-            "name=ours",
-            f"storage={options.output.absolute()}",
-            f"data.store={options.store.absolute()}",
-            f"scaling.use_gpu={options.gpu}",
-            *options.overrides,
-        ],
-    )
     with torchrun_context(use_gpu=options.gpu) as context:
+        config = load_config(
+            [REPOSITORY / "configs" / "ours.yaml"],
+            [
+                f"storage={options.output.absolute()}",
+                f"data.store={options.store.absolute()}",
+                f"scaling.use_gpu={options.gpu}",
+                f"scaling.num_workers={context.world_size}",
+                *options.overrides,
+            ],
+        )
         _train(config, context, options.minutes)
         if context.is_main:
             _export(config, options.output)
 
 
 def _train(config: Config, context: WorkerContext, minutes: float) -> None:
-    config = config.model_copy(
-        update={
-            "scaling": config.scaling.model_copy(update={"num_workers": context.world_size}),
-        }
-    )
     run = Path(config.run_folder)
     if context.is_main and not Checkpoints(run).folders():
         for start in (run.parent / "checkpoint", KEPT):
@@ -107,8 +102,7 @@ def _export(config: Config, output: Path) -> None:
     _save_compact(newest, output / "checkpoint")
     export_checkpoint(output / "checkpoint", output / "model", store=config.data.store)
     for name, limit in MAX_MIB.items():
-        size = sum(file.stat().st_size for file in (output / name).rglob("*") if file.is_file())
-        say(f"{output / name}: {size / 2**20:.1f} MiB of at most {limit}")
+        say(f"{output / name}: {_size(output / name) / 2**20:.1f} MiB of at most {limit}")
 
 
 def _save_compact(checkpoint: Checkpoint, folder: Path) -> None:
@@ -136,16 +130,21 @@ def _save_compact(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _publish(output: Path) -> None:
-    for source, target in ((output / "checkpoint", KEPT), (output / "model", RELEASED_MODEL)):
-        size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
-        limit = MAX_MIB[source.name]
+    for name, limit in MAX_MIB.items():
+        size = _size(output / name)
         if not 0 < size <= limit * 2**20:
             raise SystemExit(
-                f"expected 1 byte to {limit} MiB, found {size:,} bytes in {source}; train first"
+                f"expected 1 byte to {limit} MiB, found {size:,} bytes in {output / name}; "
+                "train first"
             )
-        shutil.rmtree(target / "checkpoints", ignore_errors=True)
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        say(f"{source} -> {target}")
+    shutil.rmtree(KEPT / "checkpoints", ignore_errors=True)
+    for name, target in (("checkpoint", KEPT), ("model", RELEASED_MODEL)):
+        shutil.copytree(output / name, target, dirs_exist_ok=True)
+        say(f"{output / name} -> {target}")
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 class Curve:

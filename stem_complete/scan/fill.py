@@ -55,8 +55,8 @@ def spline_fill(
 
     Nearly the least sum of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2, as in
     `evaluation.baselines.spline`, by full multigrid with one V-cycle a grid (Briggs, Henson and
-    McCormick 2000, doi:10.1137/1.9780898719505, chapter 3). It fits any coverage, takes some
-    hundredths of the time of solving the equations directly, and errs as much on micrographs.
+    McCormick 2000, doi:10.1137/1.9780898719505, chapter 3). It fits any coverage, and unlike a
+    direct solution it factorises no matrix for each path.
 
     Args:
         scan: Partial scans.
