@@ -11,19 +11,17 @@ intensities. All commute with a change of the detector's gain and offset. `neare
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from stem_complete.errors import ConfigError, DataError
+from stem_complete.errors import ConfigError
+from stem_complete.evaluation.measured_scan import Image, MeasuredScan, fill_nearest
+from stem_complete.evaluation.plate import relax_plate
 
-Image = NDArray[np.float32]
 Baseline = Callable[..., Image]
 
 
@@ -32,8 +30,8 @@ def nearest(intensity: ArrayLike, dwell: ArrayLike) -> Image:
 
     The fill of the published code's coverage series.
     """
-    scan = _Measured.read(intensity, dwell)
-    return scan.to_input_units(_nearest(scan))
+    scan = MeasuredScan.read(intensity, dwell)
+    return scan.to_input_units(fill_nearest(scan))
 
 
 def linear(intensity: ArrayLike, dwell: ArrayLike) -> Image:
@@ -46,8 +44,8 @@ def linear(intensity: ArrayLike, dwell: ArrayLike) -> Image:
     from scipy.ndimage import binary_erosion
     from scipy.spatial import QhullError
 
-    scan = _Measured.read(intensity, dwell)
-    filled = _nearest(scan)
+    scan = MeasuredScan.read(intensity, dwell)
+    filled = fill_nearest(scan)
     # A measured pixel whose four neighbours are measured too is in no triangle with a gap in it:
     # its Voronoi cell is its own square. Leaving these out saves a third of the time.
     rim = scan.measured & ~binary_erosion(scan.measured)
@@ -83,7 +81,7 @@ def normalised_convolution(
     """
     from scipy.ndimage import gaussian_filter
 
-    scan = _Measured.read(intensity, dwell)
+    scan = MeasuredScan.read(intensity, dwell)
     # Beyond the image's own size, a wider Gaussian changes little and takes for ever.
     sigma_px = min(sigma_pitches / scan.dwell.mean(), max(scan.dwell.shape))
     weight = scan.weights(dwell_exponent)
@@ -92,7 +90,7 @@ def normalised_convolution(
     # No term is negative, so what is reached is exactly 0 or accurate, however small.
     near = reach > 0
     filled = total / np.where(near, reach, 1.0)
-    return scan.to_input_units(filled if near.all() else np.where(near, filled, _nearest(scan)))
+    return scan.to_input_units(filled if near.all() else np.where(near, filled, fill_nearest(scan)))
 
 
 def harmonic(
@@ -113,7 +111,7 @@ def harmonic(
             measured pixels, and the Laplacian vanishes in all others (Laplace interpolation).
         dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
     """
-    return _relax(intensity, dwell, fidelity, dwell_exponent, stiffness=0.0)
+    return relax_plate(intensity, dwell, fidelity, dwell_exponent, stiffness=0.0)
 
 
 def spline(
@@ -136,7 +134,7 @@ def spline(
         dwell_exponent: As for `harmonic`.
         stiffness: Of the plate, s; bends shorter than its square root [px] cost most.
     """
-    return _relax(intensity, dwell, fidelity, dwell_exponent, stiffness)
+    return relax_plate(intensity, dwell, fidelity, dwell_exponent, stiffness)
 
 
 def total_variation(
@@ -166,7 +164,7 @@ def total_variation(
     """
     import torch
 
-    scan = _Measured.read(intensity, dwell)
+    scan = MeasuredScan.read(intensity, dwell)
     start = normalised_convolution(
         np.where(scan.measured, scan.values, np.nan), scan.dwell, dwell_exponent=dwell_exponent
     )
@@ -202,7 +200,7 @@ def biharmonic(intensity: ArrayLike, dwell: ArrayLike) -> Image:
     """
     from skimage.restoration import inpaint_biharmonic
 
-    scan = _Measured.read(intensity, dwell)
+    scan = MeasuredScan.read(intensity, dwell)
     if scan.measured.all():
         return scan.to_input_units(scan.values)
     return scan.to_input_units(inpaint_biharmonic(scan.values, ~scan.measured))
@@ -268,142 +266,3 @@ def run_baselines(
         image = BASELINES[name](intensity, dwell, **(NOISY.get(name, {}) if noisy else {}))
         results[name] = BaselineResult(image, time.perf_counter() - start)
     return results
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A scan on the scale in which the measured intensities span [0, 1].
-
-    On this scale float64 solvers lose nothing to a detector's large offset.
-
-    Attributes:
-        values: [h, w] in [0, 1]; 0 where not measured.
-        dwell: [h, w]; 0 where not measured.
-        measured: [h, w], where both the intensity is not NaN and the dwell not 0.
-        low, high: Measured range, in detector units.
-    """
-
-    values: NDArray[np.float64]
-    dwell: NDArray[np.float64]
-    measured: NDArray[np.bool_]
-    low: float
-    high: float
-
-    @classmethod
-    def read(cls, intensity: ArrayLike, dwell: ArrayLike) -> _Measured:
-        intensity = np.asarray(intensity, dtype=np.float64)
-        dwell = np.asarray(dwell, dtype=np.float64)
-        _check(intensity, dwell)
-        measured = ~np.isnan(intensity) & (dwell > 0)
-        if not measured.any():
-            raise DataError(
-                expected="at least one measured pixel", found="none", where="partial scan"
-            )
-        low, high = float(intensity[measured].min()), float(intensity[measured].max())
-        values = np.where(measured, (intensity - low) / ((high - low) or 1.0), 0.0)
-        return cls(values, np.where(measured, dwell, 0.0), measured, low, high)
-
-    def weights(self, exponent: float) -> NDArray[np.float64]:
-        """dwell^exponent [h, w], with a mean of 1 over the measured pixels and 0 elsewhere."""
-        # Against the largest, as high powers of small numbers vanish.
-        powers = np.where(self.measured, self.dwell / self.dwell.max(), 0.0) ** exponent
-        powers[~self.measured] = 0.0  # 0^0 is 1
-        weights: NDArray[np.float64] = powers / powers[self.measured].mean()
-        return weights
-
-    def to_input_units(self, image: NDArray[np.float64]) -> Image:
-        # Clipping in float32, after the last rounding, is what keeps the range exactly.
-        units = (self.low + (self.high - self.low) * image).astype(np.float32)
-        return np.clip(units, np.float32(self.low), np.float32(self.high))
-
-
-def _check(intensity: NDArray[np.float64], dwell: NDArray[np.float64]) -> None:
-    if intensity.ndim != 2:
-        raise DataError(
-            expected="one scan [h, w]", found=f"shape {intensity.shape}", where="partial scan"
-        )
-    if dwell.shape != intensity.shape:
-        raise DataError(
-            expected=f"the scan's shape {intensity.shape}",
-            found=f"{dwell.shape}",
-            where="dwell map",
-            fix="give the dwell map that belongs to this scan",
-        )
-    if np.isinf(intensity).any():
-        raise DataError(
-            expected="finite intensities, or NaN where not measured",
-            found=f"{int(np.isinf(intensity).sum())} infinite pixels",
-            where="partial scan",
-        )
-    if not (np.isfinite(dwell) & (dwell >= 0)).all():
-        raise DataError(
-            expected="finite dwell times of 0 or more",
-            found="NaN, Inf or negative ones",
-            where="dwell map",
-        )
-
-
-def _nearest(scan: _Measured) -> NDArray[np.float64]:
-    from scipy.ndimage import distance_transform_edt
-
-    index = distance_transform_edt(~scan.measured, return_distances=False, return_indices=True)
-    nearest_values: NDArray[np.float64] = scan.values[tuple(index)]
-    return nearest_values
-
-
-def _relax(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
-    fidelity: float,
-    dwell_exponent: float,
-    stiffness: float,
-) -> Image:
-    """The plate in balance with its springs; see `harmonic` and `spline`."""
-    scan = _Measured.read(intensity, dwell)
-    springs = np.zeros_like(scan.values)
-    free = ~scan.measured
-    if math.isfinite(fidelity):
-        springs = fidelity * scan.weights(dwell_exponent)
-        free = np.ones_like(scan.measured)
-    filled = scan.values.copy()
-    if free.any():
-        solver, coupling = _plate(free.shape, free.tobytes(), springs.tobytes(), stiffness)
-        filled[free] = solver.solve((springs * scan.values)[free] - coupling @ filled[~free])
-    return scan.to_input_units(filled)
-
-
-# Scans along one path share it: it takes nine tenths of the time, and at 512 x 512 px 200 MB, or
-# 700 MB with stiffness. Two, as the methods take turns.
-@lru_cache(maxsize=2)
-def _plate(
-    shape: tuple[int, int], free: bytes, springs: bytes, stiffness: float
-) -> tuple[Any, Any]:
-    """Factorised stiffness matrix of the free pixels, and the others' pull on them."""
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
-
-    height, width = shape
-    is_free = np.frombuffer(free, dtype=np.bool_)
-    unknown, known = np.flatnonzero(is_free), np.flatnonzero(~is_free)
-    laplacian = sparse.kronsum(_laplacian_1d(width), _laplacian_1d(height), format="csr")
-    energy = laplacian + stiffness * (laplacian @ laplacian) if stiffness else laplacian
-    rows = energy[unknown]
-    pull = sparse.diags_array(np.frombuffer(springs)[unknown])
-    # Symmetric and positive definite: no pivoting needed, and the ordering for such matrices.
-    solver = splu(
-        (rows[:, unknown] + pull).tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-    return solver, rows[:, known]
-
-
-def _laplacian_1d(length: int) -> Any:
-    """Second difference [length, length], sign positive definite, with no flux at the ends."""
-    from scipy import sparse
-
-    difference = sparse.diags_array(
-        [-np.ones(length - 1), np.ones(length - 1)], offsets=[0, 1], shape=(length - 1, length)
-    )
-    return difference.T @ difference

@@ -1,0 +1,70 @@
+"""A plate under tension that springs pull to the measured pixels, solved directly."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stem_complete.evaluation.measured_scan import Image, MeasuredScan
+
+
+def relax_plate(
+    intensity: ArrayLike,
+    dwell: ArrayLike,
+    fidelity: float,
+    dwell_exponent: float,
+    stiffness: float,
+) -> Image:
+    """The plate in balance with its springs; see `harmonic` and `spline`."""
+    scan = MeasuredScan.read(intensity, dwell)
+    springs = np.zeros_like(scan.values)
+    free = ~scan.measured
+    if math.isfinite(fidelity):
+        springs = fidelity * scan.weights(dwell_exponent)
+        free = np.ones_like(scan.measured)
+    filled = scan.values.copy()
+    if free.any():
+        solver, coupling = _plate(free.shape, free.tobytes(), springs.tobytes(), stiffness)
+        filled[free] = solver.solve((springs * scan.values)[free] - coupling @ filled[~free])
+    return scan.to_input_units(filled)
+
+
+# Scans along one path share it: it takes nine tenths of the time, and at 512 x 512 px 200 MB, or
+# 700 MB with stiffness. Two, as the methods take turns.
+@lru_cache(maxsize=2)
+def _plate(
+    shape: tuple[int, int], free: bytes, springs: bytes, stiffness: float
+) -> tuple[Any, Any]:
+    """Factorised stiffness matrix of the free pixels, and the others' pull on them."""
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
+    height, width = shape
+    is_free = np.frombuffer(free, dtype=np.bool_)
+    unknown, known = np.flatnonzero(is_free), np.flatnonzero(~is_free)
+    laplacian = sparse.kronsum(_laplacian_1d(width), _laplacian_1d(height), format="csr")
+    energy = laplacian + stiffness * (laplacian @ laplacian) if stiffness else laplacian
+    rows = energy[unknown]
+    pull = sparse.diags_array(np.frombuffer(springs)[unknown])
+    # Symmetric and positive definite: no pivoting needed, and the ordering for such matrices.
+    solver = splu(
+        (rows[:, unknown] + pull).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return solver, rows[:, known]
+
+
+def _laplacian_1d(length: int) -> Any:
+    """Second difference [length, length], sign positive definite, with no flux at the ends."""
+    from scipy import sparse
+
+    difference = sparse.diags_array(
+        [-np.ones(length - 1), np.ones(length - 1)], offsets=[0, 1], shape=(length - 1, length)
+    )
+    return difference.T @ difference
