@@ -50,8 +50,14 @@ def replace_by_synthetic(
     if not fraction:
         return images
     keys = random.example_keys(seed, step, positions, _STREAM)
-    chosen = random.uniform(random.fold(keys, Purpose.CHOICE), (1, 1, 1)) < fraction
-    return torch.where(chosen, synthetic_micrographs(keys, images.shape[-1]), images)
+    chosen = random.uniform(random.fold(keys, Purpose.CHOICE), (1,))[:, 0] < fraction
+    if images.device.type == "cpu":  # which need not wait for itself
+        images = images.clone()
+        if chosen.any():
+            images[chosen] = synthetic_micrographs(keys[chosen], images.shape[-1])
+        return images
+    drawn = synthetic_micrographs(keys, images.shape[-1])
+    return torch.where(chosen[:, None, None, None], drawn, images)
 
 
 def synthetic_micrographs(keys: Tensor, size: int) -> Tensor:
