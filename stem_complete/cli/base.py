@@ -1,0 +1,55 @@
+"""The command line without its commands: options and output that they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Annotated, Any
+
+import typer
+
+import stem_complete
+from stem_complete.errors import ConfigError
+
+app = typer.Typer(
+    name="stem-complete",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Completes scanning transmission electron micrographs from partial scans, and trains the "
+    "networks that do it.",
+    epilog="Start with `stem-complete demo`: the whole chain on real micrographs.",
+)
+
+Precision = Annotated[
+    str, typer.Option(help="float32, or bf16: twice as fast where the device has it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def examples(*lines: str) -> str:
+    """Epilog of a command's help: one example an item."""
+    return "\n".join(("**Examples**\n", *(f"* `{line}`" for line in lines)))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(stem_complete.__version__)
+        raise typer.Exit
+
+
+def print_json(values: Any) -> None:
+    """Prints a result for programs."""
+    print(json.dumps(values, indent=2, allow_nan=False, default=str))
+
+
+def check_choice(option: str, value: str | None, choices: Collection[str]) -> None:
+    """Raises ConfigError unless an option has one of these values, or none."""
+    if value is not None and value not in choices:
+        raise ConfigError(
+            expected=" or ".join(choices), found=value, where=option, fix="choose one"
+        )
