@@ -120,7 +120,7 @@ def spline(
     *,
     fidelity: float = 10.0,
     dwell_exponent: float = 0.0,
-    stiffness: float = 15.0,
+    stiffness: float = 30.0,
 ) -> Image:
     """A plate under tension: least sum of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2.
 
@@ -220,7 +220,7 @@ BASELINES: dict[str, Baseline] = {
 NOISY: dict[str, dict[str, float]] = {
     "normalised_convolution": {"sigma_pitches": 0.35, "dwell_exponent": 8},
     "harmonic": {"fidelity": 0.2, "dwell_exponent": 12},
-    "spline": {"fidelity": 0.5, "dwell_exponent": 12, "stiffness": 4},
+    "spline": {"fidelity": 0.5, "dwell_exponent": 8, "stiffness": 4},
     "total_variation": {"fidelity": 2, "dwell_exponent": 12, "huber": 0.1},
 }
 """Parameters for scans with the published detection noise, in which a short dwell says little."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stem_complete.models.layers import WeightNormConv2d
-from stem_complete.models.mean_norm import image_means
+from stem_complete.models.mean_norm import image_means, subtract_
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -47,8 +47,8 @@ class ImageMeanNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[b, c, h, w]`, changed in place."""
-        shift = -image_means(x) if self.bias is None else self.bias - image_means(x)
-        return x.add_(shift[:, :, None, None].to(x.dtype))
+        means = image_means(x)
+        return subtract_(x, means if self.bias is None else means - self.bias)
 
 
 def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:

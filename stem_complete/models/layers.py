@@ -19,6 +19,7 @@ WEIGHT_STD = 0.05  # ALRC paper, section IV
 class LayerOptions(TypedDict, total=False):
     """Keyword arguments that all convolutions of a network share."""
 
+    mean_norm: bool
     bias: bool
     leaky_slope: float
     mean_norm_at_inference: MeanNormAtInference

@@ -114,7 +114,7 @@ class _Centre(torch.autograd.Function):
         return subtract_(x, means), means
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:  # noqa: ARG004
         means = gradient.sum((2, 3)) / gradient[0, 0].numel()
         return subtract_(gradient.clone(), means)
 

@@ -29,6 +29,8 @@ class Architecture:
         spectral_blocks: Of the inner generator, after it is up.
         skips: Between both generators' ways down and up.
         gates: Input channels to choose among, see `TwoStageGenerator`.
+        mean_norm: Of all convolutions but the last; without it they have biases instead. It takes
+            away what is the same all over an image, such as how noisy that is.
     """
 
     inner_widths: tuple[int, ...]
@@ -40,6 +42,7 @@ class Architecture:
     spectral_blocks: int = 0
     skips: bool = False
     gates: int = 0
+    mean_norm: bool = True
 
     def __post_init__(self) -> None:
         if len(self.outer_widths) != 2 or not self.inner_widths:
@@ -157,6 +160,8 @@ def build_network(
             )
         return fold(network).to_empty(device="cpu")
     num_pixels = sizes.patch**2
+    if not sizes.mean_norm:
+        options |= {"mean_norm": False, "bias": True}
     inner = InnerGenerator(
         sizes.inner_widths,
         sizes.inner_blocks,

@@ -18,6 +18,7 @@ SIGMA_PITCHES = 0.4
 _SWEEPS, _COARSEST_SWEEPS = 2, 8  # before and after each correction; on the coarsest grid
 _SPREAD = 8.0  # between the fastest and the slowest error that a grid has to damp by itself
 _FLOPPY = 0.01  # stiffness [px^2] of a plate that bends like a membrane
+MAX_STIFFNESS = 40.0  # [px^2]; stiffer plates take more than one V-cycle
 
 _TRUNCATE = 4.0  # standard deviations at which the Gaussian ends
 
@@ -49,7 +50,7 @@ def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
 
 
 def spline_fill(
-    scan: PartialScan, *, fidelity: float, dwell_exponent: float, stiffness: float
+    scan: PartialScan, *, fidelity: float, dwell_exponent: float, stiffness: float | Tensor
 ) -> Tensor:
     """Images [b, 1, h, w] of a plate under tension that springs pull to what was measured.
 
@@ -62,7 +63,8 @@ def spline_fill(
         scan: Partial scans.
         fidelity: Stiffness f of the springs.
         dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
-        stiffness: Of the plate, s [px^2].
+        stiffness: Of the plate, s [px^2], at most `MAX_STIFFNESS`; for each scan `[b, 1, 1, 1]`, or
+            the same for all.
     """
     h, w = scan.dwell.shape[-2:]
     num_coarser = max(min(h, w).bit_length() - 2, 0)
@@ -79,11 +81,13 @@ def spline_fill(
     rim = (0, -w % multiple, 0, -h % multiple)
     pulls, grids = (
         [F.pad(springs * (intensity - mean), rim)],
-        [_Grid(F.pad(springs, rim), stiffness)],
+        [_Grid(F.pad(springs, rim), stiffness, floppy=False)],
     )
-    for _ in range(num_coarser):
+    for level in range(1, num_coarser + 1):
         pulls.append(_gather(pulls[-1]))
-        grids.append(_Grid(_gather(grids[-1].springs), grids[-1].stiffness / 4))
+        # There the plate's own stiffness is next to nothing, and costs as much.
+        floppy = MAX_STIFFNESS / 4**level < _FLOPPY
+        grids.append(_Grid(_gather(grids[-1].springs), grids[-1].stiffness / 4, floppy))
     plate = torch.zeros_like(pulls[-1])
     for level in range(num_coarser, -1, -1):
         if level < num_coarser:
@@ -96,14 +100,14 @@ class _Grid(NamedTuple):
     """L u + s L L u + springs u = pull on a grid, L being minus its Laplacian."""
 
     springs: Tensor
-    stiffness: float
+    stiffness: float | Tensor
+    floppy: bool
 
     def force(self, u: Tensor, pull: Tensor) -> Tensor:
         """What is left over of the equation at `u`."""
         bent = _minus_laplacian(u)
         rest = pull - self.springs * u - bent
-        # On coarse grids the plate's own stiffness is next to nothing, and costs as much.
-        if self.stiffness < _FLOPPY:
+        if self.floppy:
             return rest
         return rest - self.stiffness * _minus_laplacian(bent)
 

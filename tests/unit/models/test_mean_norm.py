@@ -46,6 +46,22 @@ def test_training_subtracts_each_images_own_means() -> None:
     torch.testing.assert_close(y, x - x.mean((2, 3), keepdim=True))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_values_and_gradient_in_any_layout(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    """In place, with a gradient that others may hold as well."""
+    x, seed = images().to(dtype), images(seed=1).to(dtype)
+    rounding = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {}
+    inputs = x.clone(memory_format=layout).requires_grad_()
+    gradient = seed.clone(memory_format=layout)
+    y = norm_with_running_mean()(inputs * 1)
+    y.backward(gradient)
+    assert y.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(y, x - x.mean((2, 3), keepdim=True), **rounding)
+    torch.testing.assert_close(inputs.grad, seed - seed.mean((2, 3), keepdim=True), **rounding)
+    torch.testing.assert_close(gradient, seed, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["eval", "frozen"])
 def test_eval_and_frozen_subtract_running_means(mode: str) -> None:
     norm = norm_with_running_mean()

@@ -14,8 +14,10 @@ from stem_complete.models import (
     STRIDE,
     Architecture,
     TwoStageNetwork,
+    WeightNormConv2d,
     build_network,
     count_weights,
+    mean_norm_layers,
 )
 
 
@@ -119,6 +121,15 @@ def test_a_preset_with_other_sizes() -> None:
     assert changed.outer_widths == PRESETS["ours"].outer_widths
     with pytest.raises(ValueError, match="expected the keys"):
         PRESETS["ours"].changed({"width": 3})
+
+
+def test_without_mean_norm_all_layers_have_biases() -> None:
+    sizes = PRESETS["compact"].changed({"mean_norm": False})
+    network = build_network(sizes)
+    assert not mean_norm_layers(network)
+    layers = [layer for layer in network.modules() if isinstance(layer, WeightNormConv2d)]
+    assert all(layer.bias is not None for layer in layers)
+    assert mean_norm_layers(build_network("compact"))
 
 
 def test_unknown_preset() -> None:

@@ -14,6 +14,7 @@ from stem_complete.scan import (
     normalised_convolution,
     spline_fill,
 )
+from stem_complete.scan.fill import MAX_STIFFNESS
 
 DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
 
@@ -81,6 +82,17 @@ def test_the_spline_is_nearly_the_solution_of_its_equations(coverage, springs):
         )
         difference = (filled[example, 0] - solved).square().mean().sqrt()
         assert difference < 0.05 * image[example].std()
+
+
+def test_each_scan_may_have_a_plate_of_its_own():
+    one = scan_of(smooth_images())
+    scan = PartialScan(torch.cat([one.intensity] * 2), torch.cat([one.dwell] * 2))
+    springs = {"fidelity": 10.0, "dwell_exponent": 0.0}
+    stiffness = torch.tensor([2.0, 2.0, MAX_STIFFNESS, MAX_STIFFNESS])[:, None, None, None]
+    alone = [spline_fill(one, **springs, stiffness=value) for value in (2.0, MAX_STIFFNESS)]
+    together = spline_fill(scan, **springs, stiffness=stiffness)
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert (alone[0] - alone[1]).abs().max() > 0.01
 
 
 def test_the_spline_heeds_a_long_dwell_more_if_asked():
