@@ -167,6 +167,11 @@ class LossConfig(Section):
     weight: PositiveFloat = 200.0
     alrc: ALRCConfig | None = ALRCConfig()
     huber: bool = False
+    relative: bool = Field(
+        False,
+        description="errors in units of the network's output, which the encoding splines makes the "
+        "likely error of a first completion",
+    )
 
 
 class OptimizerConfig(Section):

@@ -44,7 +44,7 @@ class SpectralBlock(nn.Module):
     def __init__(self, width: int, **options: Unpack[LayerOptions]) -> None:
         super().__init__()
         self.entry = WeightNormConv2d(width, width // 2, 1, **options)
-        # Its mean norm makes it ask for what is above the noise floor.
+        # Its mean norm or bias makes it ask for what is above the noise floor.
         self.gain = WeightNormConv2d(width // 2, width // 2, **options)
         self.exit = WeightNormConv2d(width // 2, width, 1, **options)
 

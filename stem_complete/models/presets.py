@@ -122,6 +122,7 @@ PRESETS = {
         spectral_blocks=2,
         skips=True,
         gates=1,
+        mean_norm=False,
     ),
 }
 

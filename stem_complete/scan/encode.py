@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
-from stem_complete.scan.fill import normalised_convolution, spline_fill
+from stem_complete.scan.fill import MAX_STIFFNESS, normalised_convolution, spline_fill
 
 NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "reference": 2}
 """Of each encoding's network input."""
 
 
-# The first is for scans without noise, the second for those with the published noise, in which a
-# short dwell says little; found on a dozen micrographs that the released model's store holds.
-_TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 8.0}
+# The first is for scans without noise, and the floppier the sparser they are; the second for those
+# with the published noise, in which a short dwell says little. Found on validation micrographs.
+_TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0}
+_STIFFNESS_TIMES_PITCH = 200.0  # [px^3], the pitch being 1 / mean dwell
 _WARY = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
+_ERROR_TIMES_ROOT_DWELL = 0.25  # of the first, in units of its distance to the second
+_SMALLEST_ERROR = 1e-3  # in units of the scan's contrast
 
 
 class NetworkInput(NamedTuple):
@@ -46,7 +49,9 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
       difference of what was measured; `offset` is that convolution, which the network corrects.
     - `"splines"`: a plate that trusts each measured pixel alike, which is the `offset`; dwell times
       what was measured beyond another plate, that trusts long dwells alone; the dwell; and how far
-      the second plate is from the first. It fits scans of any coverage and noise.
+      the second plate is from the first. The second and the last are in units of the first plate's
+      likely error, as told by their distance and the mean dwell, and so is what the network says:
+      that is `scale`. It fits scans of any coverage and noise.
     - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
       intensities in [-1, 1], 0 where nothing was measured.
 
@@ -89,12 +94,18 @@ def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
 def _encode_splines(scan: PartialScan) -> NetworkInput:
     centred, mean, scale = _standardise(scan)
     centred_scan = PartialScan(centred, scan.dwell)
-    trusting = spline_fill(centred_scan, **_TRUSTING)
+    mean_dwell = scan.dwell.mean((1, 2, 3), keepdim=True)
+    stiffness = (_STIFFNESS_TIMES_PITCH * mean_dwell).clamp(max=MAX_STIFFNESS)
+    trusting = spline_fill(centred_scan, **_TRUSTING, stiffness=stiffness)
     wary = spline_fill(centred_scan, **_WARY)
-    first, second = trusting / scale, wary / scale
-    beyond = scan.dwell * (centred / scale - second)
-    x = torch.cat([first, beyond, scan.dwell, second - first], 1)
-    return NetworkInput(x, mean + trusting, scale)
+    difference = wary - trusting
+    distance = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
+    tiny = torch.finfo(mean_dwell.dtype).tiny
+    error = _ERROR_TIMES_ROOT_DWELL * distance / mean_dwell.clamp(min=tiny).sqrt()
+    unit = torch.maximum(error, _SMALLEST_ERROR * scale)
+    beyond = scan.dwell * (centred - wary)
+    x = torch.cat([trusting / scale, beyond / unit, scan.dwell, difference / unit], 1)
+    return NetworkInput(x, mean + trusting, unit)
 
 
 def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:

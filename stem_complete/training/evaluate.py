@@ -12,7 +12,7 @@ from torch import Tensor
 from stem_complete.config import Config
 from stem_complete.data.store import MicrographStore
 from stem_complete.distributed import WorkerContext, all_reduce_sum
-from stem_complete.losses import half_size, squared_error
+from stem_complete.losses import squared_error
 from stem_complete.scan import ScanSimulator
 from stem_complete.training.task import CompletionTask, build_simulator
 
@@ -81,9 +81,9 @@ class Validator:
         batch = self.simulator(
             image.unsqueeze(1).to(device), 0, torch.tensor([position], device=device)
         )
-        full, half = task.complete(batch)
-        outer = squared_error(full, batch.truth, task.weight)
-        inner = squared_error(half, half_size(batch.truth), task.weight)
+        completed = task.complete(batch)
+        full = completed.full
+        outer, inner = task.losses(completed, batch.truth)
         # On [0, 1] errors are half of those on [-1, 1].
         rmse = squared_error(full, batch.truth, 1.0).sqrt() / 2
         values = torch.cat((outer, inner, rmse, torch.ones_like(rmse))).double().cpu()

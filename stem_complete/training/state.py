@@ -126,7 +126,7 @@ def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.
     initialise(
         task.network,
         task.encode(batch.scan).x,
-        output_std=(0.1 if generator.gates else 0.01) if corrects else 1.0,
+        output_std=(0.3 if generator.gates else 0.01) if corrects else 1.0,
         branch_std=0.1 if generator.inner.skips else 1.0,
     )
 

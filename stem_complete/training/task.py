@@ -41,6 +41,20 @@ from stem_complete.scan import (
 _MAGNIFICATION_STREAM = 2  # of keys; the simulation of scans has 0, synthetic micrographs 1
 
 
+class Completed(NamedTuple):
+    """Completions in the intensity units of the scan, and the unit of the network's output.
+
+    Attributes:
+        full: `[b, 1, h, w]`.
+        half: `[b, 1, h/2, w/2]`.
+        unit: In intensity units `[b]`.
+    """
+
+    full: Tensor
+    half: Tensor
+    unit: Tensor
+
+
 class TaskOutput(NamedTuple):
     """Losses of a micro-batch.
 
@@ -94,7 +108,7 @@ class CompletionTask(nn.Module):
         self.network = network
         self.simulator = simulator
         self.encoding, self.sigma_px = encoding, sigma_px
-        self.weight, self.huber = loss.weight, loss.huber
+        self.weight, self.huber, self.relative = loss.weight, loss.huber, loss.relative
         self.bf16 = bf16
         self.synthetic = synthetic
         self.max_zoom, self.crop_px = max_zoom, crop_px
@@ -112,9 +126,7 @@ class CompletionTask(nn.Module):
             positions: Positions in the global batch, [b].
         """
         batch = self.simulate(images, step, positions)
-        full, half = self.complete(batch)
-        outer = squared_error(full, batch.truth, self.weight)
-        inner = squared_error(half, half_size(batch.truth), self.weight)
+        outer, inner = self.losses(self.complete(batch), batch.truth)
 
         # Clipping comes before Huberisation (ALRC paper, section IV).
         clipped = {"outer": outer, "inner": inner}
@@ -137,8 +149,8 @@ class CompletionTask(nn.Module):
         batch: SimulatedBatch = self.simulator(images, step, positions)
         return batch
 
-    def complete(self, batch: SimulatedBatch) -> tuple[Tensor, Tensor]:
-        """Full- and half-size completions in the intensity units of the scan, [b, 1, ., .]."""
+    def complete(self, batch: SimulatedBatch) -> Completed:
+        """Full- and half-size completions."""
         encoded = self.encode(batch.scan)
         # Convolutions on CPUs take two thirds of the time in this memory format.
         x = encoded.x.contiguous(memory_format=torch.channels_last)
@@ -146,7 +158,20 @@ class CompletionTask(nn.Module):
             full, half = self.network(x)
         full, half = full.float(), half.float()
         offset = encoded.offset.expand_as(full)
-        return offset + encoded.scale * full, half_size(offset) + encoded.scale * half
+        return Completed(
+            offset + encoded.scale * full,
+            half_size(offset) + encoded.scale * half,
+            encoded.scale.flatten(),
+        )
+
+    def losses(self, completed: Completed, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Outer and inner loss of each example, [b]; `truth` is that of the full size."""
+        outer = squared_error(completed.full, truth, self.weight)
+        inner = squared_error(completed.half, half_size(truth), self.weight)
+        if not self.relative:
+            return outer, inner
+        square = completed.unit.square()
+        return outer / square, inner / square
 
     def encode(self, scan: PartialScan) -> NetworkInput:
         """The network's input for partial scans."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stem_complete
+from stem_complete.data.synthetic import synthetic_micrographs
 from stem_complete.scan import (
     NUM_CHANNELS,
     DetectorNoise,
     NoNoise,
     PartialScan,
     ReferenceNoise,
+    ScanSimulator,
     acquire,
     archimedean,
     encode,
@@ -92,7 +95,7 @@ def test_a_scan_of_nothing_is_encoded_as_zero(encoding):
     encoded = encode(empty, encoding)
     assert (encoded.x == 0).all()
     assert (encoded.offset == 0).all()
-    assert encoded.scale == 1
+    assert 0 < encoded.scale <= 1
 
 
 @pytest.mark.parametrize("encoding", NUM_CHANNELS)
@@ -128,6 +131,22 @@ def test_splines_are_two_first_completions_and_what_the_second_leaves():
     short = (scan.dwell > 0) & (scan.dwell < 0.3)
     trusted, doubted = ((measured - fill)[short].abs().mean() for fill in (trusting, wary))
     assert trusted < 0.7 * doubted
+
+
+@pytest.mark.parametrize("noise", [NoNoise(), ReferenceNoise()], ids=["clean", "noisy"])
+def test_the_unit_of_splines_is_what_the_first_errs(noise):
+    """Within a factor of three, over errors that differ a hundredfold."""
+    images = synthetic_micrographs(example_keys(0, 0, torch.arange(4), 1), 128)
+    errors, units = [], []
+    for coverage in (1 / 10, 1 / 20, 1 / 50):
+        path = archimedean((128, 128), coverage)
+        simulate = ScanSimulator(path, noise, False, 2.5, 0, "original")
+        batch = simulate(images, 0, torch.arange(4))
+        _, trusting, unit = encode(batch.scan, "splines")
+        errors.append((batch.truth - trusting).square().mean((1, 2, 3)).sqrt())
+        units.append(unit.flatten())
+    ratio = torch.cat(errors) / torch.cat(units)
+    assert (ratio.log().abs() < math.log(3)).all()
 
 
 def test_large_offsets_do_not_cost_precision():

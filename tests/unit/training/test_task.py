@@ -9,9 +9,10 @@ import torch
 
 from stem_complete.config import Config
 from stem_complete.errors import ConfigError
+from stem_complete.scan import PartialScan
 from stem_complete.training import build_task
 
-OURS = ["model.preset=ours", "model.encoding=splines", "model.mean_norm_at_inference=image"]
+OURS = ["model.preset=ours", "model.encoding=splines"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -19,7 +20,7 @@ def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) ->
     task = build_task(small_config(*OURS, "scan.crop_px=32"), (64, 64))
     batch = task.simulate(IMAGES, 3, torch.arange(2))
     assert batch.truth.shape == batch.scan.dwell.shape == (2, 1, 32, 32)
-    full, half = task.complete(batch)
+    full, half, _ = task.complete(batch)
     assert full.shape == (2, 1, 32, 32)
     assert half.shape == (2, 1, 16, 16)
     # An example's part depends on its place, not on its company.
@@ -32,6 +33,26 @@ def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) ->
 def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:
     task = build_task(small_config(*OURS, "model.sizes.spectral_blocks=0"), (64, 64))
     assert len(task.network.generator.inner.spectral_blocks) == 0
+
+
+def test_relative_losses_count_errors_in_the_networks_unit(
+    small_config: Callable[..., Config],
+) -> None:
+    losses = {}
+    for relative in (False, True):
+        task = build_task(small_config(*OURS, f"loss.relative={relative}"), (64, 64))
+        batch = task.simulate(IMAGES, 3, torch.arange(2))
+        completed = task.complete(batch)
+        losses[relative] = torch.stack(task.losses(completed, batch.truth))
+    torch.testing.assert_close(losses[True] * completed.unit**2, losses[False])
+    error = (completed.full - batch.truth) / completed.unit[:, None, None, None]
+    torch.testing.assert_close(losses[True][0], task.weight * error.square().mean((1, 2, 3)))
+    # A scan of twice the contrast has errors twice as large.
+    twice = batch._replace(
+        scan=PartialScan(2 * batch.scan.intensity, batch.scan.dwell), truth=2 * batch.truth
+    )
+    outer, _ = task.losses(task.complete(twice), twice.truth)
+    torch.testing.assert_close(outer, losses[True][0], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(
