@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +45,14 @@ def _root(
 def print_json(values: Any) -> None:
     """Prints a result for programs."""
     print(json.dumps(values, indent=2, allow_nan=False, default=str))
+
+
+def say_failed(failed: Mapping[str, str]) -> None:
+    """Tells why files failed; most reasons name the file themselves."""
+    from stem_complete.console import say
+
+    for file, reason in failed.items():
+        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
 
 
 def check_choice(option: str, value: str | None, choices: Collection[str]) -> None:

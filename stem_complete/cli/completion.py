@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, Precision, app, check_choice, examples
+from stem_complete.cli.base import Json, Precision, app, check_choice, examples, say_failed
 from stem_complete.errors import ConfigError
 
 MODEL_HELP = (
@@ -79,8 +79,7 @@ def complete(
             overwrite=overwrite,
             progress=bar.show,
         )
-    for file, reason in report.failed.items():
-        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+    say_failed(report.failed)
     for file, note in report.notes.items():
         say(f"note: {file}: {note}")
     if as_json:

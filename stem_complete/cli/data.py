@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, app, check_choice, examples, print_json
+from stem_complete.cli.base import Json, app, check_choice, examples, print_json, say_failed
 
 
 @app.command(
@@ -65,8 +65,7 @@ def ingest(
             progress=progress,
         )
         bar.update(report.num_files)
-    for file, reason in report.failed.items():
-        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+    say_failed(report.failed)
     for line in report.skipped:
         say(f"no image: {line}")
     for (file, reason), number in Counter((c.path, c.reason) for c in report.left_out).items():

@@ -16,7 +16,8 @@ NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "reference": 2}
 
 
 # The first is for scans without noise, and the floppier the sparser they are; the second for those
-# with the published noise, in which a short dwell says little. Found on validation micrographs.
+# with the published noise, in which a short dwell says little. Found on validation micrographs, and
+# the likely error on training scans.
 _TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0}
 _STIFFNESS_TIMES_PITCH = 200.0  # [px^3], the pitch being 1 / mean dwell
 _WARY = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}

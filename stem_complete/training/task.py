@@ -83,7 +83,7 @@ class CompletionTask(nn.Module):
         simulator: Micrographs -> partial scans.
         encoding: Network input of a partial scan, see `scan.encode`.
         sigma_px: Of the encoding [px].
-        loss: Weight, clipping and Huberisation of both losses.
+        loss: Weight, unit, clipping and Huberisation of both losses.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
         synthetic: Fraction of the examples that synthetic micrographs replace.
