@@ -36,11 +36,13 @@ from stem_complete.evaluation import markdown_table, rmse, run_baselines
 from stem_complete.inference import Completer, export_checkpoint, load_artifact
 from stem_complete.inference.known import RANGE, KnownScan, coverage_label, load_micrographs
 from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
+from stem_complete.scan import PartialScan, encode
 from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
+FIRST = ("splines", "waves")
 MAX_PER_FIELD = 1
 
 
@@ -54,7 +56,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6.0, help="CPU time to train each arm")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--baselines", action="store_true", help="the classical ones instead")
+    parser.add_argument(
+        "--baselines", action="store_true", help="classical and first completions instead"
+    )
     parser.add_argument("--table", action="store_true", help="only print what there is")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -124,19 +128,30 @@ def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, object]:
 
 
 def _baselines(store: Path) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {method: {} for method in METHODS}
+    """Errors of the classical completions, and of those that networks correct."""
+    found: dict[str, dict[str, float]] = {}
     for noise in NOISES:
+        noisy = noise != "none"
         for coverage in COVERAGES:
-            for method in METHODS:  # one after the other, as each keeps its factorised matrix
-                complete = partial(_complete_classically, method, noise)
-                error = _mean_error(complete, store, coverage, noise)
-                found[method][f"{coverage_label(coverage)} {noise}"] = error
+            completions = {
+                # One after the other, as each keeps its factorised matrix.
+                **{name: partial(_complete_classically, name, noisy=noisy) for name in METHODS},
+                **{f"first-{name}": partial(_first_completion, name) for name in FIRST},
+            }
+            for name, complete in completions.items():
+                cell = f"{coverage_label(coverage)} {noise}"
+                found.setdefault(name, {})[cell] = _mean_error(complete, store, coverage, noise)
     return found
 
 
-def _complete_classically(method: str, noise: str, scan: KnownScan) -> NDArray[np.float32]:
-    noisy = noise != "none"
+def _complete_classically(method: str, scan: KnownScan, *, noisy: bool) -> NDArray[np.float32]:
     return run_baselines(scan.intensity, scan.dwell, [method], noisy=noisy)[method].image
+
+
+def _first_completion(encoding: str, scan: KnownScan) -> NDArray[np.float32]:
+    measured = (torch.from_numpy(a)[None, None] for a in (scan.intensity, scan.dwell))
+    image: NDArray[np.float32] = encode(PartialScan(*measured), encoding).offset[0, 0].numpy()
+    return image
 
 
 def _mean_error(

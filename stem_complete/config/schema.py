@@ -132,12 +132,12 @@ class ModelConfig(Section):
         description="the published code's exceptions: no weight norm in the inner generator's "
         "first layer, transposed kernels normalised per input channel",
     )
-    encoding: Literal["standard", "filled", "splines", "reference"] = Field(
+    encoding: Literal["standard", "filled", "splines", "waves", "reference"] = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
         "deviation; filled: its normalised convolution too, which the network corrects; splines: "
-        "two first completions that fit any coverage and noise; reference: "
-        "(det + 1) / (1 + max det), as in the published files",
+        "two first completions that fit any coverage and noise; waves: these after plane waves, as "
+        "of lattices; reference: (det + 1) / (1 + max det), as in the published files",
     )
 
 
@@ -169,8 +169,8 @@ class LossConfig(Section):
     huber: bool = False
     relative: bool = Field(
         False,
-        description="errors in units of the network's output, which the encoding splines makes the "
-        "likely error of a first completion",
+        description="errors in units of the network's output, which the encodings splines and waves "
+        "make the likely error of a first completion",
     )
 
 

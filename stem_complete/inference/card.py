@@ -95,7 +95,7 @@ class ModelCard(_Entry):
     name: str
     recipe: str
     architecture: ArchitectureCard
-    encoding: Literal["standard", "filled", "splines", "reference"]
+    encoding: Literal["standard", "filled", "splines", "waves", "reference"]
     coverage: float
     more_coverages: tuple[float, ...] = ()
     calibration: ErrorCalibration | None

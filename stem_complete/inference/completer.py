@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import Features, error_features
 from stem_complete.inference.measurement import Measurement, check_scans
 from stem_complete.inference.tiling import apply_tiled, check_tiles
-from stem_complete.scan import PartialScan, encode, fill_sigma_px
+from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
@@ -121,38 +122,63 @@ class Completer:
         """Completions of partial scans [b, h, w]; see `complete`."""
         return self._complete(check_scans(intensity, dwell, num_axes=3), intensity_range)
 
+    def first_completion(
+        self, partial: ArrayLike, dwell: ArrayLike | None = None
+    ) -> NDArray[np.float32] | None:
+        """The classical completion [h, w] that the network corrects; None if it corrects none.
+
+        Args:
+            partial: As for `complete`.
+            dwell: As for `complete`.
+
+        Raises:
+            DataError: The scan cannot be completed.
+        """
+        if self.card.encoding not in CORRECTED:
+            return None
+        scan = check_scans(partial, dwell, num_axes=2)
+        images = self._in_units(scan, None, lambda encoded: encoded.offset)
+        first: NDArray[np.float32] = images[0].astype(np.float32)
+        return first
+
     def _complete(
         self, scan: Measurement, intensity_range: tuple[float, float] | None
     ) -> Completion:
-        # In double precision, so that a small contrast on a large offset survives.
-        low, high = _ranges(scan, intensity_range)
-        middle, half = ((high + low) / 2)[:, None, None], ((high - low) / 2)[:, None, None]
-        scaled = (scan.intensity - middle) / np.where(half > 0, half, 1.0)
-        unit_image = self._apply(scaled.astype(np.float32), scan.dwell)
-        image = middle + half * unit_image
+        image = self._in_units(scan, intensity_range, self._correct)
         error = self._expected_error(image, scan)
         return Completion(image.astype(np.float32), error.astype(np.float32))
 
-    def _apply(
-        self, intensity: NDArray[np.float32], dwell: NDArray[np.float32]
+    def _in_units(
+        self,
+        scan: Measurement,
+        intensity_range: tuple[float, float] | None,
+        complete: Callable[[NetworkInput], Tensor],
     ) -> NDArray[np.float64]:
-        """Completions [b, h, w] of intensities that lie in [-1, 1]."""
+        """Completions [b, h, w], in the scan's units, of the scan encoded in [-1, 1]."""
+        # In double precision, so that a small contrast on a large offset survives.
+        low, high = _ranges(scan, intensity_range)
+        middle, half = ((high + low) / 2)[:, None, None], ((high - low) / 2)[:, None, None]
+        scaled = ((scan.intensity - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
         with torch.inference_mode():
-            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (intensity, dwell))
-            x, offset, scale = encode(
+            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (scaled, scan.dwell))
+            encoded = encode(
                 PartialScan(*tensors),
                 self.card.encoding,
                 sigma_px=fill_sigma_px(self.card.coverage),
             )
-            output = apply_tiled(
-                self._forward,
-                x,
-                stride=self._stride,
-                tile_px=self.tile_px,
-                overlap_px=self.overlap_px,
-            )
-            completion: Tensor = offset + scale * output
-            return completion[:, 0].cpu().double().numpy()
+            unit_images = complete(encoded)[:, 0].cpu().double().numpy()
+        images: NDArray[np.float64] = middle + half * unit_images
+        return images
+
+    def _correct(self, encoded: NetworkInput) -> Tensor:
+        output = apply_tiled(
+            self._forward,
+            encoded.x,
+            stride=self._stride,
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+        )
+        return encoded.offset + encoded.scale * output
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype, memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ from stem_complete.inference.known import (
     simulate,
 )
 from stem_complete.inference.progress import Progress
-from stem_complete.inference.protocol_report import MODEL, ProtocolReport, ProtocolRow, Worst
+from stem_complete.inference.protocol_report import FIRST, MODEL, ProtocolReport, ProtocolRow, Worst
 from stem_complete.scan import NoiseModel, NoNoise, ReferenceNoise, ScanSimulator, archimedean
 
 GEOMETRY = "archimedean"
@@ -187,6 +187,8 @@ def _row(scan: KnownScan, noise: str, field: str, completer: Completer | None) -
     results = run_baselines(scan.intensity, scan.dwell, METHODS, noisy=noise != "none")
     images = {name: result.image for name, result in results.items()}
     if completer is not None:
+        first = completer.first_completion(scan.intensity, scan.dwell)
+        images |= {} if first is None else {FIRST: first}
         images[MODEL] = _complete(completer, scan)
     return ProtocolRow(
         image=scan.image,

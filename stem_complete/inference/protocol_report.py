@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from stem_complete.evaluation import Interval, markdown_table, ratio_interval
 
-MODEL = "model"
+FIRST, MODEL = "first_completion", "model"
+"""What the model makes of a scan, without its network and with it; other methods are baselines."""
 
 
 class ProtocolRow(NamedTuple):
@@ -23,7 +24,8 @@ class ProtocolRow(NamedTuple):
         geometry: Of the probe's path.
         coverage: True mean dwell, such as "1/20".
         noise: "none" or "reference".
-        rmse: Of each method against the blurred crop, as a fraction of the unblurred one's range.
+        rmse: Of each method against the blurred crop, as a fraction of the unblurred one's range;
+            the methods are the baselines, `FIRST` if there is such, and `MODEL` if there is one.
         unblurred_rmse: Of each method against the unblurred crop, likewise.
     """
 
@@ -130,6 +132,8 @@ class ProtocolReport:
                 " Ratio: the model's mean to that baseline's, with its 95% bootstrap interval over "
                 "fields of view. Better: crops on which the model beats it."
             )
+        if FIRST in cells[0].rmse:
+            explained += " First completion: what the model's network corrects."
         parts = ["\n".join(lines), explained, _table(cells, "rmse")]
         parts += ["Against the truth itself, in %:", _table(cells, "unblurred_rmse")]
         worst = self.worst(num_worst)
@@ -165,7 +169,7 @@ def _cell(rows: Sequence[ProtocolRow]) -> Cell:
         share_better = fmean(row.rmse[MODEL] < row.rmse[best] for row in rows)
         interval = ratio_interval(
             [row.rmse[MODEL] for row in rows],
-            [[row.rmse[method] for row in rows] for method in means if method != MODEL],
+            [[row.rmse[method] for row in rows] for method in _baselines(means)],
             [row.field for row in rows],
         )
     return Cell(
@@ -188,7 +192,11 @@ def _means(errors: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _best_baseline(means: Mapping[str, float]) -> str:
-    return min((method for method in means if method != MODEL), key=means.__getitem__)
+    return min(_baselines(means), key=means.__getitem__)
+
+
+def _baselines(means: Mapping[str, float]) -> list[str]:
+    return [method for method in means if method not in (FIRST, MODEL)]
 
 
 def _table(cells: Sequence[Cell], errors: str) -> str:

@@ -11,14 +11,16 @@ from stem_complete.scan.acquire import (
     flip_rotate,
 )
 from stem_complete.scan.augment import magnify
-from stem_complete.scan.encode import NUM_CHANNELS, NetworkInput, encode
+from stem_complete.scan.encode import CORRECTED, NUM_CHANNELS, NetworkInput, encode
 from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, spline_fill
 from stem_complete.scan.path import ScanPath, archimedean
 from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
+from stem_complete.scan.waves import plane_waves
 
 __all__ = [
+    "CORRECTED",
     "NUM_CHANNELS",
     "DetectorNoise",
     "NetworkInput",
@@ -42,6 +44,7 @@ __all__ = [
     "magnify",
     "normal",
     "normalised_convolution",
+    "plane_waves",
     "poisson",
     "spline_fill",
     "uniform",

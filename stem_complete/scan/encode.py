@@ -10,10 +10,13 @@ from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
 from stem_complete.scan.fill import MAX_STIFFNESS, normalised_convolution, spline_fill
+from stem_complete.scan.waves import plane_waves
 
-NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "reference": 2}
+NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "waves": 5, "reference": 2}
 """Of each encoding's network input."""
 
+CORRECTED = ("filled", "splines", "waves")
+"""Encodings with a first completion, which the network corrects."""
 
 # The first is for scans without noise, and the floppier the sparser they are; the second for those
 # with the published noise, in which a short dwell says little. Found on validation micrographs, and
@@ -53,6 +56,8 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
       the second plate is from the first. The second and the last are in units of the first plate's
       likely error, as told by their distance and the mean dwell, and so is what the network says:
       that is `scale`. It fits scans of any coverage and noise.
+    - `"waves"`: the same of what the scan's plane waves leave over, which are part of the `offset`,
+      and before the last channel these waves, in the same unit as that one.
     - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
       intensities in [-1, 1], 0 where nothing was measured.
 
@@ -73,8 +78,8 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
         return _encode_standard(scan)
     if encoding == "filled":
         return _encode_filled(scan, sigma_px)
-    if encoding == "splines":
-        return _encode_splines(scan)
+    if encoding in ("splines", "waves"):
+        return _encode_splines(scan, with_waves=encoding == "waves")
     if encoding == "reference":
         return _encode_reference(scan)
     raise ValueError(f"encoding must be one of {', '.join(NUM_CHANNELS)}, got {encoding!r}")
@@ -92,21 +97,25 @@ def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
     return NetworkInput(torch.cat([filled / scale, scan.dwell], 1), mean + fill, scale)
 
 
-def _encode_splines(scan: PartialScan) -> NetworkInput:
+def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
     centred, mean, scale = _standardise(scan)
-    centred_scan = PartialScan(centred, scan.dwell)
+    waves = plane_waves(PartialScan(centred, scan.dwell)) if with_waves else None
+    rest = centred if waves is None else centred - waves
     mean_dwell = scan.dwell.mean((1, 2, 3), keepdim=True)
     stiffness = (_STIFFNESS_TIMES_PITCH * mean_dwell).clamp(max=MAX_STIFFNESS)
-    trusting = spline_fill(centred_scan, **_TRUSTING, stiffness=stiffness)
-    wary = spline_fill(centred_scan, **_WARY)
+    trusting = spline_fill(PartialScan(rest, scan.dwell), **_TRUSTING, stiffness=stiffness)
+    wary = spline_fill(PartialScan(rest, scan.dwell), **_WARY)
     difference = wary - trusting
     distance = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
     tiny = torch.finfo(mean_dwell.dtype).tiny
     error = _ERROR_TIMES_ROOT_DWELL * distance / mean_dwell.clamp(min=tiny).sqrt()
     unit = torch.maximum(error, _SMALLEST_ERROR * scale)
-    beyond = scan.dwell * (centred - wary)
-    x = torch.cat([trusting / scale, beyond / unit, scan.dwell, difference / unit], 1)
-    return NetworkInput(x, mean + trusting, unit)
+    fill = trusting if waves is None else trusting + waves
+    beyond = scan.dwell * (rest - wary)
+    x = [fill / scale, beyond / unit, scan.dwell]
+    if waves is not None:
+        x.append(waves / unit)
+    return NetworkInput(torch.cat([*x, difference / unit], 1), mean + fill, unit)
 
 
 def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:

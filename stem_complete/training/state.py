@@ -13,6 +13,7 @@ from stem_complete.config import Config, validate_config
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
+from stem_complete.scan import CORRECTED
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.schedule import Stage
 from stem_complete.training.task import CompletionTask
@@ -122,7 +123,7 @@ def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.
     generator = task.network.generator
     # A network that corrects a first completion begins with hardly any correction. Of one with
     # gates even less would leave the gradient of all other layers to chance.
-    corrects = task.encoding in ("filled", "splines")
+    corrects = task.encoding in CORRECTED
     initialise(
         task.network,
         task.encode(batch.scan).x,

@@ -139,3 +139,4 @@ def test_arms_are_compared_and_those_done_are_kept(
     table = capsys.readouterr().err
     assert "| small-seed0" in table
     assert "| harmonic" in table
+    assert "| first-waves" in table

@@ -220,6 +220,16 @@ def test_a_range_means_nothing_to_the_standard_encoding(completer, scan):
     np.testing.assert_allclose(ranged, plain, atol=1e-3)
 
 
+def test_a_first_completion_is_that_without_the_network(completer, texture, spiral):
+    assert completer.first_completion(*spiral(texture(0))) is None
+    truth = texture(0, (128, 128))
+    intensity, dwell = spiral(truth)
+    first = load_completer().first_completion(500 * intensity + 4e3, dwell)
+    assert first.dtype == np.float32
+    # Between the turns too it is much nearer to the truth than the mean of the scan is.
+    assert np.std((first - 4e3) / 500 - truth) < 0.5 * np.std(truth)
+
+
 def test_without_calibration_there_is_no_error_map(reference, scan):
     assert np.isnan(reference.complete(*scan).error).all()
 

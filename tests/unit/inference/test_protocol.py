@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from stem_complete.cli import app
 from stem_complete.data.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference import build_artifact, protocol, run_protocol
+from stem_complete.inference import build_artifact, load_completer, protocol, run_protocol
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.export import training_sources
 from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, draw_worst
@@ -38,6 +38,15 @@ def test_every_method_sees_every_scan(small_store, report):
     ]
     assert all(cell.num_images == num_images for cell in cells)
     assert all(cell.rmse[method] > 0 for cell in cells for method in cell.rmse)
+
+
+def test_a_first_completion_is_shown_beside_the_model(tmp_path, texture, monkeypatch):
+    np.save(tmp_path / "one.npy", texture(0, (512, 512)))
+    monkeypatch.setattr(protocol, "COVERAGES", (1 / 20,))
+    report = run_protocol(tmp_path, completer=load_completer())
+    for cell in report.cells():
+        assert list(cell.rmse) == [*METHODS, "first_completion", "model"]
+        assert 0 < cell.rmse["first_completion"] < cell.rmse["nearest"]
 
 
 def test_numbers_reproduce_bit_for_bit(small_store, completer, report, monkeypatch):
@@ -177,6 +186,18 @@ def test_markdown_has_the_tables():
     assert "3 crops of 2 fields of view (at most 4 of each), SHA-256 2e" in text
     assert "|   20.00 | **10.00** |  8.00 | 0.800 [0.600, 1.200] |   67 % |" in text
     assert "| c     |     1/20 |  none |      harmonic |    10.00 |       12.00 |  1.20 |" in text
+
+
+def test_what_the_network_corrects_is_no_baseline():
+    rows = []
+    for row in REPORT.rows:
+        errors = row.rmse | {"first_completion": 0.01}
+        rows.append(row._replace(rmse=errors, unblurred_rmse=errors))
+    report = ProtocolReport(rows, REPORT.setup, [])
+    assert [cell.best_baseline for cell in report.cells()] == ["harmonic", "harmonic"]
+    assert report.cells()[0].interval == REPORT.cells()[0].interval
+    assert "First completion: what the model's network corrects." in report.markdown()
+    assert "First completion" not in REPORT.markdown()
 
 
 def test_baselines_alone_have_no_ratio():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import stem_complete
 from stem_complete.data.synthetic import synthetic_micrographs
 from stem_complete.scan import (
+    CORRECTED,
     NUM_CHANNELS,
     DetectorNoise,
     NoNoise,
@@ -23,6 +24,7 @@ from stem_complete.scan import (
     archimedean,
     encode,
     example_keys,
+    plane_waves,
     uniform,
 )
 
@@ -107,7 +109,7 @@ def test_encoding_is_the_same_alone_and_in_a_batch(encoding):
         assert torch.allclose(torch.cat(part), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("encoding", ["filled", "splines"])
+@pytest.mark.parametrize("encoding", CORRECTED)
 @pytest.mark.parametrize(("gain", "shift"), [(3.0, -20.0), (1e-3, 5.0), (500.0, 4e3)])
 def test_first_completions_follow_gain_and_offset(encoding, gain, shift):
     scan = scan_of(2)
@@ -133,8 +135,24 @@ def test_splines_are_two_first_completions_and_what_the_second_leaves():
     assert trusted < 0.7 * doubted
 
 
+def test_waves_come_first_and_splines_through_what_they_leave():
+    x = torch.arange(256.0)
+    image = torch.cos(2 * math.pi * x / 11).expand(1, 1, 256, 256)
+    dwell = archimedean((256, 256), 1 / 30).dwell_map()[None, None]
+    scan = acquire(image, dwell, NoNoise(), example_keys(0, 0, torch.arange(1), 0))
+    waves = plane_waves(scan)
+    found = encode(scan, "waves")
+    rest = encode(PartialScan(scan.intensity - waves, dwell), "splines")
+    torch.testing.assert_close(found.offset, waves + rest.offset, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.scale, rest.scale)
+    torch.testing.assert_close(found.scale * found.x[:, 3:4], waves, atol=1e-4, rtol=0)
+    for channel, same in ((1, 1), (2, 2), (4, 3)):
+        torch.testing.assert_close(found.x[:, channel], rest.x[:, same], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("encoding", ["splines", "waves"])
 @pytest.mark.parametrize("noise", [NoNoise(), ReferenceNoise()], ids=["clean", "noisy"])
-def test_the_unit_of_splines_is_what_the_first_errs(noise):
+def test_the_unit_of_splines_is_what_the_first_errs(noise, encoding):
     """Within a factor of three, over errors that differ a hundredfold."""
     images = synthetic_micrographs(example_keys(0, 0, torch.arange(4), 1), 128)
     errors, units = [], []
@@ -142,7 +160,7 @@ def test_the_unit_of_splines_is_what_the_first_errs(noise):
         path = archimedean((128, 128), coverage)
         simulate = ScanSimulator(path, noise, False, 2.5, 0, "original")
         batch = simulate(images, 0, torch.arange(4))
-        _, trusting, unit = encode(batch.scan, "splines")
+        _, trusting, unit = encode(batch.scan, encoding)
         errors.append((batch.truth - trusting).square().mean((1, 2, 3)).sqrt())
         units.append(unit.flatten())
     ratio = torch.cat(errors) / torch.cat(units)

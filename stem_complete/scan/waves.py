@@ -1,0 +1,119 @@
+"""What goes on through a whole scan: plane waves, as of a lattice, fitted to what was measured.
+
+Staged orthogonal matching pursuit (Donoho et al. 2012, doi:10.1109/TIT.2011.2173241): what sticks
+out of the spectrum of the rest joins the waves, and all of them are fitted by least squares.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stem_complete.scan.acquire import PartialScan
+
+# Found on micrographs of the training and validation splits.
+_THRESHOLD = 3.75  # in root mean squares of the spectrum around: one in a million waves of noise
+_AROUND = 15  # frequencies along each axis, odd
+_STAGES, _STEPS = 3, 4  # of the pursuit, and of conjugate gradients in each
+_RIDGE = 0.2  # of the least squares, in mean weights
+_DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are less orderly
+_LONGEST_PITCHES = 4.0  # in distances between a spiral's turns; a plate bridges longer waves
+
+
+def plane_waves(scan: PartialScan) -> Tensor:
+    """Images [b, 1, h, w] of the plane waves that partial scans tell of; 0 if they tell of none.
+
+    However far its turns are from one another, a spiral measures many times over a wave that goes
+    on through the whole image. Waves shorter than 4 px are left out.
+
+    Args:
+        scan: Partial scans.
+    """
+    h, w = scan.dwell.shape[-2:]
+    tiny = torch.finfo(scan.dwell.dtype).tiny
+    measured = scan.dwell / scan.dwell.clamp(min=tiny)
+    weight = measured * scan.dwell.clamp(max=1) ** _DWELL_EXPONENT
+    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
+    # About the mean, so that a small contrast on a large offset survives in float32.
+    mean = _sum(weight * intensity) / _sum(weight).clamp(min=tiny)
+    # At half size, in a quarter of the time.
+    weighted = F.pad(torch.cat((weight, weight * (intensity - mean)), 1), (0, w % 2, 0, h % 2))
+    weight, total = F.avg_pool2d(weighted, 2).chunk(2, dim=1)
+    half_pitch = 0.5 / scan.dwell.mean((1, 2, 3), keepdim=True).clamp(min=tiny)
+    mean_weight = weight.mean((1, 2, 3), keepdim=True)
+    rows, columns, frequency = _frequencies(weight)
+
+    # About local means, which leave the allowed waves alone.
+    low_pass = torch.exp(-2 * (torch.pi * half_pitch * frequency).square())
+    reach = _filter(weight, low_pass).clamp(min=1e-6 * mean_weight).clamp(min=tiny)
+    total = total - weight * _filter(total, low_pass) / reach
+    allowed = (frequency > 1 / (_LONGEST_PITCHES * half_pitch)) & (frequency < 0.5)
+
+    waves = torch.zeros_like(total)
+    chosen = torch.zeros_like(allowed)
+    for _ in range(_STAGES):
+        power = _spectrum(total - weight * waves).abs().square()
+        around = F.avg_pool2d(power, _AROUND, 1, _AROUND // 2, count_include_pad=False)
+        strong = (allowed & (power > _THRESHOLD**2 * around)).to(weight.dtype)
+        # No lattice has whole periods in the image: what is between frequencies takes two or three.
+        beside = F.max_pool2d(strong, (3, 1), 1, (1, 0)) + F.max_pool2d(strong, (1, 3), 1, (0, 1))
+        chosen = chosen | (allowed & (beside > 0))
+        waves = _fit(waves, weight, total, chosen.to(weight.dtype), _RIDGE * mean_weight)
+
+    # A pixel of half size lies a quarter of itself after the first one of full size in it.
+    shift = torch.exp(-0.5j * torch.pi * (rows + columns))
+    enlarged: Tensor = _enlarge(_spectrum(waves) * shift, waves.shape)
+    return enlarged[..., :h, :w]
+
+
+def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Tensor) -> Tensor:
+    """`waves` nearer to the least sum of weight (u - total / weight)^2 + ridge u^2.
+
+    Conjugate gradients among the images u that have the chosen frequencies alone.
+    """
+    tiny = torch.finfo(waves.dtype).tiny
+    rest = _filter(total - weight * waves, chosen) - ridge * waves
+    direction, size = rest, _sum(rest.square())
+    for _ in range(_STEPS):
+        push = _filter(weight * direction, chosen) + ridge * direction
+        length = size / _sum(direction * push).clamp(min=tiny)
+        waves, rest = waves + length * direction, rest - length * push
+        last, size = size, _sum(rest.square())
+        direction = rest + size / last.clamp(min=tiny) * direction
+    return waves
+
+
+def _frequencies(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the spectrum of `images`, along rows [h, 1] and columns [w/2 + 1], and both [1/px]."""
+    h, w = images.shape[-2:]
+    rows = torch.fft.fftfreq(h, device=images.device, dtype=images.dtype)[:, None]
+    columns = torch.fft.rfftfreq(w, device=images.device, dtype=images.dtype)
+    return rows, columns, torch.hypot(rows, columns)
+
+
+def _spectrum(images: Tensor) -> Tensor:
+    spectrum: Tensor = torch.fft.rfft2(images)
+    return spectrum
+
+
+def _filter(images: Tensor, gain: Tensor) -> Tensor:
+    filtered: Tensor = torch.fft.irfft2(_spectrum(images) * gain, s=images.shape[-2:])
+    return filtered
+
+
+def _enlarge(spectrum: Tensor, shape: torch.Size) -> Tensor:
+    """Images of twice the size from the spectrum of those of this `shape`, without its rim."""
+    h, w = shape[-2:]
+    rows, columns = (h - 1) // 2, (w + 1) // 2
+    full = spectrum.new_zeros((*shape[:-2], 2 * h, w + 1))
+    full[..., : rows + 1, :columns] = spectrum[..., : rows + 1, :columns]
+    full[..., 2 * h - rows :, :columns] = spectrum[..., h - rows :, :columns]
+    enlarged: Tensor = 4 * torch.fft.irfft2(full, s=(2 * h, 2 * w))
+    return enlarged
+
+
+def _sum(images: Tensor) -> Tensor:
+    return images.sum((1, 2, 3), keepdim=True)

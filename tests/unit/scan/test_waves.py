@@ -1,0 +1,105 @@
+"""Plane waves found in partial scans: lattices, and nothing where there are none."""
+
+import math
+
+import pytest
+import torch
+
+from stem_complete.data.synthetic import synthetic_micrographs
+from stem_complete.scan import (
+    NoNoise,
+    PartialScan,
+    ReferenceNoise,
+    acquire,
+    archimedean,
+    example_keys,
+    normal,
+    plane_waves,
+    spline_fill,
+)
+
+KEYS = example_keys(0, 0, torch.arange(2), 0)
+PLATE = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 4.0}
+
+
+def lattice(shape, periods_px=(9.0, 14.0)):
+    """Two waves each, in other directions in the second image, of amplitude 0.3."""
+    y, x = torch.arange(float(shape[0]))[:, None], torch.arange(float(shape[1]))
+    images = []
+    for angle in (0.3, 1.2):
+        waves = torch.zeros(shape)
+        for number, period in enumerate(periods_px):
+            turned = angle + number * math.pi / 3
+            along = x * math.cos(turned) + y * math.sin(turned)
+            waves += 0.3 * torch.cos(2 * math.pi * along / period + number)
+        images.append(waves)
+    return torch.stack(images)[:, None]
+
+
+def scan_of(images, coverage, noise=None):
+    dwell = archimedean(images.shape[-2:], coverage).dwell_map()[None, None]
+    return acquire(images, dwell, noise or NoNoise(), KEYS[: len(images)])
+
+
+def rms(images):
+    return images.square().mean((1, 2, 3)).sqrt()
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (255, 193)])
+@pytest.mark.parametrize("coverage", [1 / 20, 1 / 50])
+@pytest.mark.parametrize("noise", [NoNoise(), ReferenceNoise()], ids=["clean", "noisy"])
+def test_a_lattice_goes_on_between_the_turns(shape, coverage, noise):
+    truth = lattice(shape)
+    scan = scan_of(truth, coverage, noise)
+    found = plane_waves(scan)
+    assert (rms(found - truth) < 0.55 * rms(truth)).all()
+    # A plate flattens it there.
+    assert (rms(spline_fill(scan, **PLATE) - truth) > 0.7 * rms(truth)).all()
+
+
+def test_gain_and_offset_change_nothing_else():
+    scan = scan_of(lattice((256, 256)), 1 / 20)
+    found = plane_waves(scan)
+    other = plane_waves(PartialScan(500 * scan.intensity + 4e3, scan.dwell))
+    torch.testing.assert_close(other, 500 * found, atol=0.05, rtol=0)
+
+
+def test_each_scan_has_its_own():
+    scan = scan_of(lattice((256, 256)), 1 / 20)
+    alone = [plane_waves(PartialScan(*(part[i : i + 1] for part in scan))) for i in range(2)]
+    torch.testing.assert_close(plane_waves(scan), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_noise_is_no_lattice():
+    noise = normal(KEYS, (1, 256, 256))
+    found = plane_waves(scan_of(noise, 1 / 20))
+    assert (rms(found) < 0.1 * rms(noise)).all()
+
+
+def test_what_a_plate_bridges_better_is_left_to_it():
+    images = lattice((256, 256), periods_px=(120.0, 150.0))
+    assert not plane_waves(scan_of(images, 1 / 20)).any()
+
+
+def test_no_micrograph_is_much_worse_for_it():
+    images = synthetic_micrographs(example_keys(1, 0, torch.arange(12), 1), 128)
+    dwell = archimedean((128, 128), 1 / 20).dwell_map()[None, None]
+    scan = acquire(images, dwell, NoNoise(), example_keys(1, 0, torch.arange(12), 0))
+    waves = plane_waves(scan)
+    rest = PartialScan(scan.intensity - waves, scan.dwell)
+    without, with_waves = (
+        rms(fill - images)
+        for fill in (spline_fill(scan, **PLATE), waves + spline_fill(rest, **PLATE))
+    )
+    assert (with_waves < 1.3 * without).all()
+    assert (with_waves / without).log().mean() < 0
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 5), (33, 70)])
+def test_any_shape_and_nothing_measured(shape):
+    constant = PartialScan(torch.full((1, 1, *shape), 1234.5), torch.ones(1, 1, *shape))
+    empty = PartialScan(torch.full((1, 1, *shape), torch.nan), torch.zeros(1, 1, *shape))
+    for scan in (constant, empty):
+        found = plane_waves(scan)
+        assert found.shape == (1, 1, *shape)
+        assert found.abs().max() < 1e-3
