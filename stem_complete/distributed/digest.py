@@ -24,17 +24,19 @@ MAX_WORKERS = 2**24 // (max(_PRIMES) - 1) ** 2
 """Up to so many workers the sums are exact in float32."""
 
 
-def bit_digest(tensors: Sequence[Tensor]) -> Tensor:
+def bit_digest(tensors: Sequence[Tensor], device: torch.device | None = None) -> Tensor:
     """Digest to be summed over workers, [12] float32; depends on every bit.
 
     Does not wait for the device.
 
     Args:
-        tensors: At least one, float32, on one device.
+        tensors: Of float32, on one device; none have a digest of zeros.
+        device: That one; must be given if there may be no tensors.
     """
     if any(tensor.dtype != torch.float32 for tensor in tensors):
         raise ValueError("tensors must be float32")
-    bits = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).view(torch.int32)
+    flat = [tensor.detach().reshape(-1) for tensor in tensors] or [torch.empty(0, device=device)]
+    bits = torch.cat(flat).view(torch.int32)
     primes, weights = _primes_and_weights(len(bits), bits.device)
     sums = ((bits % primes) * weights).sum(1) % primes.squeeze(1)
     return torch.cat((sums, sums.square())).float()

@@ -157,7 +157,8 @@ class _Loop:
             return
         step, (stop, differ, skipped_in_a_row) = flags
         if differ:
-            digests = gather_objects(bit_digest(self.state.task.replicas()).tolist())
+            digest = bit_digest(self.state.task.replicas(), self.context.device)
+            digests = gather_objects(digest.tolist())
             others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
             raise TrainingError(
                 expected="the same ALRC moments and running means on every worker, to the bit",

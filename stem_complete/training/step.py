@@ -122,7 +122,7 @@ class TrainingStep:
         """All that this worker adds to the one exchange of a step."""
         return self.state.task.statistics() | {
             "losses": loss_statistics(outputs),
-            "digest": bit_digest(self.state.task.replicas()),
+            "digest": bit_digest(self.state.task.replicas(), self.context.device),
             "stop": self.stop_asked,
         }
 

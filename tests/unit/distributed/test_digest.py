@@ -54,6 +54,12 @@ def test_sums_over_very_many_workers_are_exact():
     assert MAX_WORKERS > 16_384
 
 
+def test_none_have_a_digest_too():
+    nothing = bit_digest([], torch.device("cpu"))
+    assert torch.equal(nothing, torch.zeros(DIGEST_SIZE))
+    assert not ranks_differ(3 * nothing, 3)
+
+
 def test_only_float32():
     with pytest.raises(ValueError, match="float32"):
         bit_digest([torch.ones(2, dtype=torch.float64)])

@@ -210,6 +210,11 @@ def test_all_four_arms_train(small_config, arm):
     assert ("train/outer_threshold" in result.metrics) == ("alrc" in arm)
 
 
+def test_a_network_without_moments_or_means_trains(small_config):
+    settings = "model.sizes.mean_norm=false", "loss.alrc=null", "training.steps=2"
+    assert train(small_config(*settings), ALONE).step == 2
+
+
 def write_config(config, file):
     file.write_text(json.dumps(config.model_dump(mode="json")))
     return file
