@@ -169,8 +169,8 @@ class LossConfig(Section):
     huber: bool = False
     relative: bool = Field(
         False,
-        description="errors in units of the network's output, which the encodings splines and waves "
-        "make the likely error of a first completion",
+        description="errors in units of the network's output, which splines and waves make the "
+        "likely error of a first completion",
     )
 
 

@@ -56,8 +56,8 @@ def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8
       the second plate is from the first. The second and the last are in units of the first plate's
       likely error, as told by their distance and the mean dwell, and so is what the network says:
       that is `scale`. It fits scans of any coverage and noise.
-    - `"waves"`: the same of what the scan's plane waves leave over, which are part of the `offset`,
-      and before the last channel these waves, in the same unit as that one.
+    - `"waves"`: the same of what the scan's plane waves leave over; the waves are part of the
+      `offset`, and the last but one of the channels.
     - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
       intensities in [-1, 1], 0 where nothing was measured.
 
@@ -114,7 +114,7 @@ def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
     beyond = scan.dwell * (rest - wary)
     x = [fill / scale, beyond / unit, scan.dwell]
     if waves is not None:
-        x.append(waves / unit)
+        x.append(waves / scale)
     return NetworkInput(torch.cat([*x, difference / unit], 1), mean + fill, unit)
 
 

@@ -12,7 +12,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.scan import PartialScan
 from stem_complete.training import build_task
 
-OURS = ["model.preset=ours", "model.encoding=waves", "model.sizes.gates=2"]
+OURS = ["model.preset=ours", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
