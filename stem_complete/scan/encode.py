@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
-from stem_complete.scan.fill import MAX_STIFFNESS, normalised_convolution, spline_fill
+from stem_complete.scan.fill import MAX_STIFFNESS, normalised_convolution, spline_fill, sum_pixels
 from stem_complete.scan.waves import plane_waves
 
 NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "waves": 5, "reference": 2}
@@ -123,14 +123,14 @@ def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
     dwell = scan.dwell
     # The dwell, as a factor, leaves out what was not measured: masks take much longer on CPUs.
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    share = dwell / _sum(dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
+    share = dwell / sum_pixels(dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
 
     # Twice, because one mean of large intensities in float32 is off by more than their rounding.
-    rough_mean = _sum(share * intensity)
+    rough_mean = sum_pixels(share * intensity)
     centred = intensity - rough_mean
-    correction = _sum(share * centred)
+    correction = sum_pixels(share * centred)
     centred = centred - correction
-    std = _sum(share * centred.square()).sqrt()
+    std = sum_pixels(share * centred.square()).sqrt()
 
     # Deviations below the rounding of the intensities are those of a constant scan.
     rounding = 4 * torch.finfo(intensity.dtype).eps * intensity.abs().amax((1, 2, 3), keepdim=True)
@@ -143,7 +143,3 @@ def _encode_reference(scan: PartialScan) -> NetworkInput:
     largest = 1 + detected.amax((1, 2, 3), keepdim=True)
     x = torch.cat([(detected + 1) / torch.where(largest > 0, largest, 1), scan.dwell], dim=1)
     return NetworkInput(x, torch.zeros_like(largest), torch.ones_like(largest))
-
-
-def _sum(images: Tensor) -> Tensor:
-    return images.sum((1, 2, 3), keepdim=True)

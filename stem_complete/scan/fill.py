@@ -70,14 +70,12 @@ def spline_fill(
     num_coarser = max(min(h, w).bit_length() - 2, 0)
     multiple = 2**num_coarser
     tiny = torch.finfo(scan.dwell.dtype).tiny
-    # Where nothing was measured 0, without a mask, which takes much longer on CPUs.
-    measured = scan.dwell / scan.dwell.clamp(min=tiny)
-    weight = measured * scan.dwell.clamp(max=1) ** dwell_exponent
-    share = weight / _sum(weight).clamp(min=tiny)
+    weight = dwell_weights(scan.dwell, dwell_exponent)
+    share = weight / sum_pixels(weight).clamp(min=tiny)
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    mean = _sum(share * intensity)
+    mean = sum_pixels(share * intensity)
     # About the mean, so that a small contrast on a large offset survives in float32.
-    springs = fidelity * _sum(measured) * share
+    springs = fidelity * sum_pixels(dwell_weights(scan.dwell, 0.0)) * share
     rim = (0, -w % multiple, 0, -h % multiple)
     pulls, grids = (
         [F.pad(springs * (intensity - mean), rim)],
@@ -170,7 +168,15 @@ def gaussian(images: Tensor, sigma_px: float) -> Tensor:
     return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
 
 
-def _sum(images: Tensor) -> Tensor:
+def dwell_weights(dwell: Tensor, exponent: float) -> Tensor:
+    """`dwell^exponent`, at most 1 and 0 where nothing was measured, of the shape of `dwell`."""
+    # Without a mask, which takes much longer on CPUs.
+    measured = dwell / dwell.clamp(min=torch.finfo(dwell.dtype).tiny)
+    return measured * dwell.clamp(max=1) ** exponent
+
+
+def sum_pixels(images: Tensor) -> Tensor:
+    """Sums `[b, 1, 1, 1]` of images `[b, c, h, w]`."""
     return images.sum((1, 2, 3), keepdim=True)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan.acquire import PartialScan
+from stem_complete.scan.fill import dwell_weights, sum_pixels
 
 # Found on micrographs of the training and validation splits.
 _THRESHOLD = 3.75  # in root mean squares of the spectrum around: one in a million waves of noise
@@ -34,11 +35,10 @@ def plane_waves(scan: PartialScan) -> Tensor:
     """
     h, w = scan.dwell.shape[-2:]
     tiny = torch.finfo(scan.dwell.dtype).tiny
-    measured = scan.dwell / scan.dwell.clamp(min=tiny)
-    weight = measured * scan.dwell.clamp(max=1) ** _DWELL_EXPONENT
+    weight = dwell_weights(scan.dwell, _DWELL_EXPONENT)
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     # About the mean, so that a small contrast on a large offset survives in float32.
-    mean = _sum(weight * intensity) / _sum(weight).clamp(min=tiny)
+    mean = sum_pixels(weight * intensity) / sum_pixels(weight).clamp(min=tiny)
     # At half size, in a quarter of the time.
     weighted = F.pad(torch.cat((weight, weight * (intensity - mean)), 1), (0, w % 2, 0, h % 2))
     weight, total = F.avg_pool2d(weighted, 2).chunk(2, dim=1)
@@ -76,12 +76,12 @@ def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Te
     """
     tiny = torch.finfo(waves.dtype).tiny
     rest = _filter(total - weight * waves, chosen) - ridge * waves
-    direction, size = rest, _sum(rest.square())
+    direction, size = rest, sum_pixels(rest.square())
     for _ in range(_STEPS):
         push = _filter(weight * direction, chosen) + ridge * direction
-        length = size / _sum(direction * push).clamp(min=tiny)
+        length = size / sum_pixels(direction * push).clamp(min=tiny)
         waves, rest = waves + length * direction, rest - length * push
-        last, size = size, _sum(rest.square())
+        last, size = size, sum_pixels(rest.square())
         direction = rest + size / last.clamp(min=tiny) * direction
     return waves
 
@@ -113,7 +113,3 @@ def _enlarge(spectrum: Tensor, shape: torch.Size) -> Tensor:
     full[..., 2 * h - rows :, :columns] = spectrum[..., h - rows :, :columns]
     enlarged: Tensor = 4 * torch.fft.irfft2(full, s=(2 * h, 2 * w))
     return enlarged
-
-
-def _sum(images: Tensor) -> Tensor:
-    return images.sum((1, 2, 3), keepdim=True)
