@@ -21,7 +21,9 @@ _AROUND = 15  # frequencies along each axis, odd
 _STAGES, _STEPS = 3, 4  # of the pursuit, and of conjugate gradients in each
 _RIDGE = 0.2  # of the least squares, in mean weights
 _DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are less orderly
-_LONGEST_PITCHES = 4.0  # in distances between a spiral's turns; a plate bridges longer waves
+# In distances between a spiral's turns. A plate bridges longer waves than the first; up to the
+# second they are fitted all the same, or their aliases would be taken for shorter ones.
+_LONGEST_PITCHES, _LONGEST_FITTED_PITCHES = 4.0, 8.0
 
 
 def plane_waves(scan: PartialScan) -> Tensor:
@@ -46,11 +48,11 @@ def plane_waves(scan: PartialScan) -> Tensor:
     mean_weight = weight.mean((1, 2, 3), keepdim=True)
     rows, columns, frequency = _frequencies(weight)
 
-    # About local means, which leave the allowed waves alone.
+    # About local means, which leave the shorter waves alone.
     low_pass = torch.exp(-2 * (torch.pi * half_pitch * frequency).square())
     reach = _filter(weight, low_pass).clamp(min=1e-6 * mean_weight).clamp(min=tiny)
     total = total - weight * _filter(total, low_pass) / reach
-    allowed = (frequency > 1 / (_LONGEST_PITCHES * half_pitch)) & (frequency < 0.5)
+    allowed = (frequency > 1 / (_LONGEST_FITTED_PITCHES * half_pitch)) & (frequency < 0.5)
 
     waves = torch.zeros_like(total)
     chosen = torch.zeros_like(allowed)
@@ -63,9 +65,10 @@ def plane_waves(scan: PartialScan) -> Tensor:
         chosen = chosen | (allowed & (beside > 0))
         waves = _fit(waves, weight, total, chosen.to(weight.dtype), _RIDGE * mean_weight)
 
+    short = frequency > 1 / (_LONGEST_PITCHES * half_pitch)
     # A pixel of half size lies a quarter of itself after the first one of full size in it.
     shift = torch.exp(-0.5j * torch.pi * (rows + columns))
-    enlarged: Tensor = _enlarge(_spectrum(waves) * shift, waves.shape)
+    enlarged: Tensor = _enlarge(_spectrum(waves) * short * shift, waves.shape)
     return enlarged[..., :h, :w]
 
 
