@@ -9,7 +9,8 @@ Each arm of `scripts/ablation.yaml` is trained on one thread until it has taken 
 CPU time, whatever its steps cost, and then completes the evaluation protocol's scans of the store's
 validation split, whose sources are not those trained on. Arms that are done are kept: run it again
 for the rest, or side by side with other arms. What is reported is the mean RMSE against the blurred
-truth over micrographs, each source counting the same.
+truth over micrographs, each source counting the same; the table has its geometric mean over the
+coverages. `scripts/ABLATION.md` is what came of it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +93,7 @@ def main() -> None:
         say(f"{arm}: {_summary(found)}")
 
 
-def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, object]:
+def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, Any]:
     stop = StopRequest()
     started = time.process_time()
 
@@ -171,31 +173,44 @@ def _mean_error(
     return float(np.mean([np.mean(of_source) for of_source in errors.values()]))
 
 
-def _summary(found: dict[str, object]) -> str:
-    errors = found["rmse_percent"]
-    assert isinstance(errors, dict)
-    means = {
-        noise: math.exp(np.mean([math.log(v) for k, v in errors.items() if k.endswith(noise)]))
-        for noise in NOISES
-    }
-    return f"{found['steps']} steps, " + ", ".join(f"{n} {m:.3f}" for n, m in means.items())
+def _summary(found: dict[str, Any]) -> str:
+    means = ", ".join(f"{noise} {_geometric_mean(found, noise):.3f}" for noise in NOISES)
+    return f"{found['steps']} steps, {means}"
 
 
 def _table(folder: Path) -> str:
-    rows = []
+    """Arms by mean error; each over its seeds, with the standard deviation between them."""
+    runs: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("*.json")):
         found = json.loads(file.read_text())
-        errors = found["rmse_percent"].values()
-        mean = math.exp(np.mean(np.log(list(errors))))
-        rows.append((mean, file.stem, found["steps"], found["num_weights"], *errors))
-    columns = [f"{coverage_label(c)} {n}" for n in NOISES for c in COVERAGES]
-    return markdown_table(
-        ("arm", "steps", "weights", "geometric mean", *columns),
-        [
-            (name, str(steps), f"{weights:,}", f"{mean:.3f}", *(f"{e:.2f}" for e in errors))
-            for mean, name, steps, weights, *errors in sorted(rows)
-        ],
-    )
+        runs.setdefault(found.get("arm", file.stem), []).append(found)
+    rows = []
+    for arm, of_arm in runs.items():
+        means = {
+            noise: np.array([_geometric_mean(one, noise) for one in of_arm]) for noise in NOISES
+        }
+        changes = ", ".join(
+            f"{k}: {json.dumps(v)}" for k, v in of_arm[0].get("changes", {}).items()
+        )
+        steps = np.mean([found["steps"] for found in of_arm])
+        row = (
+            *(arm, changes, str(len(of_arm)), f"{steps:,.0f}", f"{of_arm[0]['num_weights']:,}"),
+            *(_with_spread(mean) for mean in means.values()),
+        )
+        rows.append((np.mean([np.log(mean).mean() for mean in means.values()]), row))
+    header = ("arm", "changes", "seeds", "steps", "weights", "without noise", "with noise")
+    return markdown_table(header, [row for _, row in sorted(rows)])
+
+
+def _geometric_mean(found: dict[str, Any], noise: str) -> float:
+    """Over the coverages [%], so that each counts by its ratio."""
+    errors = [value for cell, value in found["rmse_percent"].items() if cell.endswith(noise)]
+    return math.exp(np.log(errors).mean())
+
+
+def _with_spread(values: NDArray[np.float64]) -> str:
+    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_any_number_of_workers_gives_the_same_run(small_config, torchrun, tmp_pa
     together = small_config(f"scaling.num_workers={world_size}", name="together")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(together.model_dump(mode="json")))
-    torchrun("training", world_size, file, tmp_path)
+    torchrun("training", world_size, tmp_path, file)
 
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world_size)]
     expected = latest(alone)
@@ -232,8 +232,7 @@ def test_one_workers_sigterm_stops_all_after_the_same_step(small_config, torchru
     assert not any(worker["finished"] for worker in seen)
     assert latest(stopped).step == seen[0]["step"]
 
-    torchrun("training", 2, file, tmp_path)
-    torchrun("training", 2, write_config(whole, tmp_path / "whole.json"), tmp_path)
+    torchrun("training", 2, tmp_path, file, write_config(whole, tmp_path / "whole.json"))
     assert latest(stopped).step == 12
     assert_same_state(task_state(stopped), task_state(whole))
 
@@ -252,7 +251,7 @@ def test_a_run_goes_on_with_another_number_of_workers(small_config, torchrun, tm
     result = train(resized, ALONE, recorder=StopAfterStep3(), stop=stop)
     assert (result.step, result.finished) == (4, False)
     two = small_config("scaling.num_workers=2", name="resized")
-    torchrun("training", 2, write_config(two, tmp_path / "config.json"), tmp_path)
+    torchrun("training", 2, tmp_path, write_config(two, tmp_path / "config.json"))
     assert_close_state(task_state(whole), task_state(resized))
 
 
@@ -311,9 +310,13 @@ def test_compressed_gradients_and_small_buckets(small_config, torchrun, tmp_path
         "buckets": ("scaling.bucket_mb=0.05",),
         "bf16": ("scaling.gradient_compression=bf16",),
     }
-    for name, settings in runs.items():
-        config = small_config("scaling.num_workers=2", *settings, name=name)
-        torchrun("training", 2, write_config(config, tmp_path / f"{name}.json"), tmp_path)
+    files = [
+        write_config(
+            small_config("scaling.num_workers=2", *settings, name=name), tmp_path / f"{name}.json"
+        )
+        for name, settings in runs.items()
+    ]
+    torchrun("training", 2, tmp_path, *files)
     states = {name: task_state(small_config(name=name)) for name in runs}
     assert_close_state(states["plain"], states["buckets"])
     changed = 0

@@ -55,7 +55,7 @@ def growth(small_config, num_steps):
 
 
 def test_steps_leave_nothing_behind(small_config):
-    num_steps = 100
+    num_steps = 60
     tensors, blocks = growth(small_config, num_steps)
     assert tensors < num_steps / 10
     assert blocks < num_steps
