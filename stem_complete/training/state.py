@@ -186,7 +186,9 @@ def optimizer_step(optimizer: torch.optim.Adam, usable: Tensor) -> None:
 
 
 def check_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """What the sequence of examples and the shape of the state depend on must not have changed.
+    """What the sequence of crops and the shape of the state depend on must not have changed.
+
+    What is made of the crops may, so that a run can end on other scans than it began with.
 
     Raises:
         ConfigError: It has.
@@ -210,7 +212,6 @@ def _identity(config: Config) -> dict[str, Any]:
         "training.seed": config.training.seed,
         "training.batch_size": config.batch_size,
         "training.weight_average": config.training.weight_average,
-        "data.synthetic": config.data.synthetic,
         **{
             f"{name}.{key}": value
             for name, section in sections.items()
