@@ -3,6 +3,7 @@
     python scripts/ablate.py --store released.zarr --output ablation --minutes 6
     python scripts/ablate.py --store released.zarr --output ablation --arms base no_skips
     python scripts/ablate.py --store released.zarr --output ablation --baselines
+    python scripts/ablate.py --store released.zarr --output ablation --model results/model
     python scripts/ablate.py --output ablation --table
 
 Each arm of `scripts/ablation.yaml` is trained on one thread until it has taken so many minutes of
@@ -35,7 +36,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.console import say
 from stem_complete.distributed import WorkerContext
 from stem_complete.evaluation import markdown_table, rmse, run_baselines
-from stem_complete.inference import Completer, export_checkpoint, load_artifact
+from stem_complete.inference import Artifact, Completer, export_checkpoint, load_artifact
 from stem_complete.inference.known import RANGE, KnownScan, coverage_label, load_micrographs
 from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
 from stem_complete.scan import PartialScan, encode
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--baselines", action="store_true", help="classical and first completions instead"
     )
+    parser.add_argument("--model", type=Path, help="a trained model instead, such as the released")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -72,9 +74,17 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.baselines:
         for method, errors in _baselines(options.store).items():
-            found = {"steps": 0, "num_weights": 0, "rmse_percent": errors}
+            found = {"steps": None, "num_weights": 0, "rmse_percent": errors}
             (options.output / f"{method}.json").write_text(json.dumps(found, indent=2))
             say(f"{method}: {_summary(found)}")
+        return
+    if options.model is not None:
+        folder = options.model.resolve()
+        found = _evaluate(load_artifact(str(folder)), options.store)
+        (options.output / f"{folder.parent.name}-{folder.name}.json").write_text(
+            json.dumps(found, indent=2)
+        )
+        say(f"{options.model}: {_summary(found)}")
         return
     for arm in options.arms:
         result = options.output / f"{arm}-seed{options.seed}.json"
@@ -90,7 +100,7 @@ def main() -> None:
             config = load_config([CONFIGS / "ours.yaml"], overrides)
             found = _train_and_evaluate(config, 60 * options.minutes)
         result.write_text(json.dumps({"arm": arm, "changes": ARMS[arm], **found}, indent=2))
-        say(f"{arm}: {_summary(found)}")
+        say(f"{arm}: {found['steps']} steps, {_summary(found)}")
 
 
 def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, Any]:
@@ -109,20 +119,21 @@ def _train_and_evaluate(config: Config, budget_s: float) -> dict[str, Any]:
         model = export_checkpoint(
             config.run_folder, Path(folder) / "model", num_calibration_images=1
         )
-        artifact = load_artifact(str(model))
-        completer = Completer(artifact)
+        found = _evaluate(load_artifact(str(model)), Path(config.data.store))
+    return found | {"steps": trained.step, "train_cpu_s": used}
+
+
+def _evaluate(artifact: Artifact, store: Path) -> dict[str, Any]:
+    completer = Completer(artifact)
 
     def complete(scan: KnownScan) -> NDArray[np.float32]:
         return completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE).image
 
     return {
-        "steps": trained.step,
-        "train_cpu_s": used,
+        "steps": None,
         "num_weights": sum(value.numel() for value in artifact.network.parameters()),
         "rmse_percent": {
-            f"{coverage_label(coverage)} {noise}": _mean_error(
-                complete, config.data.store, coverage, noise
-            )
+            f"{coverage_label(coverage)} {noise}": _mean_error(complete, store, coverage, noise)
             for noise in NOISES
             for coverage in COVERAGES
         },
@@ -174,8 +185,7 @@ def _mean_error(
 
 
 def _summary(found: dict[str, Any]) -> str:
-    means = ", ".join(f"{noise} {_geometric_mean(found, noise):.3f}" for noise in NOISES)
-    return f"{found['steps']} steps, {means}"
+    return ", ".join(f"{noise} {_geometric_mean(found, noise):.3f}" for noise in NOISES)
 
 
 def _table(folder: Path) -> str:
@@ -186,18 +196,18 @@ def _table(folder: Path) -> str:
         runs.setdefault(found.get("arm", file.stem), []).append(found)
     rows = []
     for arm, of_arm in runs.items():
-        means = {
-            noise: np.array([_geometric_mean(one, noise) for one in of_arm]) for noise in NOISES
-        }
-        changes = ", ".join(
-            f"{k}: {json.dumps(v)}" for k, v in of_arm[0].get("changes", {}).items()
-        )
-        steps = np.mean([found["steps"] for found in of_arm])
+        changes = of_arm[0].get("changes", {})
+        steps = [found["steps"] for found in of_arm if found["steps"]]
+        means = [np.array([_geometric_mean(found, n) for found in of_arm]) for n in NOISES]
         row = (
-            *(arm, changes, str(len(of_arm)), f"{steps:,.0f}", f"{of_arm[0]['num_weights']:,}"),
-            *(_with_spread(mean) for mean in means.values()),
+            arm,
+            ", ".join(f"{key}: {json.dumps(value)}" for key, value in changes.items()),
+            str(len(of_arm)),
+            f"{np.mean(steps):,.0f}" if steps else "",
+            f"{of_arm[0]['num_weights']:,}",
+            *(_with_spread(mean) for mean in means),
         )
-        rows.append((np.mean([np.log(mean).mean() for mean in means.values()]), row))
+        rows.append((np.log(means).mean(), row))
     header = ("arm", "changes", "seeds", "steps", "weights", "without noise", "with noise")
     return markdown_table(header, [row for _, row in sorted(rows)])
 

@@ -16,7 +16,7 @@ import yaml
 
 from stem_complete.data.examples import example_micrographs
 from stem_complete.data.store import MicrographStore
-from stem_complete.inference import load_completer
+from stem_complete.inference import RELEASED_MODEL, load_completer
 from stem_complete.training import Checkpoints
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -135,9 +135,11 @@ def test_arms_are_compared_and_those_done_are_kept(
     run(ablate, monkeypatch, *common)
     assert json.loads((tmp_path / "small-seed0.json").read_text()) == found
     run(ablate, monkeypatch, *common, "--baselines")
+    run(ablate, monkeypatch, *common, "--model", RELEASED_MODEL)
     capsys.readouterr()
     run(ablate, monkeypatch, "--output", tmp_path, "--table")
     table = capsys.readouterr().err
     assert re.search(r"\| small +\|.* 1 \|", table)
     assert "| harmonic" in table
+    assert "| stem_complete-released" in table
     assert "| first-waves" in table
