@@ -19,10 +19,10 @@ scipy 1.17):
     spline                  1.39 / 3.48 / 7.48    5.95 / 7.39 / 9.56
     total_variation         1.84 / 3.83 / 7.61    6.23 / 7.42 / 9.58
 
-These are where the descent ends, that of the spline without noise on a grid that ended at 30 px^2.
-Parameters for one coverage alone would gain up to 4 % (normalised convolution without noise at
-1/50), mostly under 1 %. Total variation does best with gradients squared up to a tenth of the range
-per px, which is nearly everywhere: what is left of it is the membrane.
+These are where the descent ends. Parameters for one coverage alone would gain up to 4 % (normalised
+convolution without noise at 1/50), mostly under 1 %. Total variation does best with gradients
+squared up to a tenth of the range per px, which is nearly everywhere: what is left of it is the
+membrane.
 """
 
 from __future__ import annotations
