@@ -65,6 +65,11 @@ def small_config(small_store, tmp_path):
     return make
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, or all other processes would wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Of the fault tests: what was injected, what was lost, and how long recovery took."""
     costs = [

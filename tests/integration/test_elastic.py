@@ -45,7 +45,7 @@ def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
         training.wait_until(lambda: num_workers() == 1, "shrinking")
         local_cluster.add_node()
         training.wait_until(lambda: num_workers() == 2, "growing")
-        training.wait_for_step(training.step() + 100)
+        training.wait_for_step(training.step() + 40)
         training.signal(signal.SIGINT)
         assert training.wait() == 130, training.printed()[-3000:]
     taken = journal(elastic)
