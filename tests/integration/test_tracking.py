@@ -243,16 +243,17 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
 def test_a_fault_in_the_middle_loses_and_repeats_nothing(
     fault: str, proxy: Proxy, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     run = open_run(config, proxy.url)
     training = Training(run, config.run_folder)
     training.steps(100)
     wait_for(training.is_delivered)
-    proxy.inject(fault)
-    training.steps(100)
-    wait_for(lambda: proxy.num_requests >= 2)
-    training.steps(100)
-    proxy.inject("")
+    with monkeypatch.context() as impatient:
+        impatient.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        proxy.inject(fault)
+        training.steps(100)
+        wait_for(lambda: proxy.num_requests >= 2)
+        training.steps(100)
+        proxy.inject("")
     training.steps(100)
     training.recorder.close()
     assert training.slowest_s < 2.0
