@@ -1,35 +1,19 @@
 """Fixtures that several packages' tests share."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import workers
 
 from stem_complete.benchmarks.runs import small_store as make_small_store
 from stem_complete.config import Config, load_config
 
-WORKERS = Path(__file__).parent / "workers"
-
 
 @pytest.fixture
-def torchrun():
+def torchrun(tmp_path_factory):
     """Runs `tests/workers/<script>.py` in several gloo processes; fails with their output."""
-
-    def run(script: str, num_processes: int, *arguments: object) -> None:
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run"),
-            *("--standalone", f"--nproc-per-node={num_processes}"),
-            *(str(WORKERS / f"{script}.py"), *map(str, arguments)),
-        ]
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-
-    return run
+    return partial(workers.run, folder=tmp_path_factory.mktemp("torchrun"))
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +50,13 @@ def small_config(small_store, tmp_path):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, or all other processes would wait for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_faults.py")
+    """The longest files first, or all other processes would wait for one of them at the end.
+
+    A process that has few tests left is given another file: of these the last three, one by one.
+    """
+    longest = ["faults", "jobs", "tracking", "two_hosts", "elastic", "demo"]
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(longest)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

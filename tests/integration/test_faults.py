@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-STEPS = 320
+STEPS = 240
 SEED = 1
 PLAN = plan(random.Random(SEED), len(FAULTS), STEPS)
 CHECKPOINT_EVERY_STEPS = 10

@@ -22,6 +22,8 @@ ENVIRONMENT = {
     # A raylet that is gone is known to be so after seconds; one that is only slow is not.
     "RAY_health_check_period_ms": "500",
     "RAY_memory_monitor_refresh_ms": "0",
+    # By default workers yield to all else, and so would wait for the tests beside them to end.
+    "RAY_worker_niceness": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",

@@ -1,15 +1,11 @@
 """Groups of workers that fail on purpose, one by one and without a launcher that ends them."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from multiprocessing.context import ForkServerProcess
 from typing import NamedTuple
 
 import pytest
-
-WORKERS = Path(__file__).parents[2] / "workers"
+import workers
 
 
 class Ended(NamedTuple):
@@ -20,42 +16,33 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def group():
+def group(tmp_path):
     """Runs `tests/workers/<script>.py` as Ray does: rank 0 keeps the store, none ends another.
 
     Returns how each rank ended; those in `stuck` are not waited for, but killed once the others
     have ended.
     """
-    processes: list[subprocess.Popen] = []
+    processes: list[ForkServerProcess] = []
 
     def run(script: str, num_processes: int, *arguments: object, stuck=()) -> list[Ended]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        for rank in range(num_processes):
-            environment = os.environ | {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(num_processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GLOO_SOCKET_IFNAME": "lo",
-                "OMP_NUM_THREADS": "1",
-            }
-            command = [sys.executable, str(WORKERS / f"{script}.py"), *map(str, arguments)]
-            processes.append(
-                subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-            )
-        ended = {}
+        processes.extend(
+            workers.start(script, num_processes, *arguments, folder=tmp_path, port=port)
+        )
         for rank in sorted(range(num_processes), key=lambda rank: rank in stuck):
-            process = processes[rank]
             if rank in stuck:
-                assert process.poll() is None, f"rank {rank} was to be stuck"
-                process.kill()
-            _, errors = process.communicate(timeout=90)
-            ended[rank] = Ended(None if rank in stuck else process.returncode, errors)
-        return [ended[rank] for rank in range(num_processes)]
+                assert processes[rank].is_alive(), f"rank {rank} was to be stuck"
+                processes[rank].kill()
+            processes[rank].join(90)
+            assert not processes[rank].is_alive(), f"rank {rank} is still running"
+        return [
+            Ended(None if rank in stuck else process.exitcode, errors.read_text())
+            for rank, process in enumerate(processes)
+            for errors in [tmp_path / f"{rank}.txt"]
+        ]
 
     yield run
     for process in processes:
         process.kill()
-        process.wait()
-        process.stderr.close()
+        process.join()
