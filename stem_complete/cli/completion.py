@@ -189,10 +189,11 @@ def protocol(
 ) -> None:
     """Compares a model with tuned classical baselines, always in the same way.
 
-    True coverages 1/10, 1/17.9, 1/20, 1/50 and 1/87, without and with the published detection
-    noise, at most four crops of 512 px of each field of view, one seed. Tells hashes of data and
-    weights, the ratio to the best baseline with a bootstrap interval, and draws the worst ten
-    images. A crop takes some ten seconds on one core, beside what the model takes for ten scans.
+    Spirals of a probe at constant speed and spirals as the published code draws them, true
+    coverages 1/10, 1/17.9, 1/20, 1/50 and 1/87, without and with the published detection noise, at
+    most four crops of 512 px of each field of view, one seed. Tells hashes of data and weights, the
+    ratio to the best baseline with a bootstrap interval, and draws the worst ten images. A crop
+    takes some twenty seconds on one core, beside what the model takes for twenty scans.
     """
     from stem_complete.console import ProgressBar, say
     from stem_complete.inference import load_completer, run_protocol

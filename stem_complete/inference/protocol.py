@@ -1,15 +1,17 @@
 """The evaluation protocol: a model beside tuned classical baselines, the same way every time.
 
-True coverages from 1/10 to 1/87, without noise and with the published detection noise, spirals, a
-few crops of each field of view, and one seed: the same data and weights give the same numbers, bit
-for bit on one kind of processor. The probe measures the micrograph as it is, and errors are those
-against the micrograph blurred by 5x5 px, sigma 2.5 px, as in the papers' losses.
+Spirals of a probe at constant speed and those that the published code draws, true coverages from
+1/10 to 1/87, without noise and with the published detection noise, a few crops of each field of
+view, and one seed: the same data and weights give the same numbers, bit for bit on one kind of
+processor. The probe measures the micrograph as it is, and errors are those against the micrograph
+blurred by 5x5 px, sigma 2.5 px, as in the papers' losses.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,20 @@ from stem_complete.inference.known import (
 )
 from stem_complete.inference.progress import Progress
 from stem_complete.inference.protocol_report import FIRST, MODEL, ProtocolReport, ProtocolRow, Worst
-from stem_complete.scan import NoiseModel, NoNoise, ReferenceNoise, ScanSimulator, archimedean
+from stem_complete.scan import (
+    NoiseModel,
+    NoNoise,
+    ReferenceNoise,
+    ScanPath,
+    ScanSimulator,
+    archimedean,
+    drawn_archimedean,
+)
 
-GEOMETRY = "archimedean"
+GEOMETRIES: dict[str, Callable[[tuple[int, int], float], ScanPath]] = {
+    "archimedean": archimedean,
+    "drawn": drawn_archimedean,
+}
 COVERAGES = (1 / 10, 1 / 17.9, 1 / 20, 1 / 50, 1 / 87)
 NOISES: dict[str, NoiseModel] = {"none": NoNoise(), "reference": ReferenceNoise()}
 METHODS = ("nearest", "normalised_convolution", "harmonic", "spline", "total_variation")
@@ -72,14 +85,13 @@ def run_protocol(
     """
     micrographs, left_out = _micrographs(data, completer, split)
     rows: list[ProtocolRow] = []
-    total = len(COVERAGES) * len(NOISES) * len(micrographs)
-    for coverage in COVERAGES:
-        for noise in NOISES:
-            scans = simulate_protocol(micrographs, coverage, noise)
-            for micrograph, scan in zip(micrographs, scans, strict=True):
-                rows.append(_row(scan, noise, micrograph.field, completer))
-                if progress:
-                    progress(len(rows), total)
+    cells = list(product(GEOMETRIES, COVERAGES, NOISES))
+    for geometry, coverage, noise in cells:
+        scans = simulate_protocol(micrographs, coverage, noise, geometry)
+        for micrograph, scan in zip(micrographs, scans, strict=True):
+            rows.append(_row(scan, geometry, noise, micrograph.field, completer))
+            if progress:
+                progress(len(rows), len(cells) * len(micrographs))
     setup = {
         "model": completer.card.name if completer else None,
         "model_sha256": completer.card.weights_sha256 if completer else None,
@@ -90,7 +102,7 @@ def run_protocol(
         ],
         "split": split if is_store_alone(data) else None,
         "max_images_per_field": MAX_PER_FIELD,
-        "geometry": GEOMETRY,
+        "geometries": list(GEOMETRIES),
         "coverages": [coverage_label(coverage) for coverage in COVERAGES],
         "noises": list(NOISES),
         "truth_blur_sigma_px": BLUR_SIGMA_PX,
@@ -131,7 +143,7 @@ def draw_worst(
     for row, baseline in worst:
         # Drawn again: to keep the images of all scans would take gigabytes.
         micrograph = next(c for c in micrographs if (c.name, c.field) == (row.image, row.field))
-        (scan,) = simulate_protocol([micrograph], labels[row.coverage], row.noise)
+        (scan,) = simulate_protocol([micrograph], labels[row.coverage], row.noise, row.geometry)
         noisy = row.noise != "none"
         classical = run_baselines(scan.intensity, scan.dwell, [baseline], noisy=noisy)
         image = classical[baseline].image
@@ -143,19 +155,29 @@ def draw_worst(
                 baseline=image if completer else None,
                 completion=_complete(completer, scan) if completer else image,
                 intensity_range=RANGE,
-                note=f"{row.coverage}, noise {row.noise}",
+                note=f"{row.geometry}, {row.coverage}, noise {row.noise}",
             )
         )
     completion_figure(examples, path, baseline_name="Best baseline")
 
 
 def simulate_protocol(
-    micrographs: Sequence[KnownMicrograph], coverage: float, noise: str
+    micrographs: Sequence[KnownMicrograph],
+    coverage: float,
+    noise: str,
+    geometry: str = "archimedean",
 ) -> Iterator[KnownScan]:
-    """The protocol's scan of each micrograph, at one true coverage and with one of `NOISES`."""
+    """The protocol's scan of each micrograph.
+
+    Args:
+        micrographs: Of one shape.
+        coverage: True mean dwell.
+        noise: One of `NOISES`.
+        geometry: One of `GEOMETRIES`.
+    """
     height, width = micrographs[0].pixels.shape
     simulator = ScanSimulator(
-        archimedean((height, width), coverage),
+        GEOMETRIES[geometry]((height, width), coverage),
         NOISES[noise],
         augment=False,
         blur_sigma_px=BLUR_SIGMA_PX,
@@ -183,7 +205,9 @@ def _micrographs(
     return unseen, left_out
 
 
-def _row(scan: KnownScan, noise: str, field: str, completer: Completer | None) -> ProtocolRow:
+def _row(
+    scan: KnownScan, geometry: str, noise: str, field: str, completer: Completer | None
+) -> ProtocolRow:
     results = run_baselines(scan.intensity, scan.dwell, METHODS, noisy=noise != "none")
     images = {name: result.image for name, result in results.items()}
     if completer is not None:
@@ -193,7 +217,7 @@ def _row(scan: KnownScan, noise: str, field: str, completer: Completer | None) -
     return ProtocolRow(
         image=scan.image,
         field=field,
-        geometry=GEOMETRY,
+        geometry=geometry,
         coverage=scan.coverage,
         noise=noise,
         rmse={

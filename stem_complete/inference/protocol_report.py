@@ -1,4 +1,4 @@
-"""What the evaluation protocol found: means by coverage and noise, all images, the worst scans."""
+"""What the evaluation protocol found: means by geometry, coverage and noise, and all scans."""
 
 from __future__ import annotations
 
@@ -225,10 +225,10 @@ def _comparison(cell: Cell) -> list[str]:
 def _worst_table(worst: Sequence[Worst]) -> str:
     rows = []
     for row, best in worst:
-        cells = [row.image, row.coverage, row.noise, best.replace("_", " ")]
+        cells = [row.image, row.geometry, row.coverage, row.noise, best.replace("_", " ")]
         cells.append(f"{100 * row.rmse[best]:.2f}")
         if MODEL in row.rmse:
             cells += [f"{100 * row.rmse[MODEL]:.2f}", f"{row.rmse[MODEL] / row.rmse[best]:.2f}"]
         rows.append(cells)
-    header = ["image", "coverage", "noise", "best baseline", "its RMSE"]
+    header = ["image", "geometry", "coverage", "noise", "best baseline", "its RMSE"]
     return markdown_table(header + ["the model's", "ratio"] * (len(rows[0]) > len(header)), rows)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import stem_complete
-from stem_complete.scan import ScanPath, archimedean
+from stem_complete.scan import ScanPath, archimedean, drawn_archimedean
 
 PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
 SHAPES = [(512, 512), (255, 255), (128, 300), (301, 97)]
@@ -180,3 +180,16 @@ def test_any_path_has_a_dwell_map():
 def test_broken_paths_are_refused(positions, dwell, message):
     with pytest.raises(ValueError, match=message):
         ScanPath(positions, dwell, (8, 8))
+
+
+@pytest.mark.parametrize("coverage", ["1/10", 1 / 17.9, "1/20", "1/50", 1 / 87])
+def test_drawn_spirals_are_pixels_and_have_the_true_coverage(coverage):
+    path = drawn_archimedean((512, 512), coverage)
+    assert torch.equal(path.positions, path.positions.round())
+    assert set(path.dwell.tolist()) == {1.0}
+    assert path.coverage == pytest.approx(float(Fraction(str(coverage))), rel=1e-2)
+
+
+def test_no_drawn_spiral_is_as_dense():
+    with pytest.raises(ValueError, match=r"coverage 0\.9 is more than a drawn spiral can have"):
+        drawn_archimedean((512, 512), 0.9)
