@@ -11,7 +11,7 @@ CPU time, whatever its steps cost, and then completes the evaluation protocol's 
 validation split, whose sources are not those trained on. Arms that are done are kept: run it again
 for the rest, or side by side with other arms. What is reported is the mean RMSE against the blurred
 truth over micrographs, each source counting the same; the table has its geometric mean over the
-coverages. `scripts/ABLATION.md` is what came of it.
+coverages, for either geometry without and with noise. `scripts/ABLATION.md` is what came of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,14 @@ from stem_complete.evaluation import markdown_table, rmse, run_baselines
 from stem_complete.inference import Artifact, Completer, export_checkpoint, load_artifact
 from stem_complete.inference.known import RANGE, KnownScan, coverage_label, load_micrographs
 from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
-from stem_complete.scan import PartialScan, encode
+from stem_complete.scan import GEOMETRIES, PartialScan, encode
 from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
 FIRST = ("splines", "waves")
+KINDS = tuple(product(GEOMETRIES, NOISES))
 MAX_PER_FIELD = 1
 
 
@@ -133,8 +135,10 @@ def _evaluate(artifact: Artifact, store: Path) -> dict[str, Any]:
         "steps": None,
         "num_weights": sum(value.numel() for value in artifact.network.parameters()),
         "rmse_percent": {
-            f"{coverage_label(coverage)} {noise}": _mean_error(complete, store, coverage, noise)
-            for noise in NOISES
+            _cell(geometry, coverage, noise): _mean_error(
+                complete, store, geometry, coverage, noise
+            )
+            for geometry, noise in KINDS
             for coverage in COVERAGES
         },
     }
@@ -143,7 +147,7 @@ def _evaluate(artifact: Artifact, store: Path) -> dict[str, Any]:
 def _baselines(store: Path) -> dict[str, dict[str, float]]:
     """Errors of the classical completions, and of those that networks correct."""
     found: dict[str, dict[str, float]] = {}
-    for noise in NOISES:
+    for geometry, noise in KINDS:
         noisy = noise != "none"
         for coverage in COVERAGES:
             completions = {
@@ -152,8 +156,9 @@ def _baselines(store: Path) -> dict[str, dict[str, float]]:
                 **{f"first-{name}": partial(_first_completion, name) for name in FIRST},
             }
             for name, complete in completions.items():
-                cell = f"{coverage_label(coverage)} {noise}"
-                found.setdefault(name, {})[cell] = _mean_error(complete, store, coverage, noise)
+                cell = _cell(geometry, coverage, noise)
+                error = _mean_error(complete, store, geometry, coverage, noise)
+                found.setdefault(name, {})[cell] = error
     return found
 
 
@@ -170,13 +175,14 @@ def _first_completion(encoding: str, scan: KnownScan) -> NDArray[np.float32]:
 def _mean_error(
     complete: Callable[[KnownScan], NDArray[np.float32]],
     store: Path,
+    geometry: str,
     coverage: float,
     noise: str,
 ) -> float:
     """Mean over sources of the mean RMSE [%]."""
     errors: dict[str, list[float]] = {}
     micrographs, _ = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
-    scans = simulate_protocol(micrographs, coverage, noise)
+    scans = simulate_protocol(micrographs, coverage, noise, geometry)
     for micrograph, scan in zip(micrographs, scans, strict=True):
         source = Path(micrograph.field).name.split("_", 1)[0]
         error = rmse(scan.truth, complete(scan), intensity_range=RANGE)
@@ -184,8 +190,12 @@ def _mean_error(
     return float(np.mean([np.mean(of_source) for of_source in errors.values()]))
 
 
+def _cell(geometry: str, coverage: float, noise: str) -> str:
+    return f"{geometry} {coverage_label(coverage)} {noise}"
+
+
 def _summary(found: dict[str, Any]) -> str:
-    return ", ".join(f"{noise} {_geometric_mean(found, noise):.3f}" for noise in NOISES)
+    return ", ".join(f"{' '.join(kind)} {_geometric_mean(found, *kind):.3f}" for kind in KINDS)
 
 
 def _table(folder: Path) -> str:
@@ -198,7 +208,7 @@ def _table(folder: Path) -> str:
     for arm, of_arm in runs.items():
         changes = of_arm[0].get("changes", {})
         steps = [found["steps"] for found in of_arm if found["steps"]]
-        means = [np.array([_geometric_mean(found, n) for found in of_arm]) for n in NOISES]
+        means = [np.array([_geometric_mean(found, *kind) for found in of_arm]) for kind in KINDS]
         row = (
             arm,
             ", ".join(f"{key}: {json.dumps(value)}" for key, value in changes.items()),
@@ -208,13 +218,14 @@ def _table(folder: Path) -> str:
             *(_with_spread(mean) for mean in means),
         )
         rows.append((np.log(means).mean(), row))
-    header = ("arm", "changes", "seeds", "steps", "weights", "without noise", "with noise")
+    errors = [f"{geometry}, noise {noise}" for geometry, noise in KINDS]
+    header = ("arm", "changes", "seeds", "steps", "weights", *errors)
     return markdown_table(header, [row for _, row in sorted(rows)])
 
 
-def _geometric_mean(found: dict[str, Any], noise: str) -> float:
+def _geometric_mean(found: dict[str, Any], geometry: str, noise: str) -> float:
     """Over the coverages [%], so that each counts by its ratio."""
-    errors = [value for cell, value in found["rmse_percent"].items() if cell.endswith(noise)]
+    errors = [found["rmse_percent"][_cell(geometry, coverage, noise)] for coverage in COVERAGES]
     return math.exp(np.log(errors).mean())
 
 

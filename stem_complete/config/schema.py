@@ -38,6 +38,7 @@ def parse_coverage(value: object) -> float:
 
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
+Geometry = Literal["archimedean", "drawn"]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,7 +88,13 @@ Noise = Annotated[NoNoise | ReferenceNoise | DetectorNoise, Field(discriminator=
 class ScanConfig(Section):
     """How a micrograph becomes a partial scan."""
 
-    geometry: Literal["archimedean"] = "archimedean"
+    geometry: Geometry = Field(
+        "archimedean",
+        description="archimedean: a spiral at constant speed; drawn: the published code's pixels",
+    )
+    more_geometries: tuple[Geometry, ...] = Field(
+        (), description="train on scans along these too, each as often; validation has `geometry`"
+    )
     coverage: Coverage = 1 / 20
     coverage_definition: Literal["exact", "nominal"] = Field(
         "exact", description="exact: true mean dwell; nominal: inverse pitch, drawn as published"
@@ -114,6 +121,17 @@ class ScanConfig(Section):
     )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
+
+    @model_validator(mode="after")
+    def _nominal_is_drawn(self) -> Self:
+        if self.coverage_definition == "nominal" and (
+            self.geometry != "archimedean" or self.more_geometries
+        ):
+            raise ValueError(
+                "nominal coverages are those of drawn spirals already; leave geometry and "
+                'more_geometries out, or set coverage_definition to "exact"'
+            )
+        return self
 
 
 class ModelConfig(Section):

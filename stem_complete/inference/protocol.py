@@ -10,7 +10,7 @@ blurred by 5x5 px, sigma 2.5 px, as in the papers' losses.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -36,19 +36,13 @@ from stem_complete.inference.known import (
 from stem_complete.inference.progress import Progress
 from stem_complete.inference.protocol_report import FIRST, MODEL, ProtocolReport, ProtocolRow, Worst
 from stem_complete.scan import (
+    GEOMETRIES,
     NoiseModel,
     NoNoise,
     ReferenceNoise,
-    ScanPath,
     ScanSimulator,
-    archimedean,
-    drawn_archimedean,
 )
 
-GEOMETRIES: dict[str, Callable[[tuple[int, int], float], ScanPath]] = {
-    "archimedean": archimedean,
-    "drawn": drawn_archimedean,
-}
 COVERAGES = (1 / 10, 1 / 17.9, 1 / 20, 1 / 50, 1 / 87)
 NOISES: dict[str, NoiseModel] = {"none": NoNoise(), "reference": ReferenceNoise()}
 METHODS = ("nearest", "normalised_convolution", "harmonic", "spline", "total_variation")

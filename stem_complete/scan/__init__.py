@@ -13,7 +13,7 @@ from stem_complete.scan.acquire import (
 from stem_complete.scan.augment import magnify
 from stem_complete.scan.encode import CORRECTED, NUM_CHANNELS, NetworkInput, encode
 from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, spline_fill
-from stem_complete.scan.path import ScanPath, archimedean, drawn_archimedean
+from stem_complete.scan.path import GEOMETRIES, ScanPath, archimedean, drawn_archimedean
 from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
@@ -21,6 +21,7 @@ from stem_complete.scan.waves import plane_waves
 
 __all__ = [
     "CORRECTED",
+    "GEOMETRIES",
     "NUM_CHANNELS",
     "DetectorNoise",
     "NetworkInput",

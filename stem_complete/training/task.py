@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from stem_complete.config import ALRCConfig, Config, LossConfig
+from stem_complete.config import ALRCConfig, Config, LossConfig, ScanConfig
 from stem_complete.config import NoNoise as NoNoiseConfig
 from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
 from stem_complete.data.synthetic import replace_by_synthetic
@@ -22,6 +22,7 @@ from stem_complete.models import (
     pending_means,
 )
 from stem_complete.scan import (
+    GEOMETRIES,
     NUM_CHANNELS,
     DetectorNoise,
     NetworkInput,
@@ -29,6 +30,7 @@ from stem_complete.scan import (
     NoNoise,
     PartialScan,
     ReferenceNoise,
+    ScanPath,
     ScanSimulator,
     SimulatedBatch,
     archimedean,
@@ -267,9 +269,8 @@ def build_simulator(
         noise = ReferenceNoise()
     else:
         noise = DetectorNoise(scan.noise.dose_electrons_per_px, scan.noise.readout_std_electrons)
-    coverages = [scan.coverage, *(scan.more_coverages if augment else ())]
     return ScanSimulator(
-        [archimedean(crop_shape, c, definition=scan.coverage_definition) for c in coverages],
+        _paths(scan, crop_shape, of_training=augment),
         noise,
         augment=augment,
         blur_sigma_px=scan.blur_sigma_px,
@@ -278,6 +279,19 @@ def build_simulator(
         contrast=scan.contrast and augment,
         noisy_fraction=scan.noisy_fraction if augment else 1.0,
     )
+
+
+def _paths(scan: ScanConfig, shape: tuple[int, int], *, of_training: bool) -> list[ScanPath]:
+    coverages = [scan.coverage, *(scan.more_coverages if of_training else ())]
+    if scan.coverage_definition == "nominal":
+        return [archimedean(shape, coverage, "nominal") for coverage in coverages]
+    geometries = [scan.geometry, *(scan.more_geometries if of_training else ())]
+    try:
+        return [GEOMETRIES[name](shape, coverage) for name in geometries for coverage in coverages]
+    except ValueError as error:
+        raise ConfigError(
+            expected="coverages that every geometry can have", found=str(error), where="scan"
+        ) from None
 
 
 def _alrc(config: ALRCConfig) -> ALRC:

@@ -131,7 +131,12 @@ def test_arms_are_compared_and_those_done_are_kept(
     run(ablate, monkeypatch, *common)
     found = json.loads((tmp_path / "small-seed0.json").read_text())
     assert found["steps"] >= 1
-    assert found["rmse_percent"].keys() == {"1/10 none", "1/10 reference"}
+    assert found["rmse_percent"].keys() == {
+        "archimedean 1/10 none",
+        "archimedean 1/10 reference",
+        "drawn 1/10 none",
+        "drawn 1/10 reference",
+    }
     run(ablate, monkeypatch, *common)
     assert json.loads((tmp_path / "small-seed0.json").read_text()) == found
     run(ablate, monkeypatch, *common, "--baselines")

@@ -106,6 +106,11 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("training.freeze_mean_norm=1.5", ["valid training.freeze_mean_norm", "1.5"]),
         ("model.preset=huge", ["valid model.preset", "'huge'", "'compact'"]),
         ("scan.noise.kind=loud", ["valid scan.noise", "loud"]),
+        ("scan.geometry=square", ["valid scan.geometry", "'square'", "'drawn'"]),
+        (
+            "scan={coverage_definition: nominal, more_geometries: [drawn]}",
+            ["valid scan", "leave geometry and more_geometries out"],
+        ),
         ("loss.alrc.mu1_start=40", ["valid loss.alrc", "mu1_start^2 must be below mu2_start"]),
         ("training.batch_size=3", []),
         ("scaling={num_workers: 2, min_workers: 3}", ["min_workers (3) must not exceed"]),

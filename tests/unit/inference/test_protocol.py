@@ -15,14 +15,9 @@ from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import build_artifact, load_completer, protocol, run_protocol
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.export import training_sources
-from stem_complete.inference.protocol import (
-    COVERAGES,
-    GEOMETRIES,
-    METHODS,
-    NOISES,
-    draw_worst,
-)
+from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, draw_worst
 from stem_complete.inference.protocol_report import ProtocolReport, ProtocolRow
+from stem_complete.scan import GEOMETRIES
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import torch
 
 from stem_complete.config import Config
 from stem_complete.errors import ConfigError
-from stem_complete.scan import PartialScan
+from stem_complete.scan import GEOMETRIES, PartialScan, drawn_archimedean
 from stem_complete.training import build_task
+from stem_complete.training.task import build_simulator
 
 OURS = ["model.preset=ours", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -28,6 +29,23 @@ def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) ->
     torch.testing.assert_close(alone.truth, batch.truth[1:])
     later = task.simulate(IMAGES, 4, torch.arange(2))
     assert not torch.allclose(later.truth, batch.truth)
+
+
+def test_training_sees_every_geometry_at_every_coverage(
+    small_config: Callable[..., Config],
+) -> None:
+    config = small_config("scan.more_geometries=[drawn]", "scan.more_coverages=[1/20]")
+    task = build_task(config, (64, 64))
+    maps = [draw((64, 64), c).dwell_map() for draw in GEOMETRIES.values() for c in (1 / 10, 1 / 20)]
+    torch.testing.assert_close(task.simulator.dwell[:, 0], torch.stack(maps))
+    validation = build_simulator(config, (64, 64), augment=False, seed=0)
+    torch.testing.assert_close(validation.dwell[:, 0], maps[0][None])
+
+
+def test_a_drawn_spiral_may_be_all_there_is(small_config: Callable[..., Config]) -> None:
+    task = build_task(small_config("scan.geometry=drawn"), (64, 64))
+    drawn = drawn_archimedean((64, 64), 1 / 10).dwell_map()
+    torch.testing.assert_close(task.simulator.dwell[:, 0], drawn[None])
 
 
 def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:
@@ -62,6 +80,10 @@ def test_relative_losses_count_errors_in_the_networks_unit(
         ("scan.crop_px=96", "a multiple of 32 up to the store's 64 px, found 96 px"),
         ("model.sizes.wide=3", "sizes that fit the preset ours, found expected the keys"),
         ("model.sizes.patch=0", "sizes that fit the preset ours, found patch must be positive"),
+        (
+            "scan={coverage: 1, geometry: drawn}",
+            "that every geometry can have, found coverage 1 is more than a drawn spiral can have",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
