@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,18 @@ def test_its_checkpoint_is_what_the_recipe_goes_on_from() -> None:
     config = load_config([REPOSITORY / "configs" / "ours.yaml"])
     check_same_run(config, checkpoint)
     assert checkpoint.step == read_card(RELEASED_MODEL).metrics["train/steps"]
+
+
+def test_card_and_readme_show_the_protocols_figures_for_these_weights() -> None:
+    card, readme = ((folder / "README.md").read_text() for folder in (RELEASED_MODEL, REPOSITORY))
+    assert card.count(f"weights SHA-256 {read_card(RELEASED_MODEL).weights_sha256}") == 2
+
+    def ratios(text: str) -> list[tuple[str, str]]:
+        table = text.partition("<!-- unseen -->")[2].partition("<!-- /unseen -->")[0]
+        return re.findall(r"\| +([\d.]+ \[[\d.]+, [\d.]+\]) \| +(\d+) % \|", table)
+
+    assert len(ratios(card)) == 20
+    assert ratios(readme) == ratios(card)[:10]
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,12 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from stem_complete.data.examples import example_micrographs
 from stem_complete.data.store import MicrographStore
-from stem_complete.inference import RELEASED_MODEL, load_completer
+from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
+from stem_complete.inference.protocol_report import ProtocolReport, ProtocolRow
 from stem_complete.training import Checkpoints
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -148,3 +150,68 @@ def test_arms_are_compared_and_those_done_are_kept(
     assert "| harmonic" in table
     assert "| stem_complete-released" in table
     assert "| first-waves" in table
+
+
+def protocol_report(folder: Path, error: float) -> None:
+    """What the protocol might have found for the released model."""
+    rmse = {"nearest": 0.2, "spline": 0.05, "model": error}
+    rows = [
+        ProtocolRow(image, image, geometry, "1/20", "none", rmse, rmse)
+        for geometry in ("archimedean", "drawn")
+        for image in ("a", "b")
+    ]
+    setup = {
+        "model": "ours",
+        "model_sha256": read_card(RELEASED_MODEL).weights_sha256,
+        "data_sha256": "2e",
+        "max_images_per_field": 4,
+        "truth_blur_sigma_px": 2.5,
+        "seed": 0,
+        "versions": {"numpy": "2"},
+    }
+    report = ProtocolReport(rows, setup, left_out=[])
+    folder.mkdir(parents=True)
+    (folder / "protocol.json").write_text(report.to_json())
+    (folder / "protocol.md").write_text(report.markdown())
+    Image.new("RGB", (2400, 400)).save(folder / "worst.png")
+
+
+def test_reports_take_the_place_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("released_report")
+    monkeypatch.setattr(script, "RELEASED_MODEL", tmp_path)
+    monkeypatch.setattr(script, "EXAMPLES", script.EXAMPLES[:1])
+    shutil.copy(RELEASED_MODEL / "model.json", tmp_path)
+    card, readme = tmp_path / "README.md", tmp_path / "project.md"
+    monkeypatch.setattr(script, "CARD", card)
+    monkeypatch.setattr(script, "README", readme)
+    card.write_text(
+        "# Card\n<!-- unseen -->\nearlier\n<!-- /unseen -->\ntext\n"
+        "<!-- held_out -->\nearlier\n<!-- /held_out -->\nend\n"
+    )
+    readme.write_text("# Project\n<!-- unseen -->\nearlier\n<!-- /unseen -->\nend\n")
+    reports = tmp_path / "reports"
+    protocol_report(reports / "unseen", 0.04)
+    protocol_report(reports / "held_out", 0.03)
+    run(script, monkeypatch, tmp_path / "none", "--output", reports)
+    written = card.read_text()
+    assert "earlier" not in written
+    assert written.index("| drawn       |     1/20 |") < written.index("text\n")
+    assert "0.800 [0.800, 0.800]" in written.split("text\n")[0]
+    assert "0.600 [0.600, 0.600]" in written.split("text\n")[1]
+    assert written.startswith("# Card\n<!-- unseen -->\n\n* model: ours, weights")
+    assert written.endswith("|\n\n<!-- /held_out -->\nend\n")
+    assert "**5.00**" in readme.read_text()
+    assert readme.read_text().count("1/20") == 1
+    for name in ("worst", "examples"):
+        with Image.open(tmp_path / f"{name}.jpg") as picture:
+            assert picture.width == 1200
+    assert "total_variation" in (reports / "published.txt").read_text()
+
+
+def test_a_page_without_a_place_for_the_table_is_named(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- unseen -->\n")
+    with pytest.raises(SystemExit, match=r"expected <!-- unseen --> and .* in .*page\.md"):
+        load("released_report")._replaced(page, {"unseen": "table"})
