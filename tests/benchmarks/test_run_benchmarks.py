@@ -96,10 +96,10 @@ def test_groups_take_turns_and_their_steps_are_compared(tmp_path, monkeypatch):
     # Two examples a step were promised, and one is made: steps seem to take twice as long.
     assert min(step.values) >= 60
     assert min(step.reference) >= 20
-    assert min(step.ratios) > 1.5
+    # However busy the machine is, steps three times as long differ more than equal ones.
+    assert min(step.ratios) > max(noise.ratios)
     assert step.met is False
-    assert min(quick.ratios) > 1.5
-    assert max(noise.ratios) < 1.5
+    assert min(quick.ratios) > max(noise.ratios)
     assert len(cpu.values) == len(cpu.reference) == 2
     assert max(cpu.values) < min(step.values)
 

@@ -275,7 +275,7 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         hung = replace(run, uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
         recorder = record(hung, tmp_path / "run", close_timeout_s=0.5)
@@ -283,7 +283,7 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
         time.sleep(0.2)
         started = time.monotonic()
         recorder.close()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 4
         assert recorder.undelivered() == (1, 0)
     # The thread ends when its request does, and has nothing more to say of a run that is over.
     recorder._thread.join(20)
