@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
+from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -11,6 +14,10 @@ from pathlib import Path
 import torch.distributed as dist
 
 TIMEOUT_S = 240
+
+# Each process of the tests has 500 of its own, below those that the system gives to connections:
+# clusters beside have many, and one of these may take a free port before a group listens on it.
+_PORTS = count(22_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
 # Forks of a process that has imported what takes most of their time; optimizers import dynamo.
 _WARM = multiprocessing.get_context("forkserver")
@@ -41,6 +48,15 @@ def run(script: str, num_processes: int, *arguments: object, folder: Path) -> No
     if failed:
         logs = (file.read_text()[-4000:] for file in sorted(folder.glob("*.txt")))
         raise AssertionError("\n".join([failed, *logs]))
+
+
+def free_port() -> int:
+    """A port on this machine that stays free until the caller takes it."""
+    while True:
+        port = next(_PORTS)
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 def start(

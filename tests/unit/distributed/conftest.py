@@ -1,6 +1,5 @@
 """Groups of workers that fail on purpose, one by one and without a launcher that ends them."""
 
-import socket
 from multiprocessing.context import ForkServerProcess
 from typing import NamedTuple
 
@@ -25,21 +24,22 @@ def group(tmp_path):
     processes: list[ForkServerProcess] = []
 
     def run(script: str, num_processes: int, *arguments: object, stuck=()) -> list[Ended]:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = workers.free_port()
         processes.extend(
             workers.start(script, num_processes, *arguments, folder=tmp_path, port=port)
         )
+        errors = [tmp_path / f"{rank}.txt" for rank in range(num_processes)]
         for rank in sorted(range(num_processes), key=lambda rank: rank in stuck):
             if rank in stuck:
                 assert processes[rank].is_alive(), f"rank {rank} was to be stuck"
                 processes[rank].kill()
             processes[rank].join(90)
-            assert not processes[rank].is_alive(), f"rank {rank} is still running"
+            assert not processes[rank].is_alive(), "\n".join(
+                [f"rank {rank} is still running", *(file.read_text() for file in errors)]
+            )
         return [
-            Ended(None if rank in stuck else process.exitcode, errors.read_text())
+            Ended(None if rank in stuck else process.exitcode, errors[rank].read_text())
             for rank, process in enumerate(processes)
-            for errors in [tmp_path / f"{rank}.txt"]
         ]
 
     yield run

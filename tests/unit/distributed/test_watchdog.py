@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import workers
 
 from stem_complete.distributed import Watchdog, WorkerContext, is_collective_error
 from stem_complete.distributed.bulletin import News, Report, describe
@@ -156,10 +157,8 @@ def test_only_the_others_errors_are_explained():
 
 
 def test_nobody_waits_for_a_store_that_is_gone(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(port))
+    monkeypatch.setenv("MASTER_PORT", str(workers.free_port()))
     with (
         pytest.raises(CollectiveError, match="the others cannot be asked"),
         Watchdog(WorkerContext(0, 2), 1),
