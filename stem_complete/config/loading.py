@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from stem_complete.config.schema import Config
+from stem_complete.config.upgrade import upgrade
 from stem_complete.errors import ConfigError
 
 
@@ -47,9 +48,9 @@ def expand_sweep(config: Config) -> list[Config]:
 
 
 def validate_config(values: Mapping[str, Any], where: str) -> Config:
-    """`Config` from plain values; `where` names their origin in the error."""
+    """`Config` from plain values, also an earlier version's; `where` is their origin in errors."""
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(upgrade(values))
     except ValidationError as error:
         first = error.errors()[0]
         # A discriminated union puts its tag into the location; users write no such level.

@@ -27,7 +27,7 @@ LAYERS = [
     {"models", "losses"},
     {"scan"},
     {"config"},
-    {"console", "errors"},
+    {"console", "errors", "files"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

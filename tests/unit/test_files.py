@@ -1,0 +1,66 @@
+"""Files and folders are whole or absent."""
+
+import hashlib
+
+import pytest
+
+from stem_complete.files import atomic_file, atomic_folder, sha256, write_atomically
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_replaces_the_old_one_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "new" / "image.png"
+    write_atomically(path, "old")
+    with atomic_file(path) as draft:
+        draft.write_text("new")
+        assert draft.suffix == ".png"
+        assert draft.name.startswith(".")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["image.png"]
+
+
+def fail_in(context, name):
+    with context as draft:
+        target = draft / name if draft.is_dir() else draft
+        target.write_text("half")
+        raise OSError("disk")
+
+
+def test_a_file_stays_as_it_was_if_writing_fails(tmp_path):
+    path = tmp_path / "text"
+    write_atomically(path, b"old")
+    with pytest.raises(OSError, match="disk"):
+        fail_in(atomic_file(path), "text")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text"]
+
+
+def test_a_folder_replaces_the_old_one_at_the_end_of_the_block(tmp_path):
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "model") as draft:
+            (draft / "sub").mkdir()
+            (draft / "sub" / content).write_text(content)
+            if content == "new":
+                assert names(tmp_path / "model" / "sub") == ["old"]
+    assert names(tmp_path / "model" / "sub") == ["new"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_folder_stays_as_it_was_if_writing_fails(tmp_path):
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as draft:
+        (draft / "old").touch()
+    with pytest.raises(OSError, match="disk"):
+        fail_in(atomic_folder(folder), "half")
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_hash_is_that_of_the_content(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(bytes(range(256)) * 5000)
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
