@@ -45,8 +45,8 @@ from step_time import (
 from stem_complete.benchmarks.report import machine
 from stem_complete.benchmarks.scaling import RANKS, run_group
 from stem_complete.benchmarks.scaling_rank import APART, BUCKET_MB, STEP, time_reads
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.ingest import ingest
 from stem_complete.models import build_network
 
 MESSAGE_BYTES = (4096, STATISTICS_BYTES, 2**20, 2**22, 2**24, max(b for b, _ in buckets(BUCKET_MB)))

@@ -30,7 +30,7 @@ from typing import Any
 from PIL import Image
 
 from stem_complete.console import say
-from stem_complete.data.examples import example_micrographs
+from stem_complete.data.bundled import example_micrographs
 from stem_complete.evaluation import (
     CompletionExample,
     completion_figure,

@@ -14,9 +14,9 @@ import argparse
 from pathlib import Path
 
 from stem_complete.console import say
-from stem_complete.data.examples import read_licences
-from stem_complete.data.formats import find_files
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import read_licences
+from stem_complete.data.formats.micrographs import find_files
+from stem_complete.data.store.ingest import ingest
 
 VALIDATION_SOURCES = ("bshev", "rem", "scilink", "sjeon")
 UNCLEAR_LICENCES = ("alibag", "scilink")

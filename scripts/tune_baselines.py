@@ -36,8 +36,8 @@ from pathlib import Path
 import numpy as np
 
 from stem_complete.console import say
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import BASELINES, NOISY, markdown_table, rmse
 from stem_complete.inference.known import KnownScan, load_micrographs
 from stem_complete.inference.protocol import COVERAGES, NOISES, RANGE, simulate_protocol

@@ -10,10 +10,10 @@ import numpy as np
 
 from stem_complete.config import Config, load_config
 from stem_complete.console import heading, say, track, waiting
-from stem_complete.data.examples import example_licences, example_micrographs, published_triples
-from stem_complete.data.formats import read_micrograph
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
+from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
+from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import CompletionExample, completion_figure, linear
 from stem_complete.inference import (
     Completer,

@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 from upath import UPath
 
-from stem_complete.data.formats import read_file
-from stem_complete.data.inspect import inspect_store
-from stem_complete.data.layout import is_store
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.formats.micrographs import read_file
+from stem_complete.data.store.inspect import inspect_store
+from stem_complete.data.store.layout import is_store
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet
 from stem_complete.inference import MODEL_FOLDER

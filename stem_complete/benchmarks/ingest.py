@@ -13,8 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
-from stem_complete.data.ingest import ingest
-from stem_complete.data.shards import COMPRESSIONS, Compression
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.shards import COMPRESSIONS, Compression
 
 CROP_SIZE = 512
 """Side of a crop [px]."""

@@ -23,8 +23,8 @@ from stem_complete.benchmarks.runs import (
 )
 from stem_complete.benchmarks.tracking import mlflow_server
 from stem_complete.console import waiting
-from stem_complete.data.examples import example_micrographs, published_triples
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_micrographs, published_triples
+from stem_complete.data.store.ingest import ingest
 
 SAMPLE_EVERY_S, SAMPLES_PER_PSS = 0.25, 4
 EARLY_STEPS, LATE_STEPS = 1_000, 10_000

@@ -12,9 +12,9 @@ import torch
 from stem_complete.benchmarks.ingest import write_micrographs
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
 from stem_complete.benchmarks.steps import Step, problem, training_step
-from stem_complete.data.ingest import ingest
 from stem_complete.data.loader import ImageBatch, training_batches
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.store import MicrographStore
 
 CROPS, QUICK_CROPS = 128, 4
 """Loaded at a time: so many that the two that each process has read ahead hardly count."""

@@ -18,8 +18,8 @@ import psutil  # type: ignore[import-untyped]
 import yaml
 
 from stem_complete.config import Config, load_config
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.ingest import ingest
 from stem_complete.tracking.journal import JOURNAL, Journal
 
 STEM_COMPLETE = (sys.executable, "-m", "stem_complete")

@@ -24,8 +24,8 @@ from stem_complete.benchmarks.scaling_rank import (
     Task,
 )
 from stem_complete.console import track
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.ingest import ingest
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.ingest import ingest
 
 RANKS = (1, 2, 4)
 

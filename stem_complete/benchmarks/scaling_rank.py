@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from stem_complete.benchmarks.runs import run_config
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import StatisticsExchange, WorkerContext, torchrun_context
 from stem_complete.models import build_network, mean_norm_layers
 from stem_complete.training import train

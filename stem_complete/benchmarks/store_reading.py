@@ -28,10 +28,10 @@ from stem_complete.benchmarks.ingest import (
     write_micrographs,
 )
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
-from stem_complete.data.ingest import ingest
-from stem_complete.data.layout import open_group
-from stem_complete.data.shards import COMPRESSIONS, Compression
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.layout import open_group
+from stem_complete.data.store.shards import COMPRESSIONS, Compression
+from stem_complete.data.store.store import MicrographStore
 
 Reader = Callable[[NDArray[np.int64]], Any]
 """Reads the crops of these numbers."""

@@ -44,7 +44,7 @@ def ingest(
     be read; the others are ingested.
     """
     from stem_complete.console import ProgressBar, say
-    from stem_complete.data.ingest import ingest as ingest_files
+    from stem_complete.data.store.ingest import ingest as ingest_files
 
     check_choice("--dtype", dtype, ("uint16", "float32"))
     check_choice("--compression", compression, ("lz4", "zstd", "none"))

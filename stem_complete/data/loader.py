@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.sampler import global_batch, worker_positions
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 
 
 class ImageBatch(NamedTuple):

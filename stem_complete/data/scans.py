@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.formats import Micrograph, read_file
+from stem_complete.data.formats.micrographs import Micrograph, read_file
 from stem_complete.errors import DataError
 
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from stem_complete.config import Config, Noise, parse_coverage, validate_config
-from stem_complete.data.examples import published_triples
-from stem_complete.data.formats import read_micrograph
-from stem_complete.data.layout import Split
+from stem_complete.data.bundled import published_triples
+from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
+from stem_complete.data.store.layout import Split
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation import all_metrics, rmse, run_baselines
 from stem_complete.inference.completer import Completer

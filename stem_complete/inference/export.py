@@ -12,7 +12,7 @@ import torch
 from upath import UPath
 
 from stem_complete.config import Config, validate_config
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource

@@ -8,7 +8,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.formats import SUPPORTED, find_files
+from stem_complete.data.formats.micrographs import SUPPORTED, find_files
 from stem_complete.errors import ConfigError, DataError
 
 COMPLETED, ERROR = "_completed", "_error"

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stem_complete.data.cropping import cut
-from stem_complete.data.formats import find_files, read_micrographs
-from stem_complete.data.ingest import content_hash
-from stem_complete.data.layout import Split, is_store
-from stem_complete.data.splits import group_of
-from stem_complete.data.store import CropRecord, MicrographStore
+from stem_complete.data.formats.micrographs import find_files, read_micrographs
+from stem_complete.data.store.cropping import cut
+from stem_complete.data.store.ingest import content_hash
+from stem_complete.data.store.layout import Split, is_store
+from stem_complete.data.store.splits import group_of
+from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
 from stem_complete.inference.export import evenly_spread
 from stem_complete.scan import ScanSimulator

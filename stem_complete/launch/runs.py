@@ -16,7 +16,7 @@ from upath import UPath
 
 from stem_complete.config import Config, expand_sweep, validate_config
 from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
 from stem_complete.inference import MODEL_FOLDER, export_checkpoint

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stem_complete.config import Config
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, all_reduce_sum
 from stem_complete.losses import squared_error
 from stem_complete.scan import ScanSimulator

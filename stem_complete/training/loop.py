@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stem_complete.config import Config
 from stem_complete.data.loader import ImageBatch, training_batches
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import (
     LONG_PHASE_S,
     Watchdog,

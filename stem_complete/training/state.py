@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stem_complete.config import Config, validate_config
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
 from stem_complete.scan import CORRECTED

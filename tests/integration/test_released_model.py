@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from stem_complete.config import load_config
-from stem_complete.data.examples import example_micrographs, published_triples
+from stem_complete.data.bundled import example_micrographs, published_triples
 from stem_complete.evaluation import rmse, run_baselines
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
 from stem_complete.inference.known import RANGE, KnownScan, load_micrographs

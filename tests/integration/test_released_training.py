@@ -15,8 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
 from stem_complete.inference.protocol_report import ProtocolReport, ProtocolRow
 from stem_complete.training import Checkpoints

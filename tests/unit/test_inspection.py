@@ -7,7 +7,7 @@ import imagecodecs
 import pytest
 import torch
 
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 from stem_complete.inspection import draw_store, inspect_path
 from stem_complete.training import Checkpoints

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from stem_complete.config import validate_config
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import torchrun_context
 from stem_complete.training import stop_on_signals, train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stem_complete.data import layout
+from stem_complete.data.store import layout
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from stem_complete.data.loader import training_batches
 from stem_complete.data.read_ahead import read_ahead
 from stem_complete.data.sampler import global_batch
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 
 BATCH = {"seed": 3, "batch_size": 4}
@@ -88,7 +88,7 @@ def test_processes_tell_of_damage_and_of_their_end(small_store, tmp_path):
 ENDED = """
 import multiprocessing, os, sys
 from stem_complete.data.read_ahead import read_ahead
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 
 if __name__ == "__main__":
     next(crops := read_ahead(MicrographStore(sys.argv[1]), 99 * [[0]], 1, 1))

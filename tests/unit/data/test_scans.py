@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from stem_complete.data.examples import PublishedTriple, published_triples
+from stem_complete.data.bundled import PublishedTriple, published_triples
 from stem_complete.data.scans import published_scale, read_published_scan, read_scan
 from stem_complete.errors import DataError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from stem_complete.data.examples import published_triples
+from stem_complete.data.bundled import published_triples
 from stem_complete.data.scans import read_published_scan
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import Completer, build_artifact, complete_files, load_completer

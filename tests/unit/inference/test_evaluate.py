@@ -6,7 +6,7 @@ import tifffile
 import torch
 
 from stem_complete.config import DetectorNoise, NoNoise
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import linear
 from stem_complete.inference import evaluate, evaluate_published

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from stem_complete.data.ingest import ingest
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, StoreError
 from stem_complete.inference import Completer, export_checkpoint, load_completer
 from stem_complete.inference.export import calibrate, evenly_spread

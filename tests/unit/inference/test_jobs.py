@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stem_complete.data.examples import published_triples
+from stem_complete.data.bundled import published_triples
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.jobs import plan_jobs
 

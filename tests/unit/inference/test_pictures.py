@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from stem_complete.data.formats import read_micrograph
+from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.errors import DataError
 from stem_complete.inference.pictures import display_range, read_info, write_png, write_tiff
 

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from stem_complete.cli import app
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import build_artifact, load_completer, protocol, run_protocol
 from stem_complete.inference.completer import Completer

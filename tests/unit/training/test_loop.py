@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training import Checkpoints, StopRequest, train

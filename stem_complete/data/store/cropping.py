@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.formats import Micrograph
-from stem_complete.data.layout import LeftOut, StoredDtype
-from stem_complete.data.writer import NewCrop
+from stem_complete.data.formats.micrographs import Micrograph
+from stem_complete.data.store.layout import LeftOut, StoredDtype
+from stem_complete.data.store.writer import NewCrop
 
 _MAX_SATURATED = 0.2  # share of the pixels that may hold the highest value
 _MIN_CONTRAST = 0.01  # share of the crop's range that its middle 99% must span

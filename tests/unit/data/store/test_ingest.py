@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from stem_complete.data.examples import example_licences, example_micrographs
-from stem_complete.data.formats import read_micrograph
-from stem_complete.data.ingest import ingest
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.bundled import example_licences, example_micrographs
+from stem_complete.data.formats.micrographs import read_micrograph
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 
 IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 50)).astype(np.uint16)

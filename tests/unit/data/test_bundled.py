@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stem_complete.data.examples import example_licences, example_micrographs, published_triples
-from stem_complete.data.formats import read_micrograph
+from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
+from stem_complete.data.formats.micrographs import read_micrograph
 
 
 def test_published_triples_are_complete() -> None:

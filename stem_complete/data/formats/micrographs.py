@@ -19,10 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.containers import read_hdf5, read_numpy, read_png, read_tiff, read_zarr
-from stem_complete.data.instruments import PLUGINS, read_instrument
-from stem_complete.data.layout import is_store
-from stem_complete.data.signals import Contents, FrameError
+from stem_complete.data.formats.containers import (
+    read_hdf5,
+    read_numpy,
+    read_png,
+    read_tiff,
+    read_zarr,
+)
+from stem_complete.data.formats.instruments import PLUGINS, read_instrument
+from stem_complete.data.formats.signals import Contents, FrameError
+from stem_complete.data.store.layout import is_store
 from stem_complete.errors import DataError
 
 _READERS: dict[str, Callable[[Path, Contents], None]] = {

@@ -21,10 +21,15 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from stem_complete.data.formats import find_files, read_file, read_micrograph, read_micrographs
+from stem_complete.data.formats.micrographs import (
+    find_files,
+    read_file,
+    read_micrograph,
+    read_micrographs,
+)
 from stem_complete.errors import DataError
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 48)).astype(np.uint16)
 STACK = np.stack([IMAGE + k for k in range(3)])
 COLOUR = np.stack([IMAGE, IMAGE // 2, IMAGE // 3], axis=-1)
@@ -569,7 +574,9 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 def test_importing_is_cheap() -> None:
     heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
-    modules = ", ".join(f"stem_complete.data.{name}" for name in ("ingest", "scans", "inspect"))
+    modules = ", ".join(
+        f"stem_complete.data.{name}" for name in ("store.ingest", "scans", "store.inspect")
+    )
     code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stem_complete.data.layout import (
+from stem_complete.data.store.layout import (
     COLUMNS,
     SPLITS,
     LeftOut,
@@ -24,8 +24,8 @@ from stem_complete.data.layout import (
     open_group,
     open_images,
 )
-from stem_complete.data.lock import writing
-from stem_complete.data.shards import Compression, DamagedShardError, ShardReader
+from stem_complete.data.store.lock import writing
+from stem_complete.data.store.shards import Compression, DamagedShardError, ShardReader
 from stem_complete.errors import StoreError
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stem_complete.data.layout import SPLITS, Source, Split
+from stem_complete.data.store.layout import SPLITS, Source, Split
 
 # `gold_c1.tif` and `gold_c2.tif` are crops of one field of view.
 CROP_OF_ONE_FIELD = r"_c\d+$"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stem_complete.data.pixel_size import is_reciprocal, nanometres, square
-from stem_complete.data.signals import Contents
+from stem_complete.data.formats.pixel_size import is_reciprocal, nanometres, square
+from stem_complete.data.formats.signals import Contents
 
 PLUGINS = {
     ".dm3": "digitalmicrograph",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_complete.data.layout import SPLITS, Source, Split
-from stem_complete.data.splits import SplitPlan, group_of
+from stem_complete.data.store.layout import SPLITS, Source, Split
+from stem_complete.data.store.splits import SplitPlan, group_of
 
 FRACTIONS = (0.7, 0.15, 0.15)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from stem_complete.data import shards
-from stem_complete.data.ingest import ingest
-from stem_complete.data.layout import SPLITS, Source, StoredDtype
-from stem_complete.data.shards import COMPRESSIONS, Compression, shard_path
-from stem_complete.data.store import MicrographStore
-from stem_complete.data.writer import NewCrop, StoreWriter, quantise
+from stem_complete.data.store import shards
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.layout import SPLITS, Source, StoredDtype
+from stem_complete.data.store.shards import COMPRESSIONS, Compression, shard_path
+from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.store.writer import NewCrop, StoreWriter, quantise
 from stem_complete.errors import StoreError
 
 RNG = np.random.default_rng(0)

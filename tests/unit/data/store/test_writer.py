@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from stem_complete.data.ingest import ingest
-from stem_complete.data.shards import NewShard
-from stem_complete.data.store import MicrographStore
-from stem_complete.data.writer import StoreWriter
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.shards import NewShard
+from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.store.writer import StoreWriter
 from stem_complete.errors import StoreError
 
 # Runs ingest in forks that die half-way through the k-th file of the store: every file, of zarr and
@@ -27,8 +27,8 @@ from stem_complete.errors import StoreError
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stem_complete.data import layout
-from stem_complete.data.ingest import ingest
+from stem_complete.data.store import layout
+from stem_complete.data.store.ingest import ingest
 
 layout._MAX_SHARD_CROPS = 4
 replace, count = Path.replace, 0
@@ -190,7 +190,7 @@ def test_an_error_in_the_block_stores_full_shards_only(
 
 HOLDER = """
 import sys
-from stem_complete.data.writer import StoreWriter
+from stem_complete.data.store.writer import StoreWriter
 with StoreWriter(sys.argv[1]):
     print("ready", flush=True)
     sys.stdin.read()

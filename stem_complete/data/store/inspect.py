@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stem_complete.data.layout import VERSION, LeftOut, Source, Split
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.layout import VERSION, LeftOut, Source, Split
+from stem_complete.data.store.store import MicrographStore
 
 
 @dataclass(frozen=True)

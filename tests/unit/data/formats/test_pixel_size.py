@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stem_complete.data.pixel_size import is_reciprocal, nanometres, square
+from stem_complete.data.formats.pixel_size import is_reciprocal, nanometres, square
 
 
 @pytest.mark.parametrize(

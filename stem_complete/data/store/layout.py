@@ -26,7 +26,7 @@ import zarr
 from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.metadata import ArrayV3Metadata
 
-from stem_complete.data.shards import COMPRESSION_LEVEL, Compression, CropCodec
+from stem_complete.data.store.shards import COMPRESSION_LEVEL, Compression, CropCodec
 from stem_complete.errors import StoreError
 
 FORMAT = "stem-complete micrographs"

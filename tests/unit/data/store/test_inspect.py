@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from stem_complete.data.ingest import ingest
-from stem_complete.data.inspect import inspect_store
-from stem_complete.data.store import MicrographStore
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.inspect import inspect_store
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import StoreError
 
 

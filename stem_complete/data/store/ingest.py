@@ -13,13 +13,13 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.cropping import cut
-from stem_complete.data.formats import Micrograph, find_files, read_file
-from stem_complete.data.layout import LeftOut, Source, StoredDtype
-from stem_complete.data.shards import Compression
-from stem_complete.data.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of
-from stem_complete.data.store import MicrographStore
-from stem_complete.data.writer import EncodedCrop, StoreWriter
+from stem_complete.data.formats.micrographs import Micrograph, find_files, read_file
+from stem_complete.data.store.cropping import cut
+from stem_complete.data.store.layout import LeftOut, Source, StoredDtype
+from stem_complete.data.store.shards import Compression
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of
+from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.store.writer import EncodedCrop, StoreWriter
 from stem_complete.errors import DataError
 
 # Pixels that wait for their turn while their crops are cut: enough for every core to have work.

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from stem_complete.data.layout import FORMAT
-from stem_complete.data.pixel_size import nanometres, square
-from stem_complete.data.signals import Contents
+from stem_complete.data.formats.pixel_size import nanometres, square
+from stem_complete.data.formats.signals import Contents
+from stem_complete.data.store.layout import FORMAT
 
 # A pixel above this size [nm] is no pixel of an electron micrograph: the resolution tags then hold
 # a printing default such as 72 dpi.

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stem_complete.data.cropping import cut, fault
-from stem_complete.data.examples import example_micrographs
-from stem_complete.data.formats import Micrograph, read_micrograph
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.formats.micrographs import Micrograph, read_micrograph
+from stem_complete.data.store.cropping import cut, fault
 
 NOISE = np.random.default_rng(0).normal(100, 10, (64, 64))
 

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from stem_complete.data.layout import (
+from stem_complete.data.store.layout import (
     COLUMNS,
     SPLITS,
     LeftOut,
@@ -28,8 +28,8 @@ from stem_complete.data.layout import (
     open_images,
     to_json,
 )
-from stem_complete.data.lock import writing
-from stem_complete.data.shards import Compression, DamagedShardError, NewShard, ShardReader
+from stem_complete.data.store.lock import writing
+from stem_complete.data.store.shards import Compression, DamagedShardError, NewShard, ShardReader
 from stem_complete.errors import StoreError
 
 

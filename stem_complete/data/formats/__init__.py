@@ -1,0 +1,1 @@
+"""Micrographs and partial scans from the files of instruments and programs."""

@@ -1,0 +1,1 @@
+"""The store of crops: the one owner of its zarr layout."""
