@@ -16,10 +16,10 @@ from stem_complete.losses import half_size, squared_error
 from stem_complete.models import fold
 from stem_complete.scan import SimulatedBatch
 from stem_complete.training import build_task
+from stem_complete.training.completion import CompletionTask
 from stem_complete.training.cuda_graph import CudaGraph
 from stem_complete.training.state import TrainingState, build_optimizer
 from stem_complete.training.step import TrainingStep
-from stem_complete.training.task import CompletionTask
 
 CPU = torch.device("cpu")
 

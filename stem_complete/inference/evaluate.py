@@ -31,7 +31,7 @@ from stem_complete.inference.known import (
 from stem_complete.inference.progress import Progress
 from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow
 from stem_complete.scan import blur
-from stem_complete.training.task import build_simulator
+from stem_complete.training.simulation import build_simulator
 
 MODEL = "model"
 DEFAULT_BASELINES = (

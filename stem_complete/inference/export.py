@@ -21,7 +21,8 @@ from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
 from stem_complete.inference.measurement import check_scans
 from stem_complete.inference.progress import Progress
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
-from stem_complete.training.checkpoint import METADATA_FILE
+from stem_complete.training.checkpoint_folder import METADATA_FILE
+from stem_complete.training.simulation import build_simulator
 from stem_complete.training.state import averaged_weights
 from stem_complete.training.storage import (
     PART_BYTES,
@@ -30,7 +31,6 @@ from stem_complete.training.storage import (
     remove,
     storage_path,
 )
-from stem_complete.training.task import build_simulator
 
 CALIBRATION_SEED = 1
 """Of the calibration scans' noise; validation during training has seed 0."""

@@ -2,10 +2,10 @@
 
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint, load_checkpoint
+from stem_complete.training.completion import CompletionTask, build_task
 from stem_complete.training.loop import TrainingResult, train
-from stem_complete.training.recording import Recorder, Recorders
+from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.stopping import StopRequest, stop_on_signals
-from stem_complete.training.task import CompletionTask, build_task
 
 __all__ = [
     "Checkpoint",

@@ -34,8 +34,6 @@ from stem_complete.training.storage import (
 )
 from stem_complete.training.tensor_file import HostCopy
 
-__all__ = ["METADATA_FILE", "Checkpoint", "Checkpoints", "State", "load_checkpoint"]
-
 _log = logging.getLogger(__name__)
 
 State = Mapping[str, Mapping[str, Tensor]]

@@ -29,13 +29,13 @@ from stem_complete.distributed import (
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.evaluate import Validator
-from stem_complete.training.recording import Recorder, Recorders
+from stem_complete.training.completion import build_task
+from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.schedule import Schedule, Stage
 from stem_complete.training.state import TrainingState, check_same_run, initialise_task
 from stem_complete.training.step import TrainingStep
 from stem_complete.training.stopping import StopRequest
-from stem_complete.training.task import build_task
+from stem_complete.training.validation import Validator
 
 SCORE = "validation/rmse"
 """What makes a checkpoint the best one; lower is better."""

@@ -15,8 +15,8 @@ from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.models import freeze_mean_norm, initialise
 from stem_complete.scan import CORRECTED
 from stem_complete.training.checkpoint_folder import Checkpoint
+from stem_complete.training.completion import CompletionTask
 from stem_complete.training.schedule import Stage
-from stem_complete.training.task import CompletionTask
 
 NUM_INITIALISATION_EXAMPLES = 4
 

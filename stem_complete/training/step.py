@@ -20,10 +20,10 @@ from stem_complete.distributed import (
     ranks_differ,
 )
 from stem_complete.errors import ConfigError
+from stem_complete.training.completion import CompletionTask, TaskOutput
 from stem_complete.training.cuda_graph import CudaGraph
+from stem_complete.training.log_window import NONFINITE, Window, loss_statistics
 from stem_complete.training.state import TrainingState, optimizer_step
-from stem_complete.training.task import CompletionTask, TaskOutput
-from stem_complete.training.window import NONFINITE, Window, loss_statistics
 
 
 class TrainingStep:

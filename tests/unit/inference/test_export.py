@@ -16,7 +16,7 @@ from stem_complete.inference.export import calibrate, evenly_spread
 from stem_complete.models import initialise
 from stem_complete.scan import encode
 from stem_complete.training import Checkpoints, build_task
-from stem_complete.training.task import build_simulator
+from stem_complete.training.simulation import build_simulator
 
 
 def save(config, task, step, rmse=0.25):

@@ -17,8 +17,12 @@ from safetensors.torch import load_file
 from stem_complete.errors import ArtifactError
 from stem_complete.training import checkpoint as checkpoint_module
 from stem_complete.training import storage
-from stem_complete.training.checkpoint import Checkpoints, load_checkpoint
-from stem_complete.training.checkpoint_folder import DamagedCheckpointError, read_metadata
+from stem_complete.training.checkpoint import Checkpoints
+from stem_complete.training.checkpoint_folder import (
+    DamagedCheckpointError,
+    load_checkpoint,
+    read_metadata,
+)
 from stem_complete.training.storage import StorageError, storage_path
 
 FILES = ("task.safetensors", "optimizer.safetensors", "metadata.json")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stem_complete.distributed import WorkerContext
-from stem_complete.training import task, train
+from stem_complete.training import CompletionTask, train
 
 EARLY = 40
 """The warm-up is over."""
@@ -69,7 +69,7 @@ def test_steps_leave_nothing_behind(small_config):
 
 @pytest.mark.parametrize("kind", ["tensor", "number"])
 def test_what_each_step_leaves_behind_is_seen(small_config, monkeypatch, kind):
-    forward, kept = task.CompletionTask.forward, []
+    forward, kept = CompletionTask.forward, []
 
     def forward_and_keep(*arguments):
         output = forward(*arguments)
@@ -77,6 +77,6 @@ def test_what_each_step_leaves_behind_is_seen(small_config, monkeypatch, kind):
         kept.append(loss if kind == "tensor" else float(loss.sum()))
         return output
 
-    monkeypatch.setattr(task.CompletionTask, "forward", forward_and_keep)
+    monkeypatch.setattr(CompletionTask, "forward", forward_and_keep)
     tensors, blocks = growth(small_config)
     assert (tensors if kind == "tensor" else blocks) > NUM_STEPS / 2

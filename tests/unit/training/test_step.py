@@ -11,7 +11,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.inference import export_checkpoint, load_artifact
 from stem_complete.models import fold
 from stem_complete.training import Checkpoints, build_task, train
-from stem_complete.training.checkpoint import load_checkpoint
+from stem_complete.training.checkpoint_folder import load_checkpoint
 
 ALONE = WorkerContext()
 

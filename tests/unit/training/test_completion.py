@@ -11,7 +11,7 @@ from stem_complete.config import Config
 from stem_complete.errors import ConfigError
 from stem_complete.scan import GEOMETRIES, PartialScan, drawn_archimedean
 from stem_complete.training import build_task
-from stem_complete.training.task import build_simulator
+from stem_complete.training.simulation import build_simulator
 
 OURS = ["model.preset=ours", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1

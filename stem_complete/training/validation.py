@@ -14,7 +14,8 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, all_reduce_sum
 from stem_complete.losses import squared_error
 from stem_complete.scan import ScanSimulator
-from stem_complete.training.task import CompletionTask, build_simulator
+from stem_complete.training.completion import CompletionTask
+from stem_complete.training.simulation import build_simulator
 
 VALIDATION_SEED = 0
 """Seed of the validation scans' noise: the same for all runs, so that they can be compared."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stem_complete.data.loader import ImageBatch
-from stem_complete.training.task import TaskOutput
+from stem_complete.training.completion import TaskOutput
 
 OUTER, INNER, FINITE, NONFINITE, CLIPPED = 0, 1, 2, 3, slice(4, 6)
 """Places in the loss statistics."""

@@ -7,9 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from stem_complete.config import ALRCConfig, Config, LossConfig, ScanConfig
-from stem_complete.config import NoNoise as NoNoiseConfig
-from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
+from stem_complete.config import ALRCConfig, Config, LossConfig
 from stem_complete.data.synthetic import replace_by_synthetic
 from stem_complete.errors import ConfigError
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
@@ -22,23 +20,17 @@ from stem_complete.models import (
     pending_means,
 )
 from stem_complete.scan import (
-    GEOMETRIES,
     NUM_CHANNELS,
-    DetectorNoise,
     NetworkInput,
-    NoiseModel,
-    NoNoise,
     PartialScan,
-    ReferenceNoise,
-    ScanPath,
     ScanSimulator,
     SimulatedBatch,
-    archimedean,
     encode,
     example_keys,
     fill_sigma_px,
     magnify,
 )
+from stem_complete.training.simulation import build_simulator
 
 _MAGNIFICATION_STREAM = 2  # of keys; the simulation of scans has 0, synthetic micrographs 1
 
@@ -255,43 +247,6 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         max_zoom=config.scan.max_zoom if config.scan.augment else 1.0,
         crop_px=crop_px,
     )
-
-
-def build_simulator(
-    config: Config, crop_shape: tuple[int, int], *, augment: bool, seed: int
-) -> ScanSimulator:
-    """The scan simulation that a config describes."""
-    scan = config.scan
-    noise: NoiseModel
-    if isinstance(scan.noise, NoNoiseConfig):
-        noise = NoNoise()
-    elif isinstance(scan.noise, ReferenceNoiseConfig):
-        noise = ReferenceNoise()
-    else:
-        noise = DetectorNoise(scan.noise.dose_electrons_per_px, scan.noise.readout_std_electrons)
-    return ScanSimulator(
-        _paths(scan, crop_shape, of_training=augment),
-        noise,
-        augment=augment,
-        blur_sigma_px=scan.blur_sigma_px,
-        sample=scan.sample,
-        seed=seed,
-        contrast=scan.contrast and augment,
-        noisy_fraction=scan.noisy_fraction if augment else 1.0,
-    )
-
-
-def _paths(scan: ScanConfig, shape: tuple[int, int], *, of_training: bool) -> list[ScanPath]:
-    coverages = [scan.coverage, *(scan.more_coverages if of_training else ())]
-    if scan.coverage_definition == "nominal":
-        return [archimedean(shape, coverage, "nominal") for coverage in coverages]
-    geometries = [scan.geometry, *(scan.more_geometries if of_training else ())]
-    try:
-        return [GEOMETRIES[name](shape, coverage) for name in geometries for coverage in coverages]
-    except ValueError as error:
-        raise ConfigError(
-            expected="coverages that every geometry can have", found=str(error), where="scan"
-        ) from None
 
 
 def _alrc(config: ALRCConfig) -> ALRC:
