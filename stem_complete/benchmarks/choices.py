@@ -20,8 +20,7 @@ from stem_complete.benchmarks.devices import NO_GPU, best_device, named, waited
 from stem_complete.benchmarks.measure import Comparison, Effort, durations
 from stem_complete.benchmarks.steps import Problem, Step, problem, training_step, unguarded_step
 from stem_complete.console import waiting
-from stem_complete.models import WeightNormConv2d
-from stem_complete.models.generator import ResidualBlock
+from stem_complete.models import ResidualBlock, WeightNormConv2d
 
 
 class Choice(NamedTuple):

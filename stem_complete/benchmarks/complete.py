@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stem_complete.benchmarks.devices import NO_GPU, devices, named, waited
 from stem_complete.benchmarks.measure import Comparison, Effort, Goal, durations
 from stem_complete.console import waiting
-from stem_complete.models import build_network, fold
+from stem_complete.models import build_network, fold_norms
 from stem_complete.training.cuda_graph import CudaGraph
 
 Forward = Callable[[], Tensor]
@@ -33,7 +33,7 @@ def _on(device: torch.device, effort: Effort) -> Iterator[Comparison]:
     preset, size = ("compact", 128) if effort.quick else ("paper", 512)
     what = f"{preset} generator, {size}x{size}, batch 1, on the {named(device)}"
     unfolded = build_network(preset).generator.eval().to(device)
-    folded = fold(unfolded)
+    folded = fold_norms(unfolded)
     x = torch.randn(1, 2, size, size, device=device)
 
     forms = {

@@ -13,7 +13,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.data.loader import ImageBatch
 from stem_complete.distributed import WorkerContext
 from stem_complete.losses import half_size, squared_error
-from stem_complete.models import fold
+from stem_complete.models import fold_norms
 from stem_complete.scan import SimulatedBatch
 from stem_complete.training import build_task
 from stem_complete.training.completion import CompletionTask
@@ -111,7 +111,7 @@ def unguarded_step(problem: Problem, *, fused: bool = True) -> Step:
 def plain_step(problem: Problem) -> Step:
     """The same convolutions without weight and mean norm, ALRC and guard, and plain Adam."""
     task = problem.task
-    network = fold(task.network).train().requires_grad_(True)
+    network = fold_norms(task.network).train().requires_grad_(True)
     parameters = list(network.parameters())
     optimizer = torch.optim.Adam(parameters, lr=3e-4, fused=True)
     positions = torch.arange(len(problem.batch), device=problem.batch.device)

@@ -33,7 +33,7 @@ from stem_complete.inference.card import (
     read_card,
 )
 from stem_complete.inference.error_map import ErrorCalibration
-from stem_complete.models import TwoStageGenerator, TwoStageNetwork, fold
+from stem_complete.models import TwoStageGenerator, TwoStageNetwork, fold_norms
 from stem_complete.scan import NUM_CHANNELS
 
 
@@ -80,7 +80,7 @@ def build_artifact(
             "numpy": np.__version__,
         },
     )
-    return Artifact(fold(network).generator.cpu(), card)
+    return Artifact(fold_norms(network).generator.cpu(), card)
 
 
 def save_artifact(

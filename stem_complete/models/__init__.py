@@ -1,12 +1,11 @@
 """Networks: weight-normalised layers, the two-stage generator, its trainer, presets."""
 
-from stem_complete.models.folding import fold
+from stem_complete.models.folding import fold_norms
 from stem_complete.models.generator import (
     InnerGenerator,
     OuterGenerator,
     ResidualBlock,
     SpectralBlock,
-    TwoStageGenerator,
 )
 from stem_complete.models.initialisation import initialise
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d, count_weights
@@ -19,18 +18,23 @@ from stem_complete.models.mean_norm import (
     pending_means,
 )
 from stem_complete.models.presets import PRESETS, STRIDE, Architecture, build_network
-from stem_complete.models.trainer import AuxiliaryTrainer, Completions, TwoStageNetwork
+from stem_complete.models.two_stage import (
+    AuxiliaryTrainer,
+    NetworkOutput,
+    TwoStageGenerator,
+    TwoStageNetwork,
+)
 
 __all__ = [
     "PRESETS",
     "STRIDE",
     "Architecture",
     "AuxiliaryTrainer",
-    "Completions",
     "InnerGenerator",
     "LayerOptions",
     "MeanNorm",
     "MeanNormAtInference",
+    "NetworkOutput",
     "OuterGenerator",
     "ResidualBlock",
     "SpectralBlock",
@@ -40,7 +44,7 @@ __all__ = [
     "build_network",
     "commit_means",
     "count_weights",
-    "fold",
+    "fold_norms",
     "freeze_mean_norm",
     "initialise",
     "mean_norm_layers",

@@ -14,7 +14,7 @@ from stem_complete.models.mean_norm import image_means, subtract_
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def fold(network: Network) -> Network:
+def fold_norms(network: Network) -> Network:
     """A copy of `network` that computes its eval mode with plain convolutions and biases.
 
     The forward interface stays. Layers with "image" means at inference go on subtracting them;

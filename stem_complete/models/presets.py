@@ -8,10 +8,10 @@ from typing import Any, Self, Unpack
 
 import torch
 
-from stem_complete.models.folding import fold
-from stem_complete.models.generator import InnerGenerator, OuterGenerator, TwoStageGenerator
+from stem_complete.models.folding import fold_norms
+from stem_complete.models.generator import InnerGenerator, OuterGenerator
 from stem_complete.models.layers import LayerOptions
-from stem_complete.models.trainer import AuxiliaryTrainer, TwoStageNetwork
+from stem_complete.models.two_stage import AuxiliaryTrainer, TwoStageGenerator, TwoStageNetwork
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def build_network(
     Args:
         preset: "paper", "compact" or sizes of one's own.
         in_channels: Of the encoded scans, see `scan.NUM_CHANNELS`.
-        folded: For inference, with the same structure and parameter names as `fold` gives and its
-            memory uninitialised: load a state dict into it.
+        folded: As `fold_norms` returns it, for inference: the same structure and parameter names.
+            Its memory is uninitialised, so load a state dict into it.
         reference_layers: The published code's exceptions, see `InnerGenerator` and
             `TwoStageGenerator`.
         options: `bias`, `leaky_slope`, `mean_norm_at_inference`, see `WeightNormConv2d`.
@@ -159,7 +159,7 @@ def build_network(
             network = build_network(
                 sizes, in_channels=in_channels, reference_layers=reference_layers, **options
             )
-        return fold(network).to_empty(device="cpu")
+        return fold_norms(network).to_empty(device="cpu")
     num_pixels = sizes.patch**2
     if not sizes.mean_norm:
         options |= {"mean_norm": False, "bias": True}

@@ -1,23 +1,18 @@
 """Paths of the probe, their dwell maps, and partial scans simulated along them."""
 
-from stem_complete.scan.acquire import (
-    DetectorNoise,
-    NoiseModel,
-    NoNoise,
-    PartialScan,
-    ReferenceNoise,
-    acquire,
-    blur,
-    flip_rotate,
-)
-from stem_complete.scan.augment import magnify
-from stem_complete.scan.encode import CORRECTED, NUM_CHANNELS, NetworkInput, encode
-from stem_complete.scan.fill import fill_sigma_px, normalised_convolution, spline_fill
-from stem_complete.scan.path import GEOMETRIES, ScanPath, archimedean, drawn_archimedean
-from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
+from stem_complete.scan.acquisition import acquire
+from stem_complete.scan.augment import flip_rotate, magnify
+from stem_complete.scan.encoding import CORRECTED, NUM_CHANNELS, NetworkInput, encode
+from stem_complete.scan.filters import blur, fill_sigma_px, normalised_convolution
+from stem_complete.scan.geometries import GEOMETRIES, archimedean, drawn_archimedean
+from stem_complete.scan.lattice import plane_waves
+from stem_complete.scan.noise import DetectorNoise, NoiseModel, NoNoise, ReferenceNoise
+from stem_complete.scan.partial_scan import PartialScan
+from stem_complete.scan.path import ScanPath
+from stem_complete.scan.random import example_keys, fold_in, integers, normal, poisson, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
-from stem_complete.scan.waves import plane_waves
+from stem_complete.scan.splines import spline_fill
 
 __all__ = [
     "CORRECTED",
@@ -41,7 +36,7 @@ __all__ = [
     "example_keys",
     "fill_sigma_px",
     "flip_rotate",
-    "fold",
+    "fold_in",
     "integers",
     "magnify",
     "normal",

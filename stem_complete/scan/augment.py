@@ -9,9 +9,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan import random
+from stem_complete.scan.filters import check_images
 
 _ZOOM, _GAMMA, _INVERT = 0, 1, 2  # what random numbers are for
 LARGEST_GAMMA = 2.0
+
+
+def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
+    """`images` [b, 1, h, h], each under one of the 8 symmetries of the square.
+
+    Args:
+        images: Square images.
+        choice: 0 .. 7 per image `[b]` int64: its bit 4 swaps x and y, then bit 2 flips y and
+            bit 1 flips x.
+
+    Raises:
+        ValueError: The images are not square.
+    """
+    check_images(images)
+    if images.shape[-1] != images.shape[-2]:
+        raise ValueError(f"flips and rotations need square images, got {list(images.shape)}")
+    # Each symmetry walks through the pixels at other steps from another corner.
+    side = images.shape[-1]
+    swap, flip_y, flip_x = (((choice & bit) > 0).long() for bit in (4, 2, 1))
+    down, across = side + swap * (1 - side), 1 + swap * (side - 1)
+    corner = (side - 1) * (flip_y * down + flip_x * across)
+    steps = torch.arange(side, device=images.device)
+    rows = corner[:, None] + (1 - 2 * flip_y)[:, None] * down[:, None] * steps
+    columns = (1 - 2 * flip_x)[:, None] * across[:, None] * steps
+    places = (rows[:, :, None] + columns[:, None, :]).flatten(1)
+    return images.flatten(1).gather(1, places).view_as(images)
 
 
 def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None = None) -> Tensor:
@@ -36,7 +63,7 @@ def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None =
     if size is not None and not 0 < size <= min(h, w):
         raise ValueError(f"parts of images of {h} x {w} px cannot have {size} px")
     height, width = (h, w) if size is None else (size, size)
-    draws = random.uniform(random.fold(keys, _ZOOM), (4,))
+    draws = random.uniform(random.fold_in(keys, _ZOOM), (4,))
     smallest = 1.0 if size is None else size / min(h, w)
     zoom = smallest * (max_zoom / smallest) ** draws[:, 0]
     part = torch.stack((width / w / zoom, height / h / zoom), 1)  # of the image, each way
@@ -71,7 +98,7 @@ def change_contrast(images: Tensor, keys: Tensor) -> Tensor:
     """
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     unit = (images - low) / torch.where(high > low, high - low, 1)
-    exponent = 2 * random.uniform(random.fold(keys, _GAMMA), (1, 1, 1)) - 1
+    exponent = 2 * random.uniform(random.fold_in(keys, _GAMMA), (1, 1, 1)) - 1
     stretched = 2 * unit ** (LARGEST_GAMMA**exponent) - 1
-    invert = random.uniform(random.fold(keys, _INVERT), (1, 1, 1)) < 0.5
+    invert = random.uniform(random.fold_in(keys, _INVERT), (1, 1, 1)) < 0.5
     return torch.where(invert, -stretched, stretched)

@@ -36,13 +36,19 @@ def example_keys(seed: int, step: int | Tensor, positions: Tensor, stream: int) 
         positions: Positions in the global batch.
         stream: Names the purpose, so that different purposes get independent numbers.
     """
-    state = torch.full_like(positions, (seed + 2**63) % 2**64 - 2**63)
-    return fold(fold(fold(state, stream), step), positions)
+    run = key(seed, device=positions.device)
+    return fold_in(fold_in(fold_in(run, stream), step), positions)
 
 
-def fold(keys: Tensor, value: int | Tensor) -> Tensor:
-    """Keys `[b]` that are independent of `keys` [b] and of those of any other `value`."""
-    # Hashed twice, so that a folded key is not one of the numbers drawn from the key itself.
+def key(seed: int, device: torch.device | None = None) -> Tensor:
+    """Key `[]` int64 of a seed."""
+    # Filled on the device: a copy from the host would not go into a CUDA graph.
+    return torch.full((), (seed + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=device)
+
+
+def fold_in(keys: Tensor, value: int | Tensor) -> Tensor:
+    """New keys, independent of `keys` and of those of any other `value`; the shapes broadcast."""
+    # Hashed twice, so that a new key is not one of the numbers drawn from the old one.
     return _hash(_hash(keys + _GAMMA) + value)
 
 

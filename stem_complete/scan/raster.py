@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from stem_complete.scan.filters import filter_mirrored
 
 # Width of the probe: the published code blurs its drawn spiral by these weights each way.
 _PROBE = (0.5, 0.25)
@@ -73,31 +73,6 @@ def check_shape(shape: tuple[int, int]) -> None:
     """
     if len(shape) != 2 or any(side < 2 or side != int(side) for side in shape):
         raise ValueError(f"shape must be two whole numbers (h, w) of at least 2 px, got {shape}")
-
-
-def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
-    """`images` [..., h, w] under a symmetric filter each way, mirrored at the border.
-
-    The border pixel is not repeated (OpenCV's BORDER_REFLECT_101). Sums of shifted images, unlike
-    convolutions, give an image the same result in every batch and on every device.
-
-    Args:
-        images: At least `len(taps)` px each way.
-        taps: Weight of the centre, of either neighbour, of either second neighbour, ...
-    """
-    reach = len(taps) - 1
-    for dim in (-1, -2):
-        size = images.shape[dim]
-        before = images.narrow(dim, 1, reach).flip(dim)
-        after = images.narrow(dim, size - 1 - reach, reach).flip(dim)
-        padded = torch.cat([before, images, after], dim)
-        images = images * taps[0]
-        for distance, tap in enumerate(taps[1:], 1):
-            before = padded.narrow(dim, reach - distance, size)
-            after = padded.narrow(dim, reach + distance, size)
-            # In place: fresh memory costs as much as the sums.
-            images += (before + after).mul_(tap)
-    return images
 
 
 def draw_lines(points: Tensor) -> Tensor:

@@ -10,15 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from stem_complete.scan import random
-from stem_complete.scan.acquire import (
-    NoiseModel,
-    PartialScan,
-    SomeNoise,
-    acquire,
-    blur,
-    flip_rotate,
-)
-from stem_complete.scan.augment import change_contrast
+from stem_complete.scan.acquisition import acquire
+from stem_complete.scan.augment import change_contrast, flip_rotate
+from stem_complete.scan.filters import blur
+from stem_complete.scan.noise import NoiseModel, SomeNoise
+from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
 
 # What the numbers drawn from an example's key are for.
@@ -32,7 +28,7 @@ class SimulatedBatch(NamedTuple):
         scan: The partial scans.
         truth: Blurred micrographs `[b, 1, h, w]` in [-1, 1]; the losses compare with them.
         unblurred: The same micrographs before the blur.
-        keys: `[b]`; `random.fold` makes further random numbers of these examples from them.
+        keys: `[b]`; `random.fold_in` makes further random numbers of these examples from them.
     """
 
     scan: PartialScan
@@ -115,21 +111,21 @@ class ScanSimulator(nn.Module):
 
         # The scan and the truth see the same image.
         if self.augment:
-            images = flip_rotate(images, random.integers(random.fold(keys, _AUGMENTATION), 8))
+            images = flip_rotate(images, random.integers(random.fold_in(keys, _AUGMENTATION), 8))
         if self.contrast:
-            images = change_contrast(images, random.fold(keys, _CONTRAST))
+            images = change_contrast(images, random.fold_in(keys, _CONTRAST))
         truth = blur(images, self.blur_sigma_px)
 
         measured = truth if self.sample == "blurred" else images
         dwell, pixels = self.dwell, self.pixels
         if len(dwell) > 1:
-            path = random.integers(random.fold(keys, _PATH), len(dwell))
+            path = random.integers(random.fold_in(keys, _PATH), len(dwell))
             dwell, pixels = dwell[path], pixels[path]
         noise = self.noise
         if self.noisy_fraction < 1:
-            chance = random.uniform(random.fold(keys, _IS_NOISY), (1,))
+            chance = random.uniform(random.fold_in(keys, _IS_NOISY), (1,))
             noise = SomeNoise(noise, (chance < self.noisy_fraction).float())
-        scan = acquire(measured, dwell, noise, random.fold(keys, _NOISE), pixels)
+        scan = acquire(measured, dwell, noise, random.fold_in(keys, _NOISE), pixels)
         return SimulatedBatch(scan, truth, images, keys)
 
 

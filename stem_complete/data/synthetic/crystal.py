@@ -57,7 +57,7 @@ def _unit_cells(keys: Tensor) -> tuple[Tensor, Tensor]:
     Also du/dx, du/dy and dv/dy of their lattice coordinates u and v `[b, 3, 2]` [1/px]; v does not
     depend on x.
     """
-    draws = random.uniform(random.fold(keys, Purpose.CELLS), (13, 2, 1, 1)).unbind(1)
+    draws = random.uniform(random.fold_in(keys, Purpose.CELLS), (13, 2, 1, 1)).unbind(1)
     side, ratio, angle, width, flat, stripes, *atom = draws
     motif, gap, x, y, second, centred, centre = atom
 
@@ -124,7 +124,7 @@ def _look_up(cells: Tensor, u: Tensor, v: Tensor, phase: Tensor) -> Tensor:
 def _sites(numbers: Iterator[Tensor], keys: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """How bright the atoms of each unit cell are: vacancies, heavy neighbours, ordering."""
     rough, empty, heavy, order, *direction = take(numbers, 6)
-    draws = random.uniform(random.fold(keys, Purpose.SITES), (2, _NUM_SITES, _NUM_SITES))
+    draws = random.uniform(random.fold_in(keys, Purpose.SITES), (2, _NUM_SITES, _NUM_SITES))
     chance, height = draws.unbind(1)
     place = torch.arange(_NUM_SITES, device=keys.device)
     # Every second plane differs in an ordered crystal.

@@ -30,7 +30,7 @@ from stem_complete.data.synthetic.specimen import (
     draw_waves,
 )
 from stem_complete.scan import random
-from stem_complete.scan.acquire import blur
+from stem_complete.scan.filters import blur
 
 _STREAM = 1  # of keys; the simulation of scans has 0
 
@@ -50,7 +50,7 @@ def replace_by_synthetic(
     if not fraction:
         return images
     keys = random.example_keys(seed, step, positions, _STREAM)
-    chosen = random.uniform(random.fold(keys, Purpose.CHOICE), (1,))[:, 0] < fraction
+    chosen = random.uniform(random.fold_in(keys, Purpose.CHOICE), (1,))[:, 0] < fraction
     if images.device.type == "cpu":  # which need not wait for itself
         images = images.clone()
         if chosen.any():
@@ -80,12 +80,12 @@ def synthetic_micrographs(keys: Tensor, size: int) -> Tensor:
 def _draw(keys: Tensor, size: int) -> Tensor:
     """Micrographs [b, 1, size, size] of `keys` [b]."""
     # Drawn at once, as hashing few numbers takes as long as hashing many; each step takes its own.
-    numbers = iter(random.uniform(random.fold(keys, Purpose.NUMBERS), (64, 1, 1)).unbind(1))
+    numbers = iter(random.uniform(random.fold_in(keys, Purpose.NUMBERS), (64, 1, 1)).unbind(1))
     kind = draw_kind(numbers)
     waves = draw_waves(keys, size)
     noise = draw_noise(keys, size)
     texture, speckle = draw_textures(numbers, noise)
-    lines = random.normal(random.fold(keys, Purpose.LINES), (2, size, 1))
+    lines = random.normal(random.fold_in(keys, Purpose.LINES), (2, size, 1))
     scan = draw_scan(numbers, waves, lines[:, 0])
     grains = draw_grains(numbers, keys, scan, waves)
 

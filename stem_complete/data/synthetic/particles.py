@@ -52,12 +52,12 @@ def _fill_quadtrees(numbers: Iterator[Tensor], keys: Tensor, size: int) -> Tenso
     common = (_NUM_LEVELS - 1) * common  # level
     density, variety = log_between(density, 0.03, 0.9), between(variety, 0.4, 1.4)
     clumped = 4 * (clumped - 0.4).clamp(min=0)
-    clumps = random.normal(random.fold(keys, Purpose.CLUMPS), (1, 5, 5))
+    clumps = random.normal(random.fold_in(keys, Purpose.CLUMPS), (1, 5, 5))
 
     coarsest = 2 ** (_NUM_LEVELS - 1)
     leaves = coarsest * -(-size // (coarsest * _LEAF_PX))
     counts = [leaves // 2**level for level in range(_NUM_LEVELS)]
-    draws = random.uniform(random.fold(keys, Purpose.TREES), (6, 2, sum(n * n for n in counts)))
+    draws = random.uniform(random.fold_in(keys, Purpose.TREES), (6, 2, sum(n * n for n in counts)))
     table = torch.zeros((len(keys), 6, 2, leaves, leaves), device=keys.device)
     for level, cells in enumerate(torch.split(draws, [n * n for n in counts], dim=-1)):
         span, count = 2**level, counts[level]

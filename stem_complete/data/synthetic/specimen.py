@@ -51,8 +51,8 @@ def draw_kind(numbers: Iterator[Tensor]) -> Kind:
 def draw_waves(keys: Tensor, size: int) -> list[Tensor]:
     """Four fields of standard deviation about 1, smooth over a fifth of the image and more."""
     few, many = _splines(5, 18, keys), _splines(18, size, keys)
-    heights = random.normal(random.fold(keys, Purpose.WAVES), (4, 5, 5))
-    ripples = random.normal(random.fold(keys, Purpose.RIPPLES), (4, 18, 18))
+    heights = random.normal(random.fold_in(keys, Purpose.WAVES), (4, 5, 5))
+    ripples = random.normal(random.fold_in(keys, Purpose.RIPPLES), (4, 18, 18))
     heights = few @ heights @ few.T + 0.4 * ripples
     return [many @ field @ many.T for field in heights.unbind(1)]
 
@@ -67,7 +67,7 @@ def _splines(num_nodes: int, size: int, keys: Tensor) -> Tensor:
 def draw_noise(keys: Tensor, size: int) -> Tensor:
     """White noise of mean 0 and standard deviation 1, uniformly distributed."""
     # Two numbers of 12 bits from one of 24: hashing is what costs.
-    pair = random.uniform(random.fold(keys, Purpose.NOISE), (size, (size + 1) // 2)) * 4096
+    pair = random.uniform(random.fold_in(keys, Purpose.NOISE), (size, (size + 1) // 2)) * 4096
     noise = torch.cat((pair.floor() / 4096, pair.frac()), dim=2)[..., :size]
     return (noise - 0.5) * math.sqrt(12)
 
@@ -148,7 +148,7 @@ def draw_grains(numbers: Iterator[Tensor], keys: Tensor, scan: Scan, waves: list
     size = waves[0].shape[-1]
     count, bend, phase = take(numbers, 3)
     bend = (bend - 0.4).clamp(min=0) * (0.3 * size)
-    draws = random.uniform(random.fold(keys, Purpose.GRAINS), (9, 3)).unbind(1)
+    draws = random.uniform(random.fold_in(keys, Purpose.GRAINS), (9, 3)).unbind(1)
     x, y, tilt, brightness, *lattice = draws
     scores = []
     for grain, rarity in enumerate((0.0, 0.55, 0.85)):

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from stem_complete.data.synthetic import replace_by_synthetic, synthetic_micrographs
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
-from stem_complete.scan import example_keys, fold, uniform
+from stem_complete.scan import example_keys, fold_in, uniform
 from stem_complete.training import Checkpoints, train
 
 SIZE = 64
@@ -69,7 +69,7 @@ def test_too_small_images_are_refused():
 def test_crystals_diffract_and_films_do_not():
     # The first number of an image decides what it mostly shows, the seventh whether of crystals.
     keys = example_keys(1, 0, torch.arange(60), stream=1)
-    kind, *_, fringes = uniform(fold(keys, 1), (7,)).unbind(1)
+    kind, *_, fringes = uniform(fold_in(keys, 1), (7,)).unbind(1)
     crystals, films = keys[kind < 0.45], keys[(kind >= 0.78) & (fringes >= 0.3)]
     peaks = [
         torch.tensor([sharpest_peak(image[0]) for image in synthetic_micrographs(part, 128)])

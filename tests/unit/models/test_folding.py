@@ -13,7 +13,7 @@ from stem_complete.models import (
     WeightNormConv2d,
     build_network,
     count_weights,
-    fold,
+    fold_norms,
     initialise,
     mean_norm_layers,
 )
@@ -60,25 +60,25 @@ def assert_same_completions(network: TwoStageNetwork, folded: TwoStageNetwork, x
 @pytest.mark.parametrize("options", OPTIONS)
 def test_folded_network_computes_the_same(sizes: Architecture, options: dict[str, object]) -> None:
     network = trained(sizes, **options)
-    assert_same_completions(network, fold(network), images())
+    assert_same_completions(network, fold_norms(network), images())
 
 
 @pytest.mark.parametrize("preset", ["compact", "paper"])
 def test_folded_preset_computes_the_same(preset: str) -> None:
     network = trained(preset)
-    assert_same_completions(network, fold(network), images(1))
+    assert_same_completions(network, fold_norms(network), images(1))
 
 
 def test_folded_channels_last_computes_the_same() -> None:
     network = trained(TINY)
-    folded = fold(network).to(memory_format=torch.channels_last)
+    folded = fold_norms(network).to(memory_format=torch.channels_last)
     assert_same_completions(network, folded, images().to(memory_format=torch.channels_last))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_nothing_is_left_to_normalise(options: dict[str, object]) -> None:
     network = trained(TINY, **options)
-    folded = fold(network)
+    folded = fold_norms(network)
     assert not [m for m in folded.modules() if isinstance(m, WeightNormConv2d | MeanNorm)]
     assert not folded.training
     assert not any(parameter.requires_grad for parameter in folded.parameters())
@@ -88,16 +88,16 @@ def test_nothing_is_left_to_normalise(options: dict[str, object]) -> None:
 @pytest.mark.parametrize(("means", "matter"), [("running", True), ("image", False)])
 def test_running_means_matter_only_where_inference_uses_them(means: str, matter: bool) -> None:
     network = trained(TINY, mean_norm_at_inference=means)
-    before = fold(network)(images()).full
+    before = fold_norms(network)(images()).full
     for norm in mean_norm_layers(network):
         norm.running_mean += 1
-    assert torch.equal(fold(network)(images()).full, before) is not matter
+    assert torch.equal(fold_norms(network)(images()).full, before) is not matter
 
 
 def test_original_is_left_alone_and_shares_no_memory() -> None:
     network = trained(TINY)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    for parameter in fold(network).parameters():
+    for parameter in fold_norms(network).parameters():
         parameter.zero_()
     assert network.training
     for key, value in network.state_dict().items():
@@ -108,7 +108,7 @@ def test_original_is_left_alone_and_shares_no_memory() -> None:
 def test_folded_state_loads_into_a_network_built_from_its_sizes(options: dict[str, object]) -> None:
     network = trained(TINY, **options)
     built = build_network(TINY, folded=True, **options)  # type: ignore[arg-type]
-    built.load_state_dict(fold(network).state_dict())
+    built.load_state_dict(fold_norms(network).state_dict())
     assert not built.training
     assert_same_completions(network, built, images())
 
@@ -116,7 +116,7 @@ def test_folded_state_loads_into_a_network_built_from_its_sizes(options: dict[st
 def test_generator_alone_folds_and_loads() -> None:
     generator = trained(TINY).generator.eval()
     built = build_network(TINY, folded=True).generator
-    built.load_state_dict(fold(generator).state_dict())
+    built.load_state_dict(fold_norms(generator).state_dict())
     with torch.no_grad():
         torch.testing.assert_close(built(images()), generator(images()), atol=1e-4, rtol=1e-4)
 
@@ -126,4 +126,4 @@ def test_generator_alone_folds_and_loads() -> None:
 )
 def test_nothing_to_fold(module: nn.Module) -> None:
     with pytest.raises(ValueError, match="no WeightNormConv2d to fold"):
-        fold(module)
+        fold_norms(module)

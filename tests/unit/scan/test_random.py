@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from stem_complete.scan.random import example_keys, fold, integers, normal, poisson, uniform
+from stem_complete.scan.random import example_keys, fold_in, integers, normal, poisson, uniform
 
 NUM = 100_000
 # Fixed seeds make these tests deterministic; the limit only keeps the seeds from being lucky.
@@ -40,7 +40,7 @@ def test_normal_is_normal(seed):
     [
         lambda keys: uniform(keys, (4,))[:, 0],
         lambda keys: normal(keys, (4,))[:, 3],
-        lambda keys: uniform(fold(keys, 1), (1,))[:, 0],
+        lambda keys: uniform(fold_in(keys, 1), (1,))[:, 0],
         lambda keys: integers(keys, 2**31).double() / 2**31,
     ],
     ids=["uniform", "normal", "folded", "integers"],

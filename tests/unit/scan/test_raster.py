@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_complete.scan.raster import deposit, draw_lines, filter_mirrored
+from stem_complete.scan.filters import filter_mirrored
+from stem_complete.scan.raster import deposit, draw_lines
 
 
 def test_a_dwell_at_a_pixel_centre_gives_sixteenths():

@@ -15,7 +15,7 @@ from stem_complete.scan import (
     encode,
     example_keys,
     flip_rotate,
-    fold,
+    fold_in,
     integers,
     uniform,
 )
@@ -89,7 +89,7 @@ def test_all_eight_flips_occur_equally_often():
 @pytest.mark.parametrize("sample", ["blurred", "original"])
 def test_scan_and_truth_see_the_same_flip(sample):
     batch = simulator(NoNoise(), sample=sample)(IMAGES, 3, POSITIONS)
-    choice = integers(fold(batch.keys, 0), 8)
+    choice = integers(fold_in(batch.keys, 0), 8)
     assert len(choice.unique()) > 2
     assert torch.equal(batch.unblurred, flip_rotate(IMAGES, choice))
     assert torch.equal(batch.truth, blur(batch.unblurred, 2.5))
@@ -105,7 +105,9 @@ def test_flipping_the_micrograph_beforehand_composes_with_the_augmentation():
     for choice in range(8):
         turned = flip_rotate(IMAGES, torch.full((6,), choice))
         batch = simulate(turned, 3, POSITIONS)
-        assert torch.equal(batch.unblurred, flip_rotate(turned, integers(fold(batch.keys, 0), 8)))
+        assert torch.equal(
+            batch.unblurred, flip_rotate(turned, integers(fold_in(batch.keys, 0), 8))
+        )
         measured = batch.scan.dwell > 0
         assert torch.equal(batch.scan.intensity[measured], batch.truth[measured])
         assert torch.equal(batch.scan.dwell[0, 0], PATH.dwell_map())

@@ -9,7 +9,7 @@ from stem_complete.benchmarks.steps import problem, training_step
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
 from stem_complete.inference import export_checkpoint, load_artifact
-from stem_complete.models import fold
+from stem_complete.models import fold_norms
 from stem_complete.training import Checkpoints, build_task, train
 from stem_complete.training.checkpoint_folder import load_checkpoint
 
@@ -62,7 +62,7 @@ def test_the_average_is_validated_and_exported_and_leaves_training_alone(
     exported = load_artifact(
         export_checkpoint(config.run_folder, tmp_path / "model", num_calibration_images=1)
     )
-    ours = fold(task.network.generator).state_dict()
+    ours = fold_norms(task.network.generator).state_dict()
     for name, value in exported.network.state_dict().items():
         torch.testing.assert_close(value, ours[name])
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stem_complete.scan.acquire import PartialScan
-from stem_complete.scan.fill import MAX_STIFFNESS, normalised_convolution, spline_fill, sum_pixels
-from stem_complete.scan.waves import plane_waves
+from stem_complete.scan.filters import normalised_convolution
+from stem_complete.scan.lattice import plane_waves
+from stem_complete.scan.partial_scan import PartialScan, sum_pixels
+from stem_complete.scan.splines import MAX_STIFFNESS, spline_fill
 
 NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "waves": 5, "reference": 2}
 """Of each encoding's network input."""

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stem_complete.scan.acquire import PartialScan
-from stem_complete.scan.fill import dwell_weights, sum_pixels
+from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixels
 
 # Found on micrographs of the training and validation splits.
 _THRESHOLD = 3.75  # in root mean squares of the spectrum around: one in a million waves of noise

@@ -14,7 +14,7 @@ from stem_complete.scan import (
     normalised_convolution,
     spline_fill,
 )
-from stem_complete.scan.fill import MAX_STIFFNESS
+from stem_complete.scan.splines import MAX_STIFFNESS
 
 DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
 

@@ -10,43 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stem_complete.scan.acquire import PartialScan
-
-SIGMA_PITCHES = 0.4
-"""Width of the Gaussian in distances between the spiral's turns: 8 px at coverage 1/20."""
+from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixels
 
 _SWEEPS, _COARSEST_SWEEPS = 2, 8  # before and after each correction; on the coarsest grid
 _SPREAD = 8.0  # between the fastest and the slowest error that a grid has to damp by itself
 _FLOPPY = 0.01  # stiffness [px^2] of a plate that bends like a membrane
 MAX_STIFFNESS = 40.0  # [px^2]; stiffer plates take more than one V-cycle
-
-_TRUNCATE = 4.0  # standard deviations at which the Gaussian ends
-
-
-def fill_sigma_px(coverage: float) -> float:
-    """Width [px] of the Gaussian that bridges the gaps of scans of this mean dwell."""
-    return SIGMA_PITCHES / coverage
-
-
-def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
-    """Images [b, 1, h, w] of dwell-weighted local means, without gaps.
-
-    At each pixel `G * (dwell intensity) / G * dwell` with a Gaussian G (Knutsson and Westin 1993,
-    doi:10.1109/CVPR.1993.341081); where nothing was measured within reach, the mean of the scan.
-
-    Args:
-        scan: Partial scans.
-        sigma_px: Standard deviation of the Gaussian [px].
-    """
-    weight = scan.dwell.expand_as(scan.intensity)
-    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    mean = _mean(weight * intensity) / _mean(weight).clamp(min=torch.finfo(weight.dtype).tiny)
-    # About the mean, so that a small contrast on a large offset survives in float32.
-    sums = torch.cat((weight * (intensity - mean), weight), dim=1)
-    blurred, reach = gaussian(sums, sigma_px).chunk(2, dim=1)
-    # So little weight lies beyond the Gaussian's end, where only rounding is left.
-    reached = reach > 1e-6
-    return mean + torch.where(reached, blurred / torch.where(reached, reach, 1), 0)
 
 
 def spline_fill(
@@ -154,31 +123,3 @@ def _minus_laplacian(images: Tensor) -> Tensor:
     rows, columns = padded[..., 1:-1], padded[..., 1:-1, :]
     neighbours = rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]
     return 4 * images - neighbours
-
-
-def gaussian(images: Tensor, sigma_px: float) -> Tensor:
-    """Images [b, c, h, w] convolved with a Gaussian; nothing lies beyond their borders."""
-    radius = max(1, round(_TRUNCATE * sigma_px))
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
-    b, c, h, w = images.shape
-    flat = images.reshape(b * c, 1, h, w)
-    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
-
-
-def dwell_weights(dwell: Tensor, exponent: float) -> Tensor:
-    """`dwell^exponent`, at most 1 and 0 where nothing was measured, of the shape of `dwell`."""
-    # Without a mask, which takes much longer on CPUs.
-    measured = dwell / dwell.clamp(min=torch.finfo(dwell.dtype).tiny)
-    return measured * dwell.clamp(max=1) ** exponent
-
-
-def sum_pixels(images: Tensor) -> Tensor:
-    """Sums `[b, 1, 1, 1]` of images `[b, c, h, w]`."""
-    return images.sum((1, 2, 3), keepdim=True)
-
-
-def _mean(images: Tensor) -> Tensor:
-    return images.mean((1, 2, 3), keepdim=True)

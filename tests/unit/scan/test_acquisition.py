@@ -17,7 +17,7 @@ from stem_complete.scan import (
     blur,
     example_keys,
     flip_rotate,
-    fold,
+    fold_in,
     normal,
     uniform,
 )
@@ -172,7 +172,7 @@ def test_readout_noise_is_independent_of_the_counts():
     read = acquire(image, dwell, DetectorNoise(50.0, 5.0), keys).intensity - counts
     assert float(read.std()) == pytest.approx(2 * 5 / 50, rel=0.05)
     assert abs(np.corrcoef(read.flatten(), counts.flatten())[0, 1]) < 0.04
-    assert torch.allclose(read, normal(fold(keys, 1), (1, 100, 100)) * 0.2, atol=1e-5)
+    assert torch.allclose(read, normal(fold_in(keys, 1), (1, 100, 100)) * 0.2, atol=1e-5)
 
 
 @pytest.mark.parametrize(

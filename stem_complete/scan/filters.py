@@ -1,0 +1,102 @@
+"""Gaussian filters of images and of partial scans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stem_complete.scan.partial_scan import PartialScan
+
+REFERENCE_BLUR_SIGMA_PX = 2.5
+
+SIGMA_PITCHES = 0.4
+"""Width of the Gaussian in distances between the spiral's turns: 8 px at coverage 1/20."""
+
+_TRUNCATE = 4.0  # standard deviations at which the Gaussian ends
+
+
+def fill_sigma_px(coverage: float) -> float:
+    """Width [px] of the Gaussian that bridges the gaps of scans of this mean dwell."""
+    return SIGMA_PITCHES / coverage
+
+
+def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
+    """Images [b, 1, h, w] of dwell-weighted local means, without gaps.
+
+    At each pixel `G * (dwell intensity) / G * dwell` with a Gaussian G (Knutsson and Westin 1993,
+    doi:10.1109/CVPR.1993.341081); where nothing was measured within reach, the mean of the scan.
+
+    Args:
+        scan: Partial scans.
+        sigma_px: Standard deviation of the Gaussian [px].
+    """
+    weight = scan.dwell.expand_as(scan.intensity)
+    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
+    mean = _mean(weight * intensity) / _mean(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+    # About the mean, so that a small contrast on a large offset survives in float32.
+    sums = torch.cat((weight * (intensity - mean), weight), dim=1)
+    blurred, reach = gaussian(sums, sigma_px).chunk(2, dim=1)
+    # So little weight lies beyond the Gaussian's end, where only rounding is left.
+    reached = reach > 1e-6
+    return mean + torch.where(reached, blurred / torch.where(reached, reach, 1), 0)
+
+
+def blur(images: Tensor, sigma_px: float = REFERENCE_BLUR_SIGMA_PX) -> Tensor:
+    """`images` [b, 1, h, w] under a 5x5 Gaussian of `sigma_px`, mirrored at the border.
+
+    It equals OpenCV's `GaussianBlur` of size (5, 5) with BORDER_REFLECT_101.
+    """
+    weights = [math.exp(-(distance**2) / (2 * sigma_px**2)) for distance in range(3)]
+    total = weights[0] + 2 * sum(weights[1:])
+    return filter_mirrored(images, [weight / total for weight in weights])
+
+
+def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
+    """`images` [..., h, w] under a symmetric filter each way, mirrored at the border.
+
+    The border pixel is not repeated (OpenCV's BORDER_REFLECT_101). Sums of shifted images, unlike
+    convolutions, give an image the same result in every batch and on every device.
+
+    Args:
+        images: At least `len(taps)` px each way.
+        taps: Weight of the centre, of either neighbour, of either second neighbour, ...
+    """
+    reach = len(taps) - 1
+    for dim in (-1, -2):
+        size = images.shape[dim]
+        before = images.narrow(dim, 1, reach).flip(dim)
+        after = images.narrow(dim, size - 1 - reach, reach).flip(dim)
+        padded = torch.cat([before, images, after], dim)
+        images = images * taps[0]
+        for distance, tap in enumerate(taps[1:], 1):
+            before = padded.narrow(dim, reach - distance, size)
+            after = padded.narrow(dim, reach + distance, size)
+            # In place: fresh memory costs as much as the sums.
+            images += (before + after).mul_(tap)
+    return images
+
+
+def gaussian(images: Tensor, sigma_px: float) -> Tensor:
+    """Images [b, c, h, w] convolved with a Gaussian; nothing lies beyond their borders."""
+    radius = max(1, round(_TRUNCATE * sigma_px))
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    b, c, h, w = images.shape
+    flat = images.reshape(b * c, 1, h, w)
+    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
+
+
+def _mean(images: Tensor) -> Tensor:
+    return images.mean((1, 2, 3), keepdim=True)
+
+
+def check_images(images: Tensor) -> None:
+    """Checks that `images` are `[b, 1, h, w]`."""
+    if images.ndim != 4 or images.shape[1] != 1:
+        raise ValueError(f"images must be [b, 1, h, w], got {list(images.shape)}")
