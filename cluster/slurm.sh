@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster on the nodes of one SLURM job, and a training run on it. From the repository:
 #
-#   sbatch cluster/slurm.sh configs/paper.yaml scaling.num_workers=8 \
+#   sbatch cluster/slurm.sh paper scaling.num_workers=8 \
 #       storage=/shared/runs data.store=/shared/store.zarr
 #
 # Two minutes before the time limit SLURM signals this script: training leaves a checkpoint and the

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same run under torchrun, without Ray: simpler, but neither elastic nor in `ray` tools' view.
 #
-#   sbatch cluster/slurm_torchrun.sh configs/paper.yaml \
+#   sbatch cluster/slurm_torchrun.sh paper \
 #       storage=/shared/runs data.store=/shared/store.zarr
 #
 # There are as many workers as the job has GPUs, or cores where it has none. What happens at the

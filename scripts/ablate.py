@@ -44,7 +44,6 @@ from stem_complete.scan import GEOMETRIES, PartialScan, encode
 from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
 FIRST = ("splines", "waves")
 KINDS = tuple(product(GEOMETRIES, NOISES))
@@ -99,7 +98,7 @@ def main() -> None:
                 f"training.seed={options.seed}",
                 *(f"{key}={json.dumps(value)}" for key, value in ARMS[arm].items()),
             ]
-            config = load_config([CONFIGS / "ours.yaml"], overrides)
+            config = load_config(["ours"], overrides)
             found = _train_and_evaluate(config, 60 * options.minutes)
         result.write_text(json.dumps({"arm": arm, "changes": ARMS[arm], **found}, indent=2))
         say(f"{arm}: {found['steps']} steps, {_summary(found)}")

@@ -63,7 +63,7 @@ def main() -> None:
         parser.error("--store and --output are needed")
     with torchrun_context(use_gpu=options.gpu) as context:
         config = load_config(
-            [REPOSITORY / "configs" / "ours.yaml"],
+            ["ours"],
             [
                 f"storage={options.output.absolute()}",
                 f"data.store={options.store.absolute()}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> E
     Args:
         output: Folder to work in.
         seed: Of the training.
-        overrides: `section.field=value` changes to `configs/demo.yaml`.
+        overrides: `section.field=value` changes to the config `demo`.
 
     Raises:
         StemCompleteError: Any of the steps failed.
@@ -98,17 +97,16 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> E
 
 
 def _config(output: Path, store: Path, seed: int, overrides: Sequence[str]) -> Config:
-    with as_file(files("stem_complete") / "configs" / "demo.yaml") as file:
-        return load_config(
-            [file],
-            [
-                f"name=demo-seed{seed}",
-                f"training.seed={seed}",
-                f"storage={output / 'runs'}",
-                f"data.store={store}",
-                *overrides,
-            ],
-        )
+    return load_config(
+        ["demo"],
+        [
+            f"name=demo-seed{seed}",
+            f"training.seed={seed}",
+            f"storage={output / 'runs'}",
+            f"data.store={store}",
+            *overrides,
+        ],
+    )
 
 
 def _draw(completer: Completer, released: Completer, path: Path) -> None:

@@ -13,10 +13,10 @@ from stem_complete.errors import ConfigError
 
 @app.command(
     epilog=examples(
-        "stem-complete train configs/compact.yaml data.store=store.zarr",
-        "stem-complete train configs/paper.yaml scaling.num_workers=8",
-        "torchrun --nproc-per-node 2 -m stem_complete train configs/compact.yaml",
-        "ray job submit --working-dir . -- python -m stem_complete train configs/paper.yaml "
+        "stem-complete train compact data.store=store.zarr",
+        "stem-complete train paper scaling.num_workers=8",
+        "torchrun --nproc-per-node 2 -m stem_complete train compact",
+        "ray job submit --working-dir . -- python -m stem_complete train paper "
         "storage=/shared/runs data.store=/shared/store.zarr",
     )
 )
@@ -24,7 +24,8 @@ def train(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG... [section.field=value ...]", help="YAML files, then changes to them."
+            metavar="CONFIG... [section.field=value ...]",
+            help="YAML files or names of bundled configs, then changes to them.",
         ),
     ],
     local: Annotated[
@@ -43,14 +44,14 @@ def train(
     from stem_complete.config import load_config
     from stem_complete.launch import launch
 
-    files = [Path(argument) for argument in arguments if "=" not in argument]
+    files = [argument for argument in arguments if "=" not in argument]
     changes = [argument for argument in arguments if "=" in argument]
     if not files:
         raise ConfigError(
             expected="a config file",
             found="only changes",
             where="train",
-            fix="name one, for example configs/compact.yaml",
+            fix="name one, for example compact",
         )
     outcomes = launch(load_config(files, changes), local=local)
     if as_json:

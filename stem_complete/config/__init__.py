@@ -1,6 +1,12 @@
 """Config of a training run: schema, defaults, loading."""
 
-from stem_complete.config.loading import expand_sweep, load_config, validate_config
+from stem_complete.config.loading import (
+    BUNDLED,
+    expand_sweep,
+    find_config,
+    load_config,
+    validate_config,
+)
 from stem_complete.config.schema import (
     ALRCConfig,
     Config,
@@ -16,6 +22,7 @@ from stem_complete.config.schema import (
 )
 
 __all__ = [
+    "BUNDLED",
     "ALRCConfig",
     "Config",
     "DetectorNoise",
@@ -27,6 +34,7 @@ __all__ = [
     "ReferenceNoise",
     "ScanConfig",
     "expand_sweep",
+    "find_config",
     "load_config",
     "parse_coverage",
     "validate_config",

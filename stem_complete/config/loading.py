@@ -13,20 +13,50 @@ from stem_complete.config.schema import Config
 from stem_complete.config.upgrade import upgrade
 from stem_complete.errors import ConfigError
 
+BUNDLED = Path(__file__).parent.parent / "configs"
+"""Folder of the configs that come with the package."""
 
-def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Config from YAML files, later ones on top, then `section.field=value` overrides.
+
+    Args:
+        files: Paths, or names of bundled configs, such as `compact`.
+        overrides: Changes on top of the files.
 
     Raises:
         ConfigError: A file or override cannot be read, or a key or value is not valid.
     """
     merged: dict[str, Any] = {}
     for file in files:
-        _merge(merged, _read_yaml(file))
+        _merge(merged, _read_yaml(find_config(file)))
     for override in overrides:
         _merge(merged, _parse_override(override))
     where = " + ".join([*map(str, files), *overrides]) or "config"
     return validate_config(merged, where)
+
+
+def find_config(name: str | Path) -> Path:
+    """The file at this path, or else the bundled config of this name.
+
+    A bundled config may be called `compact`, `compact.yaml` or `configs/compact.yaml`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    path = Path(name)
+    bundled = BUNDLED / f"{path.name.removesuffix('.yaml')}.yaml"
+    if path.exists() and not path.is_dir():
+        return path
+    if str(path.parent) in (".", "configs") and bundled.is_file():
+        return bundled
+    names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.yaml")))
+    raise ConfigError(
+        expected=f"a YAML file, or a bundled config ({names})",
+        found="a folder" if path.is_dir() else "no such file",
+        where=path,
+        fix="check the path",
+    )
 
 
 def expand_sweep(config: Config) -> list[Config]:
@@ -76,10 +106,6 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        raise ConfigError(
-            expected="a YAML config file", found="no such file", where=file, fix="check the path"
-        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(expected="YAML", found=str(error), where=file) from None
     if values is None:

@@ -1,7 +1,7 @@
 """The one strict schema of a training run. Defaults live here and nowhere else.
 
 The defaults are the `paper` recipe (Ede and Beanland 2020, ALRC paper, section IV); a YAML file
-in `configs/` states only what it changes.
+states only what it changes.
 """
 
 from __future__ import annotations

@@ -38,11 +38,7 @@ def test_the_commands_are_found():
 def test_the_schema_takes_it(arguments):
     arguments = [argument for argument in arguments if not argument.startswith("--")]
     changes = [argument for argument in arguments if "=" in argument]
-    files = [
-        ROOT / argument.removeprefix("/opt/stem-complete/")
-        for argument in arguments
-        if "=" not in argument
-    ]
+    files = [argument for argument in arguments if "=" not in argument]
     config = load_config(files, changes)
     # A job runs in a copy of the folder: what it reads and writes must be seen by all nodes.
     assert config.data.store.is_absolute()

@@ -55,7 +55,7 @@ def job(request, tmp_path):
     (tmp_path / ".venv" / "bin" / "activate").write_text("PATH=$SLURM_SUBMIT_DIR/.venv/bin:$PATH\n")
     (tmp_path / "job").write_text("JobState=RUNNING PreemptTime=None\n")
     with subprocess.Popen(
-        ["bash", FOLDER / request.param, "configs/paper.yaml", "scaling.num_workers=2"],
+        ["bash", FOLDER / request.param, "paper", "scaling.num_workers=2"],
         env=os.environ
         | {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NNODES": "1"}
         | {"SLURM_CPUS_ON_NODE": "2"},
@@ -81,7 +81,7 @@ def test_training_gets_the_arguments_of_the_job(job):
     arguments = (folder / "training.arguments").read_text().split()
     assert arguments[-5:] == [
         *("-m", "stem_complete", "train"),
-        *("configs/paper.yaml", "scaling.num_workers=2"),
+        *("paper", "scaling.num_workers=2"),
     ]
 
 

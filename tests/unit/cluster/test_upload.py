@@ -23,7 +23,7 @@ def test_it_is_small(upload):
     assert upload.stat().st_size < 6_000_000
 
 
-def test_it_has_the_package_and_the_configs_and_nothing_else(upload):
+def test_it_has_the_package_and_nothing_else(upload):
     with zipfile.ZipFile(upload) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     package = {
@@ -32,7 +32,7 @@ def test_it_has_the_package_and_the_configs_and_nothing_else(upload):
         if "examples" not in file.parts
     }
     assert package <= names
-    assert {name.split("/")[0] for name in names if "/" in name} == {"configs", "stem_complete"}
+    assert {name.split("/")[0] for name in names if "/" in name} == {"stem_complete"}
     assert not [name for name in names if name.startswith("stem_complete/examples")]
     assert not [name for name in names if name.endswith(".jpg")]
 
@@ -40,13 +40,9 @@ def test_it_has_the_package_and_the_configs_and_nothing_else(upload):
 def test_its_copy_runs(upload, tmp_path):
     with zipfile.ZipFile(upload) as archive:
         archive.extractall(tmp_path)
-    # stem_complete/configs is a link here, and a folder there.
-    for config in (ROOT / "configs").glob("*.yaml"):
-        copy = tmp_path / "stem_complete" / "configs" / config.name
-        assert copy.read_bytes() == config.read_bytes()
     code = (
-        "from pathlib import Path; from stem_complete import __file__, config, load_completer;"
-        "config.load_config([Path('configs/paper.yaml')]); load_completer(); print(__file__)"
+        "from stem_complete import __file__, config, load_completer;"
+        "config.load_config(['paper']); load_completer(); print(__file__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Every file in `configs/` is a valid config, and says what it is meant to say."""
+"""Every bundled config is valid, and says what it is meant to say."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from stem_complete.config import Config, expand_sweep, load_config
+from stem_complete.config import BUNDLED, Config, expand_sweep, find_config, load_config
+from stem_complete.errors import ConfigError
 
-CONFIGS = Path(__file__).parents[3] / "configs"
-FILES = sorted(CONFIGS.glob("*.yaml"))
+FILES = sorted(BUNDLED.glob("*.yaml"))
 
 
 def differences(config: Config, base: Config) -> dict[str, Any]:
@@ -30,6 +30,27 @@ def test_there_are_configs() -> None:
     assert names >= {"paper", "reference_code", "comparison", "compact"}
 
 
+@pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
+def test_a_bundled_config_is_found_by_its_name_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == BUNDLED / "compact.yaml"
+    (tmp_path / "compact").mkdir()
+    assert find_config(name) == BUNDLED / "compact.yaml"
+
+
+def test_a_file_of_ones_own_comes_before_the_bundled_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compact.yaml").write_text("name: mine\n")
+    assert load_config(["compact.yaml"], ["data.store=/s"]).name == "mine"
+    assert load_config(["compact"]).name == "compact"
+
+
+@pytest.mark.parametrize("name", ["compat", "compat.yaml", "elsewhere/compact.yaml"])
+def test_a_config_that_is_not_there_is_an_error_that_lists_the_bundled_ones(name):
+    with pytest.raises(ConfigError, match="compact, comparison, demo, ours, paper, reference_code"):
+        load_config([name])
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_loads(file: Path) -> None:
     config = load_config([file])
@@ -45,12 +66,12 @@ def test_says_why(file: Path) -> None:
 
 def test_paper_is_the_schemas_defaults() -> None:
     defaults = Config.model_validate({"data": {"store": "store.zarr"}})
-    assert differences(load_config([CONFIGS / "paper.yaml"]), defaults) == {"scaling.use_gpu": True}
+    assert differences(load_config(["paper"]), defaults) == {"scaling.use_gpu": True}
 
 
 def test_reference_code_differs_from_the_paper_where_it_should() -> None:
-    paper = load_config([CONFIGS / "paper.yaml"])
-    assert differences(load_config([CONFIGS / "reference_code.yaml"]), paper) == {
+    paper = load_config(["paper"])
+    assert differences(load_config(["reference_code"]), paper) == {
         "name": "reference-code",
         "recipe": "reference-code",
         "scan.coverage_definition": "nominal",
@@ -70,7 +91,7 @@ def test_reference_code_differs_from_the_paper_where_it_should() -> None:
 
 @pytest.mark.parametrize("base", ["paper", "reference_code", "compact"])
 def test_arms_of_the_comparison_differ_in_their_loss_only(base: str) -> None:
-    files = [CONFIGS / f"{base}.yaml", CONFIGS / "comparison.yaml"]
+    files = [base, "comparison"]
     below = load_config(files[:1])
     runs = {run.name: run for run in expand_sweep(load_config(files, ["sweep.seeds=[0,1]"]))}
     expected = {

@@ -154,7 +154,7 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> N
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config([tmp_path / "none.yaml"])
-    with pytest.raises(ConfigError, match="expected YAML"):
+    with pytest.raises(ConfigError, match="found a folder"):
         load_config([tmp_path])
     binary = tmp_path / "image.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
