@@ -1,6 +1,6 @@
-"""Worker context, collectives, and guards against workers that differ, fail or hang."""
+"""Worker context, collectives, and checks against workers that differ, fail or hang."""
 
-from stem_complete.distributed.agreement import agree, all_ok, environment, from_main
+from stem_complete.distributed.checks import agree, all_ok, environment, from_main
 from stem_complete.distributed.collectives import (
     StatisticsExchange,
     all_reduce_sum,

@@ -84,6 +84,7 @@ def start(
             "MASTER_PORT": str(port),
             "TORCHELASTIC_USE_AGENT_STORE": str(not keep_store),
             "GLOO_SOCKET_IFNAME": "lo",
+            "TORCH_FR_DUMP_TEMP_FILE": str(folder / "trace_"),
         }
         process = _WARM.Process(target=_main, args=(argv, environment, folder / f"{rank}.txt"))
         process.start()

@@ -3,31 +3,15 @@
 import re
 import socket
 
-import pytest
 import torch
 
-from stem_complete.distributed import agree, all_ok, environment, from_main
 from stem_complete.errors import DataError
 
 HOST = re.escape(socket.gethostname())
 
 
-def test_alone_there_is_nothing_to_agree_on():
-    agree(environment())
-    assert from_main(lambda: 3) == all_ok(lambda: 3) == 3
-    with pytest.raises(ZeroDivisionError):
-        all_ok(lambda: 1 / 0)
-
-
-def test_environment_names_versions_and_code():
-    facts = environment()
-    assert facts["torch"] == torch.__version__
-    assert re.fullmatch(r".+ \(code [0-9a-f]{8}\)", facts["stem-complete"])
-    assert facts == environment()
-
-
 def test_three_workers(torchrun, tmp_path):
-    torchrun("agreement_all", 3, tmp_path)
+    torchrun("checks_all", 3, tmp_path)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
     for result in results:
         kind, line = result["differ"]

@@ -1,7 +1,7 @@
-"""What all workers must agree on before the first step, and how one's failure reaches all.
+"""Checks that all workers pass together: the same environment, and one's failure on all.
 
-A worker that raises alone leaves the others waiting in their next collective. Here everyone learns
-of it in the same collective, and raises too.
+A worker that raises alone leaves the others waiting in their next collective. Here all learn of it
+in the same collective, and raise too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import platform
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 def environment() -> dict[str, str]:
-    """What this process runs on, as far as it must be the same on every worker.
+    """Versions and code of this process, which must be the same on every worker.
 
     This package's files count, not only its version: a node with an older checkout differs.
     """
@@ -45,10 +46,10 @@ def environment() -> dict[str, str]:
 
 
 def agree(facts: Mapping[str, str]) -> None:
-    """Checks that every worker gives the same facts about itself, say versions and digests.
+    """Checks that every worker has the same facts, say versions and digests.
 
     Raises:
-        ConfigError: They differ; on every worker, with what differs and where.
+        ConfigError: They differ; on every worker, with the values and their ranks.
     """
     gathered = gather_objects((socket.gethostname(), dict(facts)))
     hosts = [host for host, _ in gathered]
@@ -70,9 +71,9 @@ def agree(facts: Mapping[str, str]) -> None:
 
 
 def from_main(compute: Callable[[], T]) -> T:
-    """What `compute` returns on rank 0, on every worker; the others do not call it.
+    """Calls `compute` on rank 0 only, and returns its result on every worker.
 
-    For small things: the value is pickled.
+    For small results: they are pickled.
 
     Raises:
         StemCompleteError: `compute` raised it; the same on every worker.
@@ -80,16 +81,15 @@ def from_main(compute: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return compute()
-    outcome: list[Any] = [_attempt(compute) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(outcome, src=0)
-    value, failure = outcome[0]
-    if failure is not None:
-        raise failure
-    return cast("T", value)
+    outcomes = [_attempt(compute) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(outcomes, src=0)
+    (outcome,) = outcomes
+    assert outcome is not None
+    return outcome.result()
 
 
 def all_ok(check: Callable[[], T]) -> T:
-    """What `check` returns on this worker, once it has returned on every one.
+    """Calls `check`, and returns its result once it has succeeded on every worker.
 
     Raises:
         StemCompleteError: `check` raised it; on every worker, with the first failed rank named.
@@ -97,28 +97,43 @@ def all_ok(check: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return check()
-    value, own = _attempt(check, prefix=f"rank {dist.get_rank()} on {socket.gethostname()}: ")
-    for failure in gather_objects(own):
+    own = _attempt(check, prefix=f"rank {dist.get_rank()} on {socket.gethostname()}: ")
+    for failure in gather_objects(own.failure):
         if failure is not None:
-            raise failure from own
-    return cast("T", value)
+            raise failure from own.failure
+    return own.result()
 
 
-def _attempt(
-    action: Callable[[], T], prefix: str = ""
-) -> tuple[T, None] | tuple[None, StemCompleteError]:
-    """What `action` returns or, as one of our errors that can be pickled, raises."""
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """Result of a call on one worker, or its failure; it can be pickled.
+
+    Attributes:
+        results: The result; empty if the call failed.
+        failure: What it raised; None if it succeeded.
+    """
+
+    results: tuple[T, ...] = ()
+    failure: StemCompleteError | None = None
+
+    def result(self) -> T:
+        """The result; raises the failure if there is one."""
+        if self.failure is not None:
+            raise self.failure
+        return self.results[0]
+
+
+def _attempt(action: Callable[[], T], prefix: str = "") -> Outcome[T]:
+    """Calls `action`; whatever it raises becomes one of our errors, which can be pickled."""
     try:
-        return action(), None
+        return Outcome((action(),))
     except StemCompleteError as error:
+        where = f"{prefix}{error.where}"
         failure = type(error)(
-            expected=error.expected,
-            found=error.found,
-            where=f"{prefix}{error.where}",
-            fix=error.fix,
+            expected=error.expected, found=error.found, where=where, fix=error.fix
         )
         failure.__cause__ = error
-    except Exception as error:  # whatever it is, nobody may be left waiting
+    except Exception as error:  # no other worker may be left waiting
         failure = CollectiveError(
             expected="success on every worker",
             found=f"{type(error).__name__}: {error}",
@@ -126,7 +141,7 @@ def _attempt(
             fix="see this worker's log",
         )
         failure.__cause__ = error
-    return None, failure
+    return Outcome(failure=failure)
 
 
 def _workers(ranks: Sequence[int], hosts: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Worker: what `agree`, `from_main` and `all_ok` do when a worker differs or fails.
 
-agreement_all.py FOLDER
+checks_all.py FOLDER
 """
 
 import sys
