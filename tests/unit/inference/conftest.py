@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from strategies import micrograph
 
 from stem_complete.config import Config, load_config
 from stem_complete.inference import (
@@ -29,8 +29,7 @@ Image = NDArray[np.float64]
 def texture() -> Callable[..., Image]:
     def make(seed: int, shape: tuple[int, int] = (96, 96)) -> Image:
         """A smooth random image of mean 0 and deviation 1."""
-        smooth = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 4, mode="wrap")
-        return (smooth - smooth.mean()) / smooth.std()
+        return micrograph("texture", seed, shape)
 
     return make
 

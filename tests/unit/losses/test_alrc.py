@@ -8,16 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import LOSS_SERIES, loss_values, losses
 
 from stem_complete import ALRC
-
-LOSSES = {
-    "lognormal": lambda rng, n: np.exp(rng.normal(size=n)),
-    "spikes": lambda rng, n: np.where(rng.random(n) < 0.01, 1000.0, 1.0 + 0.2 * rng.random(n)),
-    "nearly constant": lambda rng, n: 1 + 1e-3 * rng.normal(size=n),
-    "constant": lambda rng, n: np.ones(n),
-    "falling": lambda rng, n: 50 * np.exp(-np.linspace(0, 5, n)) * (1 + 0.3 * rng.random(n)),
-}
 
 
 def paper_step(mu1, mu2, losses, n=3.0, rate=0.999):
@@ -49,7 +42,7 @@ def published_step(mu1, mu2, losses, n=3.0, rate=0.999):
 @pytest.mark.parametrize("shape", [(), (1,), (16,), (1, 1, 24, 24)], ids=str)
 @pytest.mark.parametrize(
     ("reference", "kind"),
-    [(paper_step, kind) for kind in LOSSES]
+    [(paper_step, kind) for kind in LOSS_SERIES]
     # In the published float32 formula mu2 - mu1^2 cancels for losses that hardly vary.
     + [(published_step, kind) for kind in ("lognormal", "spikes", "falling")],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
@@ -59,7 +52,8 @@ def test_follows_the_reference_for_2000_steps(shape, kind, reference):
     paper = reference is paper_step
     tolerance = 1e-5 if paper else 1e-4
     rng = np.random.default_rng(0)
-    losses = LOSSES[kind](rng, steps * math.prod(shape)).astype(np.float32).reshape(steps, *shape)
+    losses = LOSS_SERIES[kind](rng, steps * math.prod(shape)).astype(np.float32)
+    losses = losses.reshape(steps, *shape)
     mu1, mu2 = (25.0, 900.0) if paper else (np.float32(25.0), np.float32(900.0))
     alrc = ALRC() if paper else ALRC(moments="clipped", variance_floor=1e-8)
     for row in losses:
@@ -75,7 +69,7 @@ def test_follows_the_reference_for_2000_steps(shape, kind, reference):
 
 
 @given(
-    loss=st.floats(0.0, 1e6, width=32),
+    loss=loss_values,
     mu1=st.floats(0.01, 100.0),
     spread=st.floats(0.01, 10.0),
     num_stddev=st.floats(0.1, 5.0),
@@ -133,11 +127,11 @@ def test_constant_losses_never_give_nan():
     assert float(alrc.threshold) == pytest.approx(1.1, rel=1e-4)
 
 
-def test_accumulation_equals_one_batch():
-    losses = torch.rand(4, 8) * 100
+@given(losses=losses(smallest=4), num_parts=st.integers(1, 4))
+def test_accumulation_equals_one_batch(losses, num_parts):
     whole, parts = ALRC(), ALRC(accumulate=True)
-    whole(losses.flatten())
-    for part in losses:
+    whole(losses)
+    for part in losses.chunk(num_parts):
         parts(part)
     assert float(parts.mu1) == 25.0
     parts.commit()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import gains, inverting, offsets, shapes, tensor_scans
 
 import stem_complete
 from stem_complete.data.synthetic import synthetic_micrographs
@@ -65,12 +66,15 @@ def test_standard_encoding_has_dwell_weighted_mean_0_and_deviation_1():
     assert torch.allclose(back, scan.intensity[measured], atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.floats(1e-3, 1e4), st.floats(-1e4, 1e4), st.booleans())
-def test_standard_encoding_is_equivariant_to_affine_maps(gain, ratio, invert):
-    gain = -gain if invert else gain
-    shift = ratio * gain
-    scan = scan_of(2)
+@given(
+    tensor_scans(shapes=shapes(12), measured=st.floats(0.3, 1), kinds=("noise",)),
+    gains | inverting,
+    offsets,
+)
+def test_standard_encoding_is_equivariant_to_affine_maps(scan, gain, offset):
+    # With a deviation of about 1 and a mean of about 0, so that the offset is in units of contrast.
+    scan = PartialScan((scan.intensity - 500) / 100, scan.dwell)
+    shift = offset * gain
     one = encode(scan, "standard")
     other = encode(PartialScan(scan.intensity * gain + shift, scan.dwell), "standard")
     # What float32 has lost of the intensities nobody can restore.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from strategies import paths
 
 import stem_complete
 from stem_complete.scan import ScanPath, archimedean, drawn_archimedean
@@ -193,3 +195,11 @@ def test_drawn_spirals_are_pixels_and_have_the_true_coverage(coverage):
 def test_no_drawn_spiral_is_as_dense():
     with pytest.raises(ValueError, match=r"coverage 0\.9 is more than a drawn spiral can have"):
         drawn_archimedean((512, 512), 0.9)
+
+
+@given(paths())
+def test_coverage_is_the_mean_of_a_finite_dwell_map_of_the_images_shape(path):
+    dwell = path.dwell_map()
+    assert dwell.shape == path.shape
+    assert (dwell.isfinite() & (dwell >= 0)).all()
+    assert path.coverage == pytest.approx(float(dwell.double().mean()))

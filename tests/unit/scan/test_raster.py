@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import scattered_paths
 
 from stem_complete.scan.filters import filter_mirrored
 from stem_complete.scan.raster import deposit, draw_lines
@@ -50,21 +51,13 @@ def test_positions_outside_are_ignored(outside):
     assert torch.equal(image, deposit(inside, torch.ones(1), (6, 8)))
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.floats(2, 6), st.floats(2, 9), st.floats(0, 3, width=32)),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_dwell_is_conserved_and_adds_up(points):
-    xy = torch.tensor([point[:2] for point in points], dtype=torch.float64)
-    dwell = torch.tensor([point[2] for point in points])
-    image = deposit(xy, dwell, (12, 9))
-    assert image.sum() == pytest.approx(float(dwell.sum()), abs=1e-4)
-    parts = deposit(xy[:3], dwell[:3], (12, 9)) + deposit(xy[3:], dwell[3:], (12, 9))
-    assert torch.allclose(image, parts, atol=1e-6)
+@given(scattered_paths(margin_px=2))
+def test_dwell_is_conserved_and_adds_up(path):
+    xy, dwell, shape = path.positions, path.dwell, path.shape
+    image = deposit(xy, dwell, shape)
+    assert image.sum() == pytest.approx(float(dwell.sum()), rel=1e-4)
+    parts = deposit(xy[:3], dwell[:3], shape) + deposit(xy[3:], dwell[3:], shape)
+    assert torch.allclose(image, parts, atol=1e-5)
 
 
 @pytest.mark.parametrize(
