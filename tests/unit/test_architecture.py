@@ -1,8 +1,6 @@
-"""Imports point down the list, and importing is cheap: no ray, no mlflow, no figures."""
+"""Imports point down the list."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -76,28 +74,3 @@ def test_imports_point_down(file):
             assert own in HOMES[top], f"{own} imports {name}"
         if own in PURE and top == "stem_complete" and rest:
             assert rest[0] in PURE | {"errors"}, f"{own} imports {name}"
-
-
-def loaded_after(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
-
-
-@pytest.mark.parametrize(
-    ("statement", "absent"),
-    [
-        ("import stem_complete", {"torch", "ray", "mlflow", "numpy"}),
-        ("import stem_complete.cli", {"torch", "ray", "mlflow"}),
-        (
-            "from stem_complete import ALRC, load_completer, scan",
-            {"ray", "mlflow", "matplotlib", "skimage"},
-        ),
-        ("import stem_complete.training", {"ray", "mlflow", "matplotlib"}),
-        ("import stem_complete.tracking", {"mlflow", "ray"}),
-        ("import stem_complete.launch", {"mlflow", "ray"}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_importing_is_cheap(statement, absent):
-    assert not loaded_after(statement) & absent
