@@ -55,9 +55,6 @@ class DataConfig(Section):
     loader_workers: NonNegativeInt = Field(
         0, description="processes that read ahead, per training worker; 0 reads when needed"
     )
-    synthetic: Fraction01 = Field(
-        0.0, description="fraction of the training examples that synthetic micrographs replace"
-    )
 
 
 class NoNoise(Section):

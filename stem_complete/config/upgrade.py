@@ -20,7 +20,7 @@ class _Move(NamedTuple):
 _MOVED: dict[str, _Move] = {}
 """By the old key, as in `scan.augment`."""
 
-_REMOVED: dict[str, Any] = {}
+_REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
 """Keys without a successor, and the value with which they changed nothing."""
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from stem_complete.config import ALRCConfig, Config, LossConfig
-from stem_complete.data.synthetic import replace_by_synthetic
 from stem_complete.errors import ConfigError
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
@@ -32,7 +31,8 @@ from stem_complete.scan import (
 )
 from stem_complete.training.simulation import build_simulator
 
-_MAGNIFICATION_STREAM = 2  # of keys; the simulation of scans has 0, synthetic micrographs 1
+# Random stream of the keys. The simulation of scans has 0; 1 stays free: earlier versions used it.
+_MAGNIFICATION_STREAM = 2
 
 
 class Completed(NamedTuple):
@@ -80,7 +80,6 @@ class CompletionTask(nn.Module):
         loss: Weight, unit, clipping and Huberisation of both losses.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
-        synthetic: Fraction of the examples that synthetic micrographs replace.
         max_zoom: Train on parts of the micrographs, see `scan.magnify`; 1 does not.
         crop_px: Size of these parts [px]; None is that of the micrographs.
     """
@@ -94,7 +93,6 @@ class CompletionTask(nn.Module):
         loss: LossConfig,
         *,
         bf16: bool = False,
-        synthetic: float = 0.0,
         max_zoom: float = 1.0,
         crop_px: int | None = None,
     ) -> None:
@@ -104,7 +102,6 @@ class CompletionTask(nn.Module):
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber, self.relative = loss.weight, loss.huber, loss.relative
         self.bf16 = bf16
-        self.synthetic = synthetic
         self.max_zoom, self.crop_px = max_zoom, crop_px
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
@@ -115,8 +112,7 @@ class CompletionTask(nn.Module):
 
         Args:
             images: Micrographs in [-1, 1], [b, 1, h, w].
-            step: Optimizer step; with `positions` it decides augmentation and noise, and which
-                images synthetic ones replace.
+            step: Optimizer step; with `positions` it decides augmentation and noise.
             positions: Positions in the global batch, [b].
         """
         batch = self.simulate(images, step, positions)
@@ -134,12 +130,10 @@ class CompletionTask(nn.Module):
         return TaskOutput(clipped["outer"] + clipped["inner"], outer, inner, num_clipped.float())
 
     def simulate(self, images: Tensor, step: int, positions: Tensor) -> SimulatedBatch:
-        """What it trains on: parts of `images` and synthetic micrographs, and their scans."""
-        seed = self.simulator.seed
+        """Parts of `images`, and partial scans of them."""
         if self.max_zoom > 1 or self.crop_px is not None:
-            keys = example_keys(seed, step, positions, _MAGNIFICATION_STREAM)
+            keys = example_keys(self.simulator.seed, step, positions, _MAGNIFICATION_STREAM)
             images = magnify(images, keys, self.max_zoom, size=self.crop_px)
-        images = replace_by_synthetic(images, self.synthetic, seed, step, positions)
         batch: SimulatedBatch = self.simulator(images, step, positions)
         return batch
 
@@ -243,7 +237,6 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         sigma_px,
         config.loss,
         bf16=config.training.precision == "bf16",
-        synthetic=config.data.synthetic,
         max_zoom=config.scan.max_zoom if config.scan.augment else 1.0,
         crop_px=crop_px,
     )

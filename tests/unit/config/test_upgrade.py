@@ -36,3 +36,11 @@ def test_removed_keys_are_left_out_and_told_if_they_did_something(caplog):
 @pytest.mark.parametrize("values", [{}, {"scan": None}, {"scan": 3}, {"data": []}])
 def test_what_is_no_config_stays_as_it_is(values):
     assert upgrade(values) == values
+
+
+def test_synthetic_micrographs_are_a_removed_key(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert upgrade({"data": {"store": "s", "synthetic": 0.0}}) == {"data": {"store": "s"}}
+        assert not caplog.records
+        upgrade({"data": {"synthetic": 0.3}})
+    assert "data.synthetic = 0.3" in caplog.text
