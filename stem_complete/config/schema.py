@@ -205,6 +205,11 @@ class TrainingConfig(Section):
     """Length, batches and what is written when."""
 
     steps: PositiveInt = 500_000
+    max_minutes: PositiveFloat | None = Field(
+        None,
+        description="stop with a checkpoint after so long, as if all steps were done; started "
+        "again, the run goes on for as long; None trains all steps at once",
+    )
     batch_size: PositiveInt | None = Field(
         None, description="examples per optimizer step, over all workers; None is one for each"
     )

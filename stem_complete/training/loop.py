@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, cast
@@ -49,7 +50,8 @@ class TrainingResult(NamedTuple):
     Attributes:
         step: Steps taken.
         metrics: Latest metrics.
-        finished: Whether that was the last step; False if the run was asked to stop before.
+        finished: Whether that was the last step, or `training.max_minutes` are over; False if the
+            run was asked to stop before.
     """
 
     step: int
@@ -114,7 +116,7 @@ class _Loop:
         self.take_step = TrainingStep(config, self.state, context)
         self.window, self.flags = self.take_step.window, self.take_step.flags
         self.validate = Validator(config, self.store, context)
-        self.stopping = False
+        self.stopping = self.out_of_time = False
         self.allow_s = LONG_PHASE_S  # for the next step, as all wait for a rank 0 that saves
 
     def run(self) -> TrainingResult:
@@ -126,13 +128,18 @@ class _Loop:
     def _run(self) -> TrainingResult:
         training = self.config.training
         batches = self._batches()
+        end_s = time.monotonic() + 60 * (training.max_minutes or math.inf)
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
             self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._micro_batches)]
             self.watchdog.beat(step, "training", allow_s=self.allow_s)
-            self.take_step(micro_batches, stop=self.stop.reason is not None)
+            self.take_step(
+                micro_batches,
+                stop=self.stop.reason is not None,
+                out_of_time=time.monotonic() > end_s,
+            )
             step = self.state.step
 
             last, score = step == training.steps, None
@@ -148,14 +155,14 @@ class _Loop:
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
         if self.context.is_main:
             self.checkpoints.wait()
-        finished = self.state.step == training.steps
+        finished = self.state.step == training.steps or self.out_of_time
         return TrainingResult(self.state.step, self.metrics, finished)
 
     def _heed(self, flags: tuple[int, list[float]] | None) -> None:
         """Acts on the flags of a step some steps ago, at the same step on every worker."""
         if flags is None:
             return
-        step, (stop, differ, skipped_in_a_row) = flags
+        step, (stop, out_of_time, differ, skipped_in_a_row) = flags
         if differ:
             digest = bit_digest(self.state.task.replicas(), self.context.device)
             digests = gather_objects(digest.tolist())
@@ -176,7 +183,8 @@ class _Loop:
                 fix="lower optimizer.learning_rate, or look at those crops with "
                 "`stem-complete inspect`",
             )
-        self.stopping |= bool(stop)
+        self.out_of_time |= bool(out_of_time and not stop)
+        self.stopping |= bool(stop or out_of_time)
         if stop and self.stop.reason is not None:
             _log.warning("stopping with a checkpoint: %s", self.stop.reason)
 

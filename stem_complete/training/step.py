@@ -42,8 +42,8 @@ class TrainingStep:
 
     Attributes:
         window: What happened since it was last restarted.
-        flags: Of each step (workers that asked to stop, whether replicas differ, steps skipped in a
-            row up to it), one step late.
+        flags: Of each step (workers that asked to stop, workers out of time, whether replicas
+            differ, steps skipped in a row up to it), one step late.
     """
 
     def __init__(self, config: Config, state: TrainingState, context: WorkerContext) -> None:
@@ -61,20 +61,25 @@ class TrainingStep:
         self.exchange = StatisticsExchange()
         self.window = Window(context.device)
         self.flags = DelayedFlags(delay=1)
-        self.stop_asked = torch.zeros((), device=context.device)
+        self.wishes = torch.zeros(2, device=context.device)
         self._graph = CudaGraph(self._replayable) if config.training.cuda_graph else None
         self._recorded_stage = state.stage
 
-    def __call__(self, batches: list[ImageBatch], *, stop: bool = False) -> None:
+    def __call__(
+        self, batches: list[ImageBatch], *, stop: bool = False, out_of_time: bool = False
+    ) -> None:
         """Takes a step.
 
         Args:
             batches: This worker's micro-batches, of the same shape each.
             stop: Whether this worker asks all to stop.
+            out_of_time: Whether this worker's time is over, which stops all, too.
         """
         step = self.state.step
         if stop:
-            self.stop_asked.fill_(1)
+            self.wishes[0] = 1
+        if out_of_time:
+            self.wishes[1] = 1
         moved = [batch.to(self.context.device) for batch in batches]
         images, positions = [b.images for b in moved], [b.positions for b in moved]
         if self._graph is None:
@@ -88,7 +93,7 @@ class TrainingStep:
     def _compute(
         self, images: list[Tensor], step: int | Tensor, positions: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The step's flags [3] and this worker's losses [number of micro-batches, b]."""
+        """The step's flags [4] and this worker's losses [number of micro-batches, b]."""
         optimizer, task = self.state.optimizer, self.state.task
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over workers; the loss is the mean over the global batch.
@@ -115,7 +120,7 @@ class TrainingStep:
         self.window.count(sums["losses"], usable)
         differ = ranks_differ(sums["digest"], self.context.world_size)
         in_a_row = self.window.skipped_in_a_row
-        flags = torch.stack((sums["stop"], differ.float(), in_a_row.float()))
+        flags = torch.stack((*sums["wishes"], differ.float(), in_a_row.float()))
         return flags, torch.stack([(output.outer + output.inner).detach() for output in outputs])
 
     def _statistics(self, outputs: list[TaskOutput]) -> dict[str, Tensor]:
@@ -123,7 +128,7 @@ class TrainingStep:
         return self.state.task.statistics() | {
             "losses": loss_statistics(outputs),
             "digest": bit_digest(self.state.task.replicas(), self.context.device),
-            "stop": self.stop_asked,
+            "wishes": self.wishes,
         }
 
     def _replay(

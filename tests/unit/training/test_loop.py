@@ -339,6 +339,18 @@ def test_the_best_checkpoint_is_kept(small_config):
     assert latest(config).step == 12
 
 
+def test_a_run_out_of_time_ends_with_a_checkpoint_and_can_go_on(small_config):
+    whole, timed = small_config(name="whole"), small_config(name="timed")
+    train(whole, ALONE)
+    no_time = small_config("training.max_minutes=1e-9", name="timed")
+    for _ in range(2):
+        result = train(no_time, ALONE)
+        assert result.finished
+    assert result.step == latest(timed).step < 6
+    train(timed, ALONE)
+    assert_same_state(task_state(whole), task_state(timed))
+
+
 def test_storage_that_cannot_be_written_fails_before_the_first_step(small_config):
     config = small_config()
     config.run_folder.mkdir(parents=True)
