@@ -125,7 +125,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Scores completions of simulated scans against the truth, beside classical interpolation."""
-    from stem_complete.config import NoNoise, ReferenceNoise
+    from stem_complete.config import NoNoiseConfig, ReferenceNoiseConfig
     from stem_complete.console import ProgressBar, say
     from stem_complete.inference import evaluate as evaluate_data
     from stem_complete.inference import evaluate_published, load_completer
@@ -138,9 +138,9 @@ def evaluate(
             where="evaluate",
             fix="give one of them",
         )
-    noises: dict[str, NoNoise | ReferenceNoise] = {
-        "none": NoNoise(),
-        "reference": ReferenceNoise(),
+    noises: dict[str, NoNoiseConfig | ReferenceNoiseConfig] = {
+        "none": NoNoiseConfig(),
+        "reference": ReferenceNoiseConfig(),
     }
     check_choice("--noise", noise, noises)
     check_choice("--split", split, SPLITS)

@@ -83,13 +83,11 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
         return Config.model_validate(upgrade(values))
     except ValidationError as error:
         first = error.errors()[0]
-        # A discriminated union puts its tag into the location; users write no such level.
-        tags = {"none", "reference", "detector"}
-        key = ".".join(str(part) for part in first["loc"] if part not in tags) or "config"
+        key, known = _resolve(first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise ConfigError(
-                expected=f"known keys ({', '.join(_known_keys(first['loc']))})",
+                expected=f"known keys ({', '.join(known)})",
                 found=f"unknown key {key!r}{more}",
                 where=where,
                 fix="correct or remove it",
@@ -148,14 +146,22 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
             base[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section that holds `location`."""
+def _resolve(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """The key that users write for a pydantic `location`, and all keys of the section it is in.
+
+    Pydantic puts the `kind` of a section that has several kinds into the location, as a level of
+    its own.
+    """
+    written: list[str] = []
     sections: list[type[BaseModel]] = [Config]
-    for part in location[:-1]:
-        field = sections[0].model_fields.get(str(part))
-        if field is not None:
-            candidates = [field.annotation, *get_args(field.annotation)]
-            sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        else:  # the tag of a union of sections
-            sections = [c for c in sections if c.model_fields["kind"].default == part]
-    return list(sections[0].model_fields)
+    holder: type[BaseModel] = Config
+    for part in location:
+        if len(sections) > 1:
+            sections = [s for s in sections if s.model_fields["kind"].default == part]
+            continue
+        written.append(str(part))
+        holder = sections[0] if sections else holder
+        field = holder.model_fields.get(str(part))
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    return ".".join(written) or "config", list(holder.model_fields)

@@ -6,7 +6,6 @@ states only what it changes.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,20 +21,7 @@ from pydantic import (
 )
 from upath import UPath
 
-
-def parse_coverage(value: object) -> float:
-    """Coverage as a float in (0, 1] from `0.05`, `"0.05"` or `"1/20"`."""
-    try:
-        coverage = float(Fraction(str(value).strip()))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"coverage must be a number or a fraction like 1/20, got {value!r}"
-        ) from None
-    if not 0 < coverage <= 1:
-        hint = f"; did you mean {coverage / 100:g}?" if 1 < coverage <= 100 else ""
-        raise ValueError(f"coverage must be in (0, 1], got {value}{hint}")
-    return coverage
-
+from stem_complete.vocabulary import Encoding, MeanNormAtInference, parse_coverage
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 Geometry = Literal["archimedean", "drawn"]
@@ -57,29 +43,31 @@ class DataConfig(Section):
     )
 
 
-class NoNoise(Section):
+class NoNoiseConfig(Section):
     """The measured intensity is the specimen's."""
 
     kind: Literal["none"] = "none"
 
 
-class ReferenceNoise(Section):
-    """The published code's detection noise: short dwell is noisier, see `scan.ReferenceNoise`."""
+class ReferenceNoiseConfig(Section):
+    """The published code's detection noise, see `scan.ReferenceNoise`."""
 
     kind: Literal["reference"] = "reference"
 
 
-class DetectorNoise(Section):
-    """Poisson counting of electrons, then Gaussian readout noise."""
+class DetectorNoiseConfig(Section):
+    """Poisson counting of electrons, then Gaussian readout noise, see `scan.DetectorNoise`."""
 
     kind: Literal["detector"] = "detector"
     dose_electrons_per_px: PositiveFloat = Field(
-        100.0, description="electrons that a full pixel dwell of the brightest intensity counts"
+        100.0, description="electrons counted over a full pixel dwell at the highest intensity"
     )
     readout_std_electrons: Annotated[float, Field(ge=0)] = 0.0
 
 
-Noise = Annotated[NoNoise | ReferenceNoise | DetectorNoise, Field(discriminator="kind")]
+NoiseConfig = Annotated[
+    NoNoiseConfig | ReferenceNoiseConfig | DetectorNoiseConfig, Field(discriminator="kind")
+]
 
 
 class ScanConfig(Section):
@@ -99,7 +87,7 @@ class ScanConfig(Section):
     more_coverages: tuple[Coverage, ...] = Field(
         (), description="train on scans of these too, each as often; validation has `coverage`"
     )
-    noise: Noise = ReferenceNoise()
+    noise: NoiseConfig = ReferenceNoiseConfig()
     noisy_fraction: Fraction01 = Field(
         1.0, description="of the training examples; the others are scanned without noise"
     )
@@ -140,14 +128,14 @@ class ModelConfig(Section):
     )
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
-    mean_norm_at_inference: Literal["running", "image"] = "running"
+    mean_norm_at_inference: MeanNormAtInference = "running"
     leaky_slope: Fraction01 = Field(0.0, description="0 is ReLU")
     reference_layers: bool = Field(
         False,
         description="the published code's exceptions: no weight norm in the inner generator's "
         "first layer, transposed kernels normalised per input channel",
     )
-    encoding: Literal["standard", "filled", "splines", "waves", "reference"] = Field(
+    encoding: Encoding = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
         "deviation; filled: its normalised convolution too, which the network corrects; splines: "

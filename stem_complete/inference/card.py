@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
@@ -14,10 +14,10 @@ from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import (
     PRESETS,
     Architecture,
-    MeanNormAtInference,
     TwoStageGenerator,
     build_network,
 )
+from stem_complete.vocabulary import Encoding, MeanNormAtInference
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
@@ -95,7 +95,7 @@ class ModelCard(_Entry):
     name: str
     recipe: str
     architecture: ArchitectureCard
-    encoding: Literal["standard", "filled", "splines", "waves", "reference"]
+    encoding: Encoding
     coverage: float
     more_coverages: tuple[float, ...] = ()
     calibration: ErrorCalibration | None

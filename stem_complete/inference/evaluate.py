@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stem_complete.config import Config, Noise, parse_coverage, validate_config
+from stem_complete.config import Config, NoiseConfig, validate_config
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
@@ -32,6 +32,7 @@ from stem_complete.inference.progress import Progress
 from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow
 from stem_complete.scan import blur
 from stem_complete.training.simulation import build_simulator
+from stem_complete.vocabulary import parse_coverage
 
 MODEL = "model"
 DEFAULT_BASELINES = (
@@ -49,7 +50,7 @@ def evaluate(
     *,
     completer: Completer | None = None,
     coverages: Sequence[float | str | Fraction] = (),
-    noise: Noise | None = None,
+    noise: NoiseConfig | None = None,
     baselines: Sequence[str] = DEFAULT_BASELINES,
     num_images: int = 32,
     seed: int = 0,
@@ -179,7 +180,7 @@ def _score(
     return rows
 
 
-def _scan_config(completer: Completer | None, noise: Noise | None) -> Config:
+def _scan_config(completer: Completer | None, noise: NoiseConfig | None) -> Config:
     """The config that says how scans are simulated."""
     if completer is None:
         config = validate_config({"data": {"store": "."}}, where="defaults")

@@ -11,7 +11,6 @@ from stem_complete.models.initialisation import initialise
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d, count_weights
 from stem_complete.models.mean_norm import (
     MeanNorm,
-    MeanNormAtInference,
     commit_means,
     freeze_mean_norm,
     mean_norm_layers,
@@ -33,7 +32,6 @@ __all__ = [
     "InnerGenerator",
     "LayerOptions",
     "MeanNorm",
-    "MeanNormAtInference",
     "NetworkOutput",
     "OuterGenerator",
     "ResidualBlock",

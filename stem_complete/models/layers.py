@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stem_complete.models.mean_norm import MeanNorm, MeanNormAtInference
+from stem_complete.models.mean_norm import MeanNorm
+from stem_complete.vocabulary import MeanNormAtInference
 
 WEIGHT_STD = 0.05  # ALRC paper, section IV
 

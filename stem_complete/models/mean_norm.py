@@ -8,12 +8,12 @@ running means are updated once per optimizer step, from sums that the training l
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-MeanNormAtInference = Literal["running", "image"]
+from stem_complete.vocabulary import MeanNormAtInference
 
 DECAY = 0.99  # ALRC paper, section IV
 

@@ -12,11 +12,18 @@ from stem_complete.scan.filters import normalised_convolution
 from stem_complete.scan.lattice import plane_waves
 from stem_complete.scan.partial_scan import PartialScan, sum_pixels
 from stem_complete.scan.splines import MAX_STIFFNESS, spline_fill
+from stem_complete.vocabulary import Encoding
 
-NUM_CHANNELS = {"standard": 2, "filled": 2, "splines": 4, "waves": 5, "reference": 2}
-"""Of each encoding's network input."""
+NUM_CHANNELS: dict[Encoding, int] = {
+    "standard": 2,
+    "filled": 2,
+    "splines": 4,
+    "waves": 5,
+    "reference": 2,
+}
+"""Input channels per encoding."""
 
-CORRECTED = ("filled", "splines", "waves")
+CORRECTED: tuple[Encoding, ...] = ("filled", "splines", "waves")
 """Encodings with a first completion, which the network corrects."""
 
 # The first is for scans without noise, and the floppier the sparser they are; the second for those
@@ -44,7 +51,9 @@ class NetworkInput(NamedTuple):
     scale: Tensor
 
 
-def encode(scan: PartialScan, encoding: str = "standard", *, sigma_px: float = 8.0) -> NetworkInput:
+def encode(
+    scan: PartialScan, encoding: Encoding = "standard", *, sigma_px: float = 8.0
+) -> NetworkInput:
     """The network's input for a partial scan.
 
     - `"standard"`: dwell times the intensity standardised by the scan's own dwell-weighted mean

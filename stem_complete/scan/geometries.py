@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stem_complete.scan.path import ScanPath
 from stem_complete.scan.raster import check_shape, draw_lines, inside_image
+from stem_complete.vocabulary import parse_coverage
 
 # Distance between the points of an exact spiral; halving it changes no dwell by more than 0.004,
 # but at the border, where it decides which points are inside.
@@ -49,7 +50,7 @@ def archimedean(
         0.05
     """
     check_shape(shape)
-    fraction = _parse_coverage(coverage)
+    fraction = parse_coverage(coverage)
     if definition == "exact":
         return _exact_archimedean(shape, fraction)
     if definition == "nominal":
@@ -72,7 +73,7 @@ def drawn_archimedean(
     Raises:
         ValueError: An argument is out of its range, or no drawing is as dense.
     """
-    true = nominal = _parse_coverage(coverage)
+    true = nominal = parse_coverage(coverage)
     for _ in range(10):
         nominal *= true / archimedean(shape, nominal, "nominal").coverage
         if nominal > 1:
@@ -139,16 +140,3 @@ def _nominal_archimedean(shape: tuple[int, int], coverage: float) -> ScanPath:
     positions = (pixels - crop).double()
     positions = positions[inside_image(positions, shape)]
     return ScanPath(positions, torch.ones(len(positions)), shape)
-
-
-def _parse_coverage(coverage: float | str | Fraction) -> float:
-    try:
-        value = float(Fraction(str(coverage).strip()))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f'coverage must be a number such as 0.05 or "1/20", got {coverage!r}'
-        ) from None
-    if not 0 < value <= 1:
-        hint = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""
-        raise ValueError(f"coverage must be in (0, 1], got {coverage}{hint}")
-    return value

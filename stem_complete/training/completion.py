@@ -30,6 +30,7 @@ from stem_complete.scan import (
     magnify,
 )
 from stem_complete.training.simulation import build_simulator
+from stem_complete.vocabulary import Encoding
 
 # Random stream of the keys. The simulation of scans has 0; 1 stays free: earlier versions used it.
 _MAGNIFICATION_STREAM = 2
@@ -88,7 +89,7 @@ class CompletionTask(nn.Module):
         self,
         network: TwoStageNetwork,
         simulator: ScanSimulator,
-        encoding: str,
+        encoding: Encoding,
         sigma_px: float,
         loss: LossConfig,
         *,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from stem_complete.config import Config, ScanConfig
-from stem_complete.config import NoNoise as NoNoiseConfig
-from stem_complete.config import ReferenceNoise as ReferenceNoiseConfig
+from stem_complete.config import (
+    Config,
+    NoiseConfig,
+    NoNoiseConfig,
+    ReferenceNoiseConfig,
+    ScanConfig,
+)
 from stem_complete.errors import ConfigError
 from stem_complete.scan import (
     GEOMETRIES,
@@ -23,16 +27,9 @@ def build_simulator(
 ) -> ScanSimulator:
     """The scan simulation that a config describes."""
     scan = config.scan
-    noise: NoiseModel
-    if isinstance(scan.noise, NoNoiseConfig):
-        noise = NoNoise()
-    elif isinstance(scan.noise, ReferenceNoiseConfig):
-        noise = ReferenceNoise()
-    else:
-        noise = DetectorNoise(scan.noise.dose_electrons_per_px, scan.noise.readout_std_electrons)
     return ScanSimulator(
         _paths(scan, crop_shape, of_training=augment),
-        noise,
+        build_noise(scan.noise),
         augment=augment,
         blur_sigma_px=scan.blur_sigma_px,
         sample=scan.sample,
@@ -40,6 +37,15 @@ def build_simulator(
         contrast=scan.contrast and augment,
         noisy_fraction=scan.noisy_fraction if augment else 1.0,
     )
+
+
+def build_noise(config: NoiseConfig) -> NoiseModel:
+    """The noise model that a config describes."""
+    if isinstance(config, NoNoiseConfig):
+        return NoNoise()
+    if isinstance(config, ReferenceNoiseConfig):
+        return ReferenceNoise()
+    return DetectorNoise(config.dose_electrons_per_px, config.readout_std_electrons)
 
 
 def _paths(scan: ScanConfig, shape: tuple[int, int], *, of_training: bool) -> list[ScanPath]:

@@ -4,17 +4,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stem_complete.config import (
     ALRCConfig,
     Config,
-    DetectorNoise,
-    NoNoise,
+    DetectorNoiseConfig,
+    NoNoiseConfig,
     expand_sweep,
     load_config,
-    parse_coverage,
 )
 from stem_complete.errors import ConfigError
 
@@ -72,7 +69,7 @@ def test_numbers_that_yaml_takes_for_text(tmp_path: Path, text: str) -> None:
         ("tracking.uri=http://host:5000", lambda c: c.tracking.uri == "http://host:5000"),
         ("name=a=b", None),
         ("storage=/data/a=b", lambda c: c.storage == "/data/a=b"),
-        ("scan.noise.kind=none", lambda c: c.scan.noise == NoNoise()),
+        ("scan.noise.kind=none", lambda c: c.scan.noise == NoNoiseConfig()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -88,9 +85,9 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         tmp_path,
         "data: {store: a}\nscan: {noise: {kind: detector, dose_electrons_per_px: 7}}",
     )
-    assert load_config([file], ["scan.noise.kind=none"]).scan.noise == NoNoise()
+    assert load_config([file], ["scan.noise.kind=none"]).scan.noise == NoNoiseConfig()
     more = load_config([file], ["scan.noise.readout_std_electrons=2"]).scan.noise
-    assert more == DetectorNoise(dose_electrons_per_px=7, readout_std_electrons=2)
+    assert more == DetectorNoiseConfig(dose_electrons_per_px=7, readout_std_electrons=2)
 
 
 @pytest.mark.parametrize(
@@ -168,21 +165,6 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         load_config([file])
     assert not marker.exists()
-
-
-@given(
-    numerator=st.integers(1, 1000),
-    denominator=st.integers(1, 1000),
-    form=st.sampled_from(["{n}/{d}", " {n}/{d} ", "{v}", "float"]),
-)
-def test_coverage_reads_fractions_and_numbers(numerator: int, denominator: int, form: str) -> None:
-    value = numerator / denominator
-    given_as = value if form == "float" else form.format(n=numerator, d=denominator, v=value)
-    if value > 1:
-        with pytest.raises(ValueError, match=r"coverage must be in \(0, 1\]"):
-            parse_coverage(given_as)
-    else:
-        assert parse_coverage(given_as) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("value", ["0", "-0.1", "1.01", "20", "nan", "inf", "1/0", "a", "", "null"])

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 import torch
 
-from stem_complete.config import DetectorNoise, NoNoise
+from stem_complete.config import DetectorNoiseConfig, NoNoiseConfig
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import linear
@@ -23,7 +23,7 @@ def test_scores_are_those_of_the_scans(small_store, completer):
         small_store,
         completer=completer,
         coverages=["1/8"],
-        noise=NoNoise(),
+        noise=NoNoiseConfig(),
         baselines=["linear"],
         num_images=3,
     )
@@ -71,7 +71,7 @@ def test_noise_follows_the_seed_and_the_crop(small_store):
     def scores(seed: int, num_images: int) -> dict:
         report = evaluate(
             small_store, baselines=["nearest"], seed=seed, num_images=num_images,
-            coverages=["1/8"], noise=DetectorNoise(dose_electrons_per_px=50),
+            coverages=["1/8"], noise=DetectorNoiseConfig(dose_electrons_per_px=50),
         )  # fmt: skip
         return _scores(report)
 
