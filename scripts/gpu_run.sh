@@ -5,7 +5,7 @@
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 4
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 9 --only-train
 #   scripts/gpu_run.sh --output results --wheels wheels     # of scripts/gpu_wheels, where no index is
-#   scripts/gpu_run.sh --output results --benchmarks "train_gpu complete" --rounds 3
+#   scripts/gpu_run.sh --output results --benchmarks "train complete" --rounds 3
 #
 # Needs Python with torch, NumPy, SciPy, scikit-image, typer, rich, safetensors and pytest, and the
 # packages that scripts/gpu_wheels lists. The store is that of scripts/released_store.py, 30 MB; without
@@ -18,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=results wheels="" rounds=5 store="" minutes=5 only_train=""
-benchmarks="train_gpu guard choices complete scan alrc pipeline"
+benchmarks="train complete scan alrc loader checkpoint"
 while [ $# -gt 0 ]; do
   case "$1" in
     --only-train) only_train=1; shift; continue ;;
@@ -59,7 +59,7 @@ if [ -z "$only_train" ]; then
 
   # One by one, so that what is measured is kept whatever comes next.
   for name in $benchmarks; do
-    "$python" -m stem_complete benchmark "$name" --rounds "$rounds" \
+    "$python" -m tests.benchmarks "$name" --gpu --rounds "$rounds" \
       --output "$output/$name.json" | tee -a "$output/benchmarks.md" || failed=1
   done
 fi

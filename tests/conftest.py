@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import workers
 from hypothesis import settings
+from stores import small_store as make_small_store
 
-from stem_complete.benchmarks.runs import small_store as make_small_store
 from stem_complete.config import Config, load_config
 
 # Nothing is judged by the clock, and the number of examples by what all tests may take together.

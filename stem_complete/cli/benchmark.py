@@ -1,61 +1,61 @@
-"""The command that measures."""
+"""The command that measures the user's machine."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from stem_complete.cli.base import Json, app, examples, print_json
-from stem_complete.errors import ConfigError
 
 
 @app.command(
     epilog=examples(
         "stem-complete benchmark",
-        "stem-complete benchmark alrc train_cpu --rounds 11 --output benchmark.json",
-        "stem-complete benchmark store_reading --folder /data",
+        "stem-complete benchmark configs/paper.yaml data.store=/data/store.zarr "
+        "training.batch_size=8 --device cuda",
     )
 )
 def benchmark(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Which ones; by default all.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each figure is measured.")] = 7,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to write, so the disk that is measured; nothing is left there.",
-            exists=True,
-            file_okay=False,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG...] [section.field=value ...]",
+            help="What to train, by default the compact network on bundled micrographs.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file for all values.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small inputs: shows that it works, and no more.")
-    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 7,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda; by default a GPU if there is one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measures each part beside its limit or best peer, in turn in the same run.
+    """Measures this machine: a training step, a completion, and the loader that feeds training.
 
-    The table has medians with quartiles, and the ratio of each figure to what it is compared with.
-    Leave the machine alone meanwhile: what else it does widens the quartiles.
+    They take turns, so that whatever slows the machine down slows all three. The table has medians
+    with quartiles.
     """
-    from stem_complete.benchmarks import Effort, as_markdown, run_benchmarks
-    from stem_complete.benchmarks import as_json as values_of
+    import torch
 
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(
-            expected="a folder that is there", found="none", where=output.parent, fix="create it"
-        )
-    found = []
-    for comparison in run_benchmarks(names or [], Effort(rounds, quick), folder):
-        found.append(comparison)
-        if output is not None:  # a long run that is interrupted leaves what it has
-            output.write_text(json.dumps(values_of(found), indent=1))
+    from stem_complete import benchmark as measuring
+    from stem_complete.config import load_config
+    from stem_complete.data.bundled import example_micrographs
+    from stem_complete.data.store.ingest import ingest
+    from stem_complete.data.store.store import MicrographStore
+
+    files = [Path(argument) for argument in arguments or [] if "=" not in argument]
+    changes = [argument for argument in arguments or [] if "=" in argument]
+    with TemporaryDirectory(prefix="stem-complete-") as folder:
+        store = Path(folder) / "store.zarr"
+        defaults = [] if files else ["model.preset=compact"]
+        config = load_config(files, ["name=benchmark", f"data.store={store}", *defaults, *changes])
+        if config.data.store == store:
+            ingest(example_micrographs(), store)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = measuring.benchmark(config, MicrographStore(config.data.store), where, rounds)
     if as_json:
-        print_json(values_of(found))
+        print_json(measuring.as_json(found))
     else:
-        print(as_markdown(found))
+        print(measuring.as_markdown(found))

@@ -13,7 +13,7 @@ PACKAGE = Path(stem_complete.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"benchmarks", "demo", "inspection"},
+    {"benchmark", "demo", "inspection"},
     {"experiments"},
     {"launch"},
     {"inference"},
@@ -34,7 +34,7 @@ HOMES = {
     "ray": {"launch"},
     "mlflow": {"tracking"},
     "rsciio": {"data"},
-    "zarr": {"data", "benchmarks"},
+    "zarr": {"data"},
     "typer": {"cli"},
     "matplotlib": {"evaluation"},
 }

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from stores import small_store
+
 from faults.injection import Cost, inject, plan
 from faults.nodes import LocalCluster
 from faults.training import (
@@ -27,7 +29,6 @@ from faults.training import (
     short_run,
     train_undisturbed,
 )
-from stem_complete.benchmarks.runs import small_store
 
 
 def main() -> None:

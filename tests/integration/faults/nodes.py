@@ -14,9 +14,9 @@ from typing import Any, Self
 from unittest.mock import patch
 
 import psutil
+from workers import free_port
 
 from faults.waiting import wait_until
-from stem_complete.benchmarks.runs import free_port
 
 ENVIRONMENT = {
     # A raylet that is gone is known to be so after seconds; one that is only slow is not.

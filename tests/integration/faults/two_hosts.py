@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from stores import small_store
 
 from faults.injection import Cost, measure
 from faults.nodes import ENVIRONMENT, RayNode, descendants
 from faults.training import Training, differing, short_run, train_undisturbed
-from stem_complete.benchmarks.runs import small_store
 from stem_complete.config import Config
 
 LINK = "eth0"

@@ -1,4 +1,4 @@
-"""Training for longer takes no more memory; the long form is `stem-complete benchmark memory`."""
+"""Training for longer takes no more memory."""
 
 import gc
 import sys

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
+from benchmarks.steps import problem, training_step
 
-from stem_complete.benchmarks.steps import problem, training_step
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
 from stem_complete.inference import export_checkpoint, load_artifact

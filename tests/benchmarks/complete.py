@@ -1,0 +1,82 @@
+"""Completion: the folded network beside the unfolded one and beside a large matrix product."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.models import build_network, fold_norms
+
+from . import Setting
+
+
+def run(setting: Setting) -> Iterator[Comparison]:
+    """Forward passes of the generator on one image."""
+    device = setting.device
+    preset, size = ("compact", 128) if setting.quick else ("paper", 512)
+    unfolded = build_network(preset).generator.eval().to(device)
+    folded = fold_norms(unfolded)
+    x = torch.randn(1, 2, size, size, device=device)
+    forms = {
+        "unfolded": forward(unfolded, x),
+        "folded": forward(folded, x),
+        "folded, bf16": forward(folded, x, torch.bfloat16),
+    }
+    side = 256 if setting.quick else 8192 if device.type == "cuda" else 2048
+    matrices = torch.randn(2, side, side, device=device)
+    matrices_bf16 = matrices.bfloat16()
+    products = {
+        "folded": lambda: torch.mm(*matrices),
+        "folded, bf16": lambda: torch.mm(*matrices_bf16),
+    }
+    cases = forms | {f"mm, {form}": product for form, product in products.items()}
+    seconds = durations(
+        {name: waited(case, device) for name, case in cases.items()}, setting.rounds
+    )
+    what = f"{preset} generator, {size}x{size}, batch 1"
+    expected = forms["folded"]()
+    for form in products:
+        error = (forms[form]().float() - expected).square().mean().sqrt() / expected.std()
+        yield Comparison(
+            f"{what}: {form}",
+            "images/s",
+            [1 / value for value in seconds[form]],
+            "unfolded, float32",
+            [1 / value for value in seconds["unfolded"]],
+            Goal(">=", 1.5) if form == "folded, bf16" else None,
+            f"differs from folded float32 by {error:.2g} of its standard deviation",
+        )
+    num_flop = count_flop(folded, x)
+    for form in products:
+        yield Comparison(
+            f"{what}: {form}, {num_flop / 1e9:.3g} GFLOP",
+            "GFLOP/s",
+            [num_flop / value / 1e9 for value in seconds[form]],
+            f"torch.mm of two {side}x{side} matrices",
+            [2 * side**3 / value / 1e9 for value in seconds[f"mm, {form}"]],
+            note="Winograd's algorithm may do fewer operations than are counted",
+        )
+
+
+def forward(
+    network: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32
+) -> Callable[[], Tensor]:
+    """Forward pass of a copy of `network`, channels last, as `Completer` does it."""
+    network = copy.deepcopy(network).to(dtype).to(memory_format=torch.channels_last)
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def complete() -> Tensor:
+        return network(x)
+
+    return complete
+
+
+def count_flop(network: nn.Module, x: Tensor) -> int:
+    """Floating-point operations of a forward pass, two for each multiply-accumulate."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x)
+    return int(counter.get_total_flops())

@@ -1,0 +1,72 @@
+"""Training steps that several benchmarks time."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stem_complete import benchmark
+from stem_complete.config import Config, load_config
+from stem_complete.losses import half_size, squared_error
+from stem_complete.models import fold_norms
+from stem_complete.training import build_task
+from stem_complete.training.completion import CompletionTask
+
+Step = Callable[[], object]
+
+
+class Problem(NamedTuple):
+    """A task and a batch of micrographs in [-1, 1], [b, 1, h, w], on one device."""
+
+    config: Config
+    task: CompletionTask
+    batch: Tensor
+
+
+def problem(
+    *changes: str, quick: bool, batch_size: int = 1, device: torch.device | str = "cpu"
+) -> Problem:
+    """The paper's network and 512x512 micrographs; the compact one and 128x128 if `quick`."""
+    preset, size = ("compact", 128) if quick else ("paper", 512)
+    base = ["name=benchmark", "data.store=none", f"model.preset={preset}"]
+    config = load_config([], [*base, f"training.batch_size={batch_size}", *changes])
+    images = F.avg_pool2d(torch.randn(batch_size, 1, size + 4, size + 4), 5, stride=1)
+    images = images / images.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return Problem(config, build_task(config, (size, size)).to(device), images.to(device))
+
+
+def named(given: Problem) -> str:
+    """Network, image size and batch size, as they stand in a row of the table."""
+    size, device = given.batch.shape[-1], given.batch.device.type.replace("cuda", "gpu").upper()
+    return f"{given.config.model.preset} network, {size}x{size}, batch {len(given.batch)}, {device}"
+
+
+def training_step(given: Problem, *, simulated: bool = True) -> Step:
+    """A step by the loop's own code; without simulation if not `simulated`: scans are there."""
+    task, batch = given.task, given.batch
+    if not simulated:
+        scans = task.simulator(batch, 0, torch.arange(len(batch), device=batch.device))
+        task.simulator.forward = lambda *_: scans
+    return benchmark.training_step(given.config, task, batch)
+
+
+def plain_step(given: Problem) -> Step:
+    """The same convolutions without weight and mean norm, ALRC and guard, and plain Adam."""
+    task = given.task
+    network = fold_norms(task.network).train().requires_grad_(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4, fused=True)
+    positions = torch.arange(len(given.batch), device=given.batch.device)
+    batch = task.simulator(given.batch, 0, positions)
+    x = task.encode(batch.scan).x.contiguous(memory_format=torch.channels_last)
+    truth, half_truth = batch.truth, half_size(batch.truth)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        full, half = network(x)
+        loss = squared_error(full, truth, 200.0) + squared_error(half, half_truth, 200.0)
+        loss.mean().backward()
+        optimizer.step()
+
+    return step
