@@ -19,7 +19,7 @@ from torch import Tensor
 import stem_complete
 from stem_complete.config import Config
 from stem_complete.console import ProgressBar
-from stem_complete.data.loader import ImageBatch, training_batches
+from stem_complete.data.loader import Batch, training_batches
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.inference import load_completer
@@ -98,7 +98,7 @@ def benchmark(
     batches = _batches(config, store, num_loads + 1)
     batch = next(batches).to(device)
     task = build_task(config, (store.crop_size, store.crop_size)).to(device)
-    scan: PartialScan = task.simulate(batch.images[:1], 0, batch.positions[:1]).scan
+    scan: PartialScan = task.simulate(batch.examples[:1], 0, batch.positions[:1]).scan
     partial, dwell = (part[0, 0].cpu().numpy() for part in scan)
     completer = load_completer(device=device)
 
@@ -107,13 +107,13 @@ def benchmark(
             next(batches)
 
     cases: dict[str, Step] = {
-        "step": training_step(config, task, batch.images),
+        "step": training_step(config, task, batch.examples),
         "completion": lambda: completer.complete(partial, dwell),
         "load": load,
     }
     seconds = durations({name: waited(case, device) for name, case in cases.items()}, rounds)
     trained = [config.batch_size / value for value in seconds["step"]]
-    size = "x".join(map(str, batch.images.shape[-2:]))
+    size = "x".join(map(str, batch.examples.shape[-2:]))
     return [
         Comparison("training step", "examples/s", trained, note=f"batch {config.batch_size}"),
         Comparison(
@@ -139,7 +139,7 @@ def training_step(config: Config, task: CompletionTask, images: Tensor) -> Step:
     positions = torch.arange(len(images), device=images.device)
     state = TrainingState(config, task)
     take_step = TrainingStep(config, state, WorkerContext(device=images.device))
-    batches = [ImageBatch(images, positions, positions)]
+    batches = [Batch(images, positions, positions)]
 
     def step() -> None:
         take_step(batches)
@@ -241,7 +241,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _batches(config: Config, store: MicrographStore, number: int) -> Iterator[ImageBatch]:
+def _batches(config: Config, store: MicrographStore, number: int) -> Iterator[Batch]:
     return training_batches(
         store,
         steps=range(number),

@@ -130,7 +130,7 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
         raise StoreError(expected="crops to draw", found="none", where=path)
     crops = evenly_spread(np.arange(len(store)), num)
     labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
-    contact_sheet(list(store.read(crops)), labels, picture)
+    contact_sheet(list(store.read(crops)[:, 0]), labels, picture)
 
 
 def summary(values: dict[str, Any]) -> str:

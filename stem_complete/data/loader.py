@@ -1,42 +1,49 @@
-"""Micro-batches of one worker, read from the store in the sampler's order."""
+"""Micro-batches of one worker, in the sampler's order."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from itertools import tee
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from stem_complete.data.read_ahead import read_ahead
+from stem_complete.data.examples import Examples
 from stem_complete.data.sampler import global_batch, worker_positions
-from stem_complete.data.store.store import MicrographStore
+from stem_complete.errors import DataError, StemCompleteError
+
+# Requested from each process at a time: two micro-batches, one that it reads and one that waits, or
+# as many as make so many examples. With fewer, both sides wait for each other to be scheduled.
+_BATCHES_AHEAD, _EXAMPLES_AHEAD = 2, 16
 
 
-class ImageBatch(NamedTuple):
+class Batch(NamedTuple):
     """Part of a global batch.
 
     Attributes:
-        images: Micrographs in [-1, 1], [b, 1, h, w].
-        crops: Their numbers in the store, [b] int64.
+        examples: As `Examples.read` gives them, [b, ...].
+        indices: Their numbers, [b] int64.
         positions: Their positions in the global batch, [b] int64.
     """
 
-    images: Tensor
-    crops: Tensor
+    examples: Tensor
+    indices: Tensor
     positions: Tensor
 
-    def to(self, device: torch.device) -> ImageBatch:
+    def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
-        return ImageBatch(*(part.to(device, non_blocking=True) for part in self))
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
 
 
 def training_batches(
-    store: MicrographStore,
+    examples: Examples,
     *,
     steps: range,
     seed: int,
@@ -46,11 +53,11 @@ def training_batches(
     world_size: int = 1,
     num_processes: int = 0,
     pin_memory: bool = False,
-) -> Iterator[ImageBatch]:
+) -> Iterator[Batch]:
     """Micro-batches of worker `rank` for `steps`, in order; as many a step on every worker.
 
     Args:
-        store: Micrographs; those of its training split are used.
+        examples: Those of their training split are used.
         steps: Steps to load, for example from the step at which a run resumes to its last.
         seed: Seed of the order of the examples.
         batch_size: Examples a step, over all workers.
@@ -58,38 +65,97 @@ def training_batches(
         rank: This worker.
         world_size: Number of workers.
         num_processes: Processes that read ahead; with 0 this process reads when asked.
-        pin_memory: Whether the images go to page-locked memory, for copies to a GPU.
+        pin_memory: Whether batches go to page-locked memory, for copies to a GPU.
+
+    Raises:
+        StemCompleteError: An example cannot be read.
+        DataError: A process was killed.
     """
-    crops = store.indices("train")
+    numbers = examples.indices("train")
     places = worker_positions(rank, world_size, batch_size, micro_batch_size)
 
-    def micro_batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def plan() -> Iterator[_Request]:
         for step in steps:
-            batch = crops[global_batch(len(crops), seed, step, batch_size)]
+            batch = numbers[global_batch(len(numbers), seed, step, batch_size)]
             for positions in places:
-                yield batch[positions], positions
+                yield _Request(batch[positions], positions)
 
-    plan, requests = tee(micro_batches())
-    wanted = (numbers for numbers, _ in requests)
-    with closing(_read(store, wanted, num_processes, micro_batch_size, pin_memory)) as read:
-        for (numbers, positions), images in zip(plan, read, strict=True):
-            parts = images.unsqueeze(1), torch.from_numpy(numbers), torch.from_numpy(positions)
-            yield ImageBatch(*(part.pin_memory() for part in parts) if pin_memory else parts)
+    loader = DataLoader(
+        _Requested(examples),
+        batch_size=None,
+        sampler=plan(),
+        num_workers=num_processes,
+        pin_memory=pin_memory,
+        # A forked process would share the locks of whatever threads run here.
+        multiprocessing_context="spawn" if num_processes else None,
+        prefetch_factor=(
+            max(_BATCHES_AHEAD, _EXAMPLES_AHEAD // micro_batch_size) if num_processes else None
+        ),
+        worker_init_fn=_leave_interrupts,
+        # Otherwise torch draws a number from the global generator.
+        generator=torch.Generator(),
+    )
+    with _own_child_handler():
+        batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, StemCompleteError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise _killed(error) from error
+    finally:
+        del batches  # which ends the processes, even if a traceback keeps this frame
 
 
-def _read(
-    store: MicrographStore,
-    requests: Iterator[NDArray[np.int64]],
-    num_processes: int,
-    request_size: int,
-    pin_memory: bool,
-) -> Generator[Tensor]:
-    """Images [b, h, w] of each request; those that will be pinned are lost with the next."""
-    if not num_processes:
-        for crops in requests:
-            yield torch.from_numpy(store.read(crops))
+class _Request(NamedTuple):
+    """The micro-batch to read: numbers of its examples and their positions in the global batch."""
+
+    indices: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+class _Requested(Dataset[Batch | StemCompleteError]):
+    """Micro-batches by request."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __getitem__(self, request: _Request) -> Batch | StemCompleteError:
+        """The micro-batch, or why it cannot be read: DataLoader would hand on only the text."""
+        try:
+            read = self._examples.read(request.indices)
+        except StemCompleteError as error:
+            return error
+        return Batch(*(torch.from_numpy(part) for part in (read, *request)))
+
+
+def _leave_interrupts(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+
+
+@contextmanager
+def _own_child_handler() -> Iterator[None]:
+    """Keeps torch from handling SIGCHLD: its error of a killed process could be raised anywhere.
+
+    Without the handler it is raised where the next batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield  # where torch sets no handler
         return
-    with closing(read_ahead(store, requests, num_processes, request_size)) as read:
-        for images in read:
-            # The next ones come into the same memory.
-            yield torch.from_numpy(images if pin_memory else images.copy())
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _killed(error: RuntimeError) -> DataError:
+    return DataError(
+        expected="processes that read examples",
+        found=str(error),
+        where="the loader",
+        fix="if memory ran out, use fewer data.loader_workers",
+    )

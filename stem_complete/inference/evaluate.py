@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from stem_complete.config import Config, NoiseConfig, validate_config
 from stem_complete.data.bundled import published_triples
+from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
-from stem_complete.data.store.layout import Split
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation import all_metrics, rmse, run_baselines
 from stem_complete.inference.completer import Completer

@@ -120,7 +120,7 @@ def calibrate(
     )
     statistics = ErrorStatistics()
     for number, crop in enumerate(crops):
-        image = torch.from_numpy(store.read([crop]))[:, None]
+        image = torch.from_numpy(store.read([crop]))
         batch = simulator(image, 0, torch.tensor([number]))
         intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
         completed = completer.complete_batch(intensity, dwell, intensity_range=(-1, 1))

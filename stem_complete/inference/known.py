@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import find_files, read_micrographs
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.ingest import content_hash
-from stem_complete.data.store.layout import Split, is_store
+from stem_complete.data.store.layout import is_store
 from stem_complete.data.store.splits import group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
@@ -163,7 +164,7 @@ def _from_store(
     chosen = indices[_choose(fields, max_images, max_per_field)]
     return [
         KnownMicrograph(_store_name(record), record.source.group, record.source.sha256, pixels)
-        for record, pixels in zip(store.records(chosen), store.read(chosen), strict=True)
+        for record, pixels in zip(store.records(chosen), store.read(chosen)[:, 0], strict=True)
     ]
 
 

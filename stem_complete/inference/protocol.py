@@ -19,7 +19,7 @@ import scipy
 import torch
 
 import stem_complete
-from stem_complete.data.store.layout import Split
+from stem_complete.data.examples import Split
 from stem_complete.errors import DataError
 from stem_complete.evaluation import CompletionExample, completion_figure, rmse, run_baselines
 from stem_complete.inference.completer import Completer

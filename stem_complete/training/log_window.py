@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from stem_complete.data.loader import ImageBatch
+from stem_complete.data.loader import Batch
 from stem_complete.training.completion import TaskOutput
 
 OUTER, INNER, FINITE, NONFINITE, CLIPPED = 0, 1, 2, 3, slice(4, 6)
@@ -51,14 +51,14 @@ class Window:
         self.skipped += ~usable
         self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
 
-    def add(self, batches: list[ImageBatch], losses: Tensor) -> None:
+    def add(self, batches: list[Batch], losses: Tensor) -> None:
         """Adds a step.
 
         Args:
             batches: This worker's micro-batches.
             losses: Of their examples, [number of micro-batches, b]; stays on the device.
         """
-        self.examples += zip((batch.crops for batch in batches), losses, strict=True)
+        self.examples += zip((batch.indices for batch in batches), losses, strict=True)
         self.num_steps += 1
 
     def pause(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from torch import Tensor
 
 from stem_complete.config import Config
-from stem_complete.data.loader import ImageBatch, training_batches
+from stem_complete.data.loader import Batch, training_batches
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import (
     LONG_PHASE_S,
@@ -282,7 +282,7 @@ class _Loop:
         share = self.config.batch_size // self.context.world_size
         return share // self.micro_batch_size
 
-    def _batches(self) -> Iterator[ImageBatch]:
+    def _batches(self) -> Iterator[Batch]:
         training = self.config.training
         return training_batches(
             self.store,

@@ -118,7 +118,7 @@ class TrainingState:
 def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.device) -> None:
     """Data-dependent initialisation, on the same examples on every worker."""
     crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
-    images = torch.from_numpy(store.read(crops)).unsqueeze(1).to(device)
+    images = torch.from_numpy(store.read(crops)).to(device)
     batch = task.simulate(images, 0, torch.arange(len(crops), device=device))
     generator = task.network.generator
     # A network that corrects a first completion begins with hardly any correction. Of one with

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stem_complete.config import Config
-from stem_complete.data.loader import ImageBatch
+from stem_complete.data.loader import Batch
 from stem_complete.distributed import (
     DelayedFlags,
     StatisticsExchange,
@@ -66,7 +66,7 @@ class TrainingStep:
         self._recorded_stage = state.stage
 
     def __call__(
-        self, batches: list[ImageBatch], *, stop: bool = False, out_of_time: bool = False
+        self, batches: list[Batch], *, stop: bool = False, out_of_time: bool = False
     ) -> None:
         """Takes a step.
 
@@ -81,7 +81,7 @@ class TrainingStep:
         if out_of_time:
             self.wishes[1] = 1
         moved = [batch.to(self.context.device) for batch in batches]
-        images, positions = [b.images for b in moved], [b.positions for b in moved]
+        images, positions = [b.examples for b in moved], [b.positions for b in moved]
         if self._graph is None:
             flags, losses = self._compute(images, step, positions)
         else:

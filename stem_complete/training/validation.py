@@ -79,9 +79,7 @@ class Validator:
     def _complete(self, task: CompletionTask, position: int) -> tuple[Tensor, NDArray[np.uint8]]:
         device = self.context.device
         image = torch.from_numpy(self.store.read(self.crops[position : position + 1]))
-        batch = self.simulator(
-            image.unsqueeze(1).to(device), 0, torch.tensor([position], device=device)
-        )
+        batch = self.simulator(image.to(device), 0, torch.tensor([position], device=device))
         completed = task.complete(batch)
         full = completed.full
         outer, inner = task.losses(completed, batch.truth)

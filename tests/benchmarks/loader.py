@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stem_complete.benchmark import Comparison, Goal, durations, waited
-from stem_complete.data.loader import ImageBatch, training_batches
+from stem_complete.data.loader import Batch, training_batches
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 
@@ -95,7 +95,7 @@ def on_gpu(path: Path, setting: Setting) -> Comparison:
 
 def batches(
     path: Path, batch_size: int, num_processes: int, number: int, *, pin_memory: bool = False
-) -> Iterator[ImageBatch]:
+) -> Iterator[Batch]:
     """So many batches of the store's training split."""
     return training_batches(
         MicrographStore(path),

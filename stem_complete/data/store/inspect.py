@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stem_complete.data.store.layout import VERSION, LeftOut, Source, Split
+from stem_complete.data.examples import Split
+from stem_complete.data.store.layout import VERSION, LeftOut, Source
 from stem_complete.data.store.store import MicrographStore
 
 

@@ -26,14 +26,12 @@ import zarr
 from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.metadata import ArrayV3Metadata
 
+from stem_complete.data.examples import Split
 from stem_complete.data.store.shards import COMPRESSION_LEVEL, Compression, CropCodec
 from stem_complete.errors import StoreError
 
 FORMAT = "stem-complete micrographs"
 VERSION = 1
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 StoredDtype = Literal["uint16", "float32"]
 STORED_DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)

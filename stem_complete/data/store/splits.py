@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stem_complete.data.store.layout import SPLITS, Source, Split
+from stem_complete.data.examples import SPLITS, Split
+from stem_complete.data.store.layout import Source
 
 # `gold_c1.tif` and `gold_c2.tif` are crops of one field of view.
 CROP_OF_ONE_FIELD = r"_c\d+$"

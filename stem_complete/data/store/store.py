@@ -13,12 +13,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import (
     COLUMNS,
-    SPLITS,
     LeftOut,
     Source,
-    Split,
     StoredDtype,
     create_group,
     open_group,
@@ -54,7 +53,7 @@ class CropRecord(NamedTuple):
 
 
 class MicrographStore:
-    """The crops that the store at `path` held when this object was made.
+    """The crops that the store at `path` held when this object was made, as `Examples`.
 
     Crops that are appended later do not change it. Files are opened where they are first read;
     a pickled store carries none, so it can be sent to worker processes.
@@ -113,23 +112,19 @@ class MicrographStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shards": None, "_columns": {}, "_sources": None}
 
-    def read(
-        self, indices: ArrayLike, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Crops [b, h, w] float32, each scaled to [-1, 1] by its own minimum and maximum.
+    def read(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Crops [b, 1, h, w] float32, each scaled to [-1, 1] by its own minimum and maximum.
 
         Args:
             indices: Numbers of the crops [b], in any order.
-            out: Where to put them [b, h, w]; None takes new memory.
 
         Raises:
             StoreError: The store is damaged there.
         """
         indices = self._checked(indices)
-        shape = (len(indices), self.crop_size, self.crop_size)
-        images = np.empty(shape, np.float32) if out is None else out
+        images = np.empty((len(indices), 1, self.crop_size, self.crop_size), np.float32)
         # One by one, as a crop then stays in the processor's cache.
-        for image, (stored, low, high) in zip(images, self._stored(indices), strict=True):
+        for [image], (stored, low, high) in zip(images, self._stored(indices), strict=True):
             # Stored numbers are exact in float32, and so the ends come out as exactly -1 and 1.
             np.subtract(stored, low, out=image, dtype=np.float32)
             image /= (high - low) / 2
@@ -137,11 +132,11 @@ class MicrographStore:
         return images
 
     def read_raw(self, indices: ArrayLike) -> NDArray[np.float64]:
-        """Crops [b, h, w] in detector units; raises as `read`."""
+        """Crops [b, 1, h, w] in detector units; raises as `read`."""
         indices = self._checked(indices)
-        raw = np.empty((len(indices), self.crop_size, self.crop_size))
+        raw = np.empty((len(indices), 1, self.crop_size, self.crop_size))
         offsets, scales = self.column("offset")[indices], self.column("scale")[indices]
-        for image, offset, scale, (stored, _, _) in zip(
+        for [image], offset, scale, (stored, _, _) in zip(
             raw, offsets, scales, self._stored(indices), strict=True
         ):
             np.multiply(stored, scale, out=image)

@@ -17,9 +17,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from stem_complete.data.examples import SPLITS
 from stem_complete.data.store.layout import (
     COLUMNS,
-    SPLITS,
     LeftOut,
     Source,
     StoredDtype,

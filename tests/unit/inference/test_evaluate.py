@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_scans(small_store, completer):
     )
     store = MicrographStore(small_store)
     crop = int(store.indices("test")[0])
-    unblurred = store.read([crop])[0]
+    unblurred = store.read([crop])[0, 0]
     truth = blur(torch.from_numpy(unblurred)[None, None], 2.5)[0, 0].numpy()
     dwell = archimedean(truth.shape, "1/8").dwell_map().numpy()
     intensity = np.where(dwell > 0, truth, np.nan)

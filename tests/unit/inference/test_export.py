@@ -36,7 +36,7 @@ def run(small_config):
     """A run's config with a checkpoint of an initialised network, and its task."""
     config = small_config("model.bias=true")
     task = build_task(config, (64, 64))
-    images = torch.from_numpy(MicrographStore(config.data.store).read([0, 1]))[:, None]
+    images = torch.from_numpy(MicrographStore(config.data.store).read([0, 1]))
     batch = task.simulator(images, 0, torch.arange(2))
     initialise(task.network, encode(batch.scan).x)
     save(config, task, 7)
@@ -48,9 +48,7 @@ def test_the_model_completes_as_the_checkpoint_did(run):
     model = export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")
     store = MicrographStore(config.data.store)
     simulator = build_simulator(config, (64, 64), augment=False, seed=3)
-    batch = simulator(
-        torch.from_numpy(store.read(store.indices("test")[:1]))[:, None], 0, torch.tensor([0])
-    )
+    batch = simulator(torch.from_numpy(store.read(store.indices("test")[:1])), 0, torch.tensor([0]))
     with torch.no_grad():
         expected = task.eval().complete(batch)[0][0, 0].numpy()
 
@@ -94,7 +92,7 @@ def test_the_error_map_predicts_the_validation_error(run):
     store = MicrographStore(config.data.store)
     crops = evenly_spread(store.indices("validation"), 5)
     simulator = build_simulator(config, (64, 64), augment=False, seed=1)
-    batch = simulator(torch.from_numpy(store.read(crops))[:, None], 0, torch.arange(5))
+    batch = simulator(torch.from_numpy(store.read(crops)), 0, torch.arange(5))
     intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
     image, error = completer.complete_batch(intensity, dwell)
     assert np.mean(error**2) == pytest.approx(np.mean((image - truth) ** 2), rel=0.5)
@@ -137,7 +135,7 @@ def test_without_validation_split_there_is_no_error_map(run, texture, tmp_path):
 def test_constant_scans_do_not_count(artifact, run, monkeypatch):
     config, _ = run
     store = MicrographStore(config.data.store)
-    monkeypatch.setattr(store, "read", lambda crops: np.ones((len(crops), 64, 64), np.float32))
+    monkeypatch.setattr(store, "read", lambda crops: np.ones((len(crops), 1, 64, 64), np.float32))
     quiet = config.model_copy(
         update={"scan": config.scan.model_validate({"noise": {"kind": "none"}})}
     )

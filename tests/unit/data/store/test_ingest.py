@@ -42,7 +42,7 @@ def test_real_micrographs(tmp_path: Path) -> None:
             slice(record.row, record.row + 512),
             slice(record.column, record.column + 512),
         )
-        np.testing.assert_array_equal(store.read_raw([index])[0], whole[rows, columns])
+        np.testing.assert_array_equal(store.read_raw([index])[0, 0], whole[rows, columns])
         assert record.source.licence in {"MIT", "Apache-2.0"}
 
 
@@ -153,7 +153,7 @@ def test_every_number_format_survives(tmp_path: Path, dtype: str, stored: Any) -
     image: NDArray[Any] = (IMAGE[:16, :16] // 256 + 3).astype(dtype)
     np.save(tmp_path / "a.npy", image)
     ingest([tmp_path / "a.npy"], tmp_path / "s.zarr", crop_size=16, dtype=stored)
-    [raw] = MicrographStore(tmp_path / "s.zarr").read_raw([0])
+    [[raw]] = MicrographStore(tmp_path / "s.zarr").read_raw([0])
     np.testing.assert_array_equal(raw, image.astype(np.float64))
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_complete.data.store.layout import SPLITS, Source, Split
+from stem_complete.data.examples import SPLITS, Split
+from stem_complete.data.store.layout import Source
 from stem_complete.data.store.splits import SplitPlan, group_of
 
 FRACTIONS = (0.7, 0.15, 0.15)

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from stem_complete.data.examples import SPLITS
 from stem_complete.data.store import shards
 from stem_complete.data.store.ingest import ingest
-from stem_complete.data.store.layout import SPLITS, Source, StoredDtype
+from stem_complete.data.store.layout import Source, StoredDtype
 from stem_complete.data.store.shards import COMPRESSIONS, Compression, shard_path
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.data.store.writer import NewCrop, StoreWriter, quantise
@@ -72,8 +73,8 @@ def test_crops_come_back_in_the_order_asked(
     for indices in ([3], [10, 0, 1, 2, 2, 7], np.arange(11), []):
         raw, scaled = store.read_raw(indices), store.read(indices)
         assert scaled.dtype == np.float32
-        assert raw.shape == scaled.shape == (len(indices), 16, 16)
-        for index, found, found_scaled in zip(indices, raw, scaled, strict=True):
+        assert raw.shape == scaled.shape == (len(indices), 1, 16, 16)
+        for index, [found], [found_scaled] in zip(indices, raw, scaled, strict=True):
             np.testing.assert_array_equal(found, CROPS[index])
             np.testing.assert_allclose(found_scaled, unit_range(CROPS[index]), atol=2e-7)
             assert (found_scaled.min(), found_scaled.max()) == (-1, 1)
@@ -121,7 +122,7 @@ def test_reading_scales_to_the_crops_own_range(tmp_path: Path, dtype: StoredDtyp
     tolerance = [
         1.53e-5 if dtype == "uint16" else 0.4 if abs(c).max() > 9e5 else 1e-6 for c in crops
     ]
-    for image, crop, atol in zip(store.read(range(12)), crops, tolerance, strict=True):
+    for [image], crop, atol in zip(store.read(range(12)), crops, tolerance, strict=True):
         assert (image.min(), image.max()) == (-1, 1)
         np.testing.assert_allclose(image, unit_range(crop), atol=1e-6 + atol)
 
@@ -130,7 +131,7 @@ def test_reading_scales_to_the_crops_own_range(tmp_path: Path, dtype: StoredDtyp
 def test_scaling_in_few_passes_rounds_as_step_by_step(tmp_path: Path, dtype: StoredDtype) -> None:
     crops = [*CROPS, RNG.normal(size=(16, 16)).astype(np.float32)]
     store = store_with(tmp_path / "s.zarr", crops, dtype)
-    for image, crop in zip(store.read(range(12)), crops, strict=True):
+    for [image], crop in zip(store.read(range(12)), crops, strict=True):
         values = quantise(crop, dtype)[0].astype(np.float32)
         low, high = values.min(), values.max()
         np.testing.assert_array_equal(image, (values - low) / (high - low) * 2 - 1)
@@ -191,7 +192,7 @@ def test_we_read_what_zarr_writes(
     store = store_with(tmp_path / "s.zarr", CROPS, compression=compression)
     shutil.rmtree(tmp_path / "s.zarr" / "images" / "c")
     zarr.open_array(tmp_path / "s.zarr" / "images", mode="r+")[:] = stored(CROPS)
-    for raw, crop in zip(store.read_raw(range(11)), CROPS, strict=True):
+    for [raw], crop in zip(store.read_raw(range(11)), CROPS, strict=True):
         np.testing.assert_array_equal(raw, crop)
 
 
@@ -208,7 +209,7 @@ def test_only_some_files_are_open_at_a_time(
     monkeypatch.setattr(shards, "_MAX_OPEN", 1)
     store = store_with(tmp_path / "s.zarr", CROPS)
     for number in (0, 9, 1, 5, 9):
-        np.testing.assert_array_equal(store.read_raw([number])[0], CROPS[number])
+        np.testing.assert_array_equal(store.read_raw([number])[0, 0], CROPS[number])
     assert store._shards is not None
     assert list(store._shards._open) == [2]
 
