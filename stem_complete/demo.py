@@ -14,6 +14,7 @@ from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import CompletionExample, completion_figure, linear
+from stem_complete.extras import require
 from stem_complete.inference import (
     Completer,
     EvaluationReport,
@@ -38,6 +39,7 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> E
     Raises:
         StemCompleteError: Any of the steps failed.
     """
+    require("ray", "mlflow", purpose="demo")
     output = output.absolute()
     store = output / "store.zarr"
 

@@ -41,6 +41,10 @@ class ConfigError(StemCompleteError, ValueError):
     exit_code = 2
 
 
+class MissingPackageError(StemCompleteError):
+    """An optional package that a command needs and that is not installed."""
+
+
 class DataError(StemCompleteError, ValueError):
     """An image, scan or dwell map that cannot be used."""
 

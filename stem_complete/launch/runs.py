@@ -19,6 +19,7 @@ from stem_complete.console import ProgressBar, TrainingProgress, heading, say, w
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
+from stem_complete.extras import require
 from stem_complete.inference import MODEL_FOLDER, export_checkpoint
 from stem_complete.launch.recorders import open_recorders
 from stem_complete.tracking import TrackedRun, default_uri, finish_run, open_run, ui_command
@@ -59,15 +60,18 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
         local: In this process instead of on Ray; processes that torchrun started never use Ray.
 
     Raises:
-        StemCompleteError: The config cannot be run, or training failed.
+        StemCompleteError: The config cannot be run, packages are missing, or training failed.
         KeyboardInterrupt: Ctrl-C; there is a checkpoint to go on from.
         SystemExit: SIGTERM; likewise. The exit code is 143.
     """
+    on_ray = not (local or under_torchrun())
+    needed = {"ray": on_ray, "mlflow": config.tracking.enabled}
+    require(*(package for package, needs in needed.items() if needs), purpose="training")
     config = _with_workers(_with_absolute_paths(config), local=local)
     runs = expand_sweep(config)
     for run in runs:
         _check(run)
-    if not (local or under_torchrun()):
+    if on_ray:
         from stem_complete.launch.ray_group import train_on_ray
 
         return _launch_all(config, runs, WorkerContext(), train_on_ray)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
+from stem_complete.extras import require
 from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
 from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_seed
 
@@ -62,7 +63,9 @@ def list_curves(
 
     Raises:
         TrackingError: The server does not answer, or has no such experiment.
+        MissingPackageError: MLflow is not installed.
     """
+    require("mlflow", purpose="reading curves")
     uri, file = absolute_uri(uri), sqlite_file(uri)
     # MLflow would make a new, empty database of a misspelt path.
     if file is not None and not file.exists():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from upath import UPath
 
 from stem_complete.errors import StemCompleteError
+from stem_complete.extras import install_command
 
 # An object store takes a file in parts of this size, and gives it back in them.
 PART_BYTES = 32 * 2**20
@@ -156,7 +157,7 @@ def _fix(error: Exception) -> str | None:
     """What a user can do about an error of a file system; None for an error of this program."""
     name = type(error).__name__
     if isinstance(error, ImportError):
-        return "install the package for it, for s3:// with `pip install 'stem-complete[s3]'`"
+        return f"install the package for it, for s3:// with `{install_command('s3fs')}`"
     if "Credentials" in name or "Token" in name:
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, on every node"
     if isinstance(error, PermissionError):

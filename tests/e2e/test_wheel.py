@@ -1,7 +1,7 @@
-"""The wheel, installed outside the repository, in folders of its own.
+"""The wheel, installed outside the repository, in environments of their own.
 
-Nothing is downloaded: the environment gets links to those installed packages that the wheel
-requires.
+Nothing is downloaded: an environment has links to those packages of the present one that the
+wheel's requirements and extras name.
 """
 
 import json
@@ -46,9 +46,15 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """An environment with the wheel and all that it requires."""
-    return install(wheel, tmp_path_factory.mktemp("installed"))
+def core(wheel, tmp_path_factory) -> Path:
+    """The environment of `pip install stem-complete`."""
+    return install(wheel, tmp_path_factory.mktemp("core"))
+
+
+@pytest.fixture(scope="module")
+def full(wheel, tmp_path_factory) -> Path:
+    """The environment of `pip install 'stem-complete[train]'`."""
+    return install(wheel, tmp_path_factory.mktemp("full"), "train")
 
 
 def pip(*arguments):
@@ -99,10 +105,10 @@ def link(name: str, site: Path) -> None:
             (site / part).symlink_to(str(package.locate_file(part)))
 
 
-def run(installed: Path, *arguments, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Runs `stem-complete ...` of an environment, in a folder outside the repository."""
+def run(program: Path, *arguments, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a folder outside the repository."""
     done = subprocess.run(
-        [installed / "bin" / "stem-complete", *map(str, arguments)],
+        [program, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -121,42 +127,55 @@ def test_the_wheel_has_all_files_of_the_package(wheel):
     }
 
 
-def test_the_installed_package_is_the_one_that_is_imported(installed, tmp_path):
-    code = "import stem_complete; print(stem_complete.__file__)"
-    done = subprocess.run(
-        [installed / "bin" / "python", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-    )
-    assert Path(done.stdout.strip()).is_relative_to(installed)
+IMPORT_ALL = """
+import importlib, pkgutil, stem_complete
+print(stem_complete.__file__)
+for module in pkgutil.walk_packages(stem_complete.__path__, "stem_complete."):
+    try:
+        module.name.endswith("__main__") or importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        print(error.name.split(".")[0])
+"""
 
 
-def test_it_completes_a_bundled_scan_in_another_folder(installed, tmp_path):
-    folder = next(installed.glob("lib/python*/site-packages/stem_complete/examples/published"))
+def test_the_core_is_the_installed_package_and_lacks_nothing_but_ray(core, tmp_path):
+    done = run(core / "bin" / "python", "-c", IMPORT_ALL, cwd=tmp_path)
+    package, *missing = done.stdout.split()
+    assert Path(package).is_relative_to(core)
+    assert set(missing) == {"ray"}
+
+
+def test_the_core_completes_a_bundled_scan_in_another_folder(core, tmp_path):
+    folder = next(core.glob("lib/python*/site-packages/stem_complete/examples/published"))
     run(
-        installed,
-        *("complete", folder / "partial_scan-1.tif", "--dwell", folder / "mask-1.tif"),
-        *("--published", "--output", "completed.tif"),
+        *(core / "bin" / "stem-complete", "complete", folder / "partial_scan-1.tif"),
+        *("--dwell", folder / "mask-1.tif", "--published", "--output", "completed.tif"),
         cwd=tmp_path,
     )
     assert tifffile.imread(tmp_path / "completed.tif").shape == (512, 512)
 
 
-def test_a_config_that_is_not_bundled_is_an_error_that_lists_those_that_are(installed, tmp_path):
-    done = run(installed, "train", "nonsense", cwd=tmp_path, code=2)
-    assert "compact, comparison, demo" in done.stderr
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "compact", "data.store=/data/store.zarr"),
+        ("compare", "--uri", "http://localhost:5000", "--output", "comparison"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_core_says_in_one_line_how_to_get_what_a_command_needs(core, tmp_path, arguments):
+    done = run(core / "bin" / "stem-complete", *arguments, cwd=tmp_path, code=1)
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'stem-complete[train]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.ray
-def test_the_demo_runs_the_whole_chain(installed, tmp_path):
+def test_the_demo_runs_the_whole_chain(full, tmp_path):
     done = run(
-        installed,
-        *("demo", "--output", tmp_path / "demo", "training.steps=6", "training.log_every_steps=2"),
-        *("training.validate_every_steps=3", "training.validation_examples=2"),
-        "training.checkpoint_every_steps=3",
+        *(full / "bin" / "stem-complete", "demo", "--output", tmp_path / "demo"),
+        *("training.steps=6", "training.log_every_steps=2", "training.validate_every_steps=3"),
+        *("training.validation_examples=2", "training.checkpoint_every_steps=3"),
         cwd=tmp_path,
     )
     output = tmp_path / "demo"

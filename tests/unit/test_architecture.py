@@ -25,6 +25,7 @@ LAYERS = [
     {"models", "losses"},
     {"scan"},
     {"config"},
+    {"extras"},
     {"console", "errors", "files", "vocabulary"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -30,6 +30,7 @@ from stem_complete.data.formats.instruments import PLUGINS, read_instrument
 from stem_complete.data.formats.signals import Contents, FrameError
 from stem_complete.data.store.layout import is_store
 from stem_complete.errors import DataError
+from stem_complete.extras import install_command
 
 _READERS: dict[str, Callable[[Path, Contents], None]] = {
     ".tif": read_tiff,
@@ -45,7 +46,6 @@ _READERS: dict[str, Callable[[Path, Contents], None]] = {
 SUPPORTED = tuple(_READERS)
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
-_EXTRA = "pip install 'stem-complete[microscopy]'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
             expected=f"RosettaSciIO, which reads {path.suffix} files",
             found="that it is not installed",
             where=path,
-            fix=_EXTRA,
+            fix=install_command("rsciio"),
         )
     lines = str(error).strip().splitlines()
     return DataError(
