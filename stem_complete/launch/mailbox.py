@@ -1,4 +1,4 @@
-"""What the driver and the first worker tell each other: metrics and warnings, and when to stop."""
+"""A mailbox between driver and workers: messages one way, wishes to stop the other."""
 
 from __future__ import annotations
 
@@ -6,59 +6,46 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from stem_complete.launch.driver import POLL_S
+from stem_complete.launch.messages import Message, Metrics
+from stem_complete.launch.policy import Clock
 from stem_complete.training import StopRequest
-
-POLL_S = 0.5
-
-
-class Metrics(NamedTuple):
-    """Metrics after a step."""
-
-    step: int
-    values: dict[str, float]
-
-
-class GroupStarted(NamedTuple):
-    """A worker group that begins to train, or goes on."""
-
-    num_workers: int
-    hosts: list[str]
-
-
-Message = str | Metrics | GroupStarted
-"""A warning, or one of the above."""
 
 
 class Mailbox:
-    """A Ray actor on the driver's node."""
+    """Keeps messages until the driver takes them. Lives in a Ray actor on the driver's node.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Of the actor's process.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
         self.messages: list[Message] = []
         self.stop_reason: str | None = None
-        self.last_poll = time.monotonic()
+        self.last_poll_s = clock()
 
     def put(self, message: Message) -> None:
-        """Takes a message in."""
+        """Keeps a message from a worker."""
         self.messages.append(message)
 
     def take(self) -> tuple[list[Message], float]:
-        """Messages since the last call, and for how long no worker was heard of [s]."""
+        """Messages since the last call, and for how long no worker has polled [s]."""
         messages, self.messages = self.messages, []
-        return messages, time.monotonic() - self.last_poll
+        return messages, self.clock() - self.last_poll_s
 
     def ask_to_stop(self, reason: str | None) -> None:
-        """Leaves word for the workers to stop with a checkpoint; None takes it back."""
+        """Asks the workers to stop with a checkpoint; None takes it back."""
         self.stop_reason = reason
 
     def poll(self) -> str | None:
-        """Called by the first worker again and again: why it should stop, if it should."""
-        self.last_poll = time.monotonic()
+        """Why the workers should stop, if they should. The first worker calls it all the time."""
+        self.last_poll_s = self.clock()
         return self.stop_reason
 
 
@@ -73,14 +60,14 @@ class MailboxRecorder:
         self.mailbox.put.remote(Metrics(step, dict(values)))
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Pictures go to MLflow only."""
+        """Sends nothing: the driver shows no pictures."""
 
     def close(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing, as all is sent at once."""
 
 
 class MailboxHandler(logging.Handler):
-    """Sends a worker's warnings to the driver; what else it prints stays in Ray's logs."""
+    """Sends a worker's warnings to the driver; the rest of its output stays in Ray's logs."""
 
     def __init__(self, mailbox: ray.actor.ActorHandle, rank: int) -> None:
         super().__init__(logging.WARNING)
@@ -92,7 +79,7 @@ class MailboxHandler(logging.Handler):
         self.mailbox.put.remote(text)
 
 
-def heed(mailbox: ray.actor.ActorHandle, stop: StopRequest) -> None:
+def poll_in_background(mailbox: ray.actor.ActorHandle, stop: StopRequest) -> None:
     """Passes the driver's wish to stop on to this process's run, from a thread of its own."""
 
     def poll() -> None:
@@ -100,7 +87,8 @@ def heed(mailbox: ray.actor.ActorHandle, stop: StopRequest) -> None:
             try:
                 reason = ray.get(mailbox.poll.remote())
             except ray.exceptions.RayError:
-                reason = None  # the driver is gone, and Ray ends this process; or it is coming back
+                # The actor restarts, or the driver is gone and Ray ends this process.
+                reason = None
             if reason is not None:
                 stop(reason)
             time.sleep(POLL_S)

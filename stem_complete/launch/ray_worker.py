@@ -16,7 +16,7 @@ import ray.train.torch
 import torch
 from ray.train.torch import TorchConfig
 
-from stem_complete.config import validate_config
+from stem_complete.config import Config, validate_config
 from stem_complete.distributed import WorkerContext, gather_objects
 from stem_complete.errors import (
     CollectiveError,
@@ -24,19 +24,22 @@ from stem_complete.errors import (
     StemCompleteError,
     TrainingError,
 )
-from stem_complete.launch.mailbox import GroupStarted, MailboxHandler, MailboxRecorder, heed
+from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_in_background
+from stem_complete.launch.messages import GroupStarted
 from stem_complete.launch.recorders import open_recorders
 from stem_complete.training import StopRequest, train
 from stem_complete.training.storage import StorageError
 
 PREEMPTION_POLL_S = 1.0
 
-GRACE_S, LINGER_S = 120.0, 5.0
-"""How long a worker that got SIGTERM may go on, and how long it waits once its run has stopped: for
-Ray to collect what it returns. Then it ends, so that its place is free."""
+GRACE_S = 120.0
+"""Time that a worker has to stop with a checkpoint once it got SIGTERM."""
+
+LINGER_S = 5.0
+"""Time that Ray has to collect the worker's result before the process ends and frees its place."""
 
 _stop, _stopped = StopRequest(), threading.Event()
-"""Of the run in this worker's process."""
+"""The wish to stop this process's run, and whether the run has stopped."""
 
 
 class PreemptibleTorchConfig(TorchConfig):  # type: ignore[misc]
@@ -44,7 +47,7 @@ class PreemptibleTorchConfig(TorchConfig):  # type: ignore[misc]
 
     @property
     def backend_cls(self) -> type:
-        """Backend that sets the handler once the process group is there."""
+        """Backend that sets the handler once the process group exists."""
         backend: type = super().backend_cls
 
         class Backend(backend):  # type: ignore[misc]
@@ -56,8 +59,8 @@ class PreemptibleTorchConfig(TorchConfig):  # type: ignore[misc]
 
 
 def _take_sigterm() -> None:
-    # Ray runs this on the process's main thread, the only one that can set a handler; training has
-    # a thread of its own. Ray's own handler would end the process at once.
+    # Ray calls this on the process's main thread, where alone handlers can be set, and trains on
+    # another. Its own handler would end the process at once.
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
@@ -76,19 +79,12 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
     """Trains; returns a `TrainingResult` as a tuple, or an error that a restart would not cure."""
     config = validate_config(arguments["config"], where="the config that the driver sent")
     mailbox = arguments["mailbox"]
-    if not config.scaling.use_gpu:
-        torch.set_num_threads(config.scaling.cpus_per_worker)
-    group = ray.train.get_context()
-    # Ray knows which of a node's GPUs it gave to this worker.
-    device = ray.train.torch.get_device() if config.scaling.use_gpu else torch.device("cpu")
-    context = WorkerContext(
-        group.get_world_rank(), group.get_world_size(), device, group.get_local_rank()
-    )
+    context = _context(config)
     logging.captureWarnings(True)
     logging.getLogger().addHandler(MailboxHandler(mailbox, context.rank))
-    _heed_preemption()
+    _watch_for_preemption()
     if context.is_main:
-        heed(mailbox, _stop)
+        poll_in_background(mailbox, _stop)
     progress = MailboxRecorder(mailbox) if context.is_main else None
     tracked = arguments["tracked"] if context.is_main else None
     recorder = open_recorders(config, context, tracked, progress)
@@ -106,8 +102,20 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
         _stopped.set()
 
 
-def _heed_preemption() -> None:
-    """Stops the run when Ray says that a node of the group is about to be taken away."""
+def _context(config: Config) -> WorkerContext:
+    """This worker's place in its group, and its device."""
+    if not config.scaling.use_gpu:
+        torch.set_num_threads(config.scaling.cpus_per_worker)
+    group = ray.train.get_context()
+    # Ray knows which of a node's GPUs it gave to this worker.
+    device = ray.train.torch.get_device() if config.scaling.use_gpu else torch.device("cpu")
+    return WorkerContext(
+        group.get_world_rank(), group.get_world_size(), device, group.get_local_rank()
+    )
+
+
+def _watch_for_preemption() -> None:
+    """Stops the run when Ray says that a node of the group will be taken away."""
 
     def watch() -> None:
         # Every worker asks, as Ray answers all of them together.

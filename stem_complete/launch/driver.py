@@ -1,0 +1,166 @@
+"""The driver of a run on a cluster: follows worker groups until training ends. It knows no Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from stem_complete.config import Config
+from stem_complete.console import TrainingProgress, format_seconds, say
+from stem_complete.errors import TrainingError
+from stem_complete.launch.messages import GroupStarted, Message, Metrics
+from stem_complete.launch.policy import Clock, ClusterPolicy, resources_per_worker
+from stem_complete.training import StopRequest, TrainingResult
+
+POLL_S = 0.5
+"""Pause between looks at a group."""
+
+
+class ControllerLostError(Exception):
+    """The process that controls a worker group died; another group may go on."""
+
+
+class WorkersFailedError(Exception):
+    """Workers failed more often than they may."""
+
+
+class Group(Protocol):
+    """A worker group that was started."""
+
+    def has_ended_within(self, seconds: float) -> bool:
+        """Waits for its end, at most so long."""
+
+    def take_messages(self) -> tuple[list[Message], float]:
+        """Messages since the last call, and for how long all workers were silent [s]."""
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Asks its workers to stop with a checkpoint."""
+
+    def free_resources(self) -> Mapping[str, float]:
+        """What its cluster has free, by Ray's names."""
+
+    def result(self) -> TrainingResult:
+        """How training ended.
+
+        Raises:
+            StemCompleteError: From a worker; another group would fail likewise.
+            ControllerLostError: See there.
+            WorkersFailedError: See there.
+        """
+
+
+class Driver:
+    """Follows the worker groups of one run, shows their messages and passes wishes to stop on.
+
+    Args:
+        config: The run.
+        stop: Ends the run early with a checkpoint.
+        clock: Of this process.
+    """
+
+    def __init__(self, config: Config, stop: StopRequest, clock: Clock = time.monotonic) -> None:
+        self.config, self.stop, self.clock = config, stop, clock
+        self.policy = ClusterPolicy(config.scaling, clock)
+        self.last_step: tuple[int, float] | None = None  # and when it was reported
+        self.progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
+
+    def run(
+        self, start_group: Callable[[], AbstractContextManager[Group]]
+    ) -> TrainingResult | None:
+        """Starts one group after the other until training ends.
+
+        Returns:
+            How training ended; None if a controller died, which leaves the cluster in a state in
+            which no other group gets places: the caller must connect anew and call this again.
+
+        Raises:
+            StemCompleteError: Training failed, or the cluster has no room for it.
+        """
+        while True:
+            try:
+                with start_group() as group:
+                    result = self._follow(group)
+            except ControllerLostError as lost:
+                if not self.policy.may_replace_controller():
+                    raise self._failure(lost) from lost
+                say(f"Ray Train's controller died ({lost}); starting another")
+                return None
+            except WorkersFailedError as failed:
+                raise self._failure(failed) from failed
+            if result.finished or self.stop.reason is not None:
+                return result
+            say(f"stopped after step {result.step} with a checkpoint, and going on")
+
+    def _follow(self, group: Group) -> TrainingResult:
+        """How a group ended, or stands when it is too late for it to answer a wish to stop."""
+        self.policy.group_starts()
+        started_s, asked = self.clock(), False
+        while not group.has_ended_within(POLL_S):
+            silent_s = min(self._show_messages(group), self.clock() - started_s)
+            if self.stop.reason is not None and not asked:
+                say(f"{self.stop.reason}: stopping with a checkpoint (again: without)")
+                group.ask_to_stop(self.stop.reason)
+                asked = True
+            if self.policy.are_missing(silent_s):
+                self._say_what_is_missing(group, silent_s)
+                if asked:
+                    return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
+                self.policy.forget_room()
+            elif not asked and self.policy.has_room_for_more(group.free_resources):
+                say("the cluster has room for more workers: the run stops, to go on with them")
+                group.ask_to_stop("the cluster has room for more workers")
+                asked = True
+        self._show_messages(group)
+        return group.result()
+
+    def _show_messages(self, group: Group) -> float:
+        """Shows what the workers sent; for how long they were silent [s]."""
+        messages, silent_s = group.take_messages()
+        for message in messages:
+            if isinstance(message, str):
+                say(message)
+            elif isinstance(message, Metrics):
+                self.last_step = message.step, self.clock()
+                self.progress.scalars(*message)
+            else:
+                self._say_who_trains(message)
+        return silent_s
+
+    def _say_who_trains(self, group: GroupStarted) -> None:
+        self.policy.group_trains(group.num_workers)
+        hosts = ", ".join(sorted(set(group.hosts)))
+        after = ""
+        if self.last_step is not None:
+            step, reported_s = self.last_step
+            after = f", {format_seconds(self.clock() - reported_s)} after step {step} was reported"
+        say(f"{group.num_workers} workers train on {hosts}{after}")
+
+    def _say_what_is_missing(self, group: Group, silent_s: float) -> None:
+        scaling = self.config.scaling
+        each = _listed(resources_per_worker(scaling))
+        needed = f"{scaling.world_sizes[0]} workers with {each} each"
+        free = _listed({k: v for k, v in group.free_resources().items() if k in ("CPU", "GPU")})
+        if self.policy.waited_too_long(silent_s):
+            raise TrainingError(
+                expected=f"{needed} within {format_seconds(scaling.wait_for_nodes_s)}",
+                found=f"{free} free",
+                where=f"the Ray cluster, for {self.config.name}",
+                fix="add nodes, lower scaling.num_workers, or set scaling.min_workers",
+            )
+        if self.policy.is_notice_due():
+            since = format_seconds(silent_s)
+            say(f"waiting for {needed} since {since}; the cluster has {free} free")
+
+    def _failure(self, error: Exception) -> TrainingError:
+        return TrainingError(
+            expected="workers that finish",
+            found=str(error),
+            where=self.config.name,
+            fix="see Ray's logs of the workers; started again, it goes on from the last checkpoint",
+        )
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{number:g} {kind}" for kind, number in resources.items()) or "nothing"
