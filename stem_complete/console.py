@@ -88,10 +88,10 @@ class ProgressBar:
             left = f", {format_seconds(left_s)} left" if left_s is not None else ""
             say(f"{self.title} {done}/{self.total}{left}  {details}".rstrip())
 
-    def show(self, done: int, total: int) -> None:
-        """Shows progress whose length is only known once it has begun."""
+    def show(self, done: int, total: int, details: str = "") -> None:
+        """Shows progress of work whose length is known only once it has begun."""
         self.total = total
-        self.update(done)
+        self.update(done, details)
 
 
 class TrainingProgress:

@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
 
 # In the order of `--help`.
-from stem_complete.cli import demo, data, training, completion, benchmark  # isort: skip # noqa: F401
+from stem_complete.cli import demo, ingest, train, compare, completion, inspect, benchmark  # isort: skip # noqa: F401
 from stem_complete.cli.base import app
 from stem_complete.errors import StemCompleteError
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and SIGTERM, as of any Unix command."""
+FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+"""Exit codes; the last two, after Ctrl-C and SIGTERM, are those of any Unix command."""
 
 
-def main() -> None:
-    """Runs the command line; known errors become one line and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and ends the process; known errors become one line and an exit code.
+
+    Args:
+        arguments: Of the command line; None are those of this process.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
     try:
-        app()
+        code = app(args=arguments, standalone_mode=False) or 0
+    except typer.TyperException as error:  # an unknown command or option, or a value out of range
+        _fail(f"{_sentence(error)}; see --help", MISUSED)
     except StemCompleteError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        _fail(str(error), 1)
+        _fail(str(error), FAILED)
     except SystemExit as stop:
-        if stop.code in (INTERRUPTED, TERMINATED):
-            _fail("interrupted; start it again to go on", int(stop.code))
-        raise
+        code = stop.code
+    if code in (INTERRUPTED, TERMINATED):
+        _fail("interrupted; start it again to go on", int(code))
+    sys.exit(code)
 
 
-def _fail(message: str, code: int) -> None:
+def _sentence(error: typer.TyperException) -> str:
+    """Typer's message, without what pydantic puts before it."""
+    return error.format_message().replace("Value error, ", "").rstrip(".")
+
+
+def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,10 +1,10 @@
-"""The command line without its commands: options and output that they share."""
+"""The application to which commands add themselves, and options and output that they share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,6 @@ from stem_complete.errors import ConfigError
 
 app = typer.Typer(
     name="stem-complete",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -23,7 +22,11 @@ app = typer.Typer(
 )
 
 Precision = Annotated[
-    str, typer.Option(help="float32, or bf16: twice as fast where the device has it.")
+    Literal["float32", "bf16"],
+    typer.Option(help="Of the network; bf16 is twice as fast on devices that have it."),
+]
+Split = Annotated[
+    Literal["train", "validation", "test"], typer.Option(help="Part of a store to use.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -35,11 +38,15 @@ def examples(*lines: str) -> str:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(stem_complete.__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 def print_json(values: Any) -> None:
@@ -48,7 +55,7 @@ def print_json(values: Any) -> None:
 
 
 def say_failed(failed: Mapping[str, str]) -> None:
-    """Tells why files failed; most reasons name the file themselves."""
+    """Says why files failed. Most reasons name the file themselves."""
     from stem_complete.console import say
 
     for file, reason in failed.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
@@ -50,6 +50,17 @@ class Outcome(NamedTuple):
     result: TrainingResult
     model: UPath
     tracking_uri: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "name": self.config.name,
+            "run_folder": str(self.config.run_folder),
+            "model": str(self.model),
+            "step": self.result.step,
+            "metrics": self.result.metrics,
+            "tracking_uri": self.tracking_uri,
+        }
 
 
 def launch(config: Config, *, local: bool = False) -> list[Outcome]:

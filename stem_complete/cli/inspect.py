@@ -1,0 +1,36 @@
+"""The command that looks into files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stem_complete.cli.base import Json, app, examples, print_json
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete inspect store.zarr --contact-sheet sheet.png",
+        "stem-complete inspect runs/compact/model",
+        "stem-complete inspect image.dm4",
+    )
+)
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A store, a model, a run, a scan or an image.")],
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Also draw crops of a store into this PNG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tells what a store, model, run, scan or image file contains."""
+    from stem_complete.inspection import draw_store, inspect_path, summary
+
+    values = inspect_path(path)
+    if contact_sheet is not None:
+        draw_store(path, contact_sheet)
+    if as_json:
+        print_json(values)
+    else:
+        print(summary(values))

@@ -1,0 +1,207 @@
+"""Each command: arguments and defaults become one call, and its result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from stem_complete.config import load_config
+from stem_complete.data.store.ingest import IngestReport
+from stem_complete.data.store.layout import LeftOut
+from stem_complete.launch import Outcome
+from stem_complete.training import TrainingResult
+
+
+class TestDemo:
+    def test_defaults(self, run, replaced):
+        calls = replaced("stem_complete.demo.run_demo")
+        assert run("demo").code == 0
+        assert calls == [((Path("stem-complete-demo"),), {"seed": 0, "overrides": []})]
+
+    def test_options(self, run, replaced):
+        calls = replaced("stem_complete.demo.run_demo")
+        assert run("demo", "training.steps=3", "--output", "x", "--seed", 4).code == 0
+        assert calls == [((Path("x"),), {"seed": 4, "overrides": ["training.steps=3"]})]
+
+    def test_a_seed_is_not_negative(self, run):
+        done = run("demo", "--seed", "-1")
+        assert done.code == 2
+        assert "'--seed'" in done.error
+
+
+class TestIngest:
+    TARGET = "stem_complete.data.store.ingest.ingest"
+
+    def report(self, **changes) -> IngestReport:
+        return IngestReport("s.zarr", num_files=3, **changes)
+
+    def test_defaults(self, run, replaced):
+        calls = replaced(self.TARGET, self.report(added={"a.tif": 2, "b.tif": 3}))
+        done = run("ingest", "a.tif", "b/", "--store", "s.zarr")
+        assert done.code == 0
+        assert done.output == (
+            "5 crops of 2 files added to s.zarr, 0 files already there, 0 crops left out, "
+            "0 files failed\n"
+        )
+        (call,) = calls
+        assert call.args == (["a.tif", "b/"], Path("s.zarr"))
+        assert call.kwargs.pop("progress")
+        assert set(call.kwargs.values()) == {None}
+
+    def test_options(self, run, replaced):
+        calls = replaced(self.TARGET, self.report())
+        options = ("--crop-size", 64, "--dtype", "float32", "--compression", "zstd",
+                   "--signal", "HAADF", "--frame", 1)  # fmt: skip
+        assert run("ingest", "a", "--store", "s", *options).code == 0
+        assert {k: v for k, v in calls[0].kwargs.items() if k != "progress"} == {
+            "crop_size": 64,
+            "dtype": "float32",
+            "compression": "zstd",
+            "signal": "HAADF",
+            "frame": 1,
+        }
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("--crop-size", 31), ("--dtype", "int8"), ("--compression", "gzip"), ("--frame", -1)],
+    )
+    def test_values_out_of_range_are_wrong_use(self, run, replaced, option, value):
+        calls = replaced(self.TARGET)
+        done = run("ingest", "a", "--store", "s", option, value)
+        assert done.code == 2
+        assert f"Invalid value for '{option}'" in done.error
+        assert len(done.error.splitlines()) == 1
+        assert not calls
+
+    def test_files_that_failed_are_named_and_the_exit_code_is_1(self, run, replaced):
+        report = self.report(
+            failed={"a.tif": "a.tif: expected an image, found text", "b.tif": "truncated"},
+            skipped=["c.h5"],
+            left_out=[
+                LeftOut("d.tif", None, 0, 0, "constant"),
+                LeftOut("d.tif", None, 0, 9, "constant"),
+            ],
+        )
+        replaced(self.TARGET, report)
+        done = run("ingest", "x", "--store", "s")
+        assert done.code == 1
+        assert done.error.splitlines()[-4:] == [
+            "failed: a.tif: expected an image, found text",
+            "failed: b.tif: truncated",
+            "no image: c.h5",
+            "left out: 2 crops of d.tif: constant",
+        ]
+        assert "2 crops left out, 2 files failed" in done.output
+
+    def test_json(self, run, replaced):
+        replaced(self.TARGET, self.report(added={"a.tif": 2}))
+        done = run("ingest", "x", "--store", "s", "--json")
+        assert json.loads(done.output)["num_added"] == 2
+
+
+class TestTrain:
+    @pytest.fixture
+    def outcome(self, tmp_path) -> Outcome:
+        config = load_config([], ["name=run", f"storage={tmp_path}", "data.store=s.zarr"])
+        return Outcome(config, TrainingResult(6, {"loss": 0.5}, True), UPath("/m"), None)
+
+    def test_files_and_changes(self, run, replaced, outcome):
+        loaded = replaced("stem_complete.config.load_config", outcome.config)
+        launched = replaced("stem_complete.launch.launch", [outcome])
+        done = run("train", "compact", "more.yaml", "training.steps=3", "a.b=c")
+        assert done == (0, "", "")
+        assert loaded == [((["compact", "more.yaml"], ["training.steps=3", "a.b=c"]), {})]
+        assert launched == [((outcome.config,), {"local": False})]
+
+    def test_local_and_json(self, run, replaced, outcome):
+        replaced("stem_complete.config.load_config", outcome.config)
+        launched = replaced("stem_complete.launch.launch", [outcome])
+        done = run("train", "compact", "--local", "--json")
+        assert launched[0].kwargs == {"local": True}
+        (run_,) = json.loads(done.output)
+        assert run_ == {
+            "name": "run",
+            "run_folder": str(outcome.config.run_folder),
+            "model": "/m",
+            "step": 6,
+            "metrics": {"loss": 0.5},
+            "tracking_uri": None,
+        }
+
+    def test_changes_alone_are_wrong_use(self, run, replaced):
+        launched = replaced("stem_complete.launch.launch")
+        done = run("train", "training.steps=3")
+        assert done.code == 2
+        assert done.error == (
+            "error: train: expected a config file, found only changes; name one, "
+            "for example compact\n"
+        )
+        assert not launched
+
+
+class TestCompare:
+    TARGET = "stem_complete.experiments.comparison.compare"
+
+    class Comparison:
+        markdown = "| arm |"
+
+        def to_dict(self):
+            return {"arms": {}}
+
+    def test_defaults(self, run, replaced, monkeypatch, tmp_path):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.chdir(tmp_path)
+        calls = replaced(self.TARGET, self.Comparison())
+        assert run("compare", "--output", "out") == (0, "| arm |\n", "")
+        (call,) = calls
+        uri, experiment, output = call.args
+        assert uri.endswith("runs/mlflow.db")
+        assert (experiment, output) == ("stem-complete", Path("out"))
+        assert call.kwargs == {
+            "metric": "train/outer_loss",
+            "boxcar_steps": None,
+            "names": None,
+            "parent": None,
+        }
+
+    def test_options(self, run, replaced, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+        calls = replaced(self.TARGET, self.Comparison())
+        done = run(
+            *("compare", "--output", "o", "--experiment", "e", "--name", "a*", "--name", "b"),
+            *("--parent", "p", "--metric", "m", "--boxcar", 5, "--json"),
+        )
+        assert json.loads(done.output) == {"arms": {}}
+        assert calls[0].args == ("http://mlflow:5000", "e", Path("o"))
+        assert calls[0].kwargs == {
+            "metric": "m",
+            "boxcar_steps": 5,
+            "names": ["a*", "b"],
+            "parent": "p",
+        }
+
+    def test_an_output_is_needed(self, run):
+        done = run("compare")
+        assert done.code == 2
+        assert "Missing option '--output'" in done.error
+
+
+class TestInspect:
+    def test_prints_a_summary(self, run, replaced):
+        calls = replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
+        replaced("stem_complete.inspection.summary", "kind: store")
+        assert run("inspect", "s.zarr") == (0, "kind: store\n", "")
+        assert calls == [((Path("s.zarr"),), {})]
+
+    def test_json(self, run, replaced):
+        replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
+        assert json.loads(run("inspect", "s.zarr", "--json").output) == {"kind": "store"}
+
+    def test_draws_a_contact_sheet(self, run, replaced):
+        replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
+        drawn = replaced("stem_complete.inspection.draw_store")
+        assert run("inspect", "s.zarr", "--contact-sheet", "x.png").code == 0
+        assert drawn == [((Path("s.zarr"), Path("x.png")), {})]
