@@ -80,10 +80,7 @@ class TestIngest:
         report = self.report(
             failed={"a.tif": "a.tif: expected an image, found text", "b.tif": "truncated"},
             skipped=["c.h5"],
-            left_out=[
-                LeftOut("d.tif", None, 0, 0, "constant"),
-                LeftOut("d.tif", None, 0, 9, "constant"),
-            ],
+            left_out=[LeftOut("d.tif", "HAADF", 0, row, 0, "constant") for row in (0, 64)],
         )
         replaced(self.TARGET, report)
         done = run("ingest", "x", "--store", "s")
