@@ -33,19 +33,36 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from stem_complete.config import Config, load_config
+from stem_complete.config import (
+    Config,
+    NoiseConfig,
+    NoNoiseConfig,
+    ReferenceNoiseConfig,
+    load_config,
+)
 from stem_complete.console import say
 from stem_complete.distributed import WorkerContext
-from stem_complete.evaluation import markdown_table, rmse, run_baselines
-from stem_complete.inference import Artifact, Completer, export_checkpoint, load_artifact
-from stem_complete.inference.known import RANGE, KnownScan, coverage_label, load_micrographs
-from stem_complete.inference.protocol import COVERAGES, METHODS, NOISES, simulate_protocol
+from stem_complete.evaluation import (
+    PROTOCOL_BASELINES,
+    Condition,
+    KnownScan,
+    load_micrographs,
+    markdown_table,
+    rmse,
+    run_baselines,
+    simulate,
+)
+from stem_complete.inference import Artifact, Completer, load_artifact
+from stem_complete.inference.export import export_checkpoint
 from stem_complete.scan import GEOMETRIES, PartialScan, encode
 from stem_complete.training import train
 from stem_complete.training.stopping import StopRequest
+from stem_complete.vocabulary import INTENSITY_RANGE, format_coverage
 
 ARMS = yaml.safe_load(Path(__file__).with_name("ablation.yaml").read_text())
 FIRST = ("splines", "waves")
+COVERAGES = (1 / 10, 1 / 17.9, 1 / 20, 1 / 50, 1 / 87)  # and noises of the evaluation protocol
+NOISES: dict[str, NoiseConfig] = {"none": NoNoiseConfig(), "reference": ReferenceNoiseConfig()}
 KINDS = tuple(product(GEOMETRIES, NOISES))
 MAX_PER_FIELD = 1
 
@@ -128,7 +145,7 @@ def _evaluate(artifact: Artifact, store: Path) -> dict[str, Any]:
     completer = Completer(artifact)
 
     def complete(scan: KnownScan) -> NDArray[np.float32]:
-        return completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE).image
+        return completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE).image
 
     return {
         "steps": None,
@@ -151,7 +168,10 @@ def _baselines(store: Path) -> dict[str, dict[str, float]]:
         for coverage in COVERAGES:
             completions = {
                 # One after the other, as each keeps its factorised matrix.
-                **{name: partial(_complete_classically, name, noisy=noisy) for name in METHODS},
+                **{
+                    name: partial(_complete_classically, name, noisy=noisy)
+                    for name in PROTOCOL_BASELINES
+                },
                 **{f"first-{name}": partial(_first_completion, name) for name in FIRST},
             }
             for name, complete in completions.items():
@@ -180,17 +200,16 @@ def _mean_error(
 ) -> float:
     """Mean over sources of the mean RMSE [%]."""
     errors: dict[str, list[float]] = {}
-    micrographs, _ = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
-    scans = simulate_protocol(micrographs, coverage, noise, geometry)
-    for micrograph, scan in zip(micrographs, scans, strict=True):
-        source = Path(micrograph.field).name.split("_", 1)[0]
-        error = rmse(scan.truth, complete(scan), intensity_range=RANGE)
+    micrographs = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
+    for scan in simulate(micrographs.crops, Condition(geometry, coverage, NOISES[noise])):
+        source = Path(scan.field).name.split("_", 1)[0]
+        error = rmse(scan.truth, complete(scan), intensity_range=INTENSITY_RANGE)
         errors.setdefault(source, []).append(100 * error)
     return float(np.mean([np.mean(of_source) for of_source in errors.values()]))
 
 
 def _cell(geometry: str, coverage: float, noise: str) -> str:
-    return f"{geometry} {coverage_label(coverage)} {noise}"
+    return f"{geometry} {format_coverage(coverage)} {noise}"
 
 
 def _summary(found: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ The evaluation protocol runs on MICROGRAPHS, of sources that the model was never
 the bundled micrographs of the sources held out from its training, side by side on two cores for a
 quarter of an hour. OUTPUT then holds
 
-    unseen/, held_out/   what `stem-complete protocol` writes of either
+    unseen/, held_out/   what `stem-complete evaluate --protocol` writes of either
     published.txt        what `stem-complete evaluate --published` prints
 
 A protocol that is there, of the same weights, is kept: remove its folder to evaluate other data.
@@ -29,17 +29,20 @@ from typing import Any
 
 from PIL import Image
 
+from stem_complete.config import NoNoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.evaluation import (
     CompletionExample,
+    Condition,
     completion_figure,
+    load_micrographs,
     markdown_table,
     run_baselines,
+    simulate,
 )
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
-from stem_complete.inference.known import RANGE, load_micrographs
-from stem_complete.inference.protocol import simulate_protocol
+from stem_complete.vocabulary import INTENSITY_RANGE
 
 README = Path(__file__).parents[1] / "README.md"
 CARD = RELEASED_MODEL / "README.md"
@@ -90,7 +93,15 @@ def _evaluate(data: dict[str, Sequence[str]], output: Path) -> None:
         arguments = [part for file in files for part in ("--data", file)]
         # Side by side, each on its core; the first one tells how far it is.
         running[name] = _stem_complete(
-            ["protocol", "--model", "released", *arguments, "--output", str(found.parent)],
+            [
+                "evaluate",
+                "--protocol",
+                "--model",
+                "released",
+                *arguments,
+                "--output",
+                str(found.parent),
+            ],
             quiet=bool(running),
         )
     running["published"] = _stem_complete(
@@ -120,11 +131,12 @@ def summary(cells: Iterable[dict[str, Any]]) -> str:
     for cell in cells:
         if cell["geometry"] != "archimedean":
             continue
-        methods = [method for method in cell["rmse"] if method != "nearest"]
+        rmse = {name: found["rmse"]["mean"] for name, found in cell["methods"].items()}
+        methods = [method for method in rmse if method != "nearest"]
         errors = (
-            f"**{100 * cell['rmse'][method]:.2f}**"
+            f"**{100 * rmse[method]:.2f}**"
             if method == cell["best_baseline"]
-            else f"{100 * cell['rmse'][method]:.2f}"
+            else f"{100 * rmse[method]:.2f}"
             for method in methods
         )
         ratio = f"{cell['ratio']:.3f}"
@@ -154,10 +166,11 @@ def _draw_examples(path: Path) -> None:
     files = {file.stem: file for file in example_micrographs()}
     examples = []
     for name, coverage, noise in EXAMPLES:
-        (micrograph,), _ = load_micrographs(files[name], max_images=1)
-        (scan,) = simulate_protocol([micrograph], coverage, noise)
+        crops = load_micrographs(files[name], max_images=1).crops
+        noise_model = NoNoiseConfig() if noise == "none" else ReferenceNoiseConfig()
+        (scan,) = simulate(crops, Condition("archimedean", coverage, noise_model))
         classical = run_baselines(scan.intensity, scan.dwell, ["spline"], noisy=noise != "none")
-        completed = completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE)
+        completed = completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE)
         examples.append(
             CompletionExample(
                 name=name,
@@ -165,7 +178,7 @@ def _draw_examples(path: Path) -> None:
                 intensity=scan.intensity,
                 baseline=classical["spline"].image,
                 completion=completed.image,
-                intensity_range=RANGE,
+                intensity_range=INTENSITY_RANGE,
                 note=f"{scan.coverage}, {'no' if noise == 'none' else 'published'} noise",
             )
         )

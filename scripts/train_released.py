@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from stem_complete.config import Config, load_config
 from stem_complete.console import say
 from stem_complete.distributed import WorkerContext, torchrun_context
-from stem_complete.inference import RELEASED_MODEL, export_checkpoint
+from stem_complete.inference import RELEASED_MODEL
+from stem_complete.inference.export import export_checkpoint
 from stem_complete.training import Checkpoint, Checkpoints, train
 from stem_complete.training.stopping import stop_on_signals
 

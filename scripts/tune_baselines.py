@@ -3,9 +3,9 @@
     python scripts/tune_baselines.py                      # everything, half an hour on one core
     python scripts/tune_baselines.py harmonic --noise reference
 
-Scans are those of `stem-complete protocol`: the same coverages and noise, but of other micrographs.
-What is made small is the geometric mean over the coverages of the mean RMSE against the blurred
-truth, so that each coverage counts the same. From the parameters that stand in
+Scans are those of `stem-complete evaluate --protocol`: the same coverages and noise, but of other
+micrographs. What is made small is the geometric mean over the coverages of the mean RMSE against
+the blurred truth, so that each coverage counts the same. From the parameters that stand in
 `stem_complete/evaluation/baselines.py`, one parameter at a time goes a step up or down its grid,
 for as long as that helps. The last column has, for each coverage by itself, the best of all that
 was tried: it tells the price of one set of parameters for all coverages.
@@ -35,13 +35,24 @@ from pathlib import Path
 
 import numpy as np
 
+from stem_complete.config import NoiseConfig, NoNoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.ingest import ingest
-from stem_complete.evaluation import BASELINES, NOISY, markdown_table, rmse
-from stem_complete.inference.known import KnownScan, load_micrographs
-from stem_complete.inference.protocol import COVERAGES, NOISES, RANGE, simulate_protocol
+from stem_complete.evaluation import (
+    BASELINES,
+    NOISY,
+    Condition,
+    KnownScan,
+    load_micrographs,
+    markdown_table,
+    rmse,
+    simulate,
+)
+from stem_complete.vocabulary import INTENSITY_RANGE
 
+COVERAGES = (1 / 10, 1 / 17.9, 1 / 20, 1 / 50, 1 / 87)  # and noises of the evaluation protocol
+NOISES: dict[str, NoiseConfig] = {"none": NoNoiseConfig(), "reference": ReferenceNoiseConfig()}
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "normalised_convolution": {
         "sigma_pitches": (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
@@ -93,7 +104,7 @@ class Tuning:
 
     def _rmse(self, scan: KnownScan, parameters: dict[str, float]) -> float:
         image = BASELINES[self.name](scan.intensity, scan.dwell, **parameters)
-        return rmse(scan.truth, image, intensity_range=RANGE)
+        return rmse(scan.truth, image, intensity_range=INTENSITY_RANGE)
 
     def _neighbours(self, setting: tuple[float, ...]) -> list[tuple[float, ...]]:
         found = []
@@ -115,11 +126,11 @@ def main() -> None:
         store = arguments.store or Path(folder) / "store.zarr"
         if not store.exists():
             ingest(example_micrographs(), store)
-        micrographs, _ = load_micrographs(store, split="validation")
+        crops = load_micrographs(store, split="validation").crops
         rows = []
         for noise in [arguments.noise] if arguments.noise else NOISES:
             scans = {
-                coverage: list(simulate_protocol(micrographs, coverage, noise))
+                coverage: list(simulate(crops, Condition("archimedean", coverage, NOISES[noise])))
                 for coverage in COVERAGES
             }
             for name in arguments.names or GRIDS:

@@ -13,20 +13,26 @@ from stem_complete.data.bundled import example_licences, example_micrographs, pu
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import read_published_scan
 from stem_complete.data.store.ingest import ingest
-from stem_complete.evaluation import CompletionExample, completion_figure, linear
-from stem_complete.extras import require
-from stem_complete.inference import (
-    Completer,
-    EvaluationReport,
-    complete_files,
+from stem_complete.evaluation import (
+    DEFAULT_BASELINES,
+    MODEL,
+    CompletionExample,
+    Model,
+    Report,
+    baselines,
+    by_method,
+    completion_figure,
     evaluate_published,
-    load_completer,
+    linear,
 )
+from stem_complete.extras import require
+from stem_complete.files import write_atomically
+from stem_complete.inference import Completer, complete_files, load_completer
 from stem_complete.launch import launch
 from stem_complete.tracking import ui_command
 
 
-def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> EvaluationReport:
+def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> Report:
     """Scores of the model that it trains, and of classical methods, on the published scans.
 
     Everything is kept in `output`; what is done already is not done again.
@@ -70,12 +76,13 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> E
 
     heading("4/4 comparing with classical interpolation")
     with waiting("running the classical methods"):
-        scores = evaluate_published(completer, others={"released model": released})
-    (output / "scores.json").write_text(scores.to_json())
-    (output / "scores.md").write_text(scores.markdown() + "\n")
+        models = {MODEL: Model(completer), "released model": Model(released)}
+        scores = evaluate_published(models | baselines(DEFAULT_BASELINES))
+    write_atomically(output / "scores.json", scores.to_json())
+    write_atomically(output / "scores.md", by_method(scores) + "\n")
     _draw(completer, released, output / "completions.png")
 
-    print(scores.markdown())
+    print(by_method(scores))
     say(
         "\nRMSE in % of the truth's range, against the truth blurred by 5x5 px, sigma 2.5 px;\n"
         "three published scans of pictures that neither network was trained on: `model` is this\n"
@@ -117,7 +124,9 @@ def _draw(completer: Completer, released: Completer, path: Path) -> None:
         scan = read_published_scan(triple.scan, triple.dwell)
         truth = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
         ours, theirs = (
-            model.complete(scan.intensity, scan.dwell, intensity_range=(-1, 1)).image
+            model.complete(
+                scan.intensity, scan.dwell, intensity_range=(-1, 1), error_map=False
+            ).image
             for model in (completer, released)
         )
         examples.append(

@@ -12,6 +12,7 @@ import yaml
 from upath import UPath
 
 from stem_complete.data.formats.micrographs import read_file
+from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.inspect import inspect_store
 from stem_complete.data.store.layout import is_store
 from stem_complete.data.store.store import MicrographStore
@@ -19,7 +20,6 @@ from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
-from stem_complete.inference.export import evenly_spread
 from stem_complete.training import Checkpoints
 from stem_complete.training.storage import is_local, storage_path
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 # In the order of `--help`.
-from stem_complete.cli import demo, ingest, train, compare, completion, inspect, benchmark  # isort: skip # noqa: F401
+from stem_complete.cli import demo, ingest, train, compare, complete, evaluate, inspect, benchmark  # isort: skip # noqa: F401
 from stem_complete.cli.base import app
 from stem_complete.errors import StemCompleteError
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
 import stem_complete
-from stem_complete.errors import ConfigError
 
 app = typer.Typer(
     name="stem-complete",
@@ -60,11 +59,3 @@ def say_failed(failed: Mapping[str, str]) -> None:
 
     for file, reason in failed.items():
         say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
-
-
-def check_choice(option: str, value: str | None, choices: Collection[str]) -> None:
-    """Raises ConfigError unless an option has one of these values, or none."""
-    if value is not None and value not in choices:
-        raise ConfigError(
-            expected=" or ".join(choices), found=value, where=option, fix="choose one"
-        )

@@ -49,3 +49,10 @@ def worker_positions(
         )
     positions = rank * share + np.arange(share, dtype=np.int64)
     return np.split(positions, share // micro_batch_size)
+
+
+def evenly_spread(indices: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """At most `number` of `indices`, at equal distances: crops of one source are neighbours."""
+    if len(indices) <= number:
+        return indices
+    return indices[np.arange(number) * len(indices) // number]

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation.measured_scan import Image, MeasuredScan, fill_nearest
-from stem_complete.evaluation.plate import relax_plate
+from stem_complete.evaluation.thin_plate import relax_plate
 
 Baseline = Callable[..., Image]
 

@@ -1,4 +1,7 @@
-"""Trained networks at work: models on disk, completion of arrays and files, evaluation."""
+"""Trained networks at work: models on disk, completion of arrays and files.
+
+Imports no file format and no scipy, so that `load_completer` is quick; `export` makes models.
+"""
 
 from stem_complete.inference.artifact import (
     Artifact,
@@ -16,11 +19,6 @@ from stem_complete.inference.completer import (
     load_completer,
 )
 from stem_complete.inference.error_map import ErrorCalibration
-from stem_complete.inference.evaluate import evaluate, evaluate_published
-from stem_complete.inference.export import export_checkpoint
-from stem_complete.inference.protocol import run_protocol
-from stem_complete.inference.protocol_report import ProtocolReport
-from stem_complete.inference.scorecard import EvaluationReport, EvaluationRow, Summary
 
 __all__ = [
     "MODEL_FOLDER",
@@ -30,20 +28,12 @@ __all__ = [
     "Completer",
     "Completion",
     "ErrorCalibration",
-    "EvaluationReport",
-    "EvaluationRow",
     "ModelCard",
-    "ProtocolReport",
-    "Summary",
     "TrainingSource",
     "build_artifact",
     "complete_files",
-    "evaluate",
-    "evaluate_published",
-    "export_checkpoint",
     "load_artifact",
     "load_completer",
     "read_card",
-    "run_protocol",
     "save_artifact",
 ]

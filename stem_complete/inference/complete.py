@@ -15,10 +15,10 @@ import stem_complete
 from stem_complete.data.scans import RasterScan, read_published_scan, read_scan
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.completer import Completer, Completion
-from stem_complete.inference.jobs import Job, plan_jobs
+from stem_complete.inference.image_files import read_info, write_png, write_tiff
 from stem_complete.inference.measurement import check_scans
-from stem_complete.inference.pictures import read_info, write_png, write_tiff
 from stem_complete.inference.progress import Progress
+from stem_complete.inference.scan_files import Job, plan_jobs
 
 GPU_BATCH_SIZE = 8
 _FAMILIAR_COVERAGE = 2.0  # by this factor a scan's coverage may differ from the model's
@@ -109,7 +109,7 @@ def complete_files(
 
     size = batch_size or (GPU_BATCH_SIZE if completer.device.type == "cuda" else 1)
     for batch in _same_shape(unfinished(), size):
-        completions = _complete(completer, batch, published=published)
+        completions = _complete(completer, batch, published=published, error_map=error_map)
         for (job, scan), completion in zip(batch, completions, strict=True):
             _write(job, scan, completion, completer, png=png, error_map=error_map)
             report.done[str(job.scan)] = str(job.image)
@@ -184,13 +184,16 @@ def _same_shape(scans: Iterator[_Loaded], size: int) -> Iterator[list[_Loaded]]:
 
 
 def _complete(
-    completer: Completer, batch: Sequence[_Loaded], *, published: bool
+    completer: Completer, batch: Sequence[_Loaded], *, published: bool, error_map: bool
 ) -> list[Completion]:
     images, errors = completer.complete_batch(
         np.stack([scan.intensity for _, scan in batch]),
         np.stack([scan.dwell for _, scan in batch]),
         intensity_range=(-1, 1) if published else None,
+        error_map=error_map,
     )
+    if errors is None:
+        return [Completion(image) for image in images]
     return [Completion(image, error) for image, error in zip(images, errors, strict=True)]
 
 
@@ -209,7 +212,7 @@ def _write(
         "model": completer.card.name,
         "model_sha256": completer.card.weights_sha256,
     }
-    if error_map:
+    if error_map and completion.error is not None:
         shows = {"shows": "expected root mean square error of each pixel"}
         write_tiff(job.error_map, completion.error, scan.pixel_size_nm, info | shows)
     if png:

@@ -39,12 +39,13 @@ class Completion(NamedTuple):
     Attributes:
         image: [h, w] or [b, h, w] float32, in the units of the scan.
         error: Expected root mean square error of each pixel, of the same shape and units; NaN if
-            the model was never calibrated. It says how wrong such pixels were in validation
-            scans, compared with the blurred micrographs that the network is trained to return.
+            the model was never calibrated, None if it was not asked for. It says how wrong such
+            pixels were in validation scans, compared with the blurred micrographs that the network
+            is trained to return.
     """
 
     image: NDArray[np.float32]
-    error: NDArray[np.float32]
+    error: NDArray[np.float32] | None = None
 
 
 class Completer:
@@ -92,6 +93,7 @@ class Completer:
         dwell: ArrayLike | None = None,
         *,
         intensity_range: tuple[float, float] | None = None,
+        error_map: bool = True,
     ) -> Completion:
         """Completion of one partial scan.
 
@@ -104,23 +106,26 @@ class Completer:
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
+            error_map: Whether to estimate the error too, which takes a sixth of the time on a CPU.
 
         Raises:
             DataError: The scan cannot be completed.
         """
         scan = check_scans(partial, dwell, num_axes=2)
-        image, error = self._complete(scan, intensity_range)
-        return Completion(image[0], error[0])
+        image, error = self._complete(scan, intensity_range, error_map=error_map)
+        return Completion(image[0], None if error is None else error[0])
 
     def complete_batch(
         self,
-        intensity: ArrayLike,
+        partial: ArrayLike,
         dwell: ArrayLike | None = None,
         *,
         intensity_range: tuple[float, float] | None = None,
+        error_map: bool = True,
     ) -> Completion:
         """Completions of partial scans [b, h, w]; see `complete`."""
-        return self._complete(check_scans(intensity, dwell, num_axes=3), intensity_range)
+        scans = check_scans(partial, dwell, num_axes=3)
+        return self._complete(scans, intensity_range, error_map=error_map)
 
     def first_completion(
         self, partial: ArrayLike, dwell: ArrayLike | None = None
@@ -142,11 +147,11 @@ class Completer:
         return first
 
     def _complete(
-        self, scan: Measurement, intensity_range: tuple[float, float] | None
+        self, scan: Measurement, intensity_range: tuple[float, float] | None, *, error_map: bool
     ) -> Completion:
         image = self._in_units(scan, intensity_range, self._correct)
-        error = self._expected_error(image, scan)
-        return Completion(image.astype(np.float32), error.astype(np.float32))
+        error = self._expected_error(image, scan).astype(np.float32) if error_map else None
+        return Completion(image.astype(np.float32), error)
 
     def _in_units(
         self,

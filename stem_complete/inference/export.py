@@ -12,6 +12,7 @@ import torch
 from upath import UPath
 
 from stem_complete.config import Config, validate_config
+from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
@@ -123,7 +124,9 @@ def calibrate(
         image = torch.from_numpy(store.read([crop]))
         batch = simulator(image, 0, torch.tensor([number]))
         intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
-        completed = completer.complete_batch(intensity, dwell, intensity_range=(-1, 1))
+        completed = completer.complete_batch(
+            intensity, dwell, intensity_range=(-1, 1), error_map=False
+        )
         ((features, std),) = completion_features(
             completed.image.astype(np.float64), check_scans(intensity, dwell, num_axes=3)
         )
@@ -147,13 +150,6 @@ def training_sources(store: MicrographStore) -> list[TrainingSource]:
         for source in store.sources()
         if source.split == "train"
     ]
-
-
-def evenly_spread(indices: np.typing.NDArray[np.int64], number: int) -> np.typing.NDArray[np.int64]:
-    """At most `number` of `indices`, at equal distances: crops of one source are neighbours."""
-    if len(indices) <= number:
-        return indices
-    return indices[np.arange(number) * len(indices) // number]
 
 
 def _averages(checkpoint: Checkpoint, config: Config) -> dict[str, torch.Tensor]:

@@ -20,7 +20,8 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
 from stem_complete.extras import require
-from stem_complete.inference import MODEL_FOLDER, export_checkpoint
+from stem_complete.inference import MODEL_FOLDER
+from stem_complete.inference.export import export_checkpoint
 from stem_complete.launch.recorders import open_recorders
 from stem_complete.tracking import TrackedRun, default_uri, finish_run, open_run, ui_command
 from stem_complete.training import (

@@ -101,7 +101,8 @@ def test_it_beats_linear_interpolation_on_the_published_scans(work):
         *("evaluate", "--model", work / "runs" / "compact", "--published", "--json"),
         *("--baseline", "linear", "--baseline", "nearest"),
     )
-    rmse = {s["method"]: s["rmse"]["mean"] for s in json.loads(report.stdout)["summaries"]}
+    (cell,) = json.loads(report.stdout)["cells"]
+    rmse = {name: found["rmse"]["mean"] for name, found in cell["methods"].items()}
     assert rmse["model"] < rmse["linear"] < rmse["nearest"]
 
 

@@ -182,7 +182,7 @@ def test_the_demo_runs_the_whole_chain(full, tmp_path):
 
     # Beside the classical methods, on the published scans.
     scores = json.loads((output / "scores.json").read_text())
-    rmse = {summary["method"]: summary["rmse"]["mean"] for summary in scores["summaries"]}
+    rmse = {name: found["rmse"]["mean"] for name, found in scores["cells"][0]["methods"].items()}
     assert rmse.keys() == {
         "model",
         "released model",

@@ -14,7 +14,8 @@ from faults import free_port
 from upath import UPath
 
 from stem_complete.errors import ArtifactError, DataError
-from stem_complete.inference import export_checkpoint, load_completer
+from stem_complete.inference import load_completer
+from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
 from stem_complete.training import Checkpoints, build_task
 from stem_complete.training.storage import StorageError

@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 import tifffile
 
-from stem_complete.config import load_config
+from stem_complete.config import ReferenceNoiseConfig, load_config
 from stem_complete.data.bundled import example_micrographs, published_triples
-from stem_complete.evaluation import rmse, run_baselines
+from stem_complete.evaluation import (
+    Condition,
+    KnownScan,
+    load_micrographs,
+    rmse,
+    run_baselines,
+    simulate,
+)
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
-from stem_complete.inference.known import RANGE, KnownScan, load_micrographs
-from stem_complete.inference.protocol import simulate_protocol
 from stem_complete.training import Checkpoints
 from stem_complete.training.state import check_same_run
+from stem_complete.vocabulary import INTENSITY_RANGE
 
 REPOSITORY = Path(__file__).parents[2]
 HELD_OUT = ("bshev", "rem", "sjeon")  # sources that scripts/released_store.py does not train on
@@ -75,13 +81,15 @@ def held_out() -> list[Path]:
 def test_it_beats_tuned_baselines_on_noisy_scans_of_sources_it_has_not_seen(
     held_out: list[Path], coverage: float
 ) -> None:
-    micrographs, _ = load_micrographs([str(file) for file in held_out], max_per_field=1)
+    crops = load_micrographs([str(file) for file in held_out], max_per_field=1).crops
     completer = load_completer()
 
     def errors() -> Iterator[tuple[float, float]]:
-        for scan in simulate_protocol(micrographs, coverage, "reference"):
-            image = completer.complete(scan.intensity, scan.dwell, intensity_range=RANGE).image
-            yield rmse(scan.truth, image, intensity_range=RANGE), best_baseline(scan)
+        for scan in simulate(crops, Condition("archimedean", coverage, ReferenceNoiseConfig())):
+            image = completer.complete(
+                scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE
+            ).image
+            yield rmse(scan.truth, image, intensity_range=INTENSITY_RANGE), best_baseline(scan)
 
     ours, theirs = np.mean(list(errors()), axis=0)
     assert ours < 0.95 * theirs
@@ -89,7 +97,9 @@ def test_it_beats_tuned_baselines_on_noisy_scans_of_sources_it_has_not_seen(
 
 def best_baseline(scan: KnownScan) -> float:
     results = run_baselines(scan.intensity, scan.dwell, CLASSICAL, noisy=True).values()
-    return min(rmse(scan.truth, result.image, intensity_range=RANGE) for result in results)
+    return min(
+        rmse(scan.truth, result.image, intensity_range=INTENSITY_RANGE) for result in results
+    )
 
 
 def test_complete_takes_it_where_no_model_is_given(tmp_path: Path) -> None:

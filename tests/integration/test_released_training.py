@@ -17,8 +17,8 @@ from PIL import Image
 
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.store import MicrographStore
+from stem_complete.evaluation import Report, Row, by_condition
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
-from stem_complete.inference.protocol_report import ProtocolReport, ProtocolRow
 from stem_complete.training import Checkpoints
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -156,23 +156,24 @@ def protocol_report(folder: Path, error: float) -> None:
     """What the protocol might have found for the released model."""
     rmse = {"nearest": 0.2, "spline": 0.05, "model": error}
     rows = [
-        ProtocolRow(image, image, geometry, "1/20", "none", rmse, rmse)
+        Row(image, image, geometry, "1/20", "none", method, error, 20, 0.5, error, None, 0.1)
         for geometry in ("archimedean", "drawn")
         for image in ("a", "b")
+        for method, error in rmse.items()
     ]
     setup = {
         "model": "ours",
         "model_sha256": read_card(RELEASED_MODEL).weights_sha256,
         "data_sha256": "2e",
         "max_images_per_field": 4,
-        "truth_blur_sigma_px": 2.5,
+        "conditions": [{"blur_sigma_px": 2.5}],
         "seed": 0,
         "versions": {"numpy": "2"},
     }
-    report = ProtocolReport(rows, setup, left_out=[])
+    report = Report(rows, setup, left_out=[], baselines=("nearest", "spline"))
     folder.mkdir(parents=True)
     (folder / "protocol.json").write_text(report.to_json())
-    (folder / "protocol.md").write_text(report.markdown())
+    (folder / "protocol.md").write_text(by_condition(report))
     Image.new("RGB", (2400, 400)).save(folder / "worst.png")
 
 

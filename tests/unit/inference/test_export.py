@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, StoreError
-from stem_complete.inference import Completer, export_checkpoint, load_completer
-from stem_complete.inference.export import calibrate, evenly_spread
+from stem_complete.inference import Completer, load_completer
+from stem_complete.inference.export import calibrate, export_checkpoint
 from stem_complete.models import initialise
 from stem_complete.scan import encode
 from stem_complete.training import Checkpoints, build_task

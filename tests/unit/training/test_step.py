@@ -8,7 +8,8 @@ from benchmarks.steps import problem, training_step
 
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
-from stem_complete.inference import export_checkpoint, load_artifact
+from stem_complete.inference import load_artifact
+from stem_complete.inference.export import export_checkpoint
 from stem_complete.models import fold_norms
 from stem_complete.training import Checkpoints, build_task, train
 from stem_complete.training.checkpoint_folder import load_checkpoint

@@ -6,7 +6,7 @@ import pytest
 
 from stem_complete.data.bundled import published_triples
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference.jobs import plan_jobs
+from stem_complete.inference.scan_files import plan_jobs
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Micrographs that are known in full, and scans of them: what completions are tried on."""
+"""Micrographs that are known in full, and scans of them, on which completions are judged."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
-from stem_complete.data.formats.micrographs import find_files, read_micrographs
+from stem_complete.data.formats.micrographs import find_files, read_micrograph, read_micrographs
+from stem_complete.data.sampler import evenly_spread
+from stem_complete.data.scans import read_published_scan
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.ingest import content_hash
 from stem_complete.data.store.layout import is_store
 from stem_complete.data.store.splits import group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
-from stem_complete.inference.export import evenly_spread
-from stem_complete.scan import ScanSimulator
+from stem_complete.evaluation.conditions import Condition
+from stem_complete.scan import blur
+from stem_complete.vocabulary import format_coverage
 
 CROP_SIZE = 512
 """Side of the crops that files of micrographs are cut into [px]."""
-
-RANGE = (-1.0, 1.0)
-"""Intensities of every micrograph here; it is the unit of all errors."""
 
 Data = str | Path | Sequence[str | Path]
 """A micrograph store, or files and folders of micrographs."""
@@ -48,15 +49,61 @@ class KnownMicrograph(NamedTuple):
     pixels: NDArray[np.float32]
 
 
+class Micrographs(NamedTuple):
+    """Crops to scan, and how they were chosen.
+
+    Attributes:
+        crops: All of one size.
+        left_out: Crops and files that are not used, each with the reason.
+        sources: Paths they were looked for in.
+        split: Split of the store they are from; None if they are from files.
+        max_per_field: Largest number of crops of a field of view, None for all.
+    """
+
+    crops: list[KnownMicrograph]
+    left_out: list[str]
+    sources: list[str]
+    split: Split | None
+    max_per_field: int | None
+
+    def sha256(self) -> str:
+        """SHA-256 of the crops: their names, sizes and pixels."""
+        digest = hashlib.sha256()
+        for crop in self.crops:
+            digest.update(f"{crop.name} {crop.pixels.shape}\n".encode())
+            digest.update(crop.pixels.tobytes())
+        return digest.hexdigest()
+
+
 class KnownScan(NamedTuple):
-    """A scan of a known micrograph, all [h, w] and in [-1, 1] by the range of `unblurred`."""
+    """A scan of a known micrograph; all images [h, w], in [-1, 1] by the range of `unblurred`.
+
+    Attributes:
+        image: Name of the crop.
+        field: Its field of view.
+        geometry: Path of the probe, as reports name it.
+        coverage: Mean dwell, such as "1/20".
+        noise: Kind of the noise, "none" without.
+        intensity: Measured intensities, NaN where not measured.
+        dwell: In full pixel dwells, 0 where not measured.
+        truth: The blurred crop.
+        unblurred: The crop.
+    """
 
     image: str
+    field: str
+    geometry: str
     coverage: str
+    noise: str
     intensity: NDArray[np.float32]
     dwell: NDArray[np.float32]
     truth: NDArray[np.float32]
     unblurred: NDArray[np.float32]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the detector added noise."""
+        return self.noise != "none"
 
 
 def load_micrographs(
@@ -65,56 +112,70 @@ def load_micrographs(
     split: Split = "test",
     max_images: int | None = None,
     max_per_field: int | None = None,
-) -> tuple[list[KnownMicrograph], list[str]]:
-    """Crops, all of one size, and what was left out, with the reason.
+    trained_on: Collection[str] = (),
+) -> Micrographs:
+    """Crops of a micrograph store, or of files, which are cut into crops of 512 px as for a store.
 
     Args:
-        data: Files are cut into crops of 512 px as for a store.
-        split: Of the store; files are taken whole.
-        max_images: At most so many crops are taken, spread evenly over the data.
-        max_per_field: At most so many of each field of view, spread evenly over it.
+        data: A store, or files and folders.
+        split: Split of the store; files are taken whole.
+        max_images: Largest number of crops, spread evenly over the data.
+        max_per_field: Largest number of crops of each field of view, spread evenly over it.
+        trained_on: SHA-256 of files that a model was trained on; their crops are left out.
 
     Raises:
         DataError: There are no usable micrographs.
     """
-    sources = sources_of(data)
-    if is_store_alone(data):
-        return _from_store(MicrographStore.open(sources[0]), split, max_images, max_per_field), []
-    return _from_files(sources, max_images, max_per_field)
-
-
-def is_store_alone(data: Data) -> bool:
-    """Whether `data` is one micrograph store, so that it has splits."""
-    sources = sources_of(data)
-    return len(sources) == 1 and is_store(Path(sources[0]))
-
-
-def sources_of(data: Data) -> list[str | Path]:
-    """The paths in `data`."""
-    return [data] if isinstance(data, str | Path) else list(data)
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    from_store = len(sources) == 1 and is_store(Path(sources[0]))
+    left_out: list[str] = []
+    if from_store:
+        crops = _from_store(MicrographStore.open(sources[0]), split, max_images, max_per_field)
+    else:
+        crops, left_out = _from_files(sources, max_images, max_per_field)
+    unseen = [crop for crop in crops if crop.sha256 not in trained_on]
+    left_out += [f"{crop.name}: trained on" for crop in crops if crop.sha256 in trained_on]
+    if not unseen:
+        raise DataError(
+            expected="micrographs that the model was not trained on",
+            found=f"{len(crops)} crops of training files",
+            where="data",
+            fix="evaluate on other files",
+        )
+    return Micrographs(
+        unseen, left_out, list(map(str, sources)), split if from_store else None, max_per_field
+    )
 
 
 def simulate(
-    micrographs: Sequence[KnownMicrograph], simulator: ScanSimulator, coverage: float
+    crops: Sequence[KnownMicrograph], condition: Condition, seed: int = 0
 ) -> Iterator[KnownScan]:
-    """A scan of each micrograph.
+    """A scan of each crop; all crops are of one size.
 
-    The noise of a crop depends on the simulator's seed and the crop's name, not on its company.
+    The noise of a crop depends on the seed and the crop's name alone, not on the other crops.
     """
-    for micrograph in micrographs:
-        name_hash = hashlib.sha256(micrograph.name.encode()).digest()
-        position = int.from_bytes(name_hash[:4], "big")
-        image = torch.from_numpy(micrograph.pixels)[None, None]
+    height, width = crops[0].pixels.shape
+    simulator = condition.simulator((height, width), seed)
+    for crop in crops:
+        position = int.from_bytes(hashlib.sha256(crop.name.encode()).digest()[:4], "big")
+        image = torch.from_numpy(crop.pixels)[None, None]
         batch = simulator(image, 0, torch.tensor([position]))
-        tensors = (*batch.scan, batch.truth, batch.unblurred)
-        yield KnownScan(
-            micrograph.name, coverage_label(coverage), *(tensor[0, 0].numpy() for tensor in tensors)
-        )
+        images = (t[0, 0].numpy() for t in (*batch.scan, batch.truth, batch.unblurred))
+        yield KnownScan(crop.name, crop.field, *condition.labels, *images)
 
 
-def coverage_label(coverage: float) -> str:
-    """Such as 1/17.9."""
-    return f"1/{1 / coverage:.3g}"
+def published_scans() -> Iterator[KnownScan]:
+    """The authors' own noisy scans, which come with the package.
+
+    The truth is blurred by 5x5 px, sigma 2.5 px, as in the papers' losses.
+    """
+    for triple in published_triples():
+        scan = read_published_scan(triple.scan, triple.dwell)
+        unblurred = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
+        truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
+        name = triple.truth.stem
+        labels = ("published", format_coverage(float(np.mean(scan.dwell))), "published")
+        yield KnownScan(name, name, *labels, scan.intensity, scan.dwell, truth, unblurred)
 
 
 def _from_files(

@@ -9,7 +9,7 @@ import tifffile
 
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.errors import DataError
-from stem_complete.inference.pictures import display_range, read_info, write_png, write_tiff
+from stem_complete.inference.image_files import display_range, read_info, write_png, write_tiff
 
 IMAGE = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
 IMAGE[3, 4] = 1e4  # a hot pixel

@@ -1,0 +1,86 @@
+"""The command that completes partial scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stem_complete.cli.base import Json, Precision, app, examples, say_failed
+
+
+@app.command(
+    epilog=examples(
+        "stem-complete complete scan.tif --dwell dwell.tif --output completed.tif",
+        "stem-complete complete scans/ --dwell dwells/ --output completed/ --png",
+        "stem-complete complete scan-with-nans.npy --output completed/ --error-map",
+        "stem-complete complete scans/ --model MODEL --output completed/ --precision bf16",
+    )
+)
+def complete(
+    scans: Annotated[list[str], typer.Argument(help="Files, folders or globs of partial scans.")],
+    output: Annotated[Path, typer.Option(help="Folder, or a .tif for one scan.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the model, or of the run that made it; by default the released model, "
+            "which comes with the package."
+        ),
+    ] = None,
+    dwell: Annotated[
+        str | None,
+        typer.Option(
+            help="Dwell maps: a file, a folder of the same names, or mask-{number}.tif. "
+            "Without: NaN, or else 0, is not measured."
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Scans are encoded as in partial-STEM's examples.")
+    ] = False,
+    png: Annotated[bool, typer.Option("--png", help="Also write a preview.")] = False,
+    error_map: Annotated[
+        bool, typer.Option("--error-map", help="Also write the expected error of each pixel.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Complete again what is there already.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default what is there.")
+    ] = None,
+    precision: Precision = "float32",
+    as_json: Json = False,
+) -> None:
+    """Completes partial scans: float32 TIFF in the units and with the pixel size of the scan.
+
+    What is completed already is passed over, so an interrupted batch goes on. Exits with 1 if
+    scans could not be read; the others are completed.
+    """
+    from stem_complete.console import ProgressBar, say
+    from stem_complete.inference import complete_files, load_completer
+
+    completer = load_completer(model, device, precision=precision)
+    with ProgressBar("completing", 0) as bar:
+        report = complete_files(
+            scans,
+            completer,
+            output,
+            dwell=dwell,
+            published=published,
+            png=png,
+            error_map=error_map,
+            overwrite=overwrite,
+            progress=bar.show,
+        )
+    say_failed(report.failed)
+    for file, note in report.notes.items():
+        say(f"note: {file}: {note}")
+    if as_json:
+        print(report.to_json())
+    else:
+        print(
+            f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "
+            f"{len(report.failed)} failed"
+        )
+    if report.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,91 @@
+"""Conditions under which known micrographs are scanned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+from stem_complete.config import (
+    NoiseConfig,
+    ScanConfig,
+    validate_config,
+)
+from stem_complete.errors import ConfigError
+from stem_complete.inference.card import ModelCard
+from stem_complete.scan import ScanSimulator
+from stem_complete.training.simulation import build_simulator
+from stem_complete.vocabulary import format_coverage, parse_coverage
+
+NOMINAL = "nominal"
+_DEFAULTS = {"data": {"store": "."}}  # the store has no default
+
+
+class Condition(NamedTuple):
+    """How micrographs are scanned, and the truth that completions are compared with.
+
+    Attributes:
+        geometry: Path of the probe, a name in `scan.GEOMETRIES`; or "nominal", the published code's
+            spiral whose inverse pitch is `coverage`.
+        coverage: Mean dwell.
+        noise: How the detector sees the specimen.
+        sample: Whether the probe measures the original micrograph or the blurred one.
+        blur_sigma_px: Width of the 5x5 Gaussian that blurs the truth, as in the papers' losses.
+    """
+
+    geometry: str
+    coverage: float
+    noise: NoiseConfig
+    sample: Literal["blurred", "original"] = "original"
+    blur_sigma_px: float = 2.5
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Geometry, coverage and noise as reports name them."""
+        return self.geometry, format_coverage(self.coverage), self.noise.kind
+
+    def simulator(self, shape: tuple[int, int], seed: int) -> ScanSimulator:
+        """Simulates such scans of micrographs of `shape`, without augmentation."""
+        values = self._asdict()
+        if self.geometry == NOMINAL:
+            values |= {"geometry": "archimedean", "coverage_definition": NOMINAL}
+        scan = ScanConfig(**values)
+        config = validate_config(_DEFAULTS, where="defaults")
+        return build_simulator(
+            config.model_copy(update={"scan": scan}), shape, augment=False, seed=seed
+        )
+
+
+def conditions_of(
+    card: ModelCard | None,
+    coverages: Iterable[float | str | Fraction] = (),
+    noise: NoiseConfig | None = None,
+) -> list[Condition]:
+    """The conditions that a model was trained for, or others that differ in coverage and noise.
+
+    Args:
+        card: Card of the model; None for the default config.
+        coverages: Mean dwells such as "1/20"; empty for the config's own.
+        noise: None for the config's own.
+
+    Raises:
+        ConfigError: A coverage is not valid.
+    """
+    if card is None:
+        scan = validate_config(_DEFAULTS, where="defaults").scan
+    else:
+        scan = validate_config(card.config, where=f"config of {card.name}").scan
+    geometry = NOMINAL if scan.coverage_definition == NOMINAL else scan.geometry
+    return [
+        Condition(geometry, coverage, noise or scan.noise, scan.sample, scan.blur_sigma_px)
+        for coverage in dict.fromkeys(map(_coverage, coverages or (scan.coverage,)))
+    ]
+
+
+def _coverage(value: float | str | Fraction) -> float:
+    try:
+        return parse_coverage(value)
+    except ValueError as error:
+        raise ConfigError(
+            expected="coverages like 0.05 or 1/20", found=str(error), where="coverages"
+        ) from None

@@ -1,0 +1,90 @@
+"""Methods that complete scans, under one signature: classical baselines and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from stem_complete.errors import ConfigError
+from stem_complete.evaluation.baselines import BASELINES, NOISY
+from stem_complete.evaluation.ground_truth import KnownScan
+from stem_complete.evaluation.report import FIRST, MODEL
+from stem_complete.inference import Completer, Completion
+from stem_complete.scan import CORRECTED
+from stem_complete.vocabulary import INTENSITY_RANGE
+
+DEFAULT_BASELINES = (
+    "nearest",
+    "linear",
+    "normalised_convolution",
+    "harmonic",
+    "spline",
+    "total_variation",
+)
+PROTOCOL_BASELINES = tuple(name for name in DEFAULT_BASELINES if name != "linear")
+
+Method = Callable[[KnownScan], Completion]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A classical method; with no parameters given, those that were tuned to the scan's noise."""
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, scan: KnownScan) -> Completion:
+        """The scan's completion."""
+        tuned = NOISY.get(self.name, {}) if scan.is_noisy else {}
+        complete = BASELINES[self.name]
+        return Completion(complete(scan.intensity, scan.dwell, **(self.parameters or tuned)))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, with its error map if it is calibrated."""
+
+    completer: Completer
+
+    def __call__(self, scan: KnownScan) -> Completion:
+        """The scan's completion."""
+        return self.completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE)
+
+
+@dataclass(frozen=True)
+class FirstCompletion:
+    """The classical completion that a model's network corrects."""
+
+    completer: Completer
+
+    def __call__(self, scan: KnownScan) -> Completion:
+        """The scan's completion."""
+        first = self.completer.first_completion(scan.intensity, scan.dwell)
+        assert first is not None
+        return Completion(first)
+
+
+def baselines(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Method]:
+    """Classical methods by name, with the parameters that were tuned to the scans' noise.
+
+    Raises:
+        ConfigError: A name is not in `BASELINES`.
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise ConfigError(
+            expected=f"baselines among {', '.join(BASELINES)}",
+            found=", ".join(map(repr, unknown)),
+            where="baselines",
+        )
+    return {name: Baseline(name) for name in names}
+
+
+def model_methods(completer: Completer) -> dict[str, Method]:
+    """`MODEL`, and `FIRST` if the model's network corrects a first completion."""
+    first: dict[str, Method] = {}
+    if completer.card.encoding in CORRECTED:
+        first[FIRST] = FirstCompletion(completer)
+    return first | {MODEL: Model(completer)}

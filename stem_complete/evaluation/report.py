@@ -1,0 +1,226 @@
+"""Scores of methods on scans of known micrographs: rows, means over images, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple, Self
+
+from stem_complete.evaluation.bootstrap import Interval, ratio_interval
+
+FIRST, MODEL = "first_completion", "model"
+"""Names of a model's methods: the completion that its network corrects, and the corrected one."""
+
+
+class Row(NamedTuple):
+    """One method on one scan. Errors are fractions of the range of the unblurred crop.
+
+    Attributes:
+        image: Name of the crop.
+        field: Its field of view.
+        geometry: Path of the probe.
+        coverage: Mean dwell, such as "1/20".
+        noise: Kind of the noise.
+        method: Name of the method.
+        rmse: Error against the blurred crop.
+        psnr: Against the blurred crop [dB].
+        ssim: Against the blurred crop.
+        unblurred_rmse: Error against the unblurred crop.
+        expected_rmse: `rmse` as the error map predicts it; None without a map.
+        seconds: Time that the method took.
+    """
+
+    image: str
+    field: str
+    geometry: str
+    coverage: str
+    noise: str
+    method: str
+    rmse: float
+    psnr: float
+    ssim: float
+    unblurred_rmse: float
+    expected_rmse: float | None
+    seconds: float
+
+
+class Statistic(NamedTuple):
+    """Mean over images and its standard error, which is None for a single image."""
+
+    mean: float
+    standard_error: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Mean and standard error of `values`, of which there is at least one."""
+        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        return cls(fmean(values), error)
+
+
+class Summary(NamedTuple):
+    """One method over all images of a cell; see `Row`."""
+
+    rmse: Statistic
+    psnr: Statistic
+    ssim: Statistic
+    unblurred_rmse: Statistic
+    expected_rmse: Statistic | None
+    seconds: Statistic
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Self:
+        """Means of the rows of one method."""
+        columns = ([getattr(row, name) for row in rows] for name in cls._fields)
+        return cls(*(None if None in column else Statistic.of(column) for column in columns))  # type: ignore[arg-type]
+
+
+class Cell(NamedTuple):
+    """All scans of one geometry, coverage and noise.
+
+    Attributes:
+        geometry: Path of the probe.
+        coverage: Mean dwell, such as "1/20".
+        noise: Kind of the noise.
+        num_images: Number of scans.
+        num_fields: Fields of view that they come from.
+        methods: Means over images, by method.
+        best_baseline: Baseline of the lowest mean RMSE; None without baselines.
+        ratio: Mean RMSE of the model to that of the best baseline; None without either.
+        interval: 95% bootstrap interval of `ratio` over fields of view; None if there is only one.
+        share_better: Share of the images on which the model has the lower RMSE of these two.
+    """
+
+    geometry: str
+    coverage: str
+    noise: str
+    num_images: int
+    num_fields: int
+    methods: dict[str, Summary]
+    best_baseline: str | None = None
+    ratio: float | None = None
+    interval: Interval | None = None
+    share_better: float | None = None
+
+
+class Worst(NamedTuple):
+    """The scan of an image on which the model, or without one the best baseline, does worst.
+
+    Attributes:
+        row: The best baseline on the scan.
+        model_rmse: RMSE of the model; None without one.
+    """
+
+    row: Row
+    model_rmse: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores, and how they came about.
+
+    Attributes:
+        rows: One for each method and scan.
+        setup: What was evaluated on what, as plain values.
+        left_out: Images that were not used, and why.
+        baselines: Names of the methods that the model is compared with.
+    """
+
+    rows: list[Row]
+    setup: dict[str, Any]
+    left_out: list[str]
+    baselines: tuple[str, ...]
+
+    def cells(self) -> list[Cell]:
+        """Means over images for each condition, in the order of the rows."""
+        return [self._cell(rows) for rows in self._by_condition()]
+
+    def worst(self, number: int) -> list[Worst]:
+        """Images on which the model does worst beside the best baseline, each in one scan.
+
+        Without a model, images on which the best baseline has the highest RMSE.
+        """
+        found: dict[tuple[str, str], tuple[float, Worst]] = {}
+        for rows in self._by_condition():
+            by_method = _by_method(rows)
+            best = self._best_baseline(by_method)
+            if best is None:
+                return []
+            baseline, models = by_method[best], by_method.get(MODEL)
+            errors = [row.rmse for row in models] if models else [None] * len(baseline)
+            for row, model in zip(baseline, errors, strict=True):
+                badness = row.rmse if model is None else model / max(row.rmse, 1e-12)
+                image = (row.field, row.image)
+                if image not in found or badness > found[image][0]:
+                    found[image] = (badness, Worst(row, model))
+        ranked = sorted(found.values(), key=lambda pair: pair[0], reverse=True)
+        return [worst for _, worst in ranked[:number]]
+
+    def to_json(self) -> str:
+        """Everything as JSON; null for an infinite PSNR."""
+        values = {
+            "setup": self.setup,
+            "cells": [_plain(cell) for cell in self.cells()],
+            "rows": [_plain(row._replace(field=Path(row.field).name)) for row in self.rows],
+            "left_out": self.left_out,
+        }
+        return json.dumps(values, indent=2, allow_nan=False)
+
+    def _by_condition(self) -> list[list[Row]]:
+        found: dict[tuple[str, str, str], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault((row.geometry, row.coverage, row.noise), []).append(row)
+        return list(found.values())
+
+    def _best_baseline(self, by_method: dict[str, list[Row]]) -> str | None:
+        means = {name: fmean(row.rmse for row in by_method[name]) for name in self.baselines}
+        return min(means, key=means.__getitem__, default=None)
+
+    def _cell(self, rows: Sequence[Row]) -> Cell:
+        by_method = _by_method(rows)
+        images = next(iter(by_method.values()))
+        best = self._best_baseline(by_method)
+        cell = Cell(
+            geometry=rows[0].geometry,
+            coverage=rows[0].coverage,
+            noise=rows[0].noise,
+            num_images=len(images),
+            num_fields=len({row.field for row in images}),
+            methods={name: Summary.of(of_method) for name, of_method in by_method.items()},
+            best_baseline=best,
+        )
+        if best is None or MODEL not in by_method:
+            return cell
+        errors = {name: [row.rmse for row in by_method[name]] for name in (MODEL, *self.baselines)}
+        return cell._replace(
+            ratio=fmean(errors[MODEL]) / fmean(errors[best]),
+            interval=ratio_interval(
+                errors[MODEL],
+                [errors[name] for name in self.baselines],
+                [row.field for row in images],
+            ),
+            share_better=fmean(
+                ours < theirs for ours, theirs in zip(errors[MODEL], errors[best], strict=True)
+            ),
+        )
+
+
+def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.method, []).append(row)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dictionaries, what is not finite as None."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,138 @@
+"""Scores of completions against the truth: methods on scans of known micrographs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stem_complete
+from stem_complete.errors import ConfigError
+from stem_complete.evaluation.conditions import Condition
+from stem_complete.evaluation.ground_truth import (
+    KnownScan,
+    Micrographs,
+    published_scans,
+    simulate,
+)
+from stem_complete.evaluation.methods import Baseline, Method, Model
+from stem_complete.evaluation.metrics import all_metrics, rmse
+from stem_complete.evaluation.report import MODEL, Report, Row
+from stem_complete.inference.progress import Progress
+from stem_complete.vocabulary import INTENSITY_RANGE
+
+
+def evaluate(
+    micrographs: Micrographs,
+    methods: Mapping[str, Method],
+    conditions: Iterable[Condition],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Scores of each method on a scan of each crop under each condition.
+
+    Args:
+        micrographs: What is scanned.
+        methods: Completions of a scan, by the names of their rows.
+        conditions: How it is scanned.
+        seed: Seed of the noise.
+        progress: Called after each scan.
+
+    Raises:
+        ConfigError: There is no method.
+
+    Example:
+        >>> completer = load_completer()                                       # doctest: +SKIP
+        >>> images = load_micrographs("images/", max_per_field=MAX_PER_FIELD)  # doctest: +SKIP
+        >>> methods = baselines() | model_methods(completer)                   # doctest: +SKIP
+        >>> print(by_condition(evaluate(images, methods, PROTOCOL)))           # doctest: +SKIP
+    """
+    if not methods:
+        raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")
+    conditions = list(conditions)
+    total = len(conditions) * len(micrographs.crops)
+    rows: list[Row] = []
+    done = 0
+    for condition in conditions:
+        for scan in simulate(micrographs.crops, condition, seed):
+            rows += score(scan, methods)
+            done += 1
+            if progress:
+                progress(done, total)
+    setup = _models(methods) | {
+        "data": micrographs.sources,
+        "data_sha256": micrographs.sha256(),
+        "images": [
+            {"name": crop.name, "field": Path(crop.field).name, "file_sha256": crop.sha256}
+            for crop in micrographs.crops
+        ],
+        "split": micrographs.split,
+        "max_images_per_field": micrographs.max_per_field,
+        "conditions": [
+            condition._asdict() | {"noise": condition.noise.model_dump()}
+            for condition in conditions
+        ],
+        "seed": seed,
+        "versions": _versions(),
+    }
+    return Report(rows, setup, micrographs.left_out, _baselines(methods))
+
+
+def evaluate_published(methods: Mapping[str, Method]) -> Report:
+    """Scores of each method on the authors' own noisy scans, which come with the package."""
+    scans = list(published_scans())
+    rows = [row for scan in scans for row in score(scan, methods)]
+    setup = _models(methods) | {"data": [scan.image for scan in scans], "versions": _versions()}
+    return Report(rows, setup, [], _baselines(methods))
+
+
+def score(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
+    """A row for each method."""
+    for name, method in methods.items():
+        started = time.perf_counter()
+        image, error = method(scan)
+        seconds = time.perf_counter() - started
+        expected = None
+        if error is not None and np.isfinite(error).all():
+            # On [0, 1] errors are half of those on [-1, 1].
+            expected = float(np.sqrt(np.mean(error.astype(np.float64) ** 2))) / 2
+        yield Row(
+            image=scan.image,
+            field=scan.field,
+            geometry=scan.geometry,
+            coverage=scan.coverage,
+            noise=scan.noise,
+            method=name,
+            **all_metrics(scan.truth, image, intensity_range=INTENSITY_RANGE)._asdict(),
+            unblurred_rmse=rmse(scan.unblurred, image, intensity_range=INTENSITY_RANGE),
+            expected_rmse=expected,
+            seconds=seconds,
+        )
+
+
+def _models(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """Name, weights and device of the model, and weights of others beside it."""
+    models = {name: m.completer for name, m in methods.items() if isinstance(m, Model)}
+    model = models.get(MODEL)
+    return {
+        "model": model and model.card.name,
+        "model_sha256": model and model.card.weights_sha256,
+        "others_sha256": {
+            name: other.card.weights_sha256 for name, other in models.items() if name != MODEL
+        },
+        "device": model and model.device.type,
+    }
+
+
+def _baselines(methods: Mapping[str, Method]) -> tuple[str, ...]:
+    return tuple(name for name, method in methods.items() if isinstance(method, Baseline))
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("torch", "numpy", "scipy")}
+    return {"stem_complete": stem_complete.__version__} | libraries
