@@ -1,4 +1,4 @@
-"""What a person sees while a command works: progress bars, or plain lines in a log file."""
+"""Progress and messages on standard error: bars in a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from rich.text import Text
 T = TypeVar("T")
 
 console = Console(stderr=True, highlight=False)
-"""Progress and messages go to standard error; standard output is for results."""
+"""Standard error, as standard output is for results."""
 
 LINE_INTERVAL_S = 10.0
-"""Where there is no terminal, progress is a line every so many seconds."""
+"""Pause between lines of progress where there is no terminal."""
 
 
 def say(message: str) -> None:
@@ -42,12 +42,12 @@ def heading(message: str) -> None:
 
 
 class ProgressBar:
-    """A count of `total` things with a line of details beside it.
+    """A bar that counts things, with details beside it.
 
     Args:
         title: What is being done.
-        total: How many things there are.
-        done: How many were done before, when work resumes.
+        total: Number of things.
+        done: Number of things done before, when work resumes.
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
@@ -75,7 +75,7 @@ class ProgressBar:
         self._progress.stop()
 
     def update(self, done: int, details: str = "", left_s: float | None = None) -> None:
-        """Shows that `done` things are done, with details and the seconds that are left."""
+        """Shows how many things are done, details and the time left [s]."""
         self.done = done
         self._progress.update(
             self._task, total=self.total, completed=done, details=details, left_s=left_s
@@ -95,12 +95,12 @@ class ProgressBar:
 
 
 class TrainingProgress:
-    """A progress bar that is fed as a recorder: losses, thresholds, examples/s and time left.
+    """Recorder that shows losses, thresholds, examples/s and time left beside a progress bar.
 
     Args:
         title: Name of the run.
-        steps: Its length.
-        batch_size: Examples a step.
+        steps: Steps of the run.
+        batch_size: Examples of a step.
     """
 
     def __init__(self, title: str, steps: int, batch_size: int) -> None:
@@ -124,7 +124,7 @@ class TrainingProgress:
         self.bar.update(step, details, left_s)
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Pictures are not shown here."""
+        """Shows nothing."""
 
     def close(self) -> None:
         """Ends the bar."""
@@ -132,7 +132,7 @@ class TrainingProgress:
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """The items, with a progress bar while they are worked on."""
+    """Yields the items and shows a progress bar meanwhile."""
     if total is None:
         total = len(items) if isinstance(items, Sized) else 0
     with ProgressBar(title, total) as bar:
@@ -143,7 +143,7 @@ def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[
 
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
-    """A spinner, or a line, while something of unknown length goes on."""
+    """Shows a spinner, or one line, while the block runs."""
     if not console.is_terminal:
         say(f"{title} ...")
         yield
@@ -158,7 +158,7 @@ def waiting(title: str) -> Iterator[None]:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration in the two largest units that matter, like `3 min 20 s`."""
+    """A duration in its two largest units, like `3 min 20 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

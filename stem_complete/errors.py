@@ -1,7 +1,7 @@
-"""What can go wrong that a user can act on, each as one line.
+"""Errors that a user can act on, each as one line.
 
-Every message has the same four parts: where, what was expected, what was found, and the fix.
-The command line prints it and exits with the class's `exit_code`.
+Every message has four parts: where, what was expected, what was found, and the fix. The command
+line prints it and exits with the class's `exit_code`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StemCompleteError(Exception):
         super().__init__(" ".join((f"{line}; {fix}" if fix else line).split()))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions are rebuilt from `args` when they cross a process; ours takes keywords.
+        # Pickle rebuilds exceptions from `args`, and this one takes keywords.
         return _rebuild, (type(self), self.expected, self.found, self.where, self.fix)
 
 

@@ -1,4 +1,4 @@
-"""Config -> finished runs: checks, tracking, training, export."""
+"""From a config to finished runs: checks, tracking, training, export."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from stem_complete.training import (
 from stem_complete.training.loop import check_training_split
 
 Training = Callable[[Config, TrackedRun | None, StopRequest], TrainingResult]
-"""Trains a run; on Ray or in this process."""
+"""Trains a run, on Ray or in this process."""
 
 
 class Outcome(NamedTuple):
@@ -69,12 +69,12 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
 
     Args:
         config: A run, or a sweep of runs, which are trained one after the other.
-        local: In this process instead of on Ray; processes that torchrun started never use Ray.
+        local: Trains in this process instead of on Ray. Processes of torchrun always do.
 
     Raises:
         StemCompleteError: The config cannot be run, packages are missing, or training failed.
-        KeyboardInterrupt: Ctrl-C; there is a checkpoint to go on from.
-        SystemExit: SIGTERM; likewise. The exit code is 143.
+        KeyboardInterrupt: Ctrl-C was pressed, and a checkpoint written.
+        SystemExit: SIGTERM was received, and a checkpoint written; the exit code is 143.
     """
     on_ray = not (local or under_torchrun())
     needed = {"ray": on_ray, "mlflow": config.tracking.enabled}
@@ -118,7 +118,7 @@ def _launch_one(
     heading(f"training {config.name}: {config.training.steps} steps")
     config.run_folder.mkdir(parents=True, exist_ok=True)
     (config.run_folder / "config.yaml").write_text(_as_yaml(config))
-    # Without a checkpoint the run begins anew, and so must its curves.
+    # A run without a checkpoint starts from step 0, and so must its curves.
     resume = bool(Checkpoints(config.run_folder).folders())
     with _tracked(config, uri, resume=resume, parent=parent) as tracked:
         result = _train(training, config, tracked)
@@ -133,7 +133,7 @@ def _launch_one(
 
 
 def _train(training: Training, config: Config, tracked: TrackedRun | None) -> TrainingResult:
-    """Trains to the end; a run that was asked to stop ends this process as its signal does."""
+    """Trains to the end. A run that a signal stopped ends this process as that signal does."""
     with stop_on_signals() as stop:
         result = training(config, tracked, stop)
     if result.finished:
@@ -147,7 +147,7 @@ def _train(training: Training, config: Config, tracked: TrackedRun | None) -> Tr
 def _train_in_process(
     config: Config, tracked: TrackedRun | None, stop: StopRequest, *, context: WorkerContext
 ) -> TrainingResult:
-    """Trains in this process, which is all of the group or one worker of it."""
+    """Trains in this process, the only worker or one of torchrun's."""
     progress = None
     if context.is_main:
         progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
@@ -162,7 +162,7 @@ def _train_in_process(
 def _tracked(
     config: Config, uri: str | None, *, resume: bool, parent: TrackedRun | None = None
 ) -> Iterator[TrackedRun | None]:
-    """An MLflow run that ends as the block does; None without tracking."""
+    """An MLflow run, closed with the status in which the block ends; None without tracking."""
     if uri is None:
         yield None
         return
@@ -191,7 +191,7 @@ def _tracking_uri(config: Config) -> str | None:
 
 
 def _with_workers(config: Config, *, local: bool) -> Config:
-    """One worker with `local`; as many as torchrun has, where the config leaves it open."""
+    """One worker if `local`, and all of torchrun's unless the config has a number of its own."""
     scaling = config.scaling
     num_workers = scaling.num_workers
     if local:
@@ -206,7 +206,10 @@ def _with_workers(config: Config, *, local: bool) -> Config:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """Workers run in other folders; and a submitted job runs in a copy that is thrown away."""
+    """The config with absolute paths, as workers run in other folders.
+
+    A submitted job runs in a copy of its folder that is thrown away, so it may have no others.
+    """
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     storage = UPath(config.storage)
     for key, path in (("storage", storage), ("data.store", config.data.store)):
@@ -222,7 +225,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _check(config: Config) -> None:
-    """Fails before any worker starts where it can be known."""
+    """Finds, before any worker starts, what would make each of them fail."""
     check_training_split(MicrographStore.open(config.data.store))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(

@@ -1,4 +1,18 @@
-"""Asking a run to stop early, with a checkpoint: preemption, Ctrl-C, a cluster that changes."""
+"""Asking a run to stop early, with a checkpoint: preemption, Ctrl-C, a cluster that changes.
+
+The way of a wish to stop, from a signal to the exit code:
+
+1. SIGINT or SIGTERM calls `StopRequest.on_signal` of this process, set by `stop_on_signals`.
+2. With Ray, this process is the driver. `launch.driver` sees the request, and its group leaves it
+   in the `launch.mailbox`; there a thread of the first worker finds it and calls the worker's own
+   `StopRequest`. SIGTERM to a worker, a notice of preemption, and room for more workers end there,
+   too.
+3. `training.step` sends the request to all ranks with the statistics of the next step, so that all
+   stop after the same one.
+4. `training.loop` writes a checkpoint and returns a `TrainingResult` that is not `finished`.
+5. The driver starts another group if nobody asked this process to stop. Else `launch.runs` raises
+   KeyboardInterrupt or SystemExit(143), and `cli.main` ends with exit code 130 or 143.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,195 @@
+"""From a config to finished runs; training, tracking and export are replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stem_complete.errors import ConfigError, StoreError, TrainingError
+from stem_complete.launch import launch, runs
+from stem_complete.training import Recorders, TrainingResult
+from stem_complete.training.checkpoint_folder import METADATA_FILE
+
+DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
+
+
+class World:
+    """Stands for training, MLflow and export, and notes in `log` what is asked of them."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[object, ...]] = []
+        self.outcome: object = DONE
+
+    def train(self, config, context, *, recorder, stop):
+        self.log.append(("train", config.name, context.world_size))
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        if isinstance(self.outcome, signal.Signals):
+            stop.on_signal(self.outcome, None)
+            return TrainingResult(4, {}, finished=False)
+        return self.outcome
+
+    def open_run(self, config, uri, *, parent, resume):
+        self.log.append(("open", config.name, parent, "resume" if resume else "anew"))
+        return f"run of {config.name}"
+
+    def finish_run(self, run, status):
+        self.log.append(("finish", run, status))
+
+    def export_checkpoint(self, folder, model, *, which, progress):
+        self.log.append(("export", folder.name, model.name, which))
+
+
+@pytest.fixture
+def world(monkeypatch) -> World:
+    world = World()
+    for name in ("train", "open_run", "finish_run", "export_checkpoint"):
+        monkeypatch.setattr(runs, name, getattr(world, name))
+    monkeypatch.setattr(runs, "open_recorders", lambda *_: Recorders())
+    return world
+
+
+TRACKED = "tracking.enabled=true"
+
+
+def test_a_run_is_trained_tracked_and_exported(world, small_config):
+    (outcome,) = launch(small_config(TRACKED), local=True)
+    assert world.log == [
+        ("open", "run", None, "anew"),
+        ("train", "run", 1),
+        ("export", "run", "model", "last"),
+        ("finish", "run of run", "FINISHED"),
+    ]
+    assert outcome.result == DONE
+    assert outcome.model == outcome.config.run_folder / "model"
+    assert outcome.tracking_uri.startswith("sqlite:///")
+
+
+def test_without_tracking_there_is_no_mlflow_run(world, small_config):
+    (outcome,) = launch(small_config("tracking.enabled=false"), local=True)
+    assert [entry[0] for entry in world.log] == ["train", "export"]
+    assert outcome.tracking_uri is None
+
+
+def test_the_resolved_config_lies_beside_the_run(world, small_config):
+    (outcome,) = launch(small_config(), local=True)
+    saved = yaml.safe_load((outcome.config.run_folder / "config.yaml").read_text())
+    assert saved == outcome.config.model_dump(mode="json")
+
+
+def test_with_a_checkpoint_the_mlflow_run_is_found_and_without_it_begun_anew(world, small_config):
+    config = small_config(TRACKED)
+    launch(config, local=True)
+    checkpoint = config.run_folder / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / METADATA_FILE).touch()
+    launch(config, local=True)
+    assert [entry[-1] for entry in world.log if entry[0] == "open"] == ["anew", "resume"]
+
+
+def test_runs_of_a_sweep_are_trained_in_turn_under_one_parent(world, small_config):
+    config = small_config(TRACKED, "sweep.arms={mse: {}, huber: {}}", "sweep.seeds=[0, 1]")
+    outcomes = launch(config, local=True)
+    names = [outcome.config.name for outcome in outcomes]
+    assert len(set(names)) == 4
+    assert [entry[1] for entry in world.log if entry[0] == "train"] == names
+    parents = [entry[2:] for entry in world.log if entry[0] == "open"]
+    assert parents == [(None, "resume"), *[("run of run", "anew")] * 4]
+    assert world.log[-1] == ("finish", "run of run", "FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "status"),
+    [
+        (TrainingError(expected="a", found="b", where="c"), TrainingError, "FAILED"),
+        (signal.SIGINT, KeyboardInterrupt, "KILLED"),
+        (signal.SIGTERM, SystemExit, "KILLED"),
+    ],
+    ids=str,
+)
+def test_what_ends_early_is_not_exported_and_says_so_to_mlflow(
+    world, small_config, outcome, error, status
+):
+    world.outcome = outcome
+    with pytest.raises(error) as ended:
+        launch(small_config(TRACKED), local=True)
+    assert world.log[-1] == ("finish", "run of run", status)
+    assert "export" not in [entry[0] for entry in world.log]
+    if outcome is signal.SIGTERM:
+        assert ended.value.code == 143
+
+
+def test_signal_handlers_are_those_of_before_afterwards(world, small_config):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    world.outcome = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        launch(small_config(), local=True)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_alone_means_one_worker_whatever_the_config_says(world, small_config):
+    config = small_config("scaling.num_workers=2", "scaling.min_workers=1")
+    (outcome,) = launch(config, local=True)
+    scaling = outcome.config.scaling
+    assert (scaling.num_workers, scaling.min_workers) == (1, None)
+
+
+class TestWorkersUnderTorchrun:
+    @pytest.fixture
+    def with_workers(self, monkeypatch, small_config):
+        monkeypatch.setattr(runs, "under_torchrun", lambda: True)
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        return lambda *changes: runs._with_workers(small_config(*changes), local=False)
+
+    def test_are_as_many_as_it_started(self, with_workers):
+        assert with_workers().scaling.num_workers == 4
+
+    def test_are_as_many_as_the_config_says_where_it_does(self, with_workers):
+        assert with_workers("scaling.num_workers=2").scaling.num_workers == 2
+
+    def test_must_share_the_batch(self, with_workers):
+        with pytest.raises(ConfigError, match="run on 4 workers"):
+            with_workers("training.batch_size=6")
+
+
+class TestPaths:
+    def test_are_absolute_for_the_workers(self, world, small_config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        relative = os.path.relpath(small_config().data.store, tmp_path)
+        config = small_config("storage=runs", f"data.store={relative}")
+        (outcome,) = launch(config, local=True)
+        assert outcome.config.storage == str(tmp_path / "runs")
+        assert outcome.config.data.store.is_absolute()
+
+    @pytest.mark.parametrize(
+        ("change", "key"), [("storage=runs", "storage"), ("data.store=s.zarr", "data.store")]
+    )
+    def test_must_be_absolute_in_a_submitted_job(self, small_config, monkeypatch, change, key):
+        # Ray runs it in a copy of the folder, which is thrown away.
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        with pytest.raises(ConfigError, match=f"absolute path for {key}.*add {key}=/a/folder"):
+            launch(small_config(change), local=True)
+
+    def test_that_are_urls_stay(self, small_config, monkeypatch):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        config = runs._with_absolute_paths(small_config("storage=memory://runs"))
+        assert config.storage == "memory://runs"
+
+
+def test_what_cannot_be_trained_on_fails_before_anything_is_made(world, small_config, tmp_path):
+    with pytest.raises(StoreError, match="nothing"):
+        launch(small_config(f"data.store={tmp_path}/nothing"), local=True)
+    assert world.log == []
+    assert not Path(small_config().run_folder).exists()
+
+
+def test_a_gpu_that_is_not_there_is_told_before_any_worker_starts(world, small_config, monkeypatch):
+    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"a CUDA device.*add scaling.use_gpu=false"):
+        launch(small_config("scaling.use_gpu=true"), local=True)
+    assert world.log == []
