@@ -1,4 +1,4 @@
-"""Which choices of the `ours` recipe pay, at equal training cost.
+"""Which choices of the `any-dose` recipe pay, at equal training cost.
 
     python scripts/ablate.py --store released.zarr --output ablation --minutes 6
     python scripts/ablate.py --store released.zarr --output ablation --arms base no_skips
@@ -115,7 +115,7 @@ def main() -> None:
                 f"training.seed={options.seed}",
                 *(f"{key}={json.dumps(value)}" for key, value in ARMS[arm].items()),
             ]
-            config = load_config(["ours"], overrides)
+            config = load_config(["any_dose"], overrides)
             found = _train_and_evaluate(config, 60 * options.minutes)
         result.write_text(json.dumps({"arm": arm, "changes": ARMS[arm], **found}, indent=2))
         say(f"{arm}: {found['steps']} steps, {_summary(found)}")

@@ -68,6 +68,6 @@ if [ -n "$store" ]; then
   "$python" scripts/train_released.py --store "$store" --minutes "$minutes" --output "$output" --gpu \
     2>&1 | tee "$output/training.txt" || failed=1
   # The run's own checkpoints are larger, and are told by `checkpoint` already.
-  mv -f "$output/ours/curve.jsonl" "$output/" && rm -rf "$output/ours"
+  mv -f "$output/any-dose/curve.jsonl" "$output/" && rm -rf "$output/any-dose"
 fi
 exit "$failed"

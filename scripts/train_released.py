@@ -8,7 +8,7 @@
 The store is that of `scripts/released_store.py`. It needs neither Ray nor MLflow, and may be
 stopped and started again: with the same output folder it goes on from there. That folder then holds
 
-    ours/         checkpoints and curve.jsonl: losses and validation errors by step
+    any-dose/     checkpoints and curve.jsonl: losses and validation errors by step
     checkpoint/   the newest checkpoint, Adam's moments in bfloat16
     model/        what it makes of it: the model that `complete` would use
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="wall time, export aside")
     parser.add_argument("--gpu", action="store_true", help="train on this process's GPU")
     parser.add_argument("--publish", type=Path, metavar="OUTPUT", help="only take over its results")
-    parser.add_argument("overrides", nargs="*", help="section.field=value changes to ours.yaml")
+    parser.add_argument("overrides", nargs="*", help="section.field=value changes to any_dose.yaml")
     options = parser.parse_args()
     if options.publish is not None:
         _publish(options.publish)
@@ -64,7 +64,7 @@ def main() -> None:
         parser.error("--store and --output are needed")
     with torchrun_context(use_gpu=options.gpu) as context:
         config = load_config(
-            ["ours"],
+            ["any_dose"],
             [
                 f"storage={options.output.absolute()}",
                 f"data.store={options.store.absolute()}",

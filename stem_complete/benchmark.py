@@ -98,7 +98,7 @@ def benchmark(
     batches = _batches(config, store, num_loads + 1)
     batch = next(batches).to(device)
     task = build_task(config, (store.crop_size, store.crop_size)).to(device)
-    scan: PartialScan = task.simulate(batch.examples[:1], 0, batch.positions[:1]).scan
+    scan: PartialScan = task.simulator(batch.examples[:1], 0, batch.positions[:1]).scan
     partial, dwell = (part[0, 0].cpu().numpy() for part in scan)
     completer = load_completer(device=device)
 

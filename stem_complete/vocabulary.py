@@ -8,6 +8,9 @@ from typing import Literal
 Encoding = Literal["standard", "filled", "splines", "waves", "reference"]
 """Network inputs of a partial scan, see `scan.encode`."""
 
+Geometry = Literal["archimedean", "drawn", "nominal"]
+"""Paths of the probe, see `scan.GEOMETRIES`."""
+
 MeanNormAtInference = Literal["running", "image"]
 """Channel means that a trained network subtracts, see `models.MeanNorm`."""
 

@@ -9,6 +9,7 @@ from stem_complete.config.loading import (
 )
 from stem_complete.config.schema import (
     ALRCConfig,
+    AugmentationConfig,
     Config,
     DetectorNoiseConfig,
     LossConfig,
@@ -23,6 +24,7 @@ from stem_complete.config.schema import (
 __all__ = [
     "BUNDLED",
     "ALRCConfig",
+    "AugmentationConfig",
     "Config",
     "DetectorNoiseConfig",
     "LossConfig",

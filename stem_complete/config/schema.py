@@ -17,14 +17,15 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 from upath import UPath
 
-from stem_complete.vocabulary import Encoding, MeanNormAtInference, parse_coverage
+from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, parse_coverage
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
-Geometry = Literal["archimedean", "drawn"]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -75,57 +76,69 @@ class ScanConfig(Section):
 
     geometry: Geometry = Field(
         "archimedean",
-        description="archimedean: a spiral at constant speed; drawn: the published code's pixels",
+        description="archimedean: a spiral at constant speed; drawn: the published code's pixels; "
+        "nominal: those too, but coverage is the spiral's inverse pitch, as in the published code",
     )
-    more_geometries: tuple[Geometry, ...] = Field(
-        (), description="train on scans along these too, each as often; validation has `geometry`"
-    )
-    coverage: Coverage = 1 / 20
-    coverage_definition: Literal["exact", "nominal"] = Field(
-        "exact", description="exact: true mean dwell; nominal: inverse pitch, drawn as published"
-    )
-    more_coverages: tuple[Coverage, ...] = Field(
-        (), description="train on scans of these too, each as often; validation has `coverage`"
-    )
+    coverage: Coverage = Field(1 / 20, description="mean dwell")
     noise: NoiseConfig = ReferenceNoiseConfig()
-    noisy_fraction: Fraction01 = Field(
-        1.0, description="of the training examples; the others are scanned without noise"
-    )
     sample: Literal["blurred", "original"] = Field(
         "blurred",
         description="which image the probe measures; the loss always sees the blurred one",
     )
-    augment: bool = Field(True, description="one of the 8 flips and rotations, at random")
+    blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
+
+
+class AugmentationConfig(Section):
+    """How training scans vary; validation and evaluation scan whole micrographs as `scan` says.
+
+    Every example is flipped and rotated at random.
+    """
+
     max_zoom: Annotated[float, Field(ge=1)] = Field(
-        1.0, description="train on random parts of micrographs, enlarged up to so many times"
+        1.0, description="train on random parts of micrographs, enlarged up to this many times"
     )
     crop_px: PositiveInt | None = Field(
         None,
         description="train on parts of this size, turned by any angle, shrunk or enlarged; None is "
-        "the micrographs' own",
+        "the size of the micrographs",
     )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
-    blur_sigma_px: PositiveFloat = Field(2.5, description="5x5 Gaussian blur of the truth")
+    geometries: tuple[Geometry, ...] = Field(
+        (), description="train on these as often as on scan.geometry"
+    )
+    coverages: tuple[Coverage, ...] = Field(
+        (), description="train on these as often as on scan.coverage"
+    )
+    noisy_fraction: Fraction01 = Field(
+        1.0, description="fraction of the examples that are scanned with scan.noise"
+    )
 
-    @model_validator(mode="after")
-    def _nominal_is_drawn(self) -> Self:
-        if self.coverage_definition == "nominal" and (
-            self.geometry != "archimedean" or self.more_geometries
-        ):
-            raise ValueError(
-                "nominal coverages are those of drawn spirals already; leave geometry and "
-                'more_geometries out, or set coverage_definition to "exact"'
-            )
-        return self
+
+class SizesConfig(Section):
+    """Sizes of the network that differ from its preset's, see `models.Architecture`."""
+
+    inner_widths: tuple[PositiveInt, ...] | None = None
+    inner_blocks: NonNegativeInt | None = None
+    outer_widths: tuple[PositiveInt, PositiveInt] | None = None
+    outer_blocks: NonNegativeInt | None = None
+    patch: PositiveInt | None = None
+    fine_blocks: NonNegativeInt | None = None
+    spectral_blocks: NonNegativeInt | None = None
+    skips: bool | None = None
+    gates: NonNegativeInt | None = None
+    mean_norm: bool | None = None
+
+    @model_serializer(mode="wrap")
+    def _changes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sizes that were given."""
+        return {key: value for key, value in serialize(self).items() if value is not None}
 
 
 class ModelConfig(Section):
     """The two-stage generator and its trainer."""
 
-    preset: Literal["paper", "compact", "ours"] = "paper"
-    sizes: dict[str, Any] = Field(
-        {}, description="in what the network differs from the preset, see models.Architecture"
-    )
+    preset: Literal["paper", "compact", "any-dose"] = "paper"
+    sizes: SizesConfig = SizesConfig()
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
     mean_norm_at_inference: MeanNormAtInference = "running"
@@ -138,9 +151,9 @@ class ModelConfig(Section):
     encoding: Encoding = Field(
         "standard",
         description="standard: intensities standardised by the scan's own dwell-weighted mean and "
-        "deviation; filled: its normalised convolution too, which the network corrects; splines: "
-        "two first completions that fit any coverage and noise; waves: these after plane waves, as "
-        "of lattices; reference: (det + 1) / (1 + max det), as in the published files",
+        "deviation; filled: with its normalised convolution, which the network corrects; splines: "
+        "two first completions that fit any coverage and noise; waves: the same after plane waves, "
+        "as of lattices; reference: (det + 1) / (1 + max det), as in the published files",
     )
 
 
@@ -300,12 +313,13 @@ class Config(Section):
     """A training run, or a sweep of them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "paper"
-    recipe: Literal["paper", "reference-code", "ours"] = "paper"
+    recipe: Literal["paper", "reference-code", "compact", "any-dose"] = "paper"
     storage: Annotated[str, BeforeValidator(str)] = Field(
         "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
     )
     data: DataConfig
     scan: ScanConfig = ScanConfig()
+    augmentation: AugmentationConfig | None = AugmentationConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

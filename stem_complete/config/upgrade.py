@@ -17,8 +17,15 @@ class _Move(NamedTuple):
     convert: Callable[[Any], Any] = lambda value: value
 
 
-_MOVED: dict[str, _Move] = {}
-"""By the old key, as in `scan.augment`."""
+_MOVED: dict[str, _Move] = {
+    "scan.max_zoom": _Move("augmentation.max_zoom"),
+    "scan.crop_px": _Move("augmentation.crop_px"),
+    "scan.contrast": _Move("augmentation.contrast"),
+    "scan.noisy_fraction": _Move("augmentation.noisy_fraction"),
+    "scan.more_coverages": _Move("augmentation.coverages"),
+    "scan.more_geometries": _Move("augmentation.geometries"),
+}
+"""By the old key."""
 
 _REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
 """Keys without a successor, and the value with which they changed nothing."""
@@ -32,15 +39,41 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
         if section is not None and key in section:
             value = move.convert(section.pop(key))
             target, name = _section_of(upgraded, move.new, make=True)
-            assert target is not None
-            target[name] = value
+            if target is not None:
+                target[name] = value
     for old, neutral in _REMOVED.items():
         section, key = _section_of(upgraded, old)
         if section is not None and key in section:
             value = section.pop(key)
             if value != neutral:
                 _log.warning("%s = %s is no longer supported and left out", old, value)
+    _upgrade_scan(upgraded)
+    _upgrade_names(upgraded)
     return upgraded
+
+
+def _upgrade_scan(values: dict[str, Any]) -> None:
+    scan = values.get("scan")
+    if not isinstance(scan, dict):
+        return
+    # It turned off everything that is in `augmentation` today.
+    if scan.pop("augment", True) is False:
+        values["augmentation"] = None
+    definition = scan.pop("coverage_definition", None)
+    if definition == "nominal":
+        scan["geometry"] = "nominal"
+    elif definition == "exact" and scan.get("geometry") == "nominal":
+        scan["geometry"] = "archimedean"
+
+
+def _upgrade_names(values: dict[str, Any]) -> None:
+    """`ours` was the preset of one recipe, and the name of all recipes that are not the papers'."""
+    model = values.get("model")
+    preset = model.get("preset") if isinstance(model, dict) else None
+    if isinstance(model, dict) and preset == "ours":
+        model["preset"] = "any-dose"
+    if values.get("recipe") == "ours":
+        values["recipe"] = "any-dose" if preset in ("ours", "any-dose") else "compact"
 
 
 def _section_of(

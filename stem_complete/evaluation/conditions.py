@@ -15,9 +15,8 @@ from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
 from stem_complete.training.simulation import build_simulator
-from stem_complete.vocabulary import format_coverage, parse_coverage
+from stem_complete.vocabulary import Geometry, format_coverage, parse_coverage
 
-NOMINAL = "nominal"
 _DEFAULTS = {"data": {"store": "."}}  # the store has no default
 
 
@@ -25,15 +24,14 @@ class Condition(NamedTuple):
     """How micrographs are scanned, and the truth that completions are compared with.
 
     Attributes:
-        geometry: Path of the probe, a name in `scan.GEOMETRIES`; or "nominal", the published code's
-            spiral whose inverse pitch is `coverage`.
+        geometry: Path of the probe, a name in `scan.GEOMETRIES`.
         coverage: Mean dwell.
         noise: How the detector sees the specimen.
         sample: Whether the probe measures the original micrograph or the blurred one.
         blur_sigma_px: Width of the 5x5 Gaussian that blurs the truth, as in the papers' losses.
     """
 
-    geometry: str
+    geometry: Geometry
     coverage: float
     noise: NoiseConfig
     sample: Literal["blurred", "original"] = "original"
@@ -46,14 +44,9 @@ class Condition(NamedTuple):
 
     def simulator(self, shape: tuple[int, int], seed: int) -> ScanSimulator:
         """Simulates such scans of micrographs of `shape`, without augmentation."""
-        values = self._asdict()
-        if self.geometry == NOMINAL:
-            values |= {"geometry": "archimedean", "coverage_definition": NOMINAL}
-        scan = ScanConfig(**values)
         config = validate_config(_DEFAULTS, where="defaults")
-        return build_simulator(
-            config.model_copy(update={"scan": scan}), shape, augment=False, seed=seed
-        )
+        config = config.model_copy(update={"scan": ScanConfig(**self._asdict())})
+        return build_simulator(config, shape, augment=False, seed=seed)
 
 
 def conditions_of(
@@ -75,9 +68,8 @@ def conditions_of(
         scan = validate_config(_DEFAULTS, where="defaults").scan
     else:
         scan = validate_config(card.config, where=f"config of {card.name}").scan
-    geometry = NOMINAL if scan.coverage_definition == NOMINAL else scan.geometry
     return [
-        Condition(geometry, coverage, noise or scan.noise, scan.sample, scan.blur_sigma_px)
+        Condition(scan.geometry, coverage, noise or scan.noise, scan.sample, scan.blur_sigma_px)
         for coverage in dict.fromkeys(map(_coverage, coverages or (scan.coverage,)))
     ]
 

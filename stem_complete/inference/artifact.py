@@ -69,7 +69,7 @@ def build_artifact(
         architecture=ArchitectureCard.of(config),
         encoding=config.model.encoding,
         coverage=config.scan.coverage,
-        more_coverages=config.scan.more_coverages,
+        more_coverages=config.augmentation.coverages if config.augmentation else (),
         calibration=calibration,
         metrics={name: v if np.isfinite(v) else None for name, v in measured.items()},
         training_data=tuple(training_data),

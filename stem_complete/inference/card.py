@@ -41,7 +41,7 @@ class ArchitectureCard(_Entry):
         """The architecture that a config names."""
         model = config.model
         return cls(
-            sizes=PRESETS[model.preset].changed(model.sizes).to_dict(),
+            sizes=PRESETS[model.preset].changed(model.sizes.model_dump()).to_dict(),
             reference_layers=model.reference_layers,
             bias=model.bias,
             leaky_slope=model.leaky_slope,

@@ -111,8 +111,8 @@ PRESETS = {
     "paper": Architecture((64, 128, 256, 512, 768), 6, (32, 64), 3),
     # The same topology for CPUs.
     "compact": Architecture((16, 24, 32, 48, 64), 2, (8, 16), 1),
-    # Ours for any dose.
-    "ours": Architecture(
+    # For scans of any dose: the released model.
+    "any-dose": Architecture(
         (32, 48, 64, 96),
         2,
         (24, 32),

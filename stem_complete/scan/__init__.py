@@ -1,15 +1,20 @@
 """Paths of the probe, their dwell maps, and partial scans simulated along them."""
 
 from stem_complete.scan.acquisition import acquire
-from stem_complete.scan.augment import flip_rotate, magnify
+from stem_complete.scan.augment import Augmentation
 from stem_complete.scan.encoding import CORRECTED, NUM_CHANNELS, NetworkInput, encode
 from stem_complete.scan.filters import blur, fill_sigma_px, normalised_convolution
-from stem_complete.scan.geometries import GEOMETRIES, archimedean, drawn_archimedean
+from stem_complete.scan.geometries import (
+    GEOMETRIES,
+    archimedean,
+    drawn_archimedean,
+    nominal_archimedean,
+)
 from stem_complete.scan.lattice import plane_waves
 from stem_complete.scan.noise import DetectorNoise, NoiseModel, NoNoise, ReferenceNoise
 from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
-from stem_complete.scan.random import example_keys, fold_in, integers, normal, poisson, uniform
+from stem_complete.scan.random import Stream, example_keys, fold_in, normal, uniform
 from stem_complete.scan.raster import deposit
 from stem_complete.scan.simulate import ScanSimulator, SimulatedBatch
 from stem_complete.scan.splines import spline_fill
@@ -18,6 +23,7 @@ __all__ = [
     "CORRECTED",
     "GEOMETRIES",
     "NUM_CHANNELS",
+    "Augmentation",
     "DetectorNoise",
     "NetworkInput",
     "NoNoise",
@@ -27,6 +33,7 @@ __all__ = [
     "ScanPath",
     "ScanSimulator",
     "SimulatedBatch",
+    "Stream",
     "acquire",
     "archimedean",
     "blur",
@@ -35,14 +42,11 @@ __all__ = [
     "encode",
     "example_keys",
     "fill_sigma_px",
-    "flip_rotate",
     "fold_in",
-    "integers",
-    "magnify",
+    "nominal_archimedean",
     "normal",
     "normalised_convolution",
     "plane_waves",
-    "poisson",
     "spline_fill",
     "uniform",
 ]

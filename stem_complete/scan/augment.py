@@ -1,8 +1,9 @@
-"""More micrographs out of few: the same specimen at other magnifications and contrasts."""
+"""Augmentation: random parts, magnifications, flips, rotations and contrasts of micrographs."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,36 @@ from torch import Tensor
 
 from stem_complete.scan import random
 from stem_complete.scan.filters import check_images
+from stem_complete.scan.random import KeysOf, Stream
 
-_ZOOM, _GAMMA, _INVERT = 0, 1, 2  # what random numbers are for
 LARGEST_GAMMA = 2.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random variations of square training micrographs, functions of their examples' keys.
+
+    Attributes:
+        max_zoom: Largest magnification of the parts that replace the micrographs, see `magnify`.
+        crop_px: Size of these parts [px], which are then also turned by any angle; None is the size
+            of the micrographs.
+        contrast: Change tone curves and invert half of the images, see `change_contrast`.
+    """
+
+    max_zoom: float = 1.0
+    crop_px: int | None = None
+    contrast: bool = False
+
+    def __call__(self, images: Tensor, keys: KeysOf) -> Tensor:
+        """Variations of `images` [b, 1, h, h] in [-1, 1], of `crop_px` each way if that is set."""
+        if self.max_zoom > 1 or self.crop_px is not None:
+            images = magnify(images, keys(Stream.PARTS), self.max_zoom, size=self.crop_px)
+        images = flip_rotate(images, random.integers(keys(Stream.FLIPS), 8))
+        if self.contrast:
+            exponent = 2 * random.uniform(keys(Stream.TONE_CURVE), (1, 1, 1)) - 1
+            invert = random.uniform(keys(Stream.INVERSION), (1, 1, 1)) < 0.5
+            images = change_contrast(images, LARGEST_GAMMA**exponent, invert)
+        return images
 
 
 def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
@@ -44,15 +72,16 @@ def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
 def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None = None) -> Tensor:
     """A part of each image, at another magnification, by bilinear interpolation.
 
-    It lies anywhere. Small parts of sharp images are smooth ones, as oversampled micrographs are.
+    Its place is random. Small parts of sharp images are smooth, as oversampled micrographs are.
 
     Args:
         images: `[b, 1, h, w]`.
-        keys: Of the examples `[b]`, see `random.example_keys`.
-        max_zoom: Largest of the zooms, whose logarithms are uniformly distributed; at least 1.
-        size: None: parts are enlarged to the whole image, from a zoom of 1 on. Else they are turned
-            by any angle and come as `[b, 1, size, size]`, at most h and w; the smallest zoom shows
-            the whole shorter side. What a turned part lacks is mirrored.
+        keys: Keys of the examples `[b]`.
+        max_zoom: Largest zoom, at least 1; logarithms of zooms are uniformly distributed.
+        size: With None, parts are enlarged to the size of the image, and the smallest zoom is 1.
+            Otherwise they are turned by any angle and returned as `[b, 1, size, size]`, with a size
+            of at most h and w; the smallest zoom then shows the whole shorter side. Where a turned
+            part reaches beyond the image, the image is mirrored.
 
     Raises:
         ValueError: The zoom or the size is impossible.
@@ -63,14 +92,14 @@ def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None =
     if size is not None and not 0 < size <= min(h, w):
         raise ValueError(f"parts of images of {h} x {w} px cannot have {size} px")
     height, width = (h, w) if size is None else (size, size)
-    draws = random.uniform(random.fold_in(keys, _ZOOM), (4,))
+    draws = random.uniform(keys, (4,))
     smallest = 1.0 if size is None else size / min(h, w)
     zoom = smallest * (max_zoom / smallest) ** draws[:, 0]
-    part = torch.stack((width / w / zoom, height / h / zoom), 1)  # of the image, each way
+    part = torch.stack((width / w / zoom, height / h / zoom), 1)  # as fractions of the image
     centre = (1 - part) * (2 * draws[:, 1:3] - 1)
     angle = 2 * math.pi * draws[:, 3] * (size is not None)
     cos, sin = angle.cos(), angle.sin()
-    # Angles are those of square pixels, the image spans -1 to 1 either way.
+    # Angles are those of square pixels; the image spans -1 to 1 in both directions.
     rows = torch.stack(
         (
             part[:, 0] * cos,
@@ -86,19 +115,17 @@ def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None =
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def change_contrast(images: Tensor, keys: Tensor) -> Tensor:
-    """Images with another tone curve, stretched to [-1, 1] again, half of them inverted.
+def change_contrast(images: Tensor, gamma: Tensor, invert: Tensor) -> Tensor:
+    """`images` [b, 1, h, w] stretched to [0, 1], to the power of `gamma`, stretched to [-1, 1].
 
-    On [0, 1] intensities become `x ** gamma` with the logarithm of gamma uniform between those of
-    1/2 and 2: bright specimens on dark ground, the reverse, and all between.
+    Bright specimens on dark ground, the reverse, and all between; constant images become -1 or 1.
 
     Args:
-        images: `[b, 1, h, w]`; constant ones become -1 or 1.
-        keys: Of the examples `[b]`.
+        images: Images.
+        gamma: Exponents `[b, 1, 1, 1]`.
+        invert: Which images are negated afterwards `[b, 1, 1, 1]` bool.
     """
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     unit = (images - low) / torch.where(high > low, high - low, 1)
-    exponent = 2 * random.uniform(random.fold_in(keys, _GAMMA), (1, 1, 1)) - 1
-    stretched = 2 * unit ** (LARGEST_GAMMA**exponent) - 1
-    invert = random.uniform(random.fold_in(keys, _INVERT), (1, 1, 1)) < 0.5
+    stretched = 2 * unit**gamma - 1
     return torch.where(invert, -stretched, stretched)

@@ -12,6 +12,8 @@ compiles and can be captured in a CUDA graph.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -27,17 +29,41 @@ _LARGE_RATE = 8.0
 _MAX_SMALL_COUNT = 28
 
 
-def example_keys(seed: int, step: int | Tensor, positions: Tensor, stream: int) -> Tensor:
+class Stream(Enum):
+    """All purposes of random numbers; those of different purposes are independent.
+
+    The first number of each is folded into the key of the run, the others into the key of the
+    example. Runs that other versions began go on with the same scans only if they stay.
+    """
+
+    FLIPS = (0, 0)
+    NOISE = (0, 1)
+    TONE_CURVE = (0, 3, 1)
+    INVERSION = (0, 3, 2)
+    PATH = (0, 4)
+    IS_NOISY = (0, 5)
+    PARTS = (2, 0)
+
+
+KeysOf = Callable[[Stream], Tensor]
+"""Keys `[b]` of a batch's examples, by purpose: `example_keys` with all other arguments given."""
+
+
+def example_keys(seed: int, step: int | Tensor, positions: Tensor, stream: Stream) -> Tensor:
     """Keys `[b]` of the examples at `positions` [b] int64 of the global batch of `step`.
 
     Args:
         seed: Seed of the run.
         step: Step of the run; a 0-dimensional int64 tensor avoids recompilation.
         positions: Positions in the global batch.
-        stream: Names the purpose, so that different purposes get independent numbers.
+        stream: Purpose of the numbers that are drawn from the keys.
     """
-    run = key(seed, device=positions.device)
-    return fold_in(fold_in(fold_in(run, stream), step), positions)
+    of_run, *of_example = stream.value
+    run = fold_in(key(seed, device=positions.device), of_run)
+    keys = fold_in(fold_in(run, step), positions)
+    for value in of_example:
+        keys = fold_in(keys, value)
+    return keys
 
 
 def key(seed: int, device: torch.device | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,66 +12,61 @@ from torch.nn.utils.rnn import pad_sequence
 
 from stem_complete.scan import random
 from stem_complete.scan.acquisition import acquire
-from stem_complete.scan.augment import change_contrast, flip_rotate
-from stem_complete.scan.filters import blur
+from stem_complete.scan.augment import Augmentation
+from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
 from stem_complete.scan.noise import NoiseModel, SomeNoise
 from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
-
-# What the numbers drawn from an example's key are for.
-_AUGMENTATION, _NOISE, _CONTRAST, _PATH, _IS_NOISY = 0, 1, 3, 4, 5
+from stem_complete.scan.random import Stream
 
 
 class SimulatedBatch(NamedTuple):
     """Simulated scans of a batch of micrographs.
 
     Attributes:
-        scan: The partial scans.
+        scan: Partial scans.
         truth: Blurred micrographs `[b, 1, h, w]` in [-1, 1]; the losses compare with them.
         unblurred: The same micrographs before the blur.
-        keys: `[b]`; `random.fold_in` makes further random numbers of these examples from them.
     """
 
     scan: PartialScan
     truth: Tensor
     unblurred: Tensor
-    keys: Tensor
 
 
 class ScanSimulator(nn.Module):
-    """Scans micrographs along given paths; it has no state but their dwell maps.
+    """Scans micrographs along given paths; its only state are their dwell maps.
 
-    An example's path, flip, rotation and noise depend on seed, step and position alone, so that it
-    gives the same scan in any batch on any worker.
+    Everything random about an example depends on seed, step and position alone, so that it gives
+    the same scan in any batch on any worker.
 
     Args:
-        paths: Of the probe, of the micrographs' shape; each example is scanned along one of them.
+        paths: Paths of the probe over images of one shape; each example is scanned along one.
         noise: How the detector sees a micrograph.
-        augment: Apply one of the 8 flips and rotations, at random.
-        blur_sigma_px: Of the truth's 5x5 Gaussian blur.
-        seed: Of the run.
-        contrast: Change the micrographs' tone curves at random, see `augment.change_contrast`.
-        noisy_fraction: Of the examples; the detector sees the others without noise.
-        sample: Which image the probe measures: the paper's text has the blurred truth, the
-            published code the original.
+        seed: Seed of the run.
+        augmentation: Variation of the micrographs before they are scanned; None scans them as they
+            are.
+        blur_sigma_px: Standard deviation of the truth's 5x5 Gaussian blur [px].
+        sample: Image that the probe measures: the blurred truth, as in the paper's text, or the
+            original, as in the published code.
+        noisy_fraction: Fraction of the examples that are scanned with noise.
 
     Raises:
         ValueError: The arguments do not fit together.
     """
 
-    dwell: Tensor  # of each path [p, 1, h, w]
-    pixels: Tensor  # in which it is not 0 [p, n]
+    dwell: Tensor  # dwell map of each path [p, 1, h, w]
+    pixels: Tensor  # flat indices of the pixels with dwell, for each path [p, n]
 
     def __init__(
         self,
         paths: ScanPath | Sequence[ScanPath],
         noise: NoiseModel,
-        augment: bool,
-        blur_sigma_px: float,
         seed: int,
-        sample: Literal["blurred", "original"] = "blurred",
         *,
-        contrast: bool = False,
+        augmentation: Augmentation | None = None,
+        blur_sigma_px: float = REFERENCE_BLUR_SIGMA_PX,
+        sample: Literal["blurred", "original"] = "blurred",
         noisy_fraction: float = 1.0,
     ) -> None:
         super().__init__()
@@ -79,8 +75,8 @@ class ScanSimulator(nn.Module):
         if len(shapes) != 1:
             raise ValueError(f"expected paths of one shape, got {sorted(shapes)}")
         (shape,) = shapes
-        if augment and shape[0] != shape[1]:
-            raise ValueError(f"augment needs square images, got {shape}")
+        if augmentation is not None and shape[0] != shape[1]:
+            raise ValueError(f"augmentation needs square images, got {shape}")
         if not 0 <= noisy_fraction <= 1:
             raise ValueError(f"noisy_fraction must be in [0, 1], got {noisy_fraction}")
         if blur_sigma_px <= 0:
@@ -92,11 +88,10 @@ class ScanSimulator(nn.Module):
         self.register_buffer("dwell", torch.stack(maps)[:, None], persistent=False)
         self.register_buffer("pixels", _measured_pixels(maps), persistent=False)
         self.noise = noise
-        self.augment = augment
-        self.blur_sigma_px = blur_sigma_px
         self.seed = seed
+        self.augmentation = augmentation
+        self.blur_sigma_px = blur_sigma_px
         self.sample = sample
-        self.contrast = contrast
         self.noisy_fraction = noisy_fraction
 
     def forward(self, images: Tensor, step: int | Tensor, positions: Tensor) -> SimulatedBatch:
@@ -104,29 +99,25 @@ class ScanSimulator(nn.Module):
 
         Args:
             images: Micrographs.
-            step: Of the run; a 0-dimensional int64 tensor avoids recompilation.
-            positions: Of the examples in the global batch `[b]` int64.
+            step: Step of the run; a 0-dimensional int64 tensor avoids recompilation.
+            positions: Positions of the examples in the global batch `[b]` int64.
         """
-        keys = random.example_keys(self.seed, step, positions, stream=0)
-
-        # The scan and the truth see the same image.
-        if self.augment:
-            images = flip_rotate(images, random.integers(random.fold_in(keys, _AUGMENTATION), 8))
-        if self.contrast:
-            images = change_contrast(images, random.fold_in(keys, _CONTRAST))
+        keys = partial(random.example_keys, self.seed, step, positions)
+        if self.augmentation is not None:
+            images = self.augmentation(images, keys)
         truth = blur(images, self.blur_sigma_px)
 
-        measured = truth if self.sample == "blurred" else images
         dwell, pixels = self.dwell, self.pixels
         if len(dwell) > 1:
-            path = random.integers(random.fold_in(keys, _PATH), len(dwell))
+            path = random.integers(keys(Stream.PATH), len(dwell))
             dwell, pixels = dwell[path], pixels[path]
         noise = self.noise
         if self.noisy_fraction < 1:
-            chance = random.uniform(random.fold_in(keys, _IS_NOISY), (1,))
+            chance = random.uniform(keys(Stream.IS_NOISY), (1,))
             noise = SomeNoise(noise, (chance < self.noisy_fraction).float())
-        scan = acquire(measured, dwell, noise, random.fold_in(keys, _NOISE), pixels)
-        return SimulatedBatch(scan, truth, images, keys)
+        measured = truth if self.sample == "blurred" else images
+        scan = acquire(measured, dwell, noise, keys(Stream.NOISE), pixels)
+        return SimulatedBatch(scan, truth, images)
 
 
 def _measured_pixels(maps: Sequence[Tensor]) -> Tensor:

@@ -25,15 +25,12 @@ from stem_complete.scan import (
     ScanSimulator,
     SimulatedBatch,
     encode,
-    example_keys,
     fill_sigma_px,
-    magnify,
 )
 from stem_complete.training.simulation import build_simulator
 from stem_complete.vocabulary import Encoding
 
 # Random stream of the keys. The simulation of scans has 0; 1 stays free: earlier versions used it.
-_MAGNIFICATION_STREAM = 2
 
 
 class Completed(NamedTuple):
@@ -81,8 +78,6 @@ class CompletionTask(nn.Module):
         loss: Weight, unit, clipping and Huberisation of both losses.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
-        max_zoom: Train on parts of the micrographs, see `scan.magnify`; 1 does not.
-        crop_px: Size of these parts [px]; None is that of the micrographs.
     """
 
     def __init__(
@@ -94,8 +89,6 @@ class CompletionTask(nn.Module):
         loss: LossConfig,
         *,
         bf16: bool = False,
-        max_zoom: float = 1.0,
-        crop_px: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -103,7 +96,6 @@ class CompletionTask(nn.Module):
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber, self.relative = loss.weight, loss.huber, loss.relative
         self.bf16 = bf16
-        self.max_zoom, self.crop_px = max_zoom, crop_px
         self.alrc = nn.ModuleDict()
         if loss.alrc is not None:
             self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
@@ -116,7 +108,7 @@ class CompletionTask(nn.Module):
             step: Optimizer step; with `positions` it decides augmentation and noise.
             positions: Positions in the global batch, [b].
         """
-        batch = self.simulate(images, step, positions)
+        batch = self.simulator(images, step, positions)
         outer, inner = self.losses(self.complete(batch), batch.truth)
 
         # Clipping comes before Huberisation (ALRC paper, section IV).
@@ -129,14 +121,6 @@ class CompletionTask(nn.Module):
         if self.huber:
             clipped = {name: huberise(value) for name, value in clipped.items()}
         return TaskOutput(clipped["outer"] + clipped["inner"], outer, inner, num_clipped.float())
-
-    def simulate(self, images: Tensor, step: int, positions: Tensor) -> SimulatedBatch:
-        """Parts of `images`, and partial scans of them."""
-        if self.max_zoom > 1 or self.crop_px is not None:
-            keys = example_keys(self.simulator.seed, step, positions, _MAGNIFICATION_STREAM)
-            images = magnify(images, keys, self.max_zoom, size=self.crop_px)
-        batch: SimulatedBatch = self.simulator(images, step, positions)
-        return batch
 
     def complete(self, batch: SimulatedBatch) -> Completed:
         """Full- and half-size completions."""
@@ -201,8 +185,8 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
     """
     model = config.model
     try:
-        sizes = PRESETS[model.preset].changed(model.sizes)
-    except (ValueError, TypeError) as error:
+        sizes = PRESETS[model.preset].changed(model.sizes.model_dump())
+    except ValueError as error:
         raise ConfigError(
             expected=f"sizes that fit the preset {model.preset}",
             found=str(error),
@@ -219,27 +203,20 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
             reference_layers=model.reference_layers,
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crop_px = config.scan.crop_px if config.scan.augment else None
+    crop_px = config.augmentation.crop_px if config.augmentation else None
     if crop_px is not None and (crop_px % sizes.stride or crop_px > min(crop_shape)):
         raise ConfigError(
             expected=f"a multiple of {sizes.stride} up to the store's {min(crop_shape)} px",
             found=f"{crop_px} px",
-            where="scan.crop_px",
+            where="augmentation.crop_px",
         )
-    shape = crop_shape if crop_px is None else (crop_px, crop_px)
-    simulator = build_simulator(
-        config, shape, augment=config.scan.augment, seed=config.training.seed
-    )
-    sigma_px = fill_sigma_px(config.scan.coverage)
     return CompletionTask(
         network,
-        simulator,
+        build_simulator(config, crop_shape, augment=True, seed=config.training.seed),
         model.encoding,
-        sigma_px,
+        fill_sigma_px(config.scan.coverage),
         config.loss,
         bf16=config.training.precision == "bf16",
-        max_zoom=config.scan.max_zoom if config.scan.augment else 1.0,
-        crop_px=crop_px,
     )
 
 

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from stem_complete.config import (
     Config,
     NoiseConfig,
     NoNoiseConfig,
     ReferenceNoiseConfig,
-    ScanConfig,
 )
 from stem_complete.errors import ConfigError
 from stem_complete.scan import (
     GEOMETRIES,
+    Augmentation,
     DetectorNoise,
     NoiseModel,
     NoNoise,
     ReferenceNoise,
     ScanPath,
     ScanSimulator,
-    archimedean,
 )
+from stem_complete.vocabulary import Geometry
 
 
 def build_simulator(
     config: Config, crop_shape: tuple[int, int], *, augment: bool, seed: int
 ) -> ScanSimulator:
-    """The scan simulation that a config describes."""
-    scan = config.scan
-    return ScanSimulator(
-        _paths(scan, crop_shape, of_training=augment),
-        build_noise(scan.noise),
-        augment=augment,
+    """The scan simulation that a config describes.
+
+    Args:
+        config: The run.
+        crop_shape: (h, w) of the micrographs [px].
+        augment: Vary the scans as for training.
+        seed: Seed of everything random.
+    """
+    scan, varied = config.scan, config.augmentation if augment else None
+    simulator = partial(
+        ScanSimulator,
+        noise=build_noise(scan.noise),
+        seed=seed,
         blur_sigma_px=scan.blur_sigma_px,
         sample=scan.sample,
-        seed=seed,
-        contrast=scan.contrast and augment,
-        noisy_fraction=scan.noisy_fraction if augment else 1.0,
+    )
+    if varied is None:
+        return simulator(_paths((scan.geometry,), (scan.coverage,), crop_shape))
+    shape = crop_shape if varied.crop_px is None else (varied.crop_px, varied.crop_px)
+    geometries = (scan.geometry, *varied.geometries)
+    coverages = (scan.coverage, *varied.coverages)
+    return simulator(
+        _paths(geometries, coverages, shape),
+        augmentation=Augmentation(varied.max_zoom, varied.crop_px, varied.contrast),
+        noisy_fraction=varied.noisy_fraction,
     )
 
 
@@ -48,11 +65,9 @@ def build_noise(config: NoiseConfig) -> NoiseModel:
     return DetectorNoise(config.dose_electrons_per_px, config.readout_std_electrons)
 
 
-def _paths(scan: ScanConfig, shape: tuple[int, int], *, of_training: bool) -> list[ScanPath]:
-    coverages = [scan.coverage, *(scan.more_coverages if of_training else ())]
-    if scan.coverage_definition == "nominal":
-        return [archimedean(shape, coverage, "nominal") for coverage in coverages]
-    geometries = [scan.geometry, *(scan.more_geometries if of_training else ())]
+def _paths(
+    geometries: Sequence[Geometry], coverages: Sequence[float], shape: tuple[int, int]
+) -> list[ScanPath]:
     try:
         return [GEOMETRIES[name](shape, coverage) for name in geometries for coverage in coverages]
     except ValueError as error:

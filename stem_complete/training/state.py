@@ -119,7 +119,7 @@ def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.
     """Data-dependent initialisation, on the same examples on every worker."""
     crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
     images = torch.from_numpy(store.read(crops)).to(device)
-    batch = task.simulate(images, 0, torch.arange(len(crops), device=device))
+    batch = task.simulator(images, 0, torch.arange(len(crops), device=device))
     generator = task.network.generator
     # A network that corrects a first completion begins with hardly any correction. Of one with
     # gates even less would leave the gradient of all other layers to chance.

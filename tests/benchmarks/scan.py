@@ -46,7 +46,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 def beside_numpy(setting: Setting) -> Comparison:
     """The same scans; the per-image version draws a spiral for each image, as published."""
     given = problem(
-        "scan.coverage_definition=nominal",
+        "scan.geometry=nominal",
         quick=setting.quick,
         batch_size=BATCH_SIZE,
         device=setting.device,

@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import BENCHMARKS, Setting, complete, scan
 from benchmarks.steps import problem, training_step
-from stem_complete.scan import archimedean
+from stem_complete.scan import nominal_archimedean
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
@@ -48,7 +48,7 @@ def test_counted_operations_are_two_per_multiply_accumulate():
 
 @pytest.mark.parametrize("coverage", [1 / 10, 1 / 20, 1 / 50])
 def test_the_plain_spiral_is_ours(coverage):
-    ours = archimedean((512, 512), coverage, "nominal").dwell_map().numpy()
+    ours = nominal_archimedean((512, 512), coverage).dwell_map().numpy()
     assert np.array_equal(scan.spiral(512, coverage), ours)
 
 
@@ -56,8 +56,8 @@ def test_the_plain_spiral_is_ours(coverage):
 def both():
     """Our simulation of an image without flips, and the plain one of the same image."""
     given = problem(
-        "scan.coverage_definition=nominal",
-        "scan.augment=false",
+        "scan.geometry=nominal",
+        "augmentation=null",
         "model.encoding=reference",
         quick=True,
     )

@@ -25,7 +25,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 SMALL = [
     "model.preset=compact",
     "model.sizes.gates=1",
-    "scan.crop_px=32",
+    "augmentation.crop_px=32",
     "training.batch_size=2",
     "training.precision=float32",
     "training.checkpoint_every_steps=1000",
@@ -69,7 +69,7 @@ def test_slices_go_on_from_each_other(
     first = Checkpoints(tmp_path / "one" / "checkpoint").latest()
     assert first is not None
     assert first.step >= 1
-    assert first.step == steps(tmp_path / "one" / "ours")[-1]
+    assert first.step == steps(tmp_path / "one" / "any-dose")[-1]
     moments = {n: v.dtype for n, v in first.state["optimizer"].items() if n.endswith("exp_avg")}
     assert set(moments.values()) == {torch.bfloat16}
 
@@ -77,11 +77,11 @@ def test_slices_go_on_from_each_other(
     load_completer(tmp_path / "released")
     # Another machine has only what was published.
     run(script, monkeypatch, *common, "--output", tmp_path / "two", *SMALL)
-    assert steps(tmp_path / "two" / "ours")[0] == first.step + 1
+    assert steps(tmp_path / "two" / "any-dose")[0] == first.step + 1
     # The same machine goes on with the run that it has.
-    done = steps(tmp_path / "two" / "ours")[-1]
+    done = steps(tmp_path / "two" / "any-dose")[-1]
     run(script, monkeypatch, *common, "--output", tmp_path / "two", *SMALL)
-    assert done + 1 in steps(tmp_path / "two" / "ours")
+    assert done + 1 in steps(tmp_path / "two" / "any-dose")
 
 
 def test_nothing_is_published_that_is_not_there(

@@ -47,7 +47,7 @@ def test_a_file_of_ones_own_comes_before_the_bundled_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["compat", "compat.yaml", "elsewhere/compact.yaml"])
 def test_a_config_that_is_not_there_is_an_error_that_lists_the_bundled_ones(name):
-    with pytest.raises(ConfigError, match="compact, comparison, demo, ours, paper, reference_code"):
+    with pytest.raises(ConfigError, match="any_dose, compact, comparison, demo, paper"):
         load_config([name])
 
 
@@ -74,7 +74,7 @@ def test_reference_code_differs_from_the_paper_where_it_should() -> None:
     assert differences(load_config(["reference_code"]), paper) == {
         "name": "reference-code",
         "recipe": "reference-code",
-        "scan.coverage_definition": "nominal",
+        "scan.geometry": "nominal",
         "scan.sample": "original",
         "model.weight_norm_init": False,
         "model.bias": True,

@@ -104,10 +104,8 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("model.preset=huge", ["valid model.preset", "'huge'", "'compact'"]),
         ("scan.noise.kind=loud", ["valid scan.noise", "loud"]),
         ("scan.geometry=square", ["valid scan.geometry", "'square'", "'drawn'"]),
-        (
-            "scan={coverage_definition: nominal, more_geometries: [drawn]}",
-            ["valid scan", "leave geometry and more_geometries out"],
-        ),
+        ("model.sizes.wide=3", ["unknown key 'model.sizes.wide'", "inner_widths", "gates"]),
+        ("model.sizes.patch=0", ["valid model.sizes.patch", "greater than 0"]),
         ("loss.alrc.mu1_start=40", ["valid loss.alrc", "mu1_start^2 must be below mu2_start"]),
         ("training.batch_size=3", []),
         ("scaling={num_workers: 2, min_workers: 3}", ["min_workers (3) must not exceed"]),

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from stem_complete.config import AugmentationConfig, ScanConfig, validate_config
 from stem_complete.config import upgrade as module
 from stem_complete.config.upgrade import upgrade
 
@@ -44,3 +45,56 @@ def test_synthetic_micrographs_are_a_removed_key(caplog):
         assert not caplog.records
         upgrade({"data": {"synthetic": 0.3}})
     assert "data.synthetic = 0.3" in caplog.text
+
+
+BEFORE = {
+    "data": {"store": "store.zarr"},
+    "recipe": "ours",
+    "scan": {
+        "coverage": 0.05,
+        "geometry": "archimedean",
+        "coverage_definition": "exact",
+        "more_coverages": [0.1, 0.02],
+        "more_geometries": ["drawn"],
+        "noisy_fraction": 0.5,
+        "augment": True,
+        "max_zoom": 3.0,
+        "crop_px": 256,
+        "contrast": True,
+    },
+    "model": {"preset": "ours", "sizes": {"gates": 0}},
+}
+
+
+def test_a_config_written_before_augmentation_had_a_section_still_opens():
+    config = validate_config(BEFORE, where="before")
+    assert config.scan == ScanConfig(coverage=0.05)
+    assert config.augmentation == AugmentationConfig(
+        max_zoom=3.0,
+        crop_px=256,
+        contrast=True,
+        geometries=("drawn",),
+        coverages=(0.1, 0.02),
+        noisy_fraction=0.5,
+    )
+    assert (config.recipe, config.model.preset) == ("any-dose", "any-dose")
+    again = validate_config(config.model_dump(mode="json"), where="after")
+    assert again == config
+    assert again.model.sizes.model_dump() == {"gates": 0}
+
+
+def test_a_run_without_augmentation_stays_without():
+    scan = BEFORE["scan"] | {"augment": False}
+    assert validate_config(BEFORE | {"scan": scan}, where="before").augmentation is None
+
+
+def test_nominal_coverages_are_a_geometry():
+    scan = {"coverage_definition": "nominal", "geometry": "archimedean"}
+    assert upgrade({"scan": scan}) == {"scan": {"geometry": "nominal"}}
+    scan = {"coverage_definition": "exact", "geometry": "nominal"}
+    assert upgrade({"scan": scan}) == {"scan": {"geometry": "archimedean"}}
+
+
+def test_a_recipe_that_was_called_ours_is_named_after_its_network():
+    small = {"recipe": "ours", "model": {"preset": "compact"}}
+    assert upgrade(small) == small | {"recipe": "compact"}

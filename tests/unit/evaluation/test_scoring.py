@@ -19,7 +19,7 @@ from stem_complete.evaluation import (
     linear,
     load_micrographs,
 )
-from stem_complete.scan import archimedean, blur
+from stem_complete.scan import archimedean, blur, nominal_archimedean
 
 
 def _scores(report):
@@ -83,12 +83,11 @@ def test_noise_follows_the_seed_and_the_crop(small_store):
     assert next(iter(scores(0, 1).items())) in once.items()
 
 
-def test_nominal_coverages_are_those_of_the_published_drawing(small_store, make_config):
-    config = make_config("scan.coverage_definition=nominal", "scan.coverage=1/20")
+def test_nominal_coverages_are_those_of_the_published_drawing():
     (condition,) = conditions_of(None, ["1/20"])
     nominal = condition._replace(geometry="nominal")
     dwell = nominal.simulator((64, 64), 0).dwell[0, 0]
-    expected = archimedean((64, 64), config.scan.coverage, "nominal").dwell_map()
+    expected = nominal_archimedean((64, 64), "1/20").dwell_map()
     torch.testing.assert_close(dwell, expected, rtol=0, atol=0)
 
 

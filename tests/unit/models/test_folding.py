@@ -56,7 +56,7 @@ def assert_same_completions(network: TwoStageNetwork, folded: TwoStageNetwork, x
             assert error < 1e-5
 
 
-@pytest.mark.parametrize("sizes", [TINY, TINY_OURS], ids=["paper", "ours"])
+@pytest.mark.parametrize("sizes", [TINY, TINY_OURS], ids=["paper", "any-dose"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_folded_network_computes_the_same(sizes: Architecture, options: dict[str, object]) -> None:
     network = trained(sizes, **options)

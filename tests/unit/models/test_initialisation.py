@@ -23,7 +23,7 @@ OPTIONS = [
     pytest.param({}, id="paper"),
     pytest.param({"bias": True, "reference_layers": True}, id="reference"),
     pytest.param({"mean_norm_at_inference": "image", "leaky_slope": 0.1}, id="image-means"),
-    pytest.param({"sizes": TINY_OURS}, id="ours"),
+    pytest.param({"sizes": TINY_OURS}, id="any-dose"),
 ]
 
 

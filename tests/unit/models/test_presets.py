@@ -116,11 +116,11 @@ def test_cards_without_the_later_sizes_are_read() -> None:
 
 
 def test_a_preset_with_other_sizes() -> None:
-    changed = PRESETS["ours"].changed({"spectral_blocks": 0, "inner_widths": [32, 64, 64, 64]})
+    changed = PRESETS["any-dose"].changed({"spectral_blocks": 0, "inner_widths": [32, 64, 64, 64]})
     assert (changed.spectral_blocks, changed.inner_widths) == (0, (32, 64, 64, 64))
-    assert changed.outer_widths == PRESETS["ours"].outer_widths
+    assert changed.outer_widths == PRESETS["any-dose"].outer_widths
     with pytest.raises(ValueError, match="expected the keys"):
-        PRESETS["ours"].changed({"width": 3})
+        PRESETS["any-dose"].changed({"width": 3})
 
 
 def test_without_mean_norm_all_layers_have_biases() -> None:

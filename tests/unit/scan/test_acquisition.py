@@ -1,4 +1,4 @@
-"""Symmetries, blur, noise models and the partial scans they give."""
+"""Blur, noise models and the partial scans they give."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stem_complete.scan import (
     DetectorNoise,
     NoNoise,
     ReferenceNoise,
+    Stream,
     acquire,
     archimedean,
     blur,
     example_keys,
-    flip_rotate,
     fold_in,
     normal,
     uniform,
@@ -27,64 +27,11 @@ NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
 
 def images_of(*shape, seed=0):
     """Random images in [-1, 1]."""
-    return uniform(example_keys(seed, 0, torch.arange(shape[0]), 9), shape[1:]) * 2 - 1
+    return uniform(example_keys(seed, 1, torch.arange(shape[0]), Stream.NOISE), shape[1:]) * 2 - 1
 
 
 def keys_of(count, seed=0):
-    return example_keys(seed, 0, torch.arange(count), 0)
-
-
-def apply(image, choice):
-    return flip_rotate(image, torch.tensor([choice]))
-
-
-def test_the_eight_choices_are_the_symmetries_of_the_square():
-    image = images_of(1, 1, 6, 6)
-    choices = [apply(image, choice) for choice in range(8)]
-    assert torch.equal(choices[0], image)
-    expected = [torch.rot90(turned, n, (-1, -2)) for turned in (image, image.mT) for n in range(4)]
-    for symmetry in expected:
-        assert sum(torch.equal(symmetry, choice) for choice in choices) == 1
-
-
-def test_the_eight_choices_are_a_group():
-    image = images_of(1, 1, 5, 5)
-    single = [apply(image, choice) for choice in range(8)]
-    products = np.array(
-        [
-            [
-                next(c for c in range(8) if torch.equal(single[c], apply(single[first], second)))
-                for second in range(8)
-            ]
-            for first in range(8)
-        ]
-    )
-    for line in (*products, *products.T):
-        assert sorted(line) == list(range(8))
-    # The same group element whatever the image: an action, not eight unrelated shuffles.
-    other = images_of(1, 1, 8, 8, seed=1)
-    for first in range(8):
-        for second in range(8):
-            composed = apply(apply(other, first), second)
-            assert torch.equal(composed, apply(other, int(products[first, second])))
-
-
-def test_each_image_of_a_batch_gets_its_own_choice():
-    images, choice = images_of(8, 1, 4, 4), torch.arange(7, -1, -1)
-    for number, flipped in enumerate(flip_rotate(images, choice)):
-        assert torch.equal(flipped[None], apply(images[number : number + 1], 7 - number))
-
-
-@pytest.mark.parametrize("choice", range(8))
-def test_symmetries_commute_with_blur(choice):
-    image = images_of(1, 1, 9, 9)
-    assert torch.allclose(blur(apply(image, choice)), apply(blur(image), choice), atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 2, 4, 4), (4, 4)], ids=str)
-def test_flip_rotate_checks_its_images(shape):
-    with pytest.raises(ValueError, match="images"):
-        flip_rotate(torch.zeros(shape), torch.zeros(2, dtype=torch.int64))
+    return example_keys(seed, 0, torch.arange(count), Stream.NOISE)
 
 
 @pytest.mark.parametrize("sigma_px", [2.5, 0.8])

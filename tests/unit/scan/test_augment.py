@@ -1,18 +1,21 @@
-"""Magnification and contrast: bounded, smooth, and functions of the example's key."""
+"""Augmentation: parts, flips and contrasts, bounded and functions of the example's key."""
 
+import numpy as np
 import pytest
 import torch
 
 from stem_complete.scan import (
+    Augmentation,
     NoNoise,
     ScanSimulator,
+    Stream,
     archimedean,
     blur,
     example_keys,
 )
-from stem_complete.scan.augment import change_contrast, magnify
+from stem_complete.scan.augment import change_contrast, flip_rotate, magnify
 
-KEYS = example_keys(0, 0, torch.arange(64), stream=0)
+KEYS = example_keys(0, 0, torch.arange(64), Stream.PARTS)
 
 
 def images(count, side=32):
@@ -49,21 +52,19 @@ def test_a_magnified_ramp_is_a_gentler_ramp_inside_the_old_one():
 
 def test_contrast_keeps_the_range_and_the_order_of_intensities():
     x = images(64)
-    changed = change_contrast(x, KEYS)
+    gamma = torch.linspace(0.5, 2, 64).view(64, 1, 1, 1)
+    changed = change_contrast(x, gamma, torch.arange(64).view(64, 1, 1, 1) % 2 == 0)
     assert torch.equal(changed.amin((1, 2, 3)), -torch.ones(64))
     assert torch.equal(changed.amax((1, 2, 3)), torch.ones(64))
-    inverted = 0
-    for before, after in zip(x.flatten(1), changed.flatten(1), strict=True):
+    for number, (before, after) in enumerate(zip(x.flatten(1), changed.flatten(1), strict=True)):
         sorted_after = after[before.argsort()]
         steps = sorted_after.diff()
-        falls = bool((steps <= 0).all())
-        assert falls or bool((steps >= 0).all())
-        inverted += falls
-    assert 16 < inverted < 48
+        assert (steps <= 0).all() if number % 2 == 0 else (steps >= 0).all()
 
 
 def test_a_constant_image_stays_finite():
-    assert change_contrast(torch.zeros(4, 1, 8, 8), KEYS[:4]).abs().eq(1).all()
+    ones, yes = torch.ones(4, 1, 1, 1), torch.ones(4, 1, 1, 1, dtype=torch.bool)
+    assert change_contrast(torch.zeros(4, 1, 8, 8), ones, yes).abs().eq(1).all()
 
 
 def test_turned_parts_keep_their_shapes():
@@ -96,7 +97,7 @@ def test_impossible_parts_are_refused():
 def test_the_simulator_compares_with_what_it_scanned():
     path = archimedean((32, 32), 1 / 4)
     simulator = ScanSimulator(
-        path, NoNoise(), augment=True, blur_sigma_px=2.5, seed=1, sample="original", contrast=True
+        path, NoNoise(), 1, augmentation=Augmentation(contrast=True), sample="original"
     )
     x = images(8)
     batch = simulator(x, 5, torch.arange(8))
@@ -106,3 +107,68 @@ def test_the_simulator_compares_with_what_it_scanned():
     assert torch.equal(batch.scan.intensity[measured], batch.unblurred[measured])
     alone = simulator(x[3:4], 5, torch.tensor([3]))
     torch.testing.assert_close(alone.unblurred, batch.unblurred[3:4])
+
+
+def test_half_of_the_images_are_inverted_if_contrast_varies():
+    ramp = torch.linspace(-1, 1, 32).expand(64, 1, 32, 32)
+
+    def keys(stream):
+        return example_keys(0, 0, torch.arange(64), stream)
+
+    varied = Augmentation(contrast=True)(ramp, keys)
+    flipped = Augmentation()(ramp, keys)
+    falls = ((varied - varied.mean()) * flipped).mean((1, 2, 3)) < 0
+    assert 16 < int(falls.sum()) < 48
+
+
+def apply(image, choice):
+    return flip_rotate(image, torch.tensor([choice]))
+
+
+def test_the_eight_choices_are_the_symmetries_of_the_square():
+    image = images(1, 6)
+    choices = [apply(image, choice) for choice in range(8)]
+    assert torch.equal(choices[0], image)
+    expected = [torch.rot90(turned, n, (-1, -2)) for turned in (image, image.mT) for n in range(4)]
+    for symmetry in expected:
+        assert sum(torch.equal(symmetry, choice) for choice in choices) == 1
+
+
+def test_the_eight_choices_are_a_group():
+    image = images(1, 5)
+    single = [apply(image, choice) for choice in range(8)]
+    products = np.array(
+        [
+            [
+                next(c for c in range(8) if torch.equal(single[c], apply(single[first], second)))
+                for second in range(8)
+            ]
+            for first in range(8)
+        ]
+    )
+    for line in (*products, *products.T):
+        assert sorted(line) == list(range(8))
+    # The same group element whatever the image: an action, not eight unrelated shuffles.
+    other = images(1, 8)
+    for first in range(8):
+        for second in range(8):
+            composed = apply(apply(other, first), second)
+            assert torch.equal(composed, apply(other, int(products[first, second])))
+
+
+def test_each_image_of_a_batch_gets_its_own_choice():
+    eight, choice = images(8, 4), torch.arange(7, -1, -1)
+    for number, flipped in enumerate(flip_rotate(eight, choice)):
+        assert torch.equal(flipped[None], apply(eight[number : number + 1], 7 - number))
+
+
+@pytest.mark.parametrize("choice", range(8))
+def test_symmetries_commute_with_blur(choice):
+    image = images(1, 9)
+    assert torch.allclose(blur(apply(image, choice)), apply(blur(image), choice), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 2, 4, 4), (4, 4)], ids=str)
+def test_flip_rotate_checks_its_images(shape):
+    with pytest.raises(ValueError, match="images"):
+        flip_rotate(torch.zeros(shape), torch.zeros(2, dtype=torch.int64))

@@ -21,6 +21,7 @@ from stem_complete.scan import (
     PartialScan,
     ReferenceNoise,
     ScanSimulator,
+    Stream,
     acquire,
     archimedean,
     encode,
@@ -40,13 +41,13 @@ def drawn_micrographs():
     fringes = 0.15 * torch.cos(2 * math.pi * (x + 0.4 * y) / (7 + 3 * number))
     particle = torch.sigmoid(40 - torch.hypot(x - 50 - 5 * number, y - 60))
     film = 0.3 * torch.sin(x / 40 + number) * torch.cos(y / 30)
-    rough = uniform(example_keys(0, 0, torch.arange(4), 0), (1, 132, 132)) - 0.5
+    rough = uniform(example_keys(0, 0, torch.arange(4), Stream.NOISE), (1, 132, 132)) - 0.5
     particles = (particle * (0.3 + fringes) + film)[:, None]
     return particles + 0.5 * avg_pool2d(rough, 5, stride=1)
 
 
 def scan_of(count=3, noise=None):
-    keys = example_keys(0, 0, torch.arange(count), 0)
+    keys = example_keys(0, 0, torch.arange(count), Stream.NOISE)
     image = uniform(keys, (1, 48, 48)) * 2 - 1
     return acquire(image, DWELL, noise or ReferenceNoise(), keys)
 
@@ -155,7 +156,7 @@ def test_waves_come_first_and_splines_through_what_they_leave():
     x = torch.arange(256.0)
     image = torch.cos(2 * math.pi * x / 11).expand(1, 1, 256, 256)
     dwell = archimedean((256, 256), 1 / 30).dwell_map()[None, None]
-    scan = acquire(image, dwell, NoNoise(), example_keys(0, 0, torch.arange(1), 0))
+    scan = acquire(image, dwell, NoNoise(), example_keys(0, 0, torch.arange(1), Stream.NOISE))
     waves = plane_waves(scan)
     found = encode(scan, "waves")
     rest = encode(PartialScan(scan.intensity - waves, dwell), "splines")
@@ -175,7 +176,7 @@ def test_the_unit_of_splines_is_what_the_first_errs(noise, encoding):
     errors, units = [], []
     for coverage in (1 / 10, 1 / 20, 1 / 50):
         path = archimedean((128, 128), coverage)
-        simulate = ScanSimulator(path, noise, False, 2.5, 0, "original")
+        simulate = ScanSimulator(path, noise, 0, sample="original")
         batch = simulate(images, 0, torch.arange(4))
         _, trusting, unit = encode(batch.scan, encoding)
         errors.append((batch.truth - trusting).square().mean((1, 2, 3)).sqrt())
@@ -211,7 +212,7 @@ def test_reference_encoding_of_a_noisy_truth_looks_like_the_published_scan(numbe
 
     files = [PUBLISHED / f"{name}-{number}.tif" for name in ("truth", "partial_scan", "mask")]
     truth, published, dwell = (torch.from_numpy(tifffile.imread(f))[None, None] for f in files)
-    keys = example_keys(0, 0, torch.tensor([0]), 0)
+    keys = example_keys(0, 0, torch.tensor([0]), Stream.NOISE)
     ours = encode(acquire(truth * 2 - 1, dwell, ReferenceNoise(), keys), "reference").x[:, :1]
     path = dwell > 0
     assert torch.corrcoef(torch.stack([ours[path], published[path]]))[0, 1] > 0.7

@@ -9,6 +9,7 @@ from stem_complete.scan import (
     NoNoise,
     PartialScan,
     ReferenceNoise,
+    Stream,
     acquire,
     archimedean,
     example_keys,
@@ -17,7 +18,7 @@ from stem_complete.scan import (
     spline_fill,
 )
 
-KEYS = example_keys(0, 0, torch.arange(2), 0)
+KEYS = example_keys(0, 0, torch.arange(2), Stream.NOISE)
 PLATE = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 4.0}
 
 
@@ -98,7 +99,7 @@ def test_no_particle_with_a_lattice_is_much_worse_for_it(contrast):
     inside = torch.sigmoid((45 - torch.hypot(x - 55, y - 60)) / 2)
     fringes = torch.cat([lattice((128, 128), periods) for periods in ((9, 14), (12, 20), (20, 30))])
     images = inside * (0.5 + contrast * fringes) + 0.2 * torch.sin(x / 25) * torch.cos(y / 35)
-    keys = example_keys(1, 0, torch.arange(6), 0)
+    keys = example_keys(1, 0, torch.arange(6), Stream.NOISE)
     scan = acquire(images, archimedean((128, 128), 1 / 20).dwell_map()[None, None], NoNoise(), keys)
     without, with_waves = plate_errors(scan, images)
     assert (with_waves < 1.3 * without).all()

@@ -7,15 +7,29 @@ import pytest
 import torch
 from scipy import stats
 
-from stem_complete.scan.random import example_keys, fold_in, integers, normal, poisson, uniform
+from stem_complete.scan.random import (
+    Stream,
+    example_keys,
+    fold_in,
+    integers,
+    key,
+    normal,
+    poisson,
+    uniform,
+)
 
 NUM = 100_000
 # Fixed seeds make these tests deterministic; the limit only keeps the seeds from being lucky.
 MIN_P_VALUE = 1e-3
 
 
+def keys_of(seed, step, positions, stream=0):
+    """As `example_keys`, for any number of streams."""
+    return fold_in(fold_in(fold_in(key(seed, positions.device), stream), step), positions)
+
+
 def one_key(seed=0, step=0, position=0, stream=0):
-    return example_keys(seed, step, torch.tensor([position]), stream)
+    return keys_of(seed, step, torch.tensor([position]), stream)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63, -5])
@@ -48,7 +62,7 @@ def test_normal_is_normal(seed):
 @pytest.mark.parametrize(
     "keys",
     [
-        example_keys(0, 0, torch.arange(NUM), 0),
+        keys_of(0, 0, torch.arange(NUM)),
         torch.cat([one_key(step=step) for step in range(2000)]),
         torch.cat([one_key(seed=seed) for seed in range(2000)]),
         torch.cat([one_key(stream=stream) for stream in range(2000)]),
@@ -72,19 +86,35 @@ def test_neighbouring_pixels_are_uncorrelated():
 
 
 def test_same_pixel_of_neighbouring_examples_is_uncorrelated():
-    z = normal(example_keys(3, 8, torch.arange(2), 0), (NUM,)).double().numpy()
+    z = normal(keys_of(3, 8, torch.arange(2)), (NUM,)).double().numpy()
     assert stats.pearsonr(*z).pvalue > MIN_P_VALUE
 
 
 def test_every_argument_changes_the_key():
     keys = {
-        int(key)
+        int(one)
         for seed in range(5)
         for step in range(5)
-        for stream in range(5)
-        for key in example_keys(seed, step, torch.arange(5), stream)
+        for stream in Stream
+        for one in example_keys(seed, step, torch.arange(5), stream)
     }
-    assert len(keys) == 5**4
+    assert len(keys) == 5**3 * len(Stream)
+
+
+def test_streams_have_the_numbers_of_runs_that_go_on():
+    # Another number here is another scan for every run that goes on.
+    assert {stream.name: stream.value for stream in Stream} == {
+        "FLIPS": (0, 0),
+        "NOISE": (0, 1),
+        "TONE_CURVE": (0, 3, 1),
+        "INVERSION": (0, 3, 2),
+        "PATH": (0, 4),
+        "IS_NOISY": (0, 5),
+        "PARTS": (2, 0),
+    }
+    positions = torch.arange(3)
+    keys = fold_in(fold_in(keys_of(1, 2, positions, 0), 3), 2)
+    assert torch.equal(example_keys(1, 2, positions, Stream.INVERSION), keys)
 
 
 def test_one_flipped_bit_turns_half_of_the_key():
@@ -108,16 +138,15 @@ def test_one_flipped_bit_turns_half_of_the_key():
 )
 def test_numbers_do_not_depend_on_the_batch(draw):
     positions = torch.arange(40, 52)
-    whole = draw(example_keys(1, 2, positions, 3))
-    parts = torch.cat([draw(example_keys(1, 2, part, 3)) for part in positions.split([5, 1, 6])])
+    whole = draw(keys_of(1, 2, positions, 3))
+    parts = torch.cat([draw(keys_of(1, 2, part, 3)) for part in positions.split([5, 1, 6])])
     assert torch.equal(whole, parts)
 
 
 def test_a_step_may_be_a_tensor():
     positions = torch.arange(3)
-    assert torch.equal(
-        example_keys(1, 2, positions, 3), example_keys(1, torch.tensor(2), positions, 3)
-    )
+    keys = example_keys(1, 2, positions, Stream.NOISE)
+    assert torch.equal(keys, example_keys(1, torch.tensor(2), positions, Stream.NOISE))
 
 
 def test_keys_and_numbers_are_those_of_plain_integer_arithmetic():
@@ -130,21 +159,21 @@ def test_keys_and_numbers_are_those_of_plain_integer_arithmetic():
         return x ^ x >> 31
 
     seed, step, position, stream = 1, 2, 3, 4
-    key = seed
+    plain = seed
     for value in (stream, step, position):
-        key = mix((mix((key + gamma) & mask) + value) & mask)
+        plain = mix((mix((plain + gamma) & mask) + value) & mask)
     keys = one_key(seed, step, position, stream)
-    assert int(keys[0]) & mask == key
+    assert int(keys[0]) & mask == plain
 
-    numbers = [(mix((key + i) * gamma & mask) >> 40) / 2**24 for i in (1, 2, 3)]
+    numbers = [(mix((plain + i) * gamma & mask) >> 40) / 2**24 for i in (1, 2, 3)]
     assert uniform(keys, (3,))[0].tolist() == numbers
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_numbers_are_the_same_on_a_gpu():
-    keys = example_keys(0, 1, torch.arange(4), 0)
-    there = example_keys(0, 1, torch.arange(4, device="cuda"), 0)
+    keys = example_keys(0, 1, torch.arange(4), Stream.NOISE)
+    there = example_keys(0, 1, torch.arange(4, device="cuda"), Stream.NOISE)
     assert torch.equal(there.cpu(), keys)
     assert torch.equal(uniform(there, (100, 100)).cpu(), uniform(keys, (100, 100)))
     assert torch.allclose(normal(there, (100, 100)).cpu(), normal(keys, (100, 100)), atol=1e-5)
@@ -152,7 +181,7 @@ def test_numbers_are_the_same_on_a_gpu():
 
 @pytest.mark.parametrize("high", [1, 2, 8, 13, 2**31])
 def test_integers_are_uniform(high):
-    x = integers(example_keys(0, 5, torch.arange(NUM), 1), high).numpy()
+    x = integers(keys_of(0, 5, torch.arange(NUM), 1), high).numpy()
     assert x.min() >= 0
     assert x.max() < high
     if 1 < high < 100:
@@ -184,5 +213,5 @@ def test_poisson_of_nothing_is_nothing():
 
 def test_poisson_takes_a_rate_per_pixel():
     rate = torch.linspace(0, 30, 31).expand(4000, 31)
-    mean = poisson(example_keys(0, 0, torch.arange(4000), 0), rate).mean(0)
+    mean = poisson(keys_of(0, 0, torch.arange(4000)), rate).mean(0)
     assert torch.allclose(mean, rate[0], atol=0.45)

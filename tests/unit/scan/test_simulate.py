@@ -6,34 +6,42 @@ import pytest
 import torch
 
 from stem_complete.scan import (
+    Augmentation,
     DetectorNoise,
     NoNoise,
     ReferenceNoise,
     ScanSimulator,
+    Stream,
     archimedean,
     blur,
     encode,
     example_keys,
-    flip_rotate,
-    fold_in,
-    integers,
     uniform,
 )
+from stem_complete.scan.augment import flip_rotate
+from stem_complete.scan.random import integers
 
 PATH = archimedean((32, 32), "1/8")
-IMAGES = uniform(example_keys(5, 0, torch.arange(6), 0), (1, 32, 32)) * 2 - 1
+IMAGES = uniform(example_keys(5, 0, torch.arange(6), Stream.NOISE), (1, 32, 32)) * 2 - 1
 POSITIONS = torch.arange(10, 16)
 NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
 
 
-def simulator(noise=None, augment=True, seed=0, sample="blurred", path=PATH):
-    return ScanSimulator(path, noise or ReferenceNoise(), augment, 2.5, seed, sample)
+def simulator(noise=None, augmentation=Augmentation(), seed=0, sample="blurred", path=PATH):  # noqa: B008 - frozen
+    return ScanSimulator(
+        path, noise or ReferenceNoise(), seed, augmentation=augmentation, sample=sample
+    )
+
+
+def flips(positions):
+    """What `simulator` draws in step 3."""
+    return integers(example_keys(0, 3, positions, Stream.FLIPS), 8)
 
 
 def flat(batch):
     """All tensors of a batch, NaN replaced so that they can be compared."""
-    scan, truth, unblurred, keys = batch
-    return [scan.intensity.nan_to_num(9), scan.dwell, truth, unblurred, keys]
+    scan, truth, unblurred = batch
+    return [scan.intensity.nan_to_num(9), scan.dwell, truth, unblurred]
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
@@ -89,7 +97,7 @@ def test_all_eight_flips_occur_equally_often():
 @pytest.mark.parametrize("sample", ["blurred", "original"])
 def test_scan_and_truth_see_the_same_flip(sample):
     batch = simulator(NoNoise(), sample=sample)(IMAGES, 3, POSITIONS)
-    choice = integers(fold_in(batch.keys, 0), 8)
+    choice = flips(POSITIONS)
     assert len(choice.unique()) > 2
     assert torch.equal(batch.unblurred, flip_rotate(IMAGES, choice))
     assert torch.equal(batch.truth, blur(batch.unblurred, 2.5))
@@ -105,23 +113,21 @@ def test_flipping_the_micrograph_beforehand_composes_with_the_augmentation():
     for choice in range(8):
         turned = flip_rotate(IMAGES, torch.full((6,), choice))
         batch = simulate(turned, 3, POSITIONS)
-        assert torch.equal(
-            batch.unblurred, flip_rotate(turned, integers(fold_in(batch.keys, 0), 8))
-        )
+        assert torch.equal(batch.unblurred, flip_rotate(turned, flips(POSITIONS)))
         measured = batch.scan.dwell > 0
         assert torch.equal(batch.scan.intensity[measured], batch.truth[measured])
         assert torch.equal(batch.scan.dwell[0, 0], PATH.dwell_map())
 
 
 def test_without_augmentation_the_micrograph_stays():
-    batch = simulator(augment=False)(IMAGES, 3, POSITIONS)
+    batch = simulator(augmentation=None)(IMAGES, 3, POSITIONS)
     assert torch.equal(batch.unblurred, IMAGES)
 
 
 def test_other_shapes_are_scanned_without_augmentation():
     path = archimedean((32, 50), "1/8")
     images = torch.zeros(2, 1, 32, 50)
-    batch = simulator(augment=False, path=path)(images, 0, torch.arange(2))
+    batch = simulator(augmentation=None, path=path)(images, 0, torch.arange(2))
     assert batch.scan.intensity.shape == images.shape
 
 
@@ -150,17 +156,11 @@ def test_simulation_is_one_graph_without_branches_on_data(noise):
     [
         ({"sample": "noisy"}, "sample must be"),
         ({"blur_sigma_px": 0}, "blur_sigma_px"),
-        ({"paths": archimedean((32, 40)), "augment": True}, "square"),
+        ({"paths": archimedean((32, 40)), "augmentation": Augmentation()}, "square"),
     ],
 )
 def test_impossible_simulators_are_refused(arguments, message):
-    defaults = {
-        "paths": PATH,
-        "noise": NoNoise(),
-        "augment": False,
-        "blur_sigma_px": 2.5,
-        "seed": 0,
-    }
+    defaults = {"paths": PATH, "noise": NoNoise(), "seed": 0}
     with pytest.raises(ValueError, match=message):
         ScanSimulator(**defaults | arguments)
 
@@ -194,7 +194,9 @@ def test_each_example_has_its_path_and_is_the_same_as_with_that_path_alone():
 @pytest.mark.parametrize("noise", NOISES[1:], ids=lambda noise: type(noise).__name__)
 def test_a_fraction_of_the_scans_is_noisy(noise):
     scans = {
-        fraction: ScanSimulator(PATH, noise, True, 2.5, 0, noisy_fraction=fraction)
+        fraction: ScanSimulator(
+            PATH, noise, 0, augmentation=Augmentation(), noisy_fraction=fraction
+        )
         for fraction in (0.0, 0.5, 1.0)
     }
     positions = torch.arange(40)
@@ -215,4 +217,4 @@ def test_paths_must_fit_together():
     with pytest.raises(ValueError, match="one shape"):
         simulator(path=[PATH, archimedean((16, 16), "1/8")])
     with pytest.raises(ValueError, match="noisy_fraction"):
-        ScanSimulator(PATH, NoNoise(), True, 2.5, 0, noisy_fraction=2)
+        ScanSimulator(PATH, NoNoise(), 0, noisy_fraction=2)

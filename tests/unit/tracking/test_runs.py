@@ -57,7 +57,7 @@ def test_any_folder_name_identifies_its_run(
 
 def test_what_a_run_records(uri: str, make_config: MakeConfig) -> None:
     parent = open_run(make_config("comparison", sweep={"arms": {"mse": {}, "alrc": {}}}), uri)
-    config = make_config(loss={"alrc": None}, recipe="ours", scan={"coverage": "1/20"})
+    config = make_config(loss={"alrc": None}, recipe="any-dose", scan={"coverage": "1/20"})
     run = open_run(config, uri, parent=parent)
     found = connect(uri).get_run(run.run_id)
 
@@ -69,7 +69,7 @@ def test_what_a_run_records(uri: str, make_config: MakeConfig) -> None:
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert tags["stem_complete.run"] == str(config.run_folder)
     assert (tags["stem_complete.arm"], tags["stem_complete.seed"]) == ("alrc", "3")
-    assert tags["stem_complete.recipe"] == "ours"
+    assert tags["stem_complete.recipe"] == "any-dose"
     assert tags["stem_complete.version.torch"].startswith("2.")
     file = Path(connect(uri).download_artifacts(run.run_id, "config.yaml"))
     saved = yaml.safe_load(file.read_text())

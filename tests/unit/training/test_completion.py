@@ -9,34 +9,38 @@ import torch
 
 from stem_complete.config import Config
 from stem_complete.errors import ConfigError
-from stem_complete.scan import GEOMETRIES, PartialScan, drawn_archimedean
+from stem_complete.scan import PartialScan, archimedean, drawn_archimedean
 from stem_complete.training import build_task
 from stem_complete.training.simulation import build_simulator
 
-OURS = ["model.preset=ours", "model.encoding=waves"]
+ANY_DOSE = ["model.preset=any-dose", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) -> None:
-    task = build_task(small_config(*OURS, "scan.crop_px=32"), (64, 64))
-    batch = task.simulate(IMAGES, 3, torch.arange(2))
+    task = build_task(small_config(*ANY_DOSE, "augmentation.crop_px=32"), (64, 64))
+    batch = task.simulator(IMAGES, 3, torch.arange(2))
     assert batch.truth.shape == batch.scan.dwell.shape == (2, 1, 32, 32)
     full, half, _ = task.complete(batch)
     assert full.shape == (2, 1, 32, 32)
     assert half.shape == (2, 1, 16, 16)
     # An example's part depends on its place, not on its company.
-    alone = task.simulate(IMAGES[1:], 3, torch.tensor([1]))
+    alone = task.simulator(IMAGES[1:], 3, torch.tensor([1]))
     torch.testing.assert_close(alone.truth, batch.truth[1:])
-    later = task.simulate(IMAGES, 4, torch.arange(2))
+    later = task.simulator(IMAGES, 4, torch.arange(2))
     assert not torch.allclose(later.truth, batch.truth)
 
 
 def test_training_sees_every_geometry_at_every_coverage(
     small_config: Callable[..., Config],
 ) -> None:
-    config = small_config("scan.more_geometries=[drawn]", "scan.more_coverages=[1/20]")
+    config = small_config("augmentation.geometries=[drawn]", "augmentation.coverages=[1/20]")
     task = build_task(config, (64, 64))
-    maps = [draw((64, 64), c).dwell_map() for draw in GEOMETRIES.values() for c in (1 / 10, 1 / 20)]
+    maps = [
+        draw((64, 64), coverage).dwell_map()
+        for draw in (archimedean, drawn_archimedean)
+        for coverage in (1 / 10, 1 / 20)
+    ]
     torch.testing.assert_close(task.simulator.dwell[:, 0], torch.stack(maps))
     validation = build_simulator(config, (64, 64), augment=False, seed=0)
     torch.testing.assert_close(validation.dwell[:, 0], maps[0][None])
@@ -49,7 +53,7 @@ def test_a_drawn_spiral_may_be_all_there_is(small_config: Callable[..., Config])
 
 
 def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:
-    task = build_task(small_config(*OURS, "model.sizes.spectral_blocks=0"), (64, 64))
+    task = build_task(small_config(*ANY_DOSE, "model.sizes.spectral_blocks=0"), (64, 64))
     assert len(task.network.generator.inner.spectral_blocks) == 0
 
 
@@ -58,8 +62,8 @@ def test_relative_losses_count_errors_in_the_networks_unit(
 ) -> None:
     losses = {}
     for relative in (False, True):
-        task = build_task(small_config(*OURS, f"loss.relative={relative}"), (64, 64))
-        batch = task.simulate(IMAGES, 3, torch.arange(2))
+        task = build_task(small_config(*ANY_DOSE, f"loss.relative={relative}"), (64, 64))
+        batch = task.simulator(IMAGES, 3, torch.arange(2))
         completed = task.complete(batch)
         losses[relative] = torch.stack(task.losses(completed, batch.truth))
     torch.testing.assert_close(losses[True] * completed.unit**2, losses[False])
@@ -76,10 +80,9 @@ def test_relative_losses_count_errors_in_the_networks_unit(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("scan.crop_px=40", "a multiple of 32 up to the store's 64 px, found 40 px"),
-        ("scan.crop_px=96", "a multiple of 32 up to the store's 64 px, found 96 px"),
-        ("model.sizes.wide=3", "sizes that fit the preset ours, found expected the keys"),
-        ("model.sizes.patch=0", "sizes that fit the preset ours, found patch must be positive"),
+        ("augmentation.crop_px=40", "a multiple of 32 up to the store's 64 px, found 40 px"),
+        ("augmentation.crop_px=96", "a multiple of 32 up to the store's 64 px, found 96 px"),
+        ("model.sizes.inner_widths=[8]", "sizes that fit the preset any-dose, found inner_widths"),
         (
             "scan={coverage: 1, geometry: drawn}",
             "that every geometry can have, found coverage 1 is more than a drawn spiral can have",
@@ -90,4 +93,4 @@ def test_what_does_not_fit_is_refused(
     small_config: Callable[..., Config], change: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_task(small_config(*OURS, change), (64, 64))
+        build_task(small_config(*ANY_DOSE, change), (64, 64))

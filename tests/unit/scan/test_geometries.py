@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from hypothesis import given
 from strategies import paths
 
 import stem_complete
-from stem_complete.scan import ScanPath, archimedean, drawn_archimedean
+from stem_complete.scan import (
+    GEOMETRIES,
+    ScanPath,
+    archimedean,
+    drawn_archimedean,
+    nominal_archimedean,
+)
+from stem_complete.vocabulary import Geometry
 
 PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
 SHAPES = [(512, 512), (255, 255), (128, 300), (301, 97)]
@@ -22,7 +30,7 @@ def test_nominal_spiral_is_the_published_mask(number):
     import tifffile
 
     mask = torch.from_numpy(tifffile.imread(PUBLISHED / f"mask-{number}.tif"))
-    spiral = archimedean((512, 512), "1/20", definition="nominal").dwell_map()
+    spiral = nominal_archimedean((512, 512), "1/20").dwell_map()
     assert torch.equal(spiral, mask)
     assert spiral.max() == 0.625
 
@@ -36,12 +44,12 @@ TRUE_COVERAGES = {
 
 @pytest.mark.parametrize(("nominal", "inverse"), TRUE_COVERAGES.items())
 def test_nominal_spirals_have_the_published_true_coverage(nominal, inverse):
-    path = archimedean((512, 512), nominal, definition="nominal")
+    path = nominal_archimedean((512, 512), nominal)
     assert 1 / path.coverage == pytest.approx(inverse, abs=0.05)
 
 
 def test_nominal_path_holds_each_drawn_pixel_once_from_the_centre_outwards():
-    path = archimedean((512, 512), "1/20", definition="nominal")
+    path = nominal_archimedean((512, 512), "1/20")
     assert torch.equal(path.positions, path.positions.round())
     assert len(path.positions.unique(dim=0)) == len(path.positions)
     assert (path.dwell == 1).all()
@@ -53,7 +61,7 @@ def test_nominal_path_holds_each_drawn_pixel_once_from_the_centre_outwards():
 
 @pytest.mark.parametrize("shape", [(97, 97), (100, 260)], ids=str)
 def test_nominal_spirals_of_other_shapes_cover_roughly_their_inverse_pitch(shape):
-    assert archimedean(shape, "1/10", "nominal").coverage == pytest.approx(0.1, rel=0.3)
+    assert nominal_archimedean(shape, "1/10").coverage == pytest.approx(0.1, rel=0.3)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -146,16 +154,15 @@ def test_impossible_coverages_are_refused(coverage, message):
         archimedean((64, 64), coverage)
 
 
-def test_unknown_definitions_are_refused():
-    with pytest.raises(ValueError, match="definition must be"):
-        archimedean((64, 64), 0.05, definition="binary")
+def test_configs_may_name_every_geometry():
+    assert set(GEOMETRIES) == set(get_args(Geometry))
 
 
-@pytest.mark.parametrize("definition", ["exact", "nominal"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("shape", [(0, 64), (64, 1), (64,), (64, 64, 1), (63.5, 64)], ids=str)
-def test_impossible_shapes_are_refused(shape, definition):
+def test_impossible_shapes_are_refused(shape, geometry):
     with pytest.raises(ValueError, match="shape must be"):
-        archimedean(shape, 0.05, definition)
+        GEOMETRIES[geometry](shape, 0.05)
 
 
 def test_any_path_has_a_dwell_map():
