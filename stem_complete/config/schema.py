@@ -296,7 +296,9 @@ class TrackingConfig(Section):
     uri: str | None = Field(None, description="None: sqlite file in the run's storage folder")
     experiment: str = "stem-complete"
     system_metrics_every_s: Annotated[float, Field(ge=0)] = Field(
-        10.0, description="CPU, memory, disk, network and GPU of each node; 0 records none"
+        10.0,
+        description="CPU, memory, disk, network and GPU of each node; 0 records none. Has gaps "
+        "where the server was away",
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import closing
 from types import FrameType
 from typing import Any
 
@@ -26,8 +27,8 @@ from stem_complete.errors import (
 )
 from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_in_background
 from stem_complete.launch.messages import GroupStarted
-from stem_complete.launch.recorders import open_recorders
-from stem_complete.training import StopRequest, train
+from stem_complete.tracking import MlflowRecorder, TrackedRun, system_metrics
+from stem_complete.training import Recorder, Recorders, StopRequest, train
 from stem_complete.training.storage import StorageError
 
 PREEMPTION_POLL_S = 1.0
@@ -85,20 +86,21 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
     _watch_for_preemption()
     if context.is_main:
         poll_in_background(mailbox, _stop)
-    progress = MailboxRecorder(mailbox) if context.is_main else None
-    tracked = arguments["tracked"] if context.is_main else None
-    recorder = open_recorders(config, context, tracked, progress)
+    tracked: TrackedRun | None = arguments["tracked"]
+    recorders: list[Recorder] = []
+    if context.is_main:
+        recorders = [MailboxRecorder(mailbox), *([MlflowRecorder(tracked)] if tracked else [])]
     try:
-        hosts = gather_objects(socket.gethostname())
-        if context.is_main:
-            mailbox.put.remote(GroupStarted(context.world_size, hosts))
-        return tuple(train(config, context, recorder=recorder, stop=_stop))
+        with system_metrics(tracked, context), closing(Recorders(recorders)) as recorder:
+            hosts = gather_objects(socket.gethostname())
+            if context.is_main:
+                mailbox.put.remote(GroupStarted(context.world_size, hosts))
+            return tuple(train(config, context, recorder=recorder, stop=_stop))
     except CollectiveError:
         raise
     except (ConfigError, StorageError, TrainingError) as error:
         return error
     finally:
-        recorder.close()
         _stopped.set()
 
 

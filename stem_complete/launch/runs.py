@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,15 +17,24 @@ from upath import UPath
 from stem_complete.config import Config, expand_sweep, validate_config
 from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.distributed import WorkerContext, torchrun_context, under_torchrun
+from stem_complete.distributed import WorkerContext, from_main, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
 from stem_complete.extras import require
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.export import export_checkpoint
-from stem_complete.launch.recorders import open_recorders
-from stem_complete.tracking import TrackedRun, default_uri, finish_run, open_run, ui_command
+from stem_complete.tracking import (
+    MlflowRecorder,
+    TrackedRun,
+    default_uri,
+    finish_run,
+    open_run,
+    system_metrics,
+    ui_command,
+)
 from stem_complete.training import (
     Checkpoints,
+    Recorder,
+    Recorders,
     StopRequest,
     TrainingResult,
     stop_on_signals,
@@ -148,14 +157,13 @@ def _train_in_process(
     config: Config, tracked: TrackedRun | None, stop: StopRequest, *, context: WorkerContext
 ) -> TrainingResult:
     """Trains in this process, the only worker or one of torchrun's."""
-    progress = None
+    tracked = from_main(lambda: tracked)
+    recorders: list[Recorder] = []
     if context.is_main:
         progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
-    recorder = open_recorders(config, context, tracked, progress)
-    try:
+        recorders = [progress, *([MlflowRecorder(tracked)] if tracked else [])]
+    with system_metrics(tracked, context), closing(Recorders(recorders)) as recorder:
         return train(config, context, recorder=recorder, stop=stop)
-    finally:
-        recorder.close()
 
 
 @contextmanager

@@ -87,6 +87,8 @@ def connect(uri: str) -> MlflowClient:
 
     for chatty in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Its monitor tells of each outage, of which the recorder tells once.
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
     try:
         if not uri:  # MLflow would take one from its environment
             raise MlflowException.invalid_parameter_value("an empty text")

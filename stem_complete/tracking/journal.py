@@ -1,26 +1,59 @@
-"""A run's own record of what it told its tracking server: nothing is lost with the server."""
+"""A run's own record of its metrics, from which MLflow gets them: nothing is lost with a server."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 JOURNAL = "metrics.jsonl"
 """Name of the journal in a run's folder."""
 
-Entry = Mapping[str, Any]
-"""`{time, step, values}` or `{time, file, to}`.
-
-Times are ms since 1970; a file is absolute or from the run's folder. What a node of the run
-measured has no step.
-"""
-
 _LINES_PER_READ = 256
+
+
+class Scalars(NamedTuple):
+    """Values of metrics after a step.
+
+    Attributes:
+        time: When they were recorded [ms since 1970].
+        step: Steps taken.
+        values: By name.
+    """
+
+    time: int
+    step: int
+    values: dict[str, float]
+
+
+class File(NamedTuple):
+    """A file.
+
+    Attributes:
+        time: When it was recorded [ms since 1970].
+        file: Its path from the run's folder.
+        to: Its folder among the run's artifacts.
+    """
+
+    time: int
+    file: str
+    to: str
+
+
+class Start(NamedTuple):
+    """A run that begins anew; what is above belongs to an earlier run of the folder.
+
+    Attributes:
+        since: Identifies the run: `TrackedRun.since_ms`.
+    """
+
+    since: int
+
+
+Entry = Scalars | File | Start
 
 
 class Journal:
@@ -29,8 +62,9 @@ class Journal:
     The file is opened for each entry, which comes every few seconds: it may lie on a shared file
     system, and nothing is left open when a worker is killed. Writing is safe between threads.
 
-    A second, small file says where the run begins, if earlier ones used the folder, and up to
-    which byte each MLflow run has everything, so that what is delivered need not be read again.
+    Attributes:
+        path: The file.
+        start: Byte at which the entries of the present run begin.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,14 +72,18 @@ class Journal:
         self._lock = Lock()
         # A killed process leaves half a line; so may a full disk.
         self._torn = _last_byte(path) not in (b"", b"\n")
-        # A place beyond the end is of another journal: new entries would be taken for delivered.
-        state, size = _read_state(state_of(path)), self.size()
-        self._since, self._start = state.since, state.start if state.start <= size else 0
-        self._delivered = {run: end for run, end in state.delivered.items() if end <= size}
+        self._since, self.start = _start_of_run(path)
+
+    def begin(self, since_ms: int) -> None:
+        """Makes the run that began at `since_ms` the present one; 0 goes on with the last one."""
+        if since_ms and since_ms != self._since:
+            # On a full disk it holds for this process.
+            self._since, self.start = since_ms, self._size()
+            self.append(Start(since_ms))
 
     def append(self, entry: Entry) -> None:
         """Adds an entry; raises OSError if the file cannot be written."""
-        line = json.dumps(entry).encode() + b"\n"
+        line = json.dumps(entry._asdict()).encode() + b"\n"
         with self._lock:
             line, self._torn = b"\n" * self._torn + line, True
             with self.path.open("ab") as file:
@@ -64,71 +102,43 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 start += len(line)
-                try:
-                    entries.append(json.loads(line))
-                except ValueError:
-                    continue  # torn
+                if (entry := _entry(line)) is not None:
+                    entries.append(entry)
         return entries, start
 
-    def size(self) -> int:
-        """Its length [bytes]."""
+    def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def begin(self, since_ms: int) -> None:
-        """Leaves out what is there, if the run that began at `since_ms` did not do so before.
 
-        Args:
-            since_ms: As in `TrackedRun`; 0 goes on with the run that is there.
-        """
-        if since_ms and since_ms != self._since:
-            self._since, self._start = since_ms, self.size()
-            self._write_state()
-
-    def delivered(self, run_id: str) -> int:
-        """The byte up to which MLflow's run has everything that is of it."""
-        return max(self._delivered.get(run_id, 0), self._start)
-
-    def is_delivered(self) -> bool:
-        """Whether some MLflow run has everything."""
-        return max(self._delivered.values(), default=self._start) >= self.size()
-
-    def mark(self, run_id: str, end: int) -> None:
-        """Notes that MLflow's run has everything before byte `end`."""
-        self._delivered[run_id] = end
-        self._write_state()
-
-    def _write_state(self) -> None:
-        state = _State(self._since, self._start, self._delivered)
-        # On a full disk a later recorder reads more than it need.
-        with suppress(OSError):
-            replace(state_of(self.path), json.dumps(state._asdict()).encode())
-
-
-class _State(NamedTuple):
-    since: int
-    start: int
-    delivered: dict[str, int]
-
-
-def state_of(journal: Path) -> Path:
-    """The file that says what of a journal is delivered."""
-    return journal.with_name(f"{journal.name}.state")
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes a file that is whole at any time."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
-def _read_state(path: Path) -> _State:
+def _entry(line: bytes) -> Entry | None:
+    """The entry of a line; None if the line is torn or of a kind that is not known."""
     try:
-        state = json.loads(path.read_bytes())
-        delivered = {str(run): int(end) for run, end in state["delivered"].items()}
-        return _State(int(state["since"]), int(state["start"]), delivered)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return _State(0, 0, {})  # the server is asked what it has
+        fields = json.loads(line)
+        for kind in (Scalars, File, Start):
+            if fields.keys() == set(kind._fields):
+                return kind(**fields)
+    except (ValueError, AttributeError):
+        pass
+    return None
+
+
+def _start_of_run(path: Path) -> tuple[int, int]:
+    """`since` of the run that a journal recorded last, and the byte where it begins."""
+    since = start = 0
+    if not path.exists():
+        return since, start
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        # Earlier versions wrote it to a second file.
+        state = json.loads(path.with_name(f"{path.name}.state").read_bytes())
+        if int(state["start"]) <= path.stat().st_size:
+            since, start = int(state["since"]), int(state["start"])
+    with path.open("rb") as file:
+        end = file.seek(start)
+        for line in file:
+            end += len(line)
+            if line.startswith(b'{"since"') and isinstance(entry := _entry(line), Start):
+                since, start = entry.since, end
+    return since, start
 
 
 def _last_byte(path: Path) -> bytes:

@@ -9,18 +9,16 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from upath import UPath
 
 from stem_complete.errors import TrackingError
 from stem_complete.tracking.client import connect, outages, reason
 from stem_complete.tracking.delivery import Delivery
-from stem_complete.tracking.folder import PICTURES, record_folder
-from stem_complete.tracking.journal import Entry
+from stem_complete.tracking.folder import PICTURES, RecordFolder
+from stem_complete.tracking.journal import Entry, File, Scalars
 from stem_complete.tracking.runs import TrackedRun, enter_run
 
 _LONGEST_NAME = 250
@@ -32,34 +30,34 @@ _log = logging.getLogger(__name__)
 class MlflowRecorder:
     """A `training.Recorder` that writes to a journal and sends it to MLflow in the background.
 
-    The journal `metrics.jsonl` is the queue, so memory stays small however long the server is
-    away, and a later recorder of the same run delivers what an earlier one could not. The steps
-    that a resumed run repeats get no second point. What `SystemMetrics` of the run's nodes sampled
-    is sent, too.
+    The journal `metrics.jsonl` in the run's folder is the queue, so memory stays small however long
+    the server is away, and a later recorder of the same run delivers what an earlier one could not.
+    The steps that a resumed run repeats get no second point. The journal of a run on an object
+    store is uploaded there with each checkpoint and at the end.
 
     Args:
         run: From `open_run`; if the server did not answer then, the run is opened when it does.
-        folder: Of the run, also on an object store; keeps the journal and the pictures. None
-            keeps them for the session.
         flush_every_s: Pause between deliveries [s]; doubles with each failure, to a minute.
         close_timeout_s: How long `close` tries to deliver what is left [s].
     """
 
     def __init__(
-        self,
-        run: TrackedRun,
-        folder: Path | UPath | None = None,
-        *,
-        flush_every_s: float = 2.0,
-        close_timeout_s: float = 60.0,
+        self, run: TrackedRun, *, flush_every_s: float = 2.0, close_timeout_s: float = 60.0
     ) -> None:
         self._uri = run.uri
-        self._folder = record_folder(folder)
+        self._upload_every_steps = run.config.training.checkpoint_every_steps
+        self._folder = RecordFolder(run.config.run_folder)
+        self._warned: set[str] = set()
+        try:
+            self._folder.journal.begin(run.since_ms)
+        except OSError as error:
+            self._warn_of_disk(error)
         self._delivery = Delivery(run, self._folder)
         self._flush_every_s, self._close_timeout_s = flush_every_s, close_timeout_s
         self._problem = ""
-        self._warned: set[str] = set()
-        self._closing = threading.Event()
+        self._last_step = 0
+        self._upload_due = self._closing = False
+        self._wake = threading.Event()
         self._deadline = math.inf
         self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
         self._thread.start()
@@ -69,8 +67,11 @@ class MlflowRecorder:
         for name in values:
             if not _is_metric_name(name):
                 raise ValueError(f"MLflow takes no metric called {name!r}")
-        points = {key: float(value) for key, value in values.items()}
-        self._record({"time": _now_ms(), "step": step, "values": points})
+        self._record(Scalars(_now_ms(), step, {key: float(v) for key, v in values.items()}))
+        if step // self._upload_every_steps != self._last_step // self._upload_every_steps:
+            self._upload_due = True
+            self._wake.set()
+        self._last_step = step
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Records a greyscale picture, [h, w], as `completions/step-<step>/<name>.png`."""
@@ -85,56 +86,53 @@ class MlflowRecorder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
         except OSError as error:
-            self._warn("picture", "cannot write %s (%s); training goes on", path, error)
+            self._warn_of_disk(error)
         else:
-            self._record({"time": _now_ms(), "file": file, "to": to})
-
-    def artifact(self, path: Path) -> None:
-        """Records a file or folder under its own name; it must stay until `close`."""
-        to = path.name if path.is_dir() else ""
-        self._record({"time": _now_ms(), "file": str(path.absolute()), "to": to})
+            self._record(File(_now_ms(), file, to))
 
     def undelivered(self) -> tuple[int, int]:
-        """How many points of metrics and how many files still wait for MLflow."""
+        """How many points of metrics and how many files MLflow has not confirmed."""
         return self._delivery.undelivered()
 
     def close(self) -> None:
         """Delivers what is left, or says what could not be delivered and where it is."""
-        if self._closing.is_set():
+        if self._closing:
             return
         self._deadline = time.monotonic() + self._close_timeout_s
-        self._folder.save()  # nothing is lost if this process is killed before the end
-        self._closing.set()
+        self._upload_due = self._closing = True
+        self._wake.set()
         self._thread.join(self._close_timeout_s)
+        self._folder.close()
         if self._delivery.num_refused:
             _log.warning("MLflow at %s refused %d points", self._uri, self._delivery.num_refused)
         num_points, num_files = self.undelivered()
-        complete = not (num_points or num_files)
-        self._folder.close(delivered=complete)
-        if not complete:
+        if num_points or num_files:
             _log.warning(
-                "MLflow at %s did not take %d points and %d files (%s); they are in %s%s",
+                "MLflow at %s has not confirmed %d points and %d files (%s); they are in %s, and "
+                "are sent when this run is started again",
                 self._uri,
                 num_points,
                 num_files,
                 self._problem or "too slow",
                 self._folder.place,
-                ", and are sent when this run is started again" if self._folder.is_of_run else "",
             )
 
     def _record(self, entry: Entry) -> None:
         try:
             self._folder.journal.append(entry)
         except OSError as error:
-            self._warn(
-                "journal", "cannot write to %s (%s); training goes on", self._folder.path, error
-            )
+            self._warn_of_disk(error)
 
     def _work(self) -> None:
         """Body of the thread: delivers until closed and done, or out of time."""
         pause_s = self._flush_every_s
         while time.monotonic() < self._deadline:
-            closing = self._closing.wait(pause_s)
+            self._wake.wait(pause_s)
+            self._wake.clear()
+            closing, upload_due = self._closing, self._upload_due
+            if upload_due:
+                self._upload_due = False
+                self._folder.upload()
             try:
                 self._delivery.deliver(self._deadline)
             except Exception as error:  # whatever stands between training and the server
@@ -149,13 +147,15 @@ class MlflowRecorder:
                     self._problem,
                     self._folder.place,
                 )
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                if closing:
-                    time.sleep(min(pause_s, 1.0))
+                pause_s = 1.0 if closing else min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 pause_s = self._flush_every_s
                 if closing:
                     return
+
+    def _warn_of_disk(self, error: OSError) -> None:
+        message = "cannot write to %s (%s); training goes on"
+        self._warn("disk", message, self._folder.path, error)
 
     def _warn(self, kind: str, message: str, *values: object) -> None:
         if kind not in self._warned:
@@ -179,7 +179,7 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
         )
         return
     if run.config.sweep is None:
-        MlflowRecorder(run, run.config.run_folder).close()
+        MlflowRecorder(run).close()
 
 
 def _no_answer() -> tuple[type[Exception], ...]:

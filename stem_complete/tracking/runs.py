@@ -111,6 +111,19 @@ def enter_run(run: TrackedRun) -> TrackedRun:
     )
 
 
+def find_run_id(run: TrackedRun) -> str | None:
+    """Id of `run` at a server that answers; None if the run is not open yet.
+
+    Raises what MLflow raises if the server does not answer.
+    """
+    client = connect(run.uri)
+    if run.run_id is not None:
+        return str(client.get_run(run.run_id).info.run_id)
+    experiment = client.get_experiment_by_name(run.config.tracking.experiment)
+    found = None if experiment is None else _find(client, experiment.experiment_id, run)
+    return None if found is None else str(found.info.run_id)
+
+
 def arm_and_seed(name: str) -> tuple[str, int | None]:
     """Arm and seed of a run named `<arm>-seed<k>`; other names are their own arm."""
     match = re.fullmatch(r"(.+)-seed(\d+)", name)

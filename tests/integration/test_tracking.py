@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from select import select
@@ -32,11 +33,11 @@ from stem_complete.config import Config
 from stem_complete.distributed import WorkerContext
 from stem_complete.tracking import (
     MlflowRecorder,
-    SystemMetrics,
     TrackedRun,
     default_uri,
     finish_run,
     open_run,
+    system_metrics,
     ui_command,
 )
 from stem_complete.tracking.client import connect
@@ -188,8 +189,8 @@ def config(tmp_path: Path) -> Config:
 class Training:
     """A loop that records, and remembers what it recorded and the longest that it had to wait."""
 
-    def __init__(self, run: TrackedRun, folder: Path | UPath) -> None:
-        self.recorder = MlflowRecorder(run, folder, flush_every_s=0.1)
+    def __init__(self, run: TrackedRun) -> None:
+        self.recorder = MlflowRecorder(run, flush_every_s=0.1)
         self.step, self.slowest_s = 0, 0.0
         self.curves: Curves = {"train/outer_loss": [], "train/beta1": []}
 
@@ -244,7 +245,7 @@ def test_a_fault_in_the_middle_loses_and_repeats_nothing(
     fault: str, proxy: Proxy, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = open_run(config, proxy.url)
-    training = Training(run, config.run_folder)
+    training = Training(run)
     training.steps(100)
     wait_for(training.is_delivered)
     with monkeypatch.context() as impatient:
@@ -270,7 +271,7 @@ def test_a_fault_at_the_start_delays_only_the_run(
     sweep = open_run(config.model_copy(update={"name": "sweep"}), proxy.url)
     run = open_run(config, proxy.url, parent=sweep)
     assert (sweep.run_id, run.run_id) == (None, None)
-    training = Training(run, config.run_folder)
+    training = Training(run)
     training.steps(100)
     wait_for(lambda: proxy.num_requests >= 3)
     proxy.inject("")
@@ -300,7 +301,7 @@ def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
     server.kill()
     run = open_run(config, server.url)
     assert run.run_id is None
-    training = Training(run, config.run_folder)
+    training = Training(run)
     training.steps(100)
     server.start()
     wait_for(training.is_delivered)
@@ -326,7 +327,7 @@ def test_workers_that_are_killed_make_one_run(server: Server, config: Config) ->
 import pickle, sys, time
 from stem_complete.tracking import MlflowRecorder
 run, first = pickle.loads(bytes.fromhex(sys.argv[1])), int(sys.argv[2])
-recorder = MlflowRecorder(run, run.config.run_folder, flush_every_s=0.1)
+recorder = MlflowRecorder(run, flush_every_s=0.1)
 for step in range(first, first + 100):
     recorder.scalars(step, {"a": step / 3})
     time.sleep(0.02)
@@ -341,7 +342,7 @@ time.sleep(600)
                 if int(line) == first + 80:
                     process.kill()
                     break
-    recorder = MlflowRecorder(run, config.run_folder)
+    recorder = MlflowRecorder(run)
     for step in range(130, 161):
         recorder.scalars(step, {"a": step / 3})
     recorder.close()
@@ -351,9 +352,9 @@ time.sleep(600)
 def test_training_records_what_it_measured_while_the_server_comes_and_goes(
     proxy: Proxy, small_config: MakeConfig
 ) -> None:
-    config = small_config("training.steps=12")
+    config = small_config("training.steps=12", "tracking.system_metrics_every_s=0.5")
     run = open_run(config, proxy.url)
-    mlflow = MlflowRecorder(run, config.run_folder, flush_every_s=0.1)
+    mlflow = MlflowRecorder(run, flush_every_s=0.1)
 
     class Watcher:
         recorded: ClassVar[Curves] = {}
@@ -367,14 +368,14 @@ def test_training_records_what_it_measured_while_the_server_comes_and_goes(
 
         def close(self) -> None: ...
 
-    recorder = Recorders([Watcher(), SystemMetrics(config.run_folder, every_s=1.0), mlflow])
-    train(config, WorkerContext(), recorder=recorder)
-    proxy.inject("")
-    recorder.close()
+    cpu = f"system/{socket.gethostname()}/cpu_utilization_percentage"
+    with system_metrics(run, WorkerContext()), closing(Recorders([Watcher(), mlflow])) as recorder:
+        train(config, WorkerContext(), recorder=recorder)
+        proxy.inject("")
+        wait_for(lambda: len(curves(run).get(cpu, [])) >= 2)  # it goes on after an outage
     found = curves(run)
-    system = {key: points for key, points in found.items() if key.startswith("system/")}
-    assert {key: found[key] for key in found.keys() - system.keys()} == Watcher.recorded
-    assert f"system/{socket.gethostname()}/cpu_utilization_percentage" in system
+    own = {key: points for key, points in found.items() if not key.startswith("system/")}
+    assert own == Watcher.recorded
     assert len(Watcher.recorded["train/outer_loss"]) == 12
 
 
@@ -410,23 +411,19 @@ def test_a_run_on_an_object_store_goes_on_on_another_machine(
     config = config.model_copy(update={"storage": str(bucket / tmp_path.name)})
     run = open_run(config, server.url)
     down = replace(run, uri=f"http://127.0.0.1:{free_port()}")
-    first = MlflowRecorder(down, config.run_folder, close_timeout_s=0.5)
+    first = MlflowRecorder(down, close_timeout_s=5.0)
     first.scalars(1, {"a": 1.0})
     first.picture(1, "p", np.zeros((4, 4), np.uint8))
-    node = SystemMetrics(config.run_folder, every_s=60, node="lost")
-    node.close()
     first.close()
     assert not list(tmp_path.glob("stem-complete-*"))
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
 
-    second = MlflowRecorder(run, config.run_folder)
+    second = MlflowRecorder(run)
     second.scalars(2, {"a": 2.0})
     second.close()
     found = curves(run)
     assert found["a"] == [(1, 1.0), (2, 2.0)]
-    assert len(found["system/lost/cpu_utilization_percentage"]) == 1
     assert connect(run.uri).list_artifacts(run.run_id, "completions/step-00000001")
     assert (config.run_folder / "completions" / "step-00000001" / "p.png").exists()
-    assert not list(config.run_folder.glob("system_metrics/*"))
     assert not list(tmp_path.iterdir())
