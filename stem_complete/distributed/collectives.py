@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 BUCKET_BYTES = 64 * 2**20
-"""A broadcast of many tensors takes so much memory at a time."""
+"""Memory for a broadcast of many tensors [bytes]."""
 
 
 def world_size() -> int:
@@ -26,7 +26,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def gather_objects(value: object) -> list[Any]:
-    """`value` of every worker, in order of rank. For rare, small things: it pickles and waits."""
+    """Values of all workers, in order of rank. For small values now and then: they are pickled."""
     if world_size() == 1:
         return [value]
     gathered: list[Any] = [None] * world_size()
@@ -35,14 +35,14 @@ def gather_objects(value: object) -> list[Any]:
 
 
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Gives every worker rank 0's values, in place: few large broadcasts, not many small ones.
+    """Copies rank 0's values to all workers, in place, in few large broadcasts.
 
     Args:
         tensors: The same shapes and dtypes in the same order on every worker; any memory format.
     """
     if world_size() == 1:
         return
-    on_gpu = dist.get_backend() == "nccl"  # which takes no tensors of the host
+    on_gpu = dist.get_backend() == "nccl"  # it takes no tensors in host memory
     with torch.no_grad():
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
@@ -54,7 +54,7 @@ def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one dtype and device, of up to `BUCKET_BYTES` together or one alone."""
+    """Groups of tensors of one dtype and device, of up to `BUCKET_BYTES` or of a single tensor."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)

@@ -1,4 +1,4 @@
-"""Gradients that travel in fewer bytes.
+"""Gradient exchange in bfloat16.
 
 Without `from __future__ import annotations`: DDP compares the annotations of a hook as objects.
 """
@@ -15,8 +15,8 @@ def bf16_gradients(
 ) -> Future[Tensor]:
     """Hook for DistributedDataParallel that averages gradients in bfloat16: half the bytes.
 
-    Torch's own hook under another name: by that name DDP allows it with NCCL only, though gloo adds
-    bfloat16 as well.
+    It is torch's hook under another name: DDP allows torch's with NCCL only, but gloo adds bfloat16
+    too.
     """
     group = dist.group.WORLD
     assert group is not None

@@ -1,4 +1,4 @@
-"""Where a worker stands: its rank, the world's size, its device."""
+"""A worker's rank, number of workers, and device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 
 LONG_PHASE_S = 1800.0
-"""What all workers may have to wait for, a slow storage or validation, takes no longer."""
+"""Longest time that all workers may wait for slow storage or validation [s]."""
 
 PROCESS_GROUP_TIMEOUT_S = 1.5 * LONG_PHASE_S
-"""Timeout of torch's collectives. The watchdog is there before it, and can tell more."""
+"""Timeout of torch's collectives [s]. The watchdog's comes before it, and its report says more."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class WorkerContext:
     """One worker of a group; by default the only one, on the CPU.
 
     Attributes:
-        rank: Among all workers.
-        world_size: Number of all workers.
-        device: Where it trains.
-        local_rank: Among the workers of its node.
+        rank: Its number among all workers.
+        world_size: Number of workers.
+        device: Device that it trains on.
+        local_rank: Its number among the workers of its node.
     """
 
     rank: int = 0
@@ -36,21 +36,21 @@ class WorkerContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker speaks for the group: writes, records, draws."""
+        """Whether this is the worker that writes, records and draws for all."""
         return self.rank == 0
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun, or something that sets its variables, started this process."""
+    """Whether torchrun, or a launcher that sets the same variables, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
-    """Context of a process that torchrun started, or of a plain one.
+    """Context of a process that torchrun started, or of a single process.
 
-    Joins the process group that torchrun's environment variables describe, and leaves it at the
-    end.
+    Joins the process group that torchrun's environment variables describe, and leaves it at the end
+    of the block.
 
     Args:
         use_gpu: Whether it trains on this process's GPU, over NCCL.

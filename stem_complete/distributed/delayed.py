@@ -16,11 +16,10 @@ class _Flags(NamedTuple):
 
 
 class DelayedFlags:
-    """Brings flags to the host some steps late, when the device has long computed them.
+    """Copies flags to the host, and reads them some steps later, when the copy is long done.
 
-    To read a flag at once would let the device run dry at every step: it works through a queue
-    that the host fills ahead. The delay is counted in steps, not in time, and so is the same on
-    every worker.
+    Reading a flag at once would empty the device's queue of work at every step. The delay is
+    counted in steps, not in time, so it is the same on every worker.
 
         flags = DelayedFlags(delay=2)
         flags.push(step, torch.stack((skipped, differ)))   # starts the copy
@@ -37,7 +36,7 @@ class DelayedFlags:
         self._waiting: deque[_Flags] = deque()
 
     def push(self, step: int, flags: Tensor) -> None:
-        """Starts to copy a step's flags, [n], to the host."""
+        """Starts copying a step's flags, [n], to the host."""
         on_gpu = flags.is_cuda
         # Only page-locked memory lets the copy run while the host goes on.
         values = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=on_gpu)
@@ -49,11 +48,11 @@ class DelayedFlags:
         self._waiting.append(_Flags(step, values, copied))
 
     def pop(self) -> tuple[int, list[float]] | None:
-        """Step and flags of `delay` pushes ago; None if there are none so old."""
+        """Step and flags of `delay` pushes ago; None before there are any."""
         return self._oldest() if len(self._waiting) > self.delay else None
 
     def drain(self) -> list[tuple[int, list[float]]]:
-        """Steps and flags that are left, oldest first. Waits for the device."""
+        """Remaining steps and flags, oldest first. Waits for the device."""
         return [self._oldest() for _ in range(len(self._waiting))]
 
     def _oldest(self) -> tuple[int, list[float]]:

@@ -1,4 +1,4 @@
-"""The one door to MLflow: where it is, how it is set up, and what its failures mean."""
+"""Connection to MLflow: URIs, settings, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow prints links on stdout, where `--json` output goes.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # By default a call to a dead server is given up after minutes. The recorder retries by itself.
+    # By default MLflow gives up a dead server after minutes. The recorder retries by itself.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
 
 def default_uri(storage: str | Path) -> str:
-    """Tracking URI of an SQLite file in a folder; artifacts go to its `artifacts`.
+    """Tracking URI of an SQLite file in the folder `storage`; artifacts go to its `artifacts`.
 
     Raises:
         ConfigError: `storage` is a URL: an object store can hold no database.
@@ -57,9 +57,9 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Where a new experiment keeps its artifacts; None lets the server decide.
+    """URI of the folder for a new experiment's artifacts; None leaves it to the server.
 
-    MLflow's own default for SQLite is `mlruns` in the working directory.
+    MLflow's default for SQLite is `mlruns` in the working directory.
     """
     file = sqlite_file(uri)
     return None if file is None else (file.parent / "artifacts").as_uri()
@@ -90,7 +90,7 @@ def connect(uri: str) -> MlflowClient:
     # Its monitor tells of each outage, of which the recorder tells once.
     logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
     try:
-        if not uri:  # MLflow would take one from its environment
+        if not uri:  # MLflow would take one from the environment
             raise MlflowException.invalid_parameter_value("an empty text")
         return MlflowClient(uri)
     except (MlflowException, ImportError) as error:
@@ -105,7 +105,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its server or database does not answer, or not as one."""
+    """Exceptions of MLflow when its server or database does not answer, or not as one."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -114,10 +114,10 @@ def outages() -> tuple[type[Exception], ...]:
 
 
 def is_refusal(error: BaseException, uri: str) -> bool:
-    """Whether MLflow itself understood a request and will never take it.
+    """Whether MLflow itself refused a request for good.
 
-    MLflow's client gives the error page of a proxy, which comes while a server restarts, the same
-    codes as the server's own answers.
+    The error page that a proxy sends while a server restarts is no refusal, though MLflow's client
+    gives it the same codes as the server's own answers.
     """
     from mlflow.exceptions import MlflowException, RestException
 

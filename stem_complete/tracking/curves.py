@@ -27,12 +27,12 @@ class Curve:
 
     Attributes:
         run_id: MLflow's id of the run.
-        name: Of the run.
-        arm: What the run shares with those of other seeds.
+        name: Name of the run.
+        arm: Name that the run shares with the same run of other seeds.
         seed: None if the run does not say.
         started_ms: When the run started, in ms since 1970.
         steps: Optimizer steps, rising, [n].
-        values: Of the metric, [n]; may be NaN or infinite.
+        values: The metric, [n]; may be NaN or infinite.
     """
 
     run_id: str
@@ -52,12 +52,12 @@ def list_curves(
     run_ids: Collection[str] | None = None,
     parent: str | None = None,
 ) -> list[Curve]:
-    """`metric` of the experiment's runs that have it, by arm and seed.
+    """Curves of `metric` of all runs in an experiment that have it, sorted by arm and seed.
 
     Args:
         uri: Tracking server.
-        experiment: Its name.
-        metric: Its name.
+        experiment: Name of the experiment.
+        metric: Name of the metric.
         run_ids: Only these runs.
         parent: Only runs of this sweep, by its run id.
 
@@ -104,7 +104,7 @@ def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:
 
 
 def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
-    # The client asks for as many pages as there are. A step logged twice counts once.
+    # The client fetches all pages. Of a step that is logged twice the later point counts.
     points = {
         point.step: point.value for point in client.get_metric_history(run.info.run_id, metric)
     }

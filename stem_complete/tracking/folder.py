@@ -57,7 +57,7 @@ class RecordFolder:
         if self._remote is None or not self.journal.path.exists():
             return
         pictures = {
-            str(path.relative_to(self.path)) for path in self.path.glob(f"{PICTURES}/*/*.png")
+            str(path.relative_to(self.path)) for path in self.path.glob(f"{PICTURES}/*/[!.]*.png")
         }
         size = self._size()
         try:

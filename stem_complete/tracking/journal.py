@@ -1,4 +1,4 @@
-"""A run's own record of its metrics, from which MLflow gets them: nothing is lost with a server."""
+"""A run's own record of its metrics: the truth, of which MLflow gets a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves and pictures of a run on their way to MLflow, which training never waits for."""
+"""Recorder of a run for MLflow, which training never waits for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
+from stem_complete.files import write_atomically
 from stem_complete.tracking.client import connect, outages, reason
 from stem_complete.tracking.delivery import Delivery
 from stem_complete.tracking.folder import PICTURES, RecordFolder
@@ -83,8 +84,7 @@ class MlflowRecorder:
         file = f"{to}/{name}.png"
         path = self._folder.path / file
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
+            write_atomically(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(image))))
         except OSError as error:
             self._warn_of_disk(error)
         else:
@@ -95,7 +95,7 @@ class MlflowRecorder:
         return self._delivery.undelivered()
 
     def close(self) -> None:
-        """Delivers what is left, or says what could not be delivered and where it is."""
+        """Delivers the rest, or warns of what could not be delivered and where it is."""
         if self._closing:
             return
         self._deadline = time.monotonic() + self._close_timeout_s
@@ -135,7 +135,7 @@ class MlflowRecorder:
                 self._folder.upload()
             try:
                 self._delivery.deliver(self._deadline)
-            except Exception as error:  # whatever stands between training and the server
+            except Exception as error:  # of anything between training and the server
                 self._problem = reason(error)
                 if time.monotonic() >= self._deadline:
                     return  # `close` has said what is missing
@@ -164,7 +164,7 @@ class MlflowRecorder:
 
 
 def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Sets how `run` ended, and delivers what killed workers left; warns if no server answers."""
+    """Sets the final status, and delivers what killed workers left; warns if no server answers."""
     try:
         if run.run_id is None:
             run = enter_run(run)
@@ -187,7 +187,7 @@ def _no_answer() -> tuple[type[Exception], ...]:
 
 
 def _is_metric_name(name: str) -> bool:
-    """Whether MLflow takes it: it refuses a whole batch for one that it does not."""
+    """Whether MLflow takes the name; for one bad name it refuses a whole batch."""
     return (
         len(name) <= _LONGEST_NAME
         and re.fullmatch(r"[\w.\-:/ ]+", name) is not None

@@ -1,4 +1,4 @@
-"""Runs: found again by their folder, so that a run goes on after a restart."""
+"""Runs of MLflow, found again by their folder, so that a run goes on after a restart."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class TrackedRun:
     """A run of a tracking server. It can be pickled and handed to a worker.
 
     Attributes:
-        uri: The server.
-        config: What is run.
+        uri: Tracking server.
+        config: The run's config.
         parent: The sweep that it belongs to.
-        started_ms: When it started, in ms since 1970.
-        since_ms: Runs that started earlier are not this one.
+        started_ms: When it started [ms since 1970].
+        since_ms: An MLflow run that started earlier is another one [ms since 1970].
         run_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
-        experiment_id: None likewise.
+        experiment_id: None in the same case.
     """
 
     uri: str
@@ -61,7 +61,7 @@ class TrackedRun:
 def open_run(
     config: Config, uri: str, *, parent: TrackedRun | None = None, resume: bool = True
 ) -> TrackedRun:
-    """The run of `config.run_folder`: the one already there, or a new one.
+    """Opens the MLflow run of `config.run_folder`: the one that exists, or a new one.
 
     Sets its status to RUNNING and records the resolved config, versions and the commit. If the
     server does not answer, warns and returns a run without `run_id`.
@@ -69,7 +69,7 @@ def open_run(
     Args:
         config: The run, or a sweep.
         uri: Tracking server.
-        parent: The sweep that the run belongs to; opened with it if it is not open yet.
+        parent: The sweep that the run belongs to; opened too if it is not open yet.
         resume: False starts a new run even if the folder has one.
 
     Raises:
@@ -89,7 +89,7 @@ def open_run(
 
 
 def enter_run(run: TrackedRun) -> TrackedRun:
-    """`run` with its ids, found or created, as its parent is; raises what MLflow raises."""
+    """Finds or creates `run` and its parent, and returns it with ids; raises what MLflow raises."""
     if run.parent is not None and run.parent.run_id is None:
         run = replace(run, parent=enter_run(run.parent))
     client = connect(run.uri)
@@ -125,7 +125,7 @@ def find_run_id(run: TrackedRun) -> str | None:
 
 
 def arm_and_seed(name: str) -> tuple[str, int | None]:
-    """Arm and seed of a run named `<arm>-seed<k>`; other names are their own arm."""
+    """Arm and seed of a run named `<arm>-seed<k>`; any other name is an arm without a seed."""
     match = re.fullmatch(r"(.+)-seed(\d+)", name)
     return (match[1], int(match[2])) if match else (name, None)
 
@@ -170,7 +170,7 @@ def _identity(config: Config) -> str:
 
 
 def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
-    """Records config and origin. Logged params cannot change, so changes become tags."""
+    """Records config, versions and commit. Params cannot change, so changed ones become tags."""
     from mlflow.entities import Param, RunTag
 
     values = run.config.model_dump(mode="json")
@@ -226,7 +226,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree that this runs from, `-dirty` if changed; None if installed."""
+    """Commit of the source tree, with `-dirty` if it is changed; None for an installed package."""
     root, git = Path(__file__).parents[2], shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None
