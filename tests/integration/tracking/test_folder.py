@@ -120,7 +120,8 @@ def test_what_a_store_does_not_take_is_kept_and_uploaded_later(
         folder.upload()
         folder.upload()
         folder.close()
-    assert ["no access" in message for message in caplog.messages] == [True]
+    assert ["no access" in message for message in caplog.messages] == [True, False]
+    assert f"{remote} has not all curves" in caplog.messages[1]
     assert folder.place == str(folder.path)
     assert steps_in(folder.path / JOURNAL) == [1]
     folder.upload()
