@@ -9,7 +9,7 @@ The way of a metric, from the device to MLflow's page and the progress bar:
 3. `MlflowRecorder`, which appends them to the `Journal` in the run's folder and returns. A thread
    of `Delivery` reads the journal, and sends to MLflow what MLflow does not have yet;
 4. and `console.TrainingProgress`, the progress bar. With Ray it is in another process, the driver:
-   `launch.MailboxRecorder` sends metrics to the `launch.Mailbox`, an actor from which the driver
+   `launch.mailbox.MailboxRecorder` sends metrics to the `Mailbox`, an actor from which the driver
    takes them.
 
 `system_metrics` is apart: MLflow's own monitor on each node sends its samples by itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ def world(monkeypatch) -> World:
     world = World()
     for name in ("train", "open_run", "finish_run", "export_checkpoint"):
         monkeypatch.setattr(runs, name, getattr(world, name))
-    monkeypatch.setattr(runs, "open_recorders", lambda *_: Recorders())
+    monkeypatch.setattr(runs, "MlflowRecorder", lambda _: Recorders())
+    monkeypatch.setattr(runs, "system_metrics", lambda *_: nullcontext())
     return world
 
 
