@@ -126,26 +126,23 @@ def _stem_complete(arguments: list[str], *, quiet: bool) -> subprocess.Popen[str
 
 
 def summary(cells: Iterable[dict[str, Any]]) -> str:
-    """The table for the README: spirals at constant speed, the baselines worth naming."""
-    rows, methods = [], []
+    """The README's table: best baseline and model on spirals at constant speed."""
+    errors: dict[str, dict[str, tuple[str, str]]] = {}
     for cell in cells:
-        if cell["geometry"] != "archimedean":
-            continue
-        rmse = {name: found["rmse"]["mean"] for name, found in cell["methods"].items()}
-        methods = [method for method in rmse if method != "nearest"]
-        errors = (
-            f"**{100 * rmse[method]:.2f}**"
-            if method == cell["best_baseline"]
-            else f"{100 * rmse[method]:.2f}"
-            for method in methods
-        )
-        ratio = f"{cell['ratio']:.3f}"
-        if interval := cell["interval"]:
-            ratio += f" [{interval['low']:.3f}, {interval['high']:.3f}]"
-        better = f"{100 * cell['share_better']:.0f} %"
-        rows.append([cell["coverage"], cell["noise"], *errors, ratio, better])
-    names = ["released model" if m == "model" else m.replace("_", " ") for m in methods]
-    return markdown_table(["coverage", "noise", *names, "ratio to the best", "better"], rows)
+        if cell["geometry"] == "archimedean":
+            best, model = (
+                cell["methods"][name]["rmse"]["mean"] for name in (cell["best_baseline"], "model")
+            )
+            pair = (f"{100 * best:.2f}", f"{100 * model:.2f}")
+            errors.setdefault(cell["coverage"], {})[cell["noise"]] = pair
+    return markdown_table(
+        [
+            "coverage",
+            *("no noise: classical", "no noise: released model"),
+            *("noise: classical", "noise: released model"),
+        ],
+        [[coverage, *row["none"], *row["reference"]] for coverage, row in errors.items()],
+    )
 
 
 def _replaced(file: Path, texts: dict[str, str]) -> str:

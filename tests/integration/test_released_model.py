@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,12 +63,22 @@ def test_card_and_readme_show_the_protocols_figures_for_these_weights() -> None:
     card, readme = ((folder / "README.md").read_text() for folder in (RELEASED_MODEL, REPOSITORY))
     assert card.count(f"weights SHA-256 {read_card(RELEASED_MODEL).weights_sha256}") == 2
 
-    def ratios(text: str) -> list[tuple[str, str]]:
-        table = text.partition("<!-- unseen -->")[2].partition("<!-- /unseen -->")[0]
-        return re.findall(r"\| +([\d.]+ \[[\d.]+, [\d.]+\]) \| +(\d+) % \|", table)
+    def table(text: str, columns: int) -> list[list[str]]:
+        lines = text.partition("<!-- unseen -->")[2].partition("<!-- /unseen -->")[0].splitlines()
+        rows = ([cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines)
+        return [row for row in rows if len(row) == columns and row[0][:1] not in ("", "-")][1:]
 
-    assert len(ratios(card)) == 20
-    assert ratios(readme) == ratios(card)[:10]
+    cells = {(row[0], row[1], row[2]): row for row in table(card, 12)}
+    assert len(cells) == 20
+    rows = table(readme, 5)
+    assert [row[0] for row in rows] == ["1/10", "1/17.9", "1/20", "1/50", "1/87"]
+    for coverage, *errors in rows:
+        expected = []
+        for noise in ("none", "reference"):
+            cell = cells["archimedean", coverage, noise]
+            baselines, model = [float(value) for value in cell[3:8]], float(cell[9])
+            expected += [min(baselines), model]
+        assert [float(error) for error in errors] == expected
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,141 @@
+"""What README and docs name is there: commands, options, config keys, files, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from pydantic import BaseModel
+
+from stem_complete.cli.base import app
+from stem_complete.config import Config, load_config
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "stem_complete"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster" / "README.md"]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PROGRAM = re.compile(r"(?:^|\s)(?:stem-complete|(?:python )?-m stem_complete) (.*)")
+
+Found = list[tuple[str, str]]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def cases(found: Found) -> list[Any]:
+    return [pytest.param(text, id=f"{page}-{text[:60]}") for page, text in dict.fromkeys(found)]
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S)
+
+
+def inline_code() -> Found:
+    return [
+        (name_of(page), " ".join(code.split()))
+        for page in PAGES
+        for code in re.findall(r"`([^`]+)`", prose(page))
+    ]
+
+
+def shell_lines() -> Found:
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), flags=re.M | re.S):
+            joined = re.sub(r" *\\\n *", " ", block)
+            found += [(name_of(page), line.strip()) for line in joined.splitlines()]
+    return found
+
+
+def arguments_in(found: Found) -> Found:
+    """What follows the program in each line that runs it."""
+    matches = ((page, PROGRAM.search(text)) for page, text in found)
+    return [(page, match[1]) for page, match in matches if match and match[1][:1] != "-"]
+
+
+@pytest.mark.parametrize("arguments", cases(arguments_in(shell_lines())))
+def test_the_command_line_takes_each_command(arguments: str) -> None:
+    command, *given = shlex.split(arguments, comments=True)
+    context = COMMANDS[command].make_context(command, given)
+    if command == "train":
+        names = context.params["arguments"]
+        changes = [name for name in names if "=" in name]
+        load_config([name for name in names if "=" not in name], changes)
+
+
+@pytest.mark.parametrize("arguments", cases(arguments_in(inline_code())))
+def test_each_command_in_a_sentence_and_its_options_exist(arguments: str) -> None:
+    command, *given = shlex.split(arguments)
+    if re.fullmatch(r"[a-z]+", command):
+        known = {option for option in COMMANDS[command].params for option in option.opts}
+        assert {word for word in given if word.startswith("--")} - known <= {"--help"}
+
+
+def section_of(annotation: Any) -> Any:
+    """The section that a field's type is or may be; None if it is none."""
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+SECTIONS = {name for name, field in Config.model_fields.items() if section_of(field.annotation)}
+
+
+KEYS = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.\w+)+(?:=.*)?")
+
+
+@pytest.mark.parametrize(
+    "key", cases([(page, code) for page, code in inline_code() if KEYS.fullmatch(code)])
+)
+def test_each_config_key_is_in_the_schema(key: str) -> None:
+    if "=" in key:
+        load_config(["compact"], key.split())
+        return
+    section: Any = Config
+    for part in key.split("."):
+        assert part in section.model_fields
+        section = section_of(section.model_fields[part].annotation)
+
+
+PARTS = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir()}
+PATHS = re.compile(r"(?:\./)?(\w[\w.-]*)/[\w./-]*")
+
+
+@pytest.mark.parametrize(
+    "path",
+    cases(
+        [
+            (page, code.removeprefix("./"))
+            for page, code in inline_code()
+            if (match := PATHS.fullmatch(code)) and match[1] in PARTS
+        ]
+    ),
+)
+def test_each_path_exists(path: str) -> None:
+    candidates = [folder / f"{path}{end}" for folder in (ROOT, PACKAGE) for end in ("", ".py")]
+    assert any(candidate.exists() for candidate in candidates)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        target, _, heading = link.partition("#")
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), link
+        if heading:
+            anchors = {
+                re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+                for line in file.read_text().splitlines()
+                if line.startswith("#")
+            }
+            assert heading in anchors, link
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
