@@ -1,11 +1,11 @@
 """Networks: weight-normalised layers, the two-stage generator, its trainer, presets."""
 
+from stem_complete.models.blocks import ResidualBlock, SpectralBlock
 from stem_complete.models.folding import fold_norms
 from stem_complete.models.generator import (
+    DetailedInnerGenerator,
     InnerGenerator,
     OuterGenerator,
-    ResidualBlock,
-    SpectralBlock,
 )
 from stem_complete.models.initialisation import initialise
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d, count_weights
@@ -29,6 +29,7 @@ __all__ = [
     "STRIDE",
     "Architecture",
     "AuxiliaryTrainer",
+    "DetailedInnerGenerator",
     "InnerGenerator",
     "LayerOptions",
     "MeanNorm",

@@ -1,4 +1,4 @@
-"""The two-stage generator: large-scale features at half size, completed at full size.
+"""The inner and the outer generator: large-scale features at half size, completion at full size.
 
 Ede and Beanland 2020 (the ALRC paper), section IV and fig. 5; widths from its published code.
 """
@@ -9,55 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
+from stem_complete.models.blocks import ResidualBlock, Skipping, SpectralBlock
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d
-
-
-class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions and one skip over them all; nothing after the sum."""
-
-    def __init__(self, width: int, **options: Unpack[LayerOptions]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(WeightNormConv2d(width, width, **options) for _ in range(3)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` plus what three convolutions make of it, `[b, width, h, w]`."""
-        residual: Tensor = self.layers(x)
-        return x + residual
-
-
-class SpectralBlock(nn.Module):
-    """The image's spectrum, each part of it as loud as its surroundings say, and one skip.
-
-    It sees the whole image at once, and so can go on with a lattice where nothing was measured:
-    what sticks out of the spectrum is amplified and the rest left out, as in a Wiener filter. As
-    phases stay, the lattice stays in its place, wherever that is. Half the channels are
-    transformed, as in LaMa's Fourier convolutions (Suvorov et al. 2022, arXiv:2109.07161, section
-    2.1), which convolve real and imaginary parts instead; `width` is even.
-    """
-
-    def __init__(self, width: int, **options: Unpack[LayerOptions]) -> None:
-        super().__init__()
-        self.entry = WeightNormConv2d(width, width // 2, 1, **options)
-        # Its mean norm or bias makes it ask for what is above the noise floor.
-        self.gain = WeightNormConv2d(width // 2, width // 2, **options)
-        self.exit = WeightNormConv2d(width // 2, width, 1, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` plus what its spectrum gives, `[b, width, h, w]`."""
-        entered = self.entry(x)
-        # Fourier transforms know no bfloat16.
-        spectrum = torch.fft.rfft2(entered.float().contiguous(), norm="ortho")
-        power = spectrum.real.square() + spectrum.imag.square()
-        loudness = power.log1p().to(entered.dtype, memory_format=torch.channels_last)
-        gain = self.gain(loudness).float()
-        y = torch.fft.irfft2(spectrum * gain, s=x.shape[-2:], norm="ortho")
-        residual: Tensor = self.exit(y.to(entered.dtype, memory_format=torch.channels_last))
-        return x + residual
 
 
 class InnerGenerator(nn.Module):
@@ -66,14 +21,9 @@ class InnerGenerator(nn.Module):
     Args:
         widths: Channels at each scale, the half-size one first.
         num_blocks: Residual blocks at the coarsest scale.
-        in_channels: Of the encoded scan.
-        num_fine_blocks: Residual blocks at each finer scale, on the way up.
-        num_spectral_blocks: Spectral blocks at the finest scale, last of all.
-        skips: On the way up, add the features of the way down (Ronneberger et al. 2015,
-            arXiv:1505.04597, with sums).
-        reference_layers: As in the published code: no weight norm in the first layer, transposed
-            kernels normalised per input channel.
-        options: What all convolutions share, see `WeightNormConv2d`.
+        in_channels: Channels of the encoded scan.
+        entry_weight_norm: Without weight norm in the first layer, as in the published code.
+        options: Arguments that all convolutions share, see `WeightNormConv2d`.
     """
 
     def __init__(
@@ -82,19 +32,16 @@ class InnerGenerator(nn.Module):
         num_blocks: int = 6,
         *,
         in_channels: int = 2,
-        num_fine_blocks: int = 0,
-        num_spectral_blocks: int = 0,
-        skips: bool = False,
-        reference_layers: bool = False,
+        entry_weight_norm: bool = True,
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
         if not widths:
             raise ValueError("widths must name the channels of at least one scale")
         self.stride = 2 ** (len(widths) - 1)
-        self.in_channels, self.skips = in_channels, skips
+        self.in_channels = in_channels
         self.entry = WeightNormConv2d(
-            in_channels, widths[0], 5, weight_norm=not reference_layers, **options
+            in_channels, widths[0], 5, weight_norm=entry_weight_norm, **options
         )
         self.down = nn.Sequential(
             *(
@@ -106,11 +53,48 @@ class InnerGenerator(nn.Module):
             *(ResidualBlock(widths[-1], **options) for _ in range(num_blocks))
         )
         self.up = nn.Sequential(
-            *(
-                upsampling(coarse, fine, reference_layers=reference_layers, **options)
-                for coarse, fine in pairwise(reversed(widths))
-            )
+            *(upsampling(coarse, fine, **options) for coarse, fine in pairwise(reversed(widths)))
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+        check_input(x, self.in_channels, self.stride)
+        features: Tensor = self.up(self.blocks(self.down(self.entry(x))))
+        return features
+
+
+class DetailedInnerGenerator(InnerGenerator, Skipping):
+    """Ours: with skips, residual blocks at every scale and spectral blocks at the finest.
+
+    Args:
+        widths: As of `InnerGenerator`, like all arguments that are not listed.
+        num_blocks: Residual blocks at the coarsest scale.
+        num_fine_blocks: Residual blocks at each finer scale, on the way up.
+        num_spectral_blocks: Spectral blocks at the finest scale, after all others.
+        skips: On the way up, add the features of the way down (Ronneberger et al. 2015,
+            arXiv:1505.04597, with sums).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        num_blocks: int,
+        *,
+        in_channels: int = 2,
+        entry_weight_norm: bool = True,
+        num_fine_blocks: int = 0,
+        num_spectral_blocks: int = 0,
+        skips: bool = False,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__(
+            widths,
+            num_blocks,
+            in_channels=in_channels,
+            entry_weight_norm=entry_weight_norm,
+            **options,
+        )
+        self.skips = skips
         self.fine_blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width, **options) for _ in range(num_fine_blocks)))
             for width in reversed(widths[:-1])
@@ -136,18 +120,21 @@ class InnerGenerator(nn.Module):
         spectral: Tensor = self.spectral_blocks(features)
         return spectral
 
+    def branch_ends(self) -> Sequence[nn.Module]:
+        """The layers that go up, if there are skips around them."""
+        return tuple(self.up) if self.skips else ()
 
-class OuterGenerator(nn.Module):
+
+class OuterGenerator(Skipping):
     """Completion of a partial scan at full size, from the scan and the inner features.
 
     Args:
-        widths: Channels at full and at half size; the latter is the inner features' too.
+        widths: Channels at full and at half size; the inner features have as many as the latter.
         num_blocks: Residual blocks at half size.
-        in_channels: Of the encoded scan.
-        out_channels: Of the completion.
-        skips: Add the features of the way down on the way up.
-        reference_layers: Transposed kernels normalised per input channel.
-        options: What all convolutions share, see `WeightNormConv2d`.
+        in_channels: Channels of the encoded scan.
+        out_channels: Channels of the completion.
+        skips: Add the full-size features of the way down on the way up.
+        options: Arguments that all convolutions share, see `WeightNormConv2d`.
     """
 
     def __init__(
@@ -158,7 +145,6 @@ class OuterGenerator(nn.Module):
         in_channels: int = 2,
         out_channels: int = 1,
         skips: bool = False,
-        reference_layers: bool = False,
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
@@ -167,7 +153,7 @@ class OuterGenerator(nn.Module):
         self.entry = WeightNormConv2d(in_channels, full, 5, **options)
         self.down = WeightNormConv2d(full, half, stride=2, **options)
         self.blocks = nn.Sequential(*(ResidualBlock(half, **options) for _ in range(num_blocks)))
-        self.up = upsampling(half, full, reference_layers=reference_layers, **options)
+        self.up = upsampling(half, full, **options)
         self.refine = WeightNormConv2d(full, full, **options)
         self.image = image_layer(full, out_channels, **options)
 
@@ -184,23 +170,16 @@ class OuterGenerator(nn.Module):
         completion: Tensor = self.image(self.refine(features))
         return completion
 
+    def branch_ends(self) -> Sequence[nn.Module]:
+        """The layer that goes up, if there is a skip around it."""
+        return (self.up,) if self.skips else ()
+
 
 def upsampling(
-    in_channels: int,
-    out_channels: int,
-    *,
-    reference_layers: bool,
-    **options: Unpack[LayerOptions],
+    in_channels: int, out_channels: int, **options: Unpack[LayerOptions]
 ) -> WeightNormConv2d:
     """Transposed convolution that doubles height and width."""
-    return WeightNormConv2d(
-        in_channels,
-        out_channels,
-        stride=2,
-        transposed=True,
-        norm_per_input_channel=reference_layers,
-        **options,
-    )
+    return WeightNormConv2d(in_channels, out_channels, stride=2, transposed=True, **options)
 
 
 def image_layer(

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from stem_complete.models.generator import (
-    InnerGenerator,
-    OuterGenerator,
-    ResidualBlock,
-    SpectralBlock,
-)
+from stem_complete.models.blocks import Skipping
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means
 
@@ -44,7 +38,8 @@ def initialise(
     """
     was_training = network.training
     layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]
-    ends = set(_branch_ends(network))
+    skipping = [module for module in network.modules() if isinstance(module, Skipping)]
+    ends = {end for module in skipping for end in module.branch_ends()}
     hooks = [
         layer.register_forward_pre_hook(partial(_fit_to_input, branch_std if layer in ends else 1))
         for layer in layers
@@ -60,19 +55,6 @@ def initialise(
             layer.mean_norm.forget()
         if layer.leaky_slope is None and layer.g is not None:
             layer.g.mul_(output_std)
-
-
-def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
-    """Last layers of what skips go around."""
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            yield module.layers[-1]
-        elif isinstance(module, SpectralBlock):
-            yield module.exit
-        elif isinstance(module, InnerGenerator) and module.skips:
-            yield from module.up
-        elif isinstance(module, OuterGenerator) and module.skips:
-            yield module.up
 
 
 def _fit_to_input(std_wanted: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

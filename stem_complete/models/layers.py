@@ -24,6 +24,7 @@ class LayerOptions(TypedDict, total=False):
     bias: bool
     leaky_slope: float
     mean_norm_at_inference: MeanNormAtInference
+    norm_per_input_channel: bool
 
 
 class WeightNormConv2d(nn.Module):
@@ -42,8 +43,8 @@ class WeightNormConv2d(nn.Module):
         bias: Added after the mean norm, where it has an effect (Salimans and Kingma, eq. 11).
         leaky_slope: Slope of negative values; 0 is ReLU, None no activation.
         mean_norm_at_inference: "running" or "image", see `MeanNorm`.
-        norm_per_input_channel: `|v|` over all but the input channel, as the published code has it
-            for transposed kernels. The paper's is over all but the output channel.
+        norm_per_input_channel: In transposed kernels, `|v|` is over all dimensions but the input
+            channel, as in the published code. The paper's is over all but the output channel.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class WeightNormConv2d(nn.Module):
         self.kernel_size, self.stride, self.transposed = kernel_size, stride, transposed
         self.leaky_slope = leaky_slope
         self.out_dim = 1 if transposed else 0
-        self.norm_per_input_channel = norm_per_input_channel
-        kept_dim = 1 - self.out_dim if norm_per_input_channel else self.out_dim
+        self.norm_per_input_channel = transposed and norm_per_input_channel
+        kept_dim = 1 - self.out_dim if self.norm_per_input_channel else self.out_dim
         self.norm_dims = tuple(dim for dim in range(4) if dim != kept_dim)
 
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)

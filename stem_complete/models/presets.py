@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 import torch
 
 from stem_complete.models.folding import fold_norms
-from stem_complete.models.generator import InnerGenerator, OuterGenerator
+from stem_complete.models.generator import DetailedInnerGenerator, InnerGenerator, OuterGenerator
 from stem_complete.models.layers import LayerOptions
 from stem_complete.models.two_stage import AuxiliaryTrainer, TwoStageGenerator, TwoStageNetwork
 
@@ -19,18 +19,17 @@ class Architecture:
     """Widths [channels] and numbers of residual blocks of a two-stage network.
 
     Attributes:
-        inner_widths: At half size, quarter size, and so on.
-        inner_blocks: At the coarsest of these.
-        outer_widths: At full and at half size; the latter equals `inner_widths[0]`.
-        outer_blocks: At half size.
-        patch: Side [px] of the squares of pixels that are one pixel's channels to both generators;
-            the sizes above are then so many times smaller.
-        fine_blocks: At each finer scale of the inner generator, on the way up.
-        spectral_blocks: Of the inner generator, after it is up.
-        skips: Between both generators' ways down and up.
-        gates: Input channels to choose among, see `TwoStageGenerator`.
-        mean_norm: Of all convolutions but the last; without it they have biases instead. It takes
-            away what is the same all over an image, such as how noisy that is.
+        inner_widths: Channels at half size, quarter size, and so on.
+        inner_blocks: Residual blocks at the coarsest of these sizes.
+        outer_widths: Channels at full and at half size; the latter equals `inner_widths[0]`.
+        outer_blocks: Residual blocks at half size.
+        patch: See `TwoStageGenerator`; all sizes above are then `patch` times smaller [px].
+        fine_blocks: Residual blocks at each finer scale of the inner generator, on the way up.
+        spectral_blocks: Spectral blocks at the end of the inner generator.
+        skips: Skips between the ways down and up, in both generators.
+        gates: Number of input channels to choose among, see `TwoStageGenerator`.
+        mean_norm: Mean norm in all convolutions but the last; without it they have biases. It
+            removes what is the same all over an image, such as its noise level.
     """
 
     inner_widths: tuple[int, ...]
@@ -67,11 +66,11 @@ class Architecture:
 
     @property
     def stride(self) -> int:
-        """What height and width of an input must be multiples of [px]."""
+        """Height and width of inputs are multiples of it [px]."""
         return int(2 ** len(self.inner_widths) * self.patch)
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same with other values of some fields.
+        """This architecture with other values of some fields.
 
         Raises:
             ValueError: A key is unknown, or the sizes do not fit together.
@@ -79,7 +78,7 @@ class Architecture:
         return self.from_dict(self.to_dict() | dict(changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Plain values for JSON."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -87,7 +86,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Back from `to_dict`, or from JSON, where what has a default may be missing.
+        """Inverse of `to_dict`; keys with a default may be missing.
 
         Raises:
             ValueError: Keys are missing or unknown, or the sizes do not fit together.
@@ -109,7 +108,7 @@ class Architecture:
 PRESETS = {
     # ALRC paper, fig. 5, widths from its code: 63.3 GMAC for a 512x512 scan.
     "paper": Architecture((64, 128, 256, 512, 768), 6, (32, 64), 3),
-    # The same topology for CPUs.
+    # The paper's topology for CPUs.
     "compact": Architecture((16, 24, 32, 48, 64), 2, (8, 16), 1),
     # For scans of any dose: the released model.
     "any-dose": Architecture(
@@ -140,12 +139,13 @@ def build_network(
     """The two-stage network of a preset's name or of an architecture.
 
     Args:
-        preset: "paper", "compact" or sizes of one's own.
-        in_channels: Of the encoded scans, see `scan.NUM_CHANNELS`.
-        folded: As `fold_norms` returns it, for inference: the same structure and parameter names.
-            Its memory is uninitialised, so load a state dict into it.
-        reference_layers: The published code's exceptions, see `InnerGenerator` and
-            `TwoStageGenerator`.
+        preset: Name in `PRESETS`, or an architecture.
+        in_channels: Channels of the encoded scans, see `scan.NUM_CHANNELS`.
+        folded: For inference, with the structure and parameter names that `fold_norms` gives. Its
+            memory is uninitialised: load a state dict into it.
+        reference_layers: Exceptions of the published code: `entry_weight_norm` is false in the
+            `InnerGenerator`, `norm_per_input_channel` true in all layers and `align_corners` true
+            in the `TwoStageGenerator`.
         options: `bias`, `leaky_slope`, `mean_norm_at_inference`, see `WeightNormConv2d`.
 
     Raises:
@@ -160,26 +160,36 @@ def build_network(
                 sizes, in_channels=in_channels, reference_layers=reference_layers, **options
             )
         return fold_norms(network).to_empty(device="cpu")
-    num_pixels = sizes.patch**2
     if not sizes.mean_norm:
         options |= {"mean_norm": False, "bias": True}
-    inner = InnerGenerator(
-        sizes.inner_widths,
-        sizes.inner_blocks,
-        in_channels=num_pixels * in_channels,
-        num_fine_blocks=sizes.fine_blocks,
-        num_spectral_blocks=sizes.spectral_blocks,
-        skips=sizes.skips,
-        reference_layers=reference_layers,
-        **options,
-    )
+    options["norm_per_input_channel"] = reference_layers
+    in_channels *= sizes.patch**2
+    inner: InnerGenerator
+    if sizes.fine_blocks or sizes.spectral_blocks or sizes.skips:
+        inner = DetailedInnerGenerator(
+            sizes.inner_widths,
+            sizes.inner_blocks,
+            in_channels=in_channels,
+            entry_weight_norm=not reference_layers,
+            num_fine_blocks=sizes.fine_blocks,
+            num_spectral_blocks=sizes.spectral_blocks,
+            skips=sizes.skips,
+            **options,
+        )
+    else:
+        inner = InnerGenerator(
+            sizes.inner_widths,
+            sizes.inner_blocks,
+            in_channels=in_channels,
+            entry_weight_norm=not reference_layers,
+            **options,
+        )
     outer = OuterGenerator(
         sizes.outer_widths,
         sizes.outer_blocks,
-        in_channels=num_pixels * in_channels,
-        out_channels=(1 + sizes.gates) * num_pixels,
+        in_channels=in_channels,
+        out_channels=(1 + sizes.gates) * sizes.patch**2,
         skips=sizes.skips,
-        reference_layers=reference_layers,
         **options,
     )
     generator = TwoStageGenerator(

@@ -18,19 +18,20 @@ from stem_complete.models.layers import LayerOptions, WeightNormConv2d
 
 
 class TwoStageGenerator(nn.Module):
-    """Both generators: the scan at half size feeds the inner one, which feeds the outer one.
+    """Both generators: the scan at half size goes into the inner one, its features into the outer.
 
     Args:
-        inner: Its first width must equal the outer generator's width at half size.
-        outer: See `OuterGenerator`.
+        inner: Inner generator; its first width must equal the outer generator's at half size.
+        outer: Outer generator.
         align_corners: How the scan is halved. True as in the published code (bilinear, corner
             pixels kept in place, which shifts others by up to half a pixel); False takes 2x2 means,
             which is bilinear interpolation at the half-size pixels' own centres.
-        patch: Both generators have squares of so many pixels each way as channels, and so have
-            images of `patch` times fewer pixels each way to convolve (pixel unshuffle; Shi et al.
-            2016, arXiv:1609.05158).
-        gates: So many of the last input channels are added to the completion, each times a map of
-            the outer generator's: it chooses among first completions, pixel by pixel.
+        patch: Side of the squares of pixels that become channels of one pixel before both
+            generators, which then convolve smaller images (pixel unshuffle; Shi et al. 2016,
+            arXiv:1609.05158). 1 in the paper.
+        gates: Number of last input channels that are added to the completion, each times an output
+            map of the outer generator, which so chooses among first completions pixel by pixel.
+            0 in the paper.
     """
 
     def __init__(
@@ -84,22 +85,22 @@ class TwoStageGenerator(nn.Module):
 
 
 class NetworkOutput(NamedTuple):
-    """What the losses compare with the truth."""
+    """Completions in units of the network, which the losses compare with the truth."""
 
     full: Tensor  # [b, 1, h, w]
     half: Tensor  # [b, 1, h/2, w/2]
 
 
 class AuxiliaryTrainer(nn.Module):
-    """A half-size completion from the inner features: a short way for gradients to reach them.
+    """Completes at half size from the inner features, to give them a short path of gradients.
 
     ALRC paper, section IV. Only training needs it.
 
     Args:
         width: Channels of the inner features.
-        patch: As the generator's, p.
-        gates: As the generator's.
-        options: What all convolutions share, see `WeightNormConv2d`.
+        patch: The same as the generator's, p.
+        gates: The same as the generator's.
+        options: Arguments that all convolutions share, see `WeightNormConv2d`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class AuxiliaryTrainer(nn.Module):
     def forward(self, inner_features: Tensor) -> Tensor:
         """Maps `[b, 1 + gates, h/2, w/2]` of features `[b, width, h/2/p, w/2/p]`.
 
-        Without gates that is the half-size completion; with them see `open_gates`.
+        Without gates they are the half-size completion; `open_gates` applies gates.
         """
         return from_patches(self.image(self.refine(inner_features)), self.patch)
 
@@ -121,8 +122,8 @@ class AuxiliaryTrainer(nn.Module):
 class TwoStageNetwork(nn.Module):
     """Full- and half-size completions from one pass through the inner generator.
 
-    The sum of both losses gives each part exactly its gradient: the outer generator sees only
-    `full`, the trainer only `half`, the inner generator both.
+    The gradient of the sum of both losses is that of `full` in the outer generator, that of `half`
+    in the trainer, and the sum of both in the inner generator.
     """
 
     def __init__(self, generator: TwoStageGenerator, trainer: AuxiliaryTrainer) -> None:
@@ -144,17 +145,17 @@ def to_patches(images: Tensor, patch: int) -> Tensor:
     """`[b, c patch^2, h/patch, w/patch]` of images `[b, c, h, w]`: squares become channels."""
     if patch == 1:
         return images
-    # The layout of the input is lost on the way, and convolutions on CPUs need it.
+    # `pixel_unshuffle` loses the memory format, which convolutions on CPUs need.
     return F.pixel_unshuffle(images, patch).contiguous(memory_format=torch.channels_last)
 
 
 def from_patches(images: Tensor, patch: int) -> Tensor:
-    """What `to_patches` was given."""
+    """Inverse of `to_patches`."""
     return images if patch == 1 else F.pixel_shuffle(images, patch)
 
 
 def open_gates(maps: Tensor, x: Tensor, gates: int) -> Tensor:
-    """The first of the `maps` `[b, 1 + gates, h, w]`, plus the others times x's last channels."""
+    """The first of `maps` `[b, 1 + gates, h, w]` plus the others times the last channels of `x`."""
     if not gates:
         return maps
     chosen = (maps[:, 1:] * x[:, -gates:]).sum(1, keepdim=True)

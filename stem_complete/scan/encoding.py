@@ -1,4 +1,4 @@
-"""Partial scan -> what the network takes: channels, and the way back to intensities."""
+"""Partial scan -> the network's input, and how to turn its output back into intensities."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ NUM_CHANNELS: dict[Encoding, int] = {
 CORRECTED: tuple[Encoding, ...] = ("filled", "splines", "waves")
 """Encodings with a first completion, which the network corrects."""
 
-# The first is for scans without noise, and the floppier the sparser they are; the second for those
-# with the published noise, in which a short dwell says little. Found on validation micrographs, and
-# the likely error on training scans.
-_TRUSTING = {"fidelity": 10.0, "dwell_exponent": 0.0}
-_STIFFNESS_TIMES_PITCH = 200.0  # [px^3], the pitch being 1 / mean dwell
-_WARY = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
-_ERROR_TIMES_ROOT_DWELL = 0.25  # of the first, in units of its distance to the second
-_SMALLEST_ERROR = 1e-3  # in units of the scan's contrast
+# Tuned to the error on validation micrographs, that of `_UNIFORM` on noiseless scans, that of
+# `_DWELL_WEIGHTED` on scans with the published noise, in which a short dwell says little.
+_UNIFORM = {"fidelity": 10.0, "dwell_exponent": 0.0}
+_UNIFORM_STIFFNESS_TIMES_PITCH = 200.0  # [px^3], the pitch being 1 / mean dwell
+_DWELL_WEIGHTED = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
+
+# Fitted to errors of the uniform spline on training scans: error * sqrt(mean dwell) / distance,
+# the distance being that of both splines.
+_ERROR_PER_DISTANCE = 0.25
+_SMALLEST_ERROR = 1e-3  # in units of the scan's standard deviation
 
 
 class NetworkInput(NamedTuple):
-    """A batch for the network; a completion is `offset + scale * output` in intensity units.
+    """A batch for the network; completions are `offset + scale * output` in intensity units.
 
     Attributes:
-        x: Encoded scan and dwell map `[b, c, h, w]`, with c of `NUM_CHANNELS`.
-        offset: `[b, 1, 1, 1]`, or `[b, 1, h, w]` for a network that completes a difference, in
-            intensity units.
-        scale: `[b, 1, 1, 1]` in intensity units.
+        x: Encoded scan and dwell map `[b, c, h, w]`, with c from `NUM_CHANNELS`.
+        offset: Mean of the scan `[b, 1, 1, 1]`, or the first completion `[b, 1, h, w]` that the
+            network corrects, in intensity units.
+        scale: Unit of the network's output `[b, 1, 1, 1]` in intensity units.
     """
 
     x: Tensor
@@ -54,27 +56,43 @@ class NetworkInput(NamedTuple):
 def encode(
     scan: PartialScan, encoding: Encoding = "standard", *, sigma_px: float = 8.0
 ) -> NetworkInput:
-    """The network's input for a partial scan.
+    """The network's input for partial scans.
 
-    - `"standard"`: dwell times the intensity standardised by the scan's own dwell-weighted mean
-      and deviation, 0 where nothing was measured. Scaling or shifting the intensities changes only
-      `offset` and `scale`.
-    - `"filled"`: the standardised normalised convolution of the scan, and on it dwell times the
-      difference of what was measured; `offset` is that convolution, which the network corrects.
-    - `"splines"`: a plate that trusts each measured pixel alike, which is the `offset`; dwell times
-      what was measured beyond another plate, that trusts long dwells alone; the dwell; and how far
-      the second plate is from the first. The second and the last are in units of the first plate's
-      likely error, as told by their distance and the mean dwell, and so is what the network says:
-      that is `scale`. It fits scans of any coverage and noise.
-    - `"waves"`: the same of what the scan's plane waves leave over; the waves are part of the
-      `offset`, and the last but one of the channels.
-    - `"reference"`: the published files' `(det + 1) / (1 + max det)`, det = dwell * intensity, for
-      intensities in [-1, 1], 0 where nothing was measured.
+    Scaling or shifting the intensities changes nothing but `offset` and `scale`, except with
+    `"reference"`. Standardised intensities have the scan's dwell-weighted mean subtracted and are
+    divided by its standard deviation. Channels of the encodings:
+
+    `"standard"`:
+        1. Dwell times standardised intensity, 0 where nothing was measured.
+        2. Dwell.
+
+    `"filled"`, whose `offset` is the normalised convolution of the scan:
+        1. Standardised normalised convolution, moved towards what was measured by the dwell.
+        2. Dwell.
+
+    `"splines"`, for any coverage and noise. The spline `uniform` weights all measured pixels
+    alike, the spline `dwell_weighted` follows long dwells alone. `offset` is `uniform`, `scale` its
+    likely error, estimated from the distance of the splines and the mean dwell:
+        1. Standardised `uniform`.
+        2. Dwell times measured intensity minus `dwell_weighted`, in units of `scale`.
+        3. Dwell.
+        4. `dwell_weighted` minus `uniform`, in units of `scale`.
+
+    `"waves"`, with splines through what is left of the scan without its plane waves:
+        1. Standardised `uniform` plus the waves, which is the `offset`.
+        2. As of the splines.
+        3. Dwell.
+        4. Waves, divided by the standard deviation of the scan.
+        5. As the splines' last.
+
+    `"reference"`, as in the published files, for intensities in [-1, 1]:
+        1. `(det + 1) / (1 + max det)` with det = dwell * intensity, 0 where nothing was measured.
+        2. Dwell.
 
     Args:
         scan: Partial scans.
-        encoding: One of these.
-        sigma_px: Width of the Gaussian of `"filled"` [px], see `fill.fill_sigma_px`.
+        encoding: Name of the encoding.
+        sigma_px: Width of the Gaussian of `"filled"` [px], see `fill_sigma_px`.
 
     Raises:
         ValueError: The shapes do not fit, or the encoding is unknown.
@@ -96,53 +114,59 @@ def encode(
 
 
 def _encode_standard(scan: PartialScan) -> NetworkInput:
-    centred, mean, scale = _standardise(scan)
-    return NetworkInput(torch.cat([scan.dwell * centred / scale, scan.dwell], 1), mean, scale)
+    centred, mean, std = _standardise(scan)
+    return NetworkInput(torch.cat([scan.dwell * centred / std, scan.dwell], 1), mean, std)
 
 
 def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
-    centred, mean, scale = _standardise(scan)
+    centred, mean, std = _standardise(scan)
     fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
     filled = fill + scan.dwell * (centred - fill)
-    return NetworkInput(torch.cat([filled / scale, scan.dwell], 1), mean + fill, scale)
+    return NetworkInput(torch.cat([filled / std, scan.dwell], 1), mean + fill, std)
 
 
 def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
-    centred, mean, scale = _standardise(scan)
-    waves = plane_waves(PartialScan(centred, scan.dwell)) if with_waves else None
-    rest = centred if waves is None else centred - waves
-    mean_dwell = scan.dwell.mean((1, 2, 3), keepdim=True)
-    stiffness = (_STIFFNESS_TIMES_PITCH * mean_dwell).clamp(max=MAX_STIFFNESS)
-    trusting = spline_fill(PartialScan(rest, scan.dwell), **_TRUSTING, stiffness=stiffness)
-    wary = spline_fill(PartialScan(rest, scan.dwell), **_WARY)
-    difference = wary - trusting
+    dwell = scan.dwell
+    centred, mean, std = _standardise(scan)
+    waves = plane_waves(PartialScan(centred, dwell)) if with_waves else None
+    rest = PartialScan(centred if waves is None else centred - waves, dwell)
+
+    mean_dwell = dwell.mean((1, 2, 3), keepdim=True)
+    stiffness = (_UNIFORM_STIFFNESS_TIMES_PITCH * mean_dwell).clamp(max=MAX_STIFFNESS)
+    uniform = spline_fill(rest, **_UNIFORM, stiffness=stiffness)
+    dwell_weighted = spline_fill(rest, **_DWELL_WEIGHTED)
+
+    difference = dwell_weighted - uniform
     distance = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
     tiny = torch.finfo(mean_dwell.dtype).tiny
-    error = _ERROR_TIMES_ROOT_DWELL * distance / mean_dwell.clamp(min=tiny).sqrt()
-    unit = torch.maximum(error, _SMALLEST_ERROR * scale)
-    fill = trusting if waves is None else trusting + waves
-    beyond = scan.dwell * (rest - wary)
-    x = [fill / scale, beyond / unit, scan.dwell]
+    error = _ERROR_PER_DISTANCE * distance / mean_dwell.clamp(min=tiny).sqrt()
+    error = torch.maximum(error, _SMALLEST_ERROR * std)
+
+    first = uniform if waves is None else uniform + waves
+    x = [first / std, dwell * (rest.intensity - dwell_weighted) / error, dwell]
     if waves is not None:
-        x.append(waves / scale)
-    return NetworkInput(torch.cat([*x, difference / unit], 1), mean + fill, unit)
+        x.append(waves / std)
+    return NetworkInput(torch.cat([*x, difference / error], 1), mean + first, error)
 
 
 def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
-    """Intensities minus the scan's mean, anything where not measured; that mean; the deviation."""
+    """Intensities minus the scan's mean, that mean, and the standard deviation (1 if it is 0).
+
+    The first are arbitrary where nothing was measured.
+    """
     dwell = scan.dwell
-    # The dwell, as a factor, leaves out what was not measured: masks take much longer on CPUs.
+    # The dwell as a factor leaves out pixels without a measurement; masks are slower on CPUs.
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     share = dwell / sum_pixels(dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
 
-    # Twice, because one mean of large intensities in float32 is off by more than their rounding.
+    # In two steps, as the mean of large intensities in float32 is off by more than their rounding.
     rough_mean = sum_pixels(share * intensity)
     centred = intensity - rough_mean
     correction = sum_pixels(share * centred)
     centred = centred - correction
     std = sum_pixels(share * centred.square()).sqrt()
 
-    # Deviations below the rounding of the intensities are those of a constant scan.
+    # Smaller deviations than the rounding of the intensities are those of a constant scan.
     rounding = 4 * torch.finfo(intensity.dtype).eps * intensity.abs().amax((1, 2, 3), keepdim=True)
     return centred, rough_mean + correction, torch.where(std > rounding, std, 1)
 

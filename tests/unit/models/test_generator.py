@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stem_complete.models import (
+    Architecture,
+    DetailedInnerGenerator,
     InnerGenerator,
     OuterGenerator,
     ResidualBlock,
     SpectralBlock,
     TwoStageGenerator,
     WeightNormConv2d,
+    build_network,
 )
 
 
@@ -88,7 +91,8 @@ def test_last_layer_is_neither_mean_normalised_nor_rectified() -> None:
 
 
 def test_reference_layers() -> None:
-    inner = InnerGenerator((4, 6, 8), 1, reference_layers=True)
+    architecture = Architecture((4, 6, 8), 1, (3, 4), 1)
+    inner = build_network(architecture, reference_layers=True).generator.inner
     assert inner.entry.g is None
     assert all(layer.norm_dims == (1, 2, 3) for layer in inner.up.children())
     assert all(layer.norm_dims == (0, 2, 3) for layer in InnerGenerator((4, 6), 1).up.children())
@@ -110,7 +114,8 @@ def test_patches_are_channels_to_both_generators() -> None:
 @pytest.mark.parametrize("skips", [False, True])
 def test_skips_add_the_features_of_the_way_down(skips: bool) -> None:
     torch.manual_seed(0)
-    inner, x = InnerGenerator((4, 6, 8), 1, num_fine_blocks=1, skips=skips), images(1, 2, 16, 16)
+    inner = DetailedInnerGenerator((4, 6, 8), 1, num_fine_blocks=1, skips=skips)
+    x = images(1, 2, 16, 16)
     fine = inner.entry(x)
     middle = inner.down[0](fine)
     up = inner.up[0](inner.blocks(inner.down[1](middle)))
