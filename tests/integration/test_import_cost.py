@@ -1,7 +1,9 @@
 """Importing is cheap: no ray, no mlflow, no figures, in a process of its own."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,32 @@ def loaded_after(statement: str) -> set[str]:
 )
 def test_importing_is_cheap(statement, absent):
     assert not loaded_after(statement) & absent
+
+
+def test_importing_readers_is_cheap() -> None:
+    heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
+    modules = ", ".join(
+        f"stem_complete.data.{name}" for name in ("store.ingest", "scans", "store.inspect")
+    )
+    code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_heavy_libraries_wait_until_needed_and_pyplot_is_never_imported(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from stem_complete import evaluation
+early = {{"matplotlib", "scipy", "skimage"}} & set(sys.modules)
+assert not early, early
+evaluation.contact_sheet([np.eye(9)], ["a"], Path({str(tmp_path / "a.png")!r}))
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=120,
+        env=os.environ | {"MPLBACKEND": ""},
+    )

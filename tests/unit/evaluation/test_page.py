@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,22 +45,3 @@ def test_failed_saving_leaves_the_old_picture(
         Page(1, 1).save(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_heavy_libraries_wait_until_needed_and_pyplot_is_never_imported(tmp_path: Path) -> None:
-    program = f"""
-import sys
-from pathlib import Path
-import numpy as np
-from stem_complete import evaluation
-early = {{"matplotlib", "scipy", "skimage"}} & set(sys.modules)
-assert not early, early
-evaluation.contact_sheet([np.eye(9)], ["a"], Path({str(tmp_path / "a.png")!r}))
-assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
-"""
-    subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        timeout=120,
-        env=os.environ | {"MPLBACKEND": ""},
-    )

@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import struct
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -570,13 +569,3 @@ def test_sources_without_files(folder: Path, source: str, found: str) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="supported format"):
         find_files([tmp_path])
-
-
-def test_importing_is_cheap() -> None:
-    heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
-    modules = ", ".join(
-        f"stem_complete.data.{name}" for name in ("store.ingest", "scans", "store.inspect")
-    )
-    code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
