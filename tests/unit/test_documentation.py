@@ -16,7 +16,12 @@ from stem_complete.config import Config, load_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "stem_complete"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "cluster").glob("*.md")),
+    PACKAGE / "released" / "README.md",
+]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PROGRAM = re.compile(r"(?:^|\s)(?:stem-complete|(?:python )?-m stem_complete) (.*)")
 
@@ -85,7 +90,7 @@ def section_of(annotation: Any) -> Any:
 SECTIONS = {name for name, field in Config.model_fields.items() if section_of(field.annotation)}
 
 
-KEYS = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.\w+)+(?:=.*)?")
+KEYS = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.(?!json)\w+)+(?:=.*)?")
 
 
 @pytest.mark.parametrize(
