@@ -44,12 +44,12 @@ from stem_complete.console import say
 from stem_complete.distributed import WorkerContext
 from stem_complete.evaluation import (
     PROTOCOL_BASELINES,
+    Baseline,
     Condition,
     KnownScan,
     load_micrographs,
     markdown_table,
     rmse,
-    run_baselines,
     simulate,
 )
 from stem_complete.inference import Artifact, Completer, load_artifact
@@ -145,7 +145,7 @@ def _evaluate(artifact: Artifact, store: Path) -> dict[str, Any]:
     completer = Completer(artifact)
 
     def complete(scan: KnownScan) -> NDArray[np.float32]:
-        return completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE).image
+        return completer.complete_scan(scan.partial, error_map=False).image
 
     return {
         "steps": None,
@@ -164,14 +164,10 @@ def _baselines(store: Path) -> dict[str, dict[str, float]]:
     """Errors of the classical completions, and of those that networks correct."""
     found: dict[str, dict[str, float]] = {}
     for geometry, noise in KINDS:
-        noisy = noise != "none"
         for coverage in COVERAGES:
             completions = {
                 # One after the other, as each keeps its factorised matrix.
-                **{
-                    name: partial(_complete_classically, name, noisy=noisy)
-                    for name in PROTOCOL_BASELINES
-                },
+                **{name: partial(_complete_classically, name) for name in PROTOCOL_BASELINES},
                 **{f"first-{name}": partial(_first_completion, name) for name in FIRST},
             }
             for name, complete in completions.items():
@@ -181,12 +177,14 @@ def _baselines(store: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def _complete_classically(method: str, scan: KnownScan, *, noisy: bool) -> NDArray[np.float32]:
-    return run_baselines(scan.intensity, scan.dwell, [method], noisy=noisy)[method].image
+def _complete_classically(method: str, scan: KnownScan) -> NDArray[np.float32]:
+    image: NDArray[np.float32] = Baseline(method)(scan).image
+    return image
 
 
 def _first_completion(encoding: str, scan: KnownScan) -> NDArray[np.float32]:
-    measured = (torch.from_numpy(a)[None, None] for a in (scan.intensity, scan.dwell))
+    arrays = scan.partial.intensity.astype(np.float32), scan.partial.dwell
+    measured = (torch.from_numpy(a)[None, None] for a in arrays)
     image: NDArray[np.float32] = encode(PartialScan(*measured), encoding).offset[0, 0].numpy()
     return image
 

@@ -33,12 +33,12 @@ from stem_complete.config import NoNoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.evaluation import (
+    Baseline,
     CompletionExample,
     Condition,
     completion_figure,
     load_micrographs,
     markdown_table,
-    run_baselines,
     simulate,
 )
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
@@ -166,14 +166,14 @@ def _draw_examples(path: Path) -> None:
         crops = load_micrographs(files[name], max_images=1).crops
         noise_model = NoNoiseConfig() if noise == "none" else ReferenceNoiseConfig()
         (scan,) = simulate(crops, Condition("archimedean", coverage, noise_model))
-        classical = run_baselines(scan.intensity, scan.dwell, ["spline"], noisy=noise != "none")
-        completed = completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE)
+        classical = Baseline("spline")(scan)
+        completed = completer.complete_scan(scan.partial, error_map=False)
         examples.append(
             CompletionExample(
                 name=name,
                 truth=scan.truth,
-                intensity=scan.intensity,
-                baseline=classical["spline"].image,
+                intensity=scan.partial.intensity,
+                baseline=classical.image,
                 completion=completed.image,
                 intensity_range=INTENSITY_RANGE,
                 note=f"{scan.coverage}, {'no' if noise == 'none' else 'published'} noise",

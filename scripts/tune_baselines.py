@@ -103,7 +103,7 @@ class Tuning:
             setting = best
 
     def _rmse(self, scan: KnownScan, parameters: dict[str, float]) -> float:
-        image = BASELINES[self.name](scan.intensity, scan.dwell, **parameters)
+        image = BASELINES[self.name](scan.partial, **parameters)
         return rmse(scan.truth, image, intensity_range=INTENSITY_RANGE)
 
     def _neighbours(self, setting: tuple[float, ...]) -> list[tuple[float, ...]]:

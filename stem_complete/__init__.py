@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stem_complete import scan
+    from stem_complete.data.scans import PathScan
     from stem_complete.inference import Completer, Completion, load_completer
     from stem_complete.losses import ALRC
 
 __version__ = "0.1.0"
 
-__all__ = ["ALRC", "Completer", "Completion", "__version__", "load_completer", "scan"]
+__all__ = ["ALRC", "Completer", "Completion", "PathScan", "__version__", "load_completer", "scan"]
 
 _HOMES = {
     "ALRC": "stem_complete.losses",
     "Completer": "stem_complete.inference",
     "Completion": "stem_complete.inference",
+    "PathScan": "stem_complete.data.scans",
     "load_completer": "stem_complete.inference",
 }
 

@@ -11,7 +11,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.console import heading, say, track, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.formats.micrographs import read_micrograph
-from stem_complete.data.scans import read_published_scan
+from stem_complete.data.formats.scans import read_published_scan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import (
     DEFAULT_BASELINES,
@@ -19,7 +19,7 @@ from stem_complete.evaluation import (
     CompletionExample,
     Model,
     Report,
-    baselines,
+    baseline_methods,
     by_method,
     completion_figure,
     evaluate_published,
@@ -27,7 +27,7 @@ from stem_complete.evaluation import (
 )
 from stem_complete.extras import require
 from stem_complete.files import write_atomically
-from stem_complete.inference import Completer, complete_files, load_completer
+from stem_complete.inference import Completer, Outputs, complete_files, load_completer
 from stem_complete.launch import launch
 from stem_complete.tracking import ui_command
 
@@ -69,15 +69,13 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> R
         completed,
         dwell=folder / "mask-{number}.tif",
         published=True,
-        png=True,
-        error_map=completer.card.calibration is not None,
-        overwrite=True,
+        outputs=Outputs(png=True, error_map=completer.card.calibration is not None, overwrite=True),
     )
 
     heading("4/4 comparing with classical interpolation")
     with waiting("running the classical methods"):
         models = {MODEL: Model(completer), "released model": Model(released)}
-        scores = evaluate_published(models | baselines(DEFAULT_BASELINES))
+        scores = evaluate_published(models | baseline_methods(DEFAULT_BASELINES))
     write_atomically(output / "scores.json", scores.to_json())
     write_atomically(output / "scores.md", by_method(scores) + "\n")
     _draw(completer, released, output / "completions.png")
@@ -124,17 +122,14 @@ def _draw(completer: Completer, released: Completer, path: Path) -> None:
         scan = read_published_scan(triple.scan, triple.dwell)
         truth = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
         ours, theirs = (
-            model.complete(
-                scan.intensity, scan.dwell, intensity_range=(-1, 1), error_map=False
-            ).image
-            for model in (completer, released)
+            model.complete_scan(scan, error_map=False).image for model in (completer, released)
         )
         examples.append(
             CompletionExample(
                 name=f"published scan {number}",
                 truth=truth,
                 intensity=scan.intensity,
-                baseline=linear(scan.intensity, scan.dwell),
+                baseline=linear(scan),
                 completion=ours,
                 other=theirs,
             )

@@ -57,7 +57,7 @@ def complete(
     scans could not be read; the others are completed.
     """
     from stem_complete.console import ProgressBar, say
-    from stem_complete.inference import complete_files, load_completer
+    from stem_complete.inference import Outputs, complete_files, load_completer
 
     completer = load_completer(model, device, precision=precision)
     with ProgressBar("completing", 0) as bar:
@@ -67,9 +67,7 @@ def complete(
             output,
             dwell=dwell,
             published=published,
-            png=png,
-            error_map=error_map,
-            overwrite=overwrite,
+            outputs=Outputs(png=png, error_map=error_map, overwrite=overwrite),
             progress=bar.show,
         )
     say_failed(report.failed)

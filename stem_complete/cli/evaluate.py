@@ -108,7 +108,7 @@ def evaluate(
             expected="a folder", found="a file", where=output, fix="give another --output"
         )
     completer = load_completer(model, precision=precision) if model is not None else None
-    methods = evaluation.baselines(baseline or evaluation.DEFAULT_BASELINES)
+    methods = evaluation.baseline_methods(baseline or evaluation.DEFAULT_BASELINES)
     if completer is not None:
         methods = {evaluation.MODEL: evaluation.Model(completer)} | methods
     noises = {None: None, "none": NoNoiseConfig(), "reference": ReferenceNoiseConfig()}

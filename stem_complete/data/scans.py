@@ -1,164 +1,290 @@
-"""Files -> partial scans: measured intensities and dwell on the pixel grid.
+"""Partial scans: what a microscope measured, along its path or on the pixel grid.
 
-The authors' published examples have an encoding of their own, which `read_published_scan` undoes.
+Both types are checked once, in their constructors; whoever has one need not check it again.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
 
-from stem_complete.data.formats.micrographs import Micrograph, read_file
 from stem_complete.errors import DataError
+from stem_complete.scan import ScanPath
+from stem_complete.scan.raster import inside_image, spread
 
 
-class RasterScan(NamedTuple):
+class RasterScan:
     """A partial scan on the pixel grid.
 
+    A pixel is measured where its intensity is not NaN and its dwell not 0. Without dwell times,
+    pixels that are NaN are not measured, or, if none is, those that are 0; the others have dwell 1.
+
     Attributes:
-        intensity: Mean over the dwell in each pixel [h, w] float32, in detector units, NaN where
-            nothing was measured.
-        dwell: Time spent in each pixel [h, w] float32, in full pixel dwells; 0 where not measured.
+        intensity: Mean over the dwell in each pixel [h, w] float64, in detector units, NaN where
+            not measured.
+        dwell: Time spent in each pixel [h, w] float32, in full pixel dwells, 0 where not measured.
         pixel_size_nm: Side of a pixel [nm], None if unknown.
-        path: File of the intensities.
-    """
+        intensity_range: Lowest and highest intensity of the specimen, None if unknown.
+        where: What errors name: the file or argument of the intensities.
 
-    intensity: NDArray[np.float32]
-    dwell: NDArray[np.float32]
-    pixel_size_nm: float | None
-    path: Path
-
-
-def read_scan(path: str | Path, dwell_path: str | Path | None = None) -> RasterScan:
-    """A partial scan from an image file of any supported format.
-
-    Where it was measured, a dwell file says; or `dwell` beside `intensity` in an NPZ; or NaN in
-    the image; or, if it has no NaN, zero. Without dwell map each measured pixel has dwell 1. A
-    dwell map of whole numbers, such as an 8-bit mask, is divided by its maximum.
+    Args:
+        intensity: As the attribute.
+        dwell: As the attribute; None if the intensities tell what was measured.
+        pixel_size_nm: As the attribute.
+        intensity_range: As the attribute. Only models with the "reference" encoding need it; they
+            take the measured range if it is unknown.
+        where: As the attribute.
+        dwell_where: The file or argument of the dwell times.
 
     Raises:
-        DataError: A file cannot be read or holds several images, the shapes differ, nothing was
-            measured, a measured pixel is NaN or Inf, all are equal, or the dwell map is negative
-            or on average over 1.
+        DataError: The scan cannot be completed.
     """
-    path = Path(path)
-    images = read_file(path, masks=True).micrographs
-    named = {image.name: image for image in images}
-    if dwell_path is None and len(images) == 2 and set(named) == {"intensity", "dwell"}:
-        return _raster_scan(named["intensity"], _dwell(named["dwell"]))
-    image = _only(images)
-    if dwell_path is None:
-        return _raster_scan(image, None)
-    dwell_map = _only(read_file(Path(dwell_path), masks=True).micrographs)
-    return _raster_scan(image, _dwell(dwell_map))
+
+    def __init__(
+        self,
+        intensity: ArrayLike,
+        dwell: ArrayLike | None = None,
+        *,
+        pixel_size_nm: float | None = None,
+        intensity_range: tuple[float, float] | None = None,
+        where: object = "partial scan",
+        dwell_where: object = "dwell map",
+    ) -> None:
+        values = _real(intensity, where)
+        if values.ndim != 2 or not values.size:
+            raise DataError(expected="one scan [h, w]", found=f"shape {values.shape}", where=where)
+        if num_infinite := int(np.isinf(values).sum()):
+            raise DataError(
+                expected="finite intensities, or NaN where not measured",
+                found=f"{num_infinite} infinite ones",
+                where=where,
+            )
+        missing = np.isnan(values)
+        if dwell is None:
+            times = (~missing if missing.any() else values != 0).astype(np.float64)
+        else:
+            times = _real(dwell, dwell_where)
+            _check_dwell(times, values.shape, dwell_where)
+        measured = ~missing & (times > 0)
+        if not measured.any():
+            raise DataError(expected="at least one measured pixel", found="none", where=where)
+        if intensity_range is not None:
+            _check_range(intensity_range)
+        self.intensity: NDArray[np.float64] = np.where(measured, values, np.nan)
+        self.dwell: NDArray[np.float32] = np.where(measured, times, 0).astype(np.float32)
+        self.pixel_size_nm = pixel_size_nm
+        self.intensity_range = intensity_range
+        self.where = where
+
+    @property
+    def name(self) -> str:
+        """Name of the scan's file, or what else errors call it."""
+        return self.where.name if isinstance(self.where, Path) else str(self.where)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) [px]."""
+        height, width = self.intensity.shape
+        return height, width
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Where the scan measured, [h, w]."""
+        return ~np.isnan(self.intensity)
+
+    @property
+    def coverage(self) -> float:
+        """Mean of the dwell map."""
+        return float(self.dwell.astype(np.float64).mean())
+
+    @property
+    def measured_range(self) -> tuple[float, float]:
+        """Lowest and highest measured intensity."""
+        return float(np.nanmin(self.intensity)), float(np.nanmax(self.intensity))
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Dwell-weighted mean and standard deviation of the measured intensities."""
+        weight = self.dwell / self.dwell.sum(dtype=np.float64)
+        mean = (weight * np.where(self.measured, self.intensity, 0)).sum()
+        deviation = np.where(self.measured, self.intensity - mean, 0)
+        return float(mean), float(np.sqrt((weight * deviation**2).sum()))
+
+    def unit(self) -> NDArray[np.float64]:
+        """Intensities [h, w] with the measured range scaled to [0, 1]; 0 where not measured."""
+        low, high = self.measured_range
+        scaled = (self.intensity - low) / ((high - low) or 1.0)
+        return np.where(self.measured, scaled, 0.0)
+
+    def raster(self) -> RasterScan:
+        """The scan itself."""
+        return self
 
 
-def read_published_scan(scan_path: str | Path, mask_path: str | Path) -> RasterScan:
-    """A partial scan from a file of partial-STEM's examples and its dwell map.
+class PathScan:
+    """A partial scan along the path of the probe.
 
-    The files hold (det + 1) / S on the path and 0 elsewhere, with det = d (d x + 2 (1 - d) U b) of
-    dwell d, true intensity x in [-1, 1], noise U and blurred intensity b, and S = 1 + max det (Ede
-    and Beanland 2020, code at github.com/Jeffrey-Ede/partial-STEM). S is not stored: it is
-    estimated here, on the published files to 0.2%. The intensity is det / d, in [-1, 1] but for
-    noise.
+    Samples more than half a pixel outside the image are ignored, as `ScanPath.dwell_map` does;
+    several samples in one place are averaged by their dwell.
+
+    Attributes:
+        path: Where the probe was and how long: positions [n, 2], dwell [n], shape.
+        intensity: Of each sample [n] float64, in detector units.
+        times_s: When each sample began [n] [s], None if unknown.
+        pixel_size_nm: Side of a pixel [nm], None if unknown.
+        unit: Unit of the intensities, "" if unknown.
+        metadata: What else is known of the scan.
+
+    Args:
+        positions: (x, y) of the samples in time order [n, 2] [px]; pixel centres are whole numbers.
+        dwell: Time spent on each [n], in full pixel dwells, 0 or more.
+        intensity: As the attribute.
+        shape: (h, w) of the image [px].
+        times_s: As the attribute.
+        pixel_size_nm: As the attribute.
+        unit: As the attribute.
+        metadata: As the attribute.
+        where: What errors name, such as the scan's file.
 
     Raises:
-        DataError: As `read_scan`; or the files are not in this encoding.
+        DataError: The scan cannot be completed.
+
+    Example:
+        >>> path = archimedean((128, 128), "1/20")
+        >>> scan = PathScan(path.positions, path.dwell, np.zeros(len(path.dwell)), path.shape)
+        >>> image, error = completer.complete_scan(scan)           # doctest: +SKIP
     """
-    scan = read_scan(scan_path, mask_path)
-    dwell = scan.dwell
-    encoded = np.nan_to_num(scan.intensity, nan=0.0)
-    measured = dwell > 0
-    scale = published_scale(encoded[measured], dwell[measured])
-    if not (0.5 < scale <= 2.2 and encoded.min() >= 0 and encoded.max() <= 1 + 1e-6):
-        raise DataError(
-            expected="intensities encoded as in partial-STEM's examples, (det + 1) / (1 + max det)",
-            found=f"values from {encoded.min():g} to {encoded.max():g} that do not fit",
-            where=scan.path,
-            fix="read it as an ordinary partial scan",
+
+    def __init__(
+        self,
+        positions: ArrayLike,
+        dwell: ArrayLike,
+        intensity: ArrayLike,
+        shape: tuple[int, int],
+        *,
+        times_s: ArrayLike | None = None,
+        pixel_size_nm: float | None = None,
+        unit: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        where: object = "path scan",
+    ) -> None:
+        self.intensity = _real(intensity, where)
+        self.times_s = None if times_s is None else _real(times_s, where)
+        self.pixel_size_nm = pixel_size_nm
+        self.unit = unit
+        self.metadata = dict(metadata or {})
+        self._where = where
+        try:
+            self.path = ScanPath(
+                torch.from_numpy(_real(positions, where)),
+                torch.from_numpy(_real(dwell, where)),
+                shape,
+            )
+        except ValueError as error:
+            raise DataError(
+                expected="positions (x, y) [n, 2] and dwell [n] on an image",
+                found=str(error),
+                where=where,
+            ) from None
+        self._check()
+
+    def raster(self) -> RasterScan:
+        """The scan on the pixel grid.
+
+        Its dwell map is that of the path; intensities are means weighted by what each sample's
+        dwell adds to a pixel of that map.
+        """
+        # On [0, 1], so that a small contrast on a large offset survives.
+        measured = self._inside & (self.path.dwell.numpy() > 0)
+        low, high = self.intensity[measured].min(), self.intensity[measured].max()
+        samples = torch.from_numpy((self.intensity - low) / ((high - low) or 1.0))
+        positions, dwell, shape = self.path.positions, self.path.dwell.double(), self.path.shape
+        total, weight = (spread(positions, v, shape).numpy() for v in (dwell * samples, dwell))
+        # Rounding may leave a mean outside the range of its samples.
+        mean = np.clip(total / np.where(weight > 0, weight, 1.0), 0, 1)
+        return RasterScan(
+            low + (high - low) * mean,
+            self.path.dwell_map().numpy(),
+            pixel_size_nm=self.pixel_size_nm,
+            where=self._where,
+            dwell_where=self._where,
         )
-    intensity = np.full_like(scan.intensity, np.nan)
-    intensity[measured] = (encoded[measured] * scale - 1) / dwell[measured]
-    return scan._replace(intensity=intensity)
+
+    def _check(self) -> None:
+        num, values = len(self.path.positions), self.intensity
+        times = values if self.times_s is None else self.times_s
+        expected = found = fix = ""
+        if values.shape != (num,) or times.shape != (num,):
+            shape = values.shape if values.shape != (num,) else times.shape
+            expected, found = f"a value for each of the {num} positions", f"shape {shape}"
+        elif not np.isfinite(values).all():
+            expected = "finite intensities"
+            found = f"{int((~np.isfinite(values)).sum())} NaN or infinite ones"
+            fix = "leave these samples out"
+        elif self.times_s is not None and not (np.diff(times) >= 0).all():
+            expected, found = "samples in time order", "times that fall"
+            fix = "sort the samples by their times"
+        elif not (self._inside & (self.path.dwell.numpy() > 0)).any():
+            expected = f"a sample with dwell in the image of {self.path.shape} (h, w) px"
+            found = f"none among {num}"
+            fix = "give positions (x, y) in px, counted from the centre of the first pixel"
+        if found:
+            raise DataError(expected=expected, found=found, where=self._where, fix=fix)
+        total = float(self.path.dwell.double()[torch.from_numpy(self._inside)].sum())
+        _check_coverage(total / math.prod(self.path.shape), self._where)
+
+    @property
+    def _inside(self) -> NDArray[np.bool_]:
+        """Whether each sample is in the image [n]."""
+        inside: NDArray[np.bool_] = inside_image(self.path.positions, self.path.shape).numpy()
+        return inside
 
 
-def published_scale(encoded: NDArray[np.float32], dwell: NDArray[np.float32]) -> float:
-    """S of a published file from its measured pixels [n]; NaN if they do not determine it.
-
-    On average U is 1/2, so encoded = (1 + d^2 mean(x) + d (1 - d) mean(b)) / S: a fit that is
-    linear in 1/S, mean(x) / S and mean(b) / S. Shorter dwells, nearer to encoded = 1/S, have noise
-    in proportion to d, hence the weights.
-    """
-    d = dwell.astype(np.float64)
-    terms = np.stack([np.ones_like(d), d**2, d * (1 - d)], axis=1) / d[:, None]
-    solution, _, rank, _ = np.linalg.lstsq(terms, encoded / d)
-    return float(1 / solution[0]) if rank == 3 and solution[0] > 0 else float("nan")
+def _real(values: ArrayLike, where: object) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(expected="real numbers", found=f"{array.dtype} values", where=where)
+    return array.astype(np.float64)
 
 
-def _only(images: list[Micrograph]) -> Micrograph:
-    if len(images) > 1:
+def _check_dwell(dwell: NDArray[np.float64], shape: tuple[int, ...], where: object) -> None:
+    found = fix = ""
+    expected = "finite dwell times of 0 or more"
+    if dwell.shape != shape:
+        expected, found = f"the scan's shape {shape}", f"{dwell.shape}"
+        fix = "give the dwell map that belongs to this scan"
+    elif not np.isfinite(dwell).all():
+        found = f"{int((~np.isfinite(dwell)).sum())} NaN or infinite ones"
+    elif (dwell < 0).any():
+        found = f"{int((dwell < 0).sum())} negative ones"
+    if found:
+        raise DataError(expected=expected, found=found, where=where, fix=fix)
+    _check_coverage(float(dwell.mean()), where)
+
+
+def _check_coverage(mean_dwell: float, where: object) -> None:
+    """Refuses dwell times in seconds or counts, and masks of 0 and 255."""
+    # Dwell maps of dense paths are rounded to float32.
+    if mean_dwell > 1 + 1e-6:
         raise DataError(
-            expected="one image, or `intensity` and `dwell` in an NPZ file",
-            found=f"{len(images)} images",
-            where=images[0].path,
-            fix="save the partial scan and its dwell map as files of their own",
+            expected="dwell times in units of a full pixel dwell, their mean (the coverage) at "
+            "most 1",
+            found=f"a mean of {mean_dwell:.3g}",
+            where=where,
+            fix="divide them by the dwell time that a full scan spends in a pixel",
         )
-    return images[0]
 
 
-def _dwell(image: Micrograph) -> Micrograph:
-    dwell = image.pixels
-    if not np.isfinite(dwell).all() or dwell.min() < 0 or not dwell.any():
+def _check_range(intensity_range: tuple[float, float]) -> None:
+    low, high = intensity_range
+    if not (np.isfinite((low, high)).all() and low < high):
         raise DataError(
-            expected="dwell times of 0 and above, some above",
-            found="NaN or Inf"
-            if not np.isfinite(dwell).all()
-            else f"{dwell.min()} to {dwell.max()}",
-            where=image.path,
+            expected="a finite intensity range (low, high), low < high",
+            found=f"({low}, {high})",
+            where="intensity_range",
         )
-    if dwell.dtype.kind in "iu":
-        return Micrograph(dwell / dwell.max(), None, image.name, image.frame, image.path)
-    if dwell.mean() > 1:
-        raise DataError(
-            expected="dwell in full pixel dwells, on average (the coverage) at most 1",
-            found=f"{dwell.mean():g} on average",
-            where=image.path,
-            fix="divide it by the dwell time of a full pixel",
-        )
-    return image
-
-
-def _raster_scan(image: Micrograph, dwell_map: Micrograph | None) -> RasterScan:
-    intensity: NDArray[Any] = image.pixels
-    if dwell_map is not None and dwell_map.pixels.shape != intensity.shape:
-        raise DataError(
-            expected=f"a dwell map of the scan's shape, {intensity.shape}",
-            found=f"{dwell_map.pixels.shape}",
-            where=dwell_map.path,
-        )
-    missing = np.isnan(intensity)
-    if dwell_map is not None:
-        measured = dwell_map.pixels > 0
-        dwell = dwell_map.pixels.astype(np.float32)
-    else:
-        measured = ~missing if missing.any() else intensity != 0
-        dwell = measured.astype(np.float32)
-    values = intensity[measured].astype(np.float64)
-    num_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if not values.size or num_bad or values.min() == values.max():
-        raise DataError(
-            expected="measured intensities that are finite and not all equal",
-            found=(
-                "no measured pixel"
-                if not values.size
-                else f"{num_bad} measured pixels NaN or Inf"
-                if num_bad
-                else f"{values[0]:g} in all {values.size} measured pixels"
-            ),
-            where=image.path,
-        )
-    pixels = np.where(measured, intensity, np.nan).astype(np.float32)
-    return RasterScan(pixels, dwell, image.pixel_size_nm, image.path)

@@ -1,24 +1,18 @@
 """Completions judged: methods on scans of known micrographs, metrics, reports, figures.
 
-from stem_complete.evaluation import (
-    MAX_PER_FIELD, PROTOCOL, baselines, by_condition, evaluate, load_micrographs, model_methods
-)
-
-images = load_micrographs("images/", max_per_field=MAX_PER_FIELD)
-report = evaluate(images, baselines() | model_methods(load_completer()), PROTOCOL)
+images = load_micrographs("images/", max_per_field=4)
+report = evaluate(images, baseline_methods() | model_methods(load_completer()), PROTOCOL)
 print(by_condition(report))
 """
 
 from stem_complete.evaluation.baselines import (
     BASELINES,
     NOISY,
-    BaselineResult,
     biharmonic,
     harmonic,
     linear,
     nearest,
     normalised_convolution,
-    run_baselines,
     spline,
     total_variation,
 )
@@ -46,7 +40,7 @@ from stem_complete.evaluation.methods import (
     FirstCompletion,
     Method,
     Model,
-    baselines,
+    baseline_methods,
     model_methods,
 )
 from stem_complete.evaluation.metrics import Scores, all_metrics, psnr, rmse, ssim
@@ -71,7 +65,6 @@ __all__ = [
     "PROTOCOL",
     "PROTOCOL_BASELINES",
     "Baseline",
-    "BaselineResult",
     "Cell",
     "CompletionExample",
     "Condition",
@@ -89,7 +82,7 @@ __all__ = [
     "Statistic",
     "Summary",
     "all_metrics",
-    "baselines",
+    "baseline_methods",
     "biharmonic",
     "boxcar_mean",
     "by_condition",
@@ -114,7 +107,6 @@ __all__ = [
     "published_scans",
     "ratio_interval",
     "rmse",
-    "run_baselines",
     "score",
     "simulate",
     "spline",

@@ -1,40 +1,34 @@
-"""Classical completions of a raster partial scan, which a network has to beat.
+"""Classical completions of a partial scan, which a network has to beat.
 
-A scan is `intensity` [h, w] in detector units (the mean over the dwell in each pixel, NaN where
-nothing was measured) and `dwell` [h, w] in full pixel dwells (0 where nothing was measured). Every
-baseline returns a finite float32 image [h, w] in the units and within the range of the measured
-intensities. All commute with a change of the detector's gain and offset. `nearest`, `linear` and
-`biharmonic` keep the measured pixels as they are. The others have parameters, which
-`scripts/tune_baselines.py` chose on validation micrographs: the defaults for scans without noise,
-`NOISY` for scans with it.
+Every baseline takes a `RasterScan` and returns a finite float32 image [h, w] in the units and
+within the range of the measured intensities. All commute with a change of the detector's gain and
+offset. `nearest`, `linear` and `biharmonic` keep the measured pixels as they are. The others have
+parameters, which `scripts/tune_baselines.py` chose on validation micrographs: the defaults for
+scans without noise, `NOISY` for scans with it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from stem_complete.errors import ConfigError
-from stem_complete.evaluation.measured_scan import Image, MeasuredScan, fill_nearest
+from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.thin_plate import relax_plate
+from stem_complete.evaluation.unit_scale import Image, fill_nearest, in_units, weights
 
 Baseline = Callable[..., Image]
 
 
-def nearest(intensity: ArrayLike, dwell: ArrayLike) -> Image:
+def nearest(scan: RasterScan) -> Image:
     """Each pixel takes the intensity of the measured pixel nearest to it (Euclidean distance).
 
     The fill of the published code's coverage series.
     """
-    scan = MeasuredScan.read(intensity, dwell)
-    return scan.to_input_units(fill_nearest(scan))
+    return in_units(fill_nearest(scan), scan)
 
 
-def linear(intensity: ArrayLike, dwell: ArrayLike) -> Image:
+def linear(scan: RasterScan) -> Image:
     """Linear interpolation on the Delaunay triangles of the measured pixels.
 
     Planes are reproduced. Outside the convex hull of the measured pixels, and where they all lie
@@ -44,7 +38,6 @@ def linear(intensity: ArrayLike, dwell: ArrayLike) -> Image:
     from scipy.ndimage import binary_erosion
     from scipy.spatial import QhullError
 
-    scan = MeasuredScan.read(intensity, dwell)
     filled = fill_nearest(scan)
     # A measured pixel whose four neighbours are measured too is in no triangle with a gap in it:
     # its Voronoi cell is its own square. Leaving these out saves a third of the time.
@@ -52,18 +45,17 @@ def linear(intensity: ArrayLike, dwell: ArrayLike) -> Image:
     gaps = np.argwhere(~scan.measured)
     if len(gaps):
         try:
-            interpolate = LinearNDInterpolator(np.argwhere(rim), scan.values[rim])
+            interpolate = LinearNDInterpolator(np.argwhere(rim), scan.unit()[rim])
         except QhullError:
-            return scan.to_input_units(filled)
+            return in_units(filled, scan)
         values = interpolate(gaps)
         inside = np.isfinite(values)
         filled[tuple(gaps[inside].T)] = values[inside]
-    return scan.to_input_units(filled)
+    return in_units(filled, scan)
 
 
 def normalised_convolution(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
+    scan: RasterScan,
     *,
     sigma_pitches: float = 0.2,
     dwell_exponent: float = 0.0,
@@ -74,28 +66,25 @@ def normalised_convolution(
     4 sigma. Pixels with no measurement that near take the nearest one.
 
     Args:
-        intensity: See the module.
-        dwell: See the module.
+        scan: The partial scan.
         sigma_pitches: Width of G in distances between the turns of a spiral, 1 / mean dwell [px].
         dwell_exponent: How much more a long dwell counts than a short one.
     """
     from scipy.ndimage import gaussian_filter
 
-    scan = MeasuredScan.read(intensity, dwell)
     # Beyond the image's own size, a wider Gaussian changes little and takes for ever.
-    sigma_px = min(sigma_pitches / scan.dwell.mean(), max(scan.dwell.shape))
-    weight = scan.weights(dwell_exponent)
+    sigma_px = min(sigma_pitches / scan.coverage, max(scan.shape))
+    weight = weights(scan, dwell_exponent)
     reach = gaussian_filter(weight, sigma_px, mode="constant")
-    total = gaussian_filter(weight * scan.values, sigma_px, mode="constant")
+    total = gaussian_filter(weight * scan.unit(), sigma_px, mode="constant")
     # No term is negative, so what is reached is exactly 0 or accurate, however small.
     near = reach > 0
     filled = total / np.where(near, reach, 1.0)
-    return scan.to_input_units(filled if near.all() else np.where(near, filled, fill_nearest(scan)))
+    return in_units(filled if near.all() else np.where(near, filled, fill_nearest(scan)), scan)
 
 
 def harmonic(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
+    scan: RasterScan,
     *,
     fidelity: float = 1.0,
     dwell_exponent: float = 0.0,
@@ -105,18 +94,16 @@ def harmonic(
     Five-point Laplacian with no flux through the image border, solved directly.
 
     Args:
-        intensity: See the module.
-        dwell: See the module.
+        scan: The partial scan.
         fidelity: Stiffness f of the springs; with `math.inf` the membrane goes through the
             measured pixels, and the Laplacian vanishes in all others (Laplace interpolation).
         dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
     """
-    return relax_plate(intensity, dwell, fidelity, dwell_exponent, stiffness=0.0)
+    return relax_plate(scan, fidelity, dwell_exponent, stiffness=0.0)
 
 
 def spline(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
+    scan: RasterScan,
     *,
     fidelity: float = 10.0,
     dwell_exponent: float = 0.0,
@@ -128,18 +115,16 @@ def spline(
     without the cusps of the one and the overshoot of the other. Solved directly.
 
     Args:
-        intensity: See the module.
-        dwell: See the module.
+        scan: The partial scan.
         fidelity: As for `harmonic`.
         dwell_exponent: As for `harmonic`.
         stiffness: Of the plate, s; bends shorter than its square root [px] cost most.
     """
-    return relax_plate(intensity, dwell, fidelity, dwell_exponent, stiffness)
+    return relax_plate(scan, fidelity, dwell_exponent, stiffness)
 
 
 def total_variation(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
+    scan: RasterScan,
     *,
     fidelity: float = 10.0,
     dwell_exponent: float = 0.0,
@@ -154,8 +139,7 @@ def total_variation(
     6.2), from the normalised convolution on. Twice the steps change errors by less than 1/200.
 
     Args:
-        intensity: See the module.
-        dwell: See the module.
+        scan: The partial scan.
         fidelity: Weight f of the measured pixels.
         dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
         huber: Slope per px below which gradients are squared instead, as |grad u|^2 / (2 huber):
@@ -164,15 +148,14 @@ def total_variation(
     """
     import torch
 
-    scan = MeasuredScan.read(intensity, dwell)
-    start = normalised_convolution(
-        np.where(scan.measured, scan.values, np.nan), scan.dwell, dwell_exponent=dwell_exponent
-    )
+    values = scan.unit()
+    on_unit_scale = RasterScan(np.where(scan.measured, values, np.nan), scan.dwell)
+    start = normalised_convolution(on_unit_scale, dwell_exponent=dwell_exponent)
     # The largest steps that converge: their product is 1 / |grad|^2, and that is 8.
     primal_step = 0.2
     dual_step = 1 / (8 * primal_step)
-    pull = primal_step * fidelity * torch.from_numpy(scan.weights(dwell_exponent)).float()
-    target = pull * torch.from_numpy(scan.values).float()
+    pull = primal_step * fidelity * torch.from_numpy(weights(scan, dwell_exponent)).float()
+    target = pull * torch.from_numpy(values).float()
     share = 1 / (1 + pull)
     # Fresh memory for every step would cost more than the sums: all is done in place.
     u, before, ahead = (torch.from_numpy(start).clone() for _ in range(3))
@@ -189,10 +172,10 @@ def total_variation(
         u, before = before, u
         torch.add(before, divergence, alpha=primal_step, out=u).add_(target).mul_(share)
         torch.sub(u, before, out=ahead).add_(u)
-    return scan.to_input_units(u.double().numpy())
+    return in_units(u.double().numpy(), scan)
 
 
-def biharmonic(intensity: ArrayLike, dwell: ArrayLike) -> Image:
+def biharmonic(scan: RasterScan) -> Image:
     """The thin plate through the measured pixels: the squared Laplacian vanishes in all others.
 
     scikit-image's `inpaint_biharmonic` (Damelin and Hoang 2018, doi:10.1155/2018/3950312), which
@@ -200,10 +183,9 @@ def biharmonic(intensity: ArrayLike, dwell: ArrayLike) -> Image:
     """
     from skimage.restoration import inpaint_biharmonic
 
-    scan = MeasuredScan.read(intensity, dwell)
     if scan.measured.all():
-        return scan.to_input_units(scan.values)
-    return scan.to_input_units(inpaint_biharmonic(scan.values, ~scan.measured))
+        return in_units(scan.unit(), scan)
+    return in_units(inpaint_biharmonic(scan.unit(), ~scan.measured), scan)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -224,45 +206,3 @@ NOISY: dict[str, dict[str, float]] = {
     "total_variation": {"fidelity": 2, "dwell_exponent": 12, "huber": 0.1},
 }
 """Parameters for scans with the published detection noise, in which a short dwell says little."""
-
-
-class BaselineResult(NamedTuple):
-    """A baseline's completion `image` [h, w] and how long it took [s]."""
-
-    image: Image
-    seconds: float
-
-
-def run_baselines(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
-    names: Iterable[str] = tuple(BASELINES),
-    *,
-    noisy: bool = False,
-) -> dict[str, BaselineResult]:
-    """Completions of one scan by the named baselines, with the time each took.
-
-    Args:
-        intensity: See the module.
-        dwell: See the module.
-        names: In `BASELINES`.
-        noisy: Whether parameters are those tuned to noise.
-
-    Raises:
-        ConfigError: A name is not in `BASELINES`.
-        DataError: The scan cannot be used.
-    """
-    names = list(names)
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        raise ConfigError(
-            expected=f"baselines among {', '.join(BASELINES)}",
-            found=", ".join(map(repr, unknown)),
-            where="baselines",
-        )
-    results = {}
-    for name in names:
-        start = time.perf_counter()
-        image = BASELINES[name](intensity, dwell, **(NOISY.get(name, {}) if noisy else {}))
-        results[name] = BaselineResult(image, time.perf_counter() - start)
-    return results

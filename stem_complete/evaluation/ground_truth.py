@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import find_files, read_micrograph, read_micrographs
+from stem_complete.data.formats.scans import read_published_scan
 from stem_complete.data.sampler import evenly_spread
-from stem_complete.data.scans import read_published_scan
+from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.ingest import content_hash
 from stem_complete.data.store.layout import is_store
@@ -24,7 +25,7 @@ from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.scan import blur
-from stem_complete.vocabulary import format_coverage
+from stem_complete.vocabulary import INTENSITY_RANGE, format_coverage
 
 CROP_SIZE = 512
 """Side of the crops that files of micrographs are cut into [px]."""
@@ -84,8 +85,7 @@ class KnownScan(NamedTuple):
         geometry: Path of the probe, as reports name it.
         coverage: Mean dwell, such as "1/20".
         noise: Kind of the noise, "none" without.
-        intensity: Measured intensities, NaN where not measured.
-        dwell: In full pixel dwells, 0 where not measured.
+        partial: What was measured.
         truth: The blurred crop.
         unblurred: The crop.
     """
@@ -95,8 +95,7 @@ class KnownScan(NamedTuple):
     geometry: str
     coverage: str
     noise: str
-    intensity: NDArray[np.float32]
-    dwell: NDArray[np.float32]
+    partial: RasterScan
     truth: NDArray[np.float32]
     unblurred: NDArray[np.float32]
 
@@ -160,8 +159,11 @@ def simulate(
         position = int.from_bytes(hashlib.sha256(crop.name.encode()).digest()[:4], "big")
         image = torch.from_numpy(crop.pixels)[None, None]
         batch = simulator(image, 0, torch.tensor([position]))
-        images = (t[0, 0].numpy() for t in (*batch.scan, batch.truth, batch.unblurred))
-        yield KnownScan(crop.name, crop.field, *condition.labels, *images)
+        intensity, dwell, truth, unblurred = (
+            t[0, 0].numpy() for t in (*batch.scan, batch.truth, batch.unblurred)
+        )
+        scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
+        yield KnownScan(crop.name, crop.field, *condition.labels, scan, truth, unblurred)
 
 
 def published_scans() -> Iterator[KnownScan]:
@@ -174,8 +176,8 @@ def published_scans() -> Iterator[KnownScan]:
         unblurred = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
         truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
         name = triple.truth.stem
-        labels = ("published", format_coverage(float(np.mean(scan.dwell))), "published")
-        yield KnownScan(name, name, *labels, scan.intensity, scan.dwell, truth, unblurred)
+        labels = ("published", format_coverage(scan.coverage), "published")
+        yield KnownScan(name, name, *labels, scan, truth, unblurred)
 
 
 def _from_files(

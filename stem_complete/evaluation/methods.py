@@ -12,7 +12,6 @@ from stem_complete.evaluation.ground_truth import KnownScan
 from stem_complete.evaluation.report import FIRST, MODEL
 from stem_complete.inference import Completer, Completion
 from stem_complete.scan import CORRECTED
-from stem_complete.vocabulary import INTENSITY_RANGE
 
 DEFAULT_BASELINES = (
     "nearest",
@@ -38,7 +37,7 @@ class Baseline:
         """The scan's completion."""
         tuned = NOISY.get(self.name, {}) if scan.is_noisy else {}
         complete = BASELINES[self.name]
-        return Completion(complete(scan.intensity, scan.dwell, **(self.parameters or tuned)))
+        return Completion(complete(scan.partial, **(self.parameters or tuned)))
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Model:
 
     def __call__(self, scan: KnownScan) -> Completion:
         """The scan's completion."""
-        return self.completer.complete(scan.intensity, scan.dwell, intensity_range=INTENSITY_RANGE)
+        return self.completer.complete_scan(scan.partial)
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,12 @@ class FirstCompletion:
 
     def __call__(self, scan: KnownScan) -> Completion:
         """The scan's completion."""
-        first = self.completer.first_completion(scan.intensity, scan.dwell)
+        first = self.completer.first_completion(scan.partial)
         assert first is not None
         return Completion(first)
 
 
-def baselines(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Method]:
+def baseline_methods(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Method]:
     """Classical methods by name, with the parameters that were tuned to the scans' noise.
 
     Raises:

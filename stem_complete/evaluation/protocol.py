@@ -15,7 +15,7 @@ from stem_complete.evaluation.ground_truth import (
     load_micrographs,
     simulate,
 )
-from stem_complete.evaluation.methods import Method, baselines, model_methods
+from stem_complete.evaluation.methods import Method, baseline_methods, model_methods
 from stem_complete.evaluation.report import MODEL, Report, Worst
 from stem_complete.evaluation.scoring import evaluate
 from stem_complete.evaluation.tables import NUM_WORST, by_condition
@@ -71,7 +71,7 @@ def evaluate_protocol(
         max_per_field=MAX_PER_FIELD,
         trained_on={source.sha256 for source in completer.card.training_data} if completer else (),
     )
-    methods = baselines() | (model_methods(completer) if completer else {})
+    methods = baseline_methods() | (model_methods(completer) if completer else {})
     report = evaluate(micrographs, methods, conditions, progress=progress)
     if output is not None:
         write_atomically(output / "protocol.json", report.to_json() + "\n")
@@ -114,7 +114,7 @@ def draw_worst(
             CompletionExample(
                 name=row.image,
                 truth=scan.truth,
-                intensity=scan.intensity,
+                intensity=scan.partial.intensity,
                 baseline=None if model is None else classical,
                 completion=classical if model is None else model,
                 intensity_range=INTENSITY_RANGE,

@@ -47,10 +47,9 @@ def evaluate(
         ConfigError: There is no method.
 
     Example:
-        >>> completer = load_completer()                                       # doctest: +SKIP
-        >>> images = load_micrographs("images/", max_per_field=MAX_PER_FIELD)  # doctest: +SKIP
-        >>> methods = baselines() | model_methods(completer)                   # doctest: +SKIP
-        >>> print(by_condition(evaluate(images, methods, PROTOCOL)))           # doctest: +SKIP
+        >>> images = load_micrographs("images/", max_per_field=4)      # doctest: +SKIP
+        >>> methods = baseline_methods() | model_methods(completer)    # doctest: +SKIP
+        >>> print(by_condition(evaluate(images, methods, PROTOCOL)))   # doctest: +SKIP
     """
     if not methods:
         raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")

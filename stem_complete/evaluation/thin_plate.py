@@ -7,30 +7,33 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from stem_complete.evaluation.measured_scan import Image, MeasuredScan
+from stem_complete.data.scans import RasterScan
+from stem_complete.evaluation.unit_scale import Image, in_units, weights
 
 
 def relax_plate(
-    intensity: ArrayLike,
-    dwell: ArrayLike,
-    fidelity: float,
-    dwell_exponent: float,
-    stiffness: float,
+    scan: RasterScan, fidelity: float, dwell_exponent: float, stiffness: float
 ) -> Image:
-    """The plate in balance with its springs; see `harmonic` and `spline`."""
-    scan = MeasuredScan.read(intensity, dwell)
-    springs = np.zeros_like(scan.values)
+    """The plate in balance with its springs; see `harmonic` and `spline`.
+
+    Args:
+        scan: The partial scan.
+        fidelity: Stiffness of the springs; infinite ones hold the measured pixels.
+        dwell_exponent: The springs are as stiff as dwell^exponent.
+        stiffness: Stiffness of the plate, 0 for a membrane.
+    """
+    values = scan.unit()
+    springs = np.zeros_like(values)
     free = ~scan.measured
     if math.isfinite(fidelity):
-        springs = fidelity * scan.weights(dwell_exponent)
-        free = np.ones_like(scan.measured)
-    filled = scan.values.copy()
+        springs = fidelity * weights(scan, dwell_exponent)
+        free = np.ones_like(free)
+    filled = values.copy()
     if free.any():
         solver, coupling = _plate(free.shape, free.tobytes(), springs.tobytes(), stiffness)
-        filled[free] = solver.solve((springs * scan.values)[free] - coupling @ filled[~free])
-    return scan.to_input_units(filled)
+        filled[free] = solver.solve((springs * values)[free] - coupling @ filled[~free])
+    return in_units(filled, scan)
 
 
 # Scans along one path share it: it takes nine tenths of the time, and at 512 x 512 px 200 MB, or

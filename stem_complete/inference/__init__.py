@@ -10,7 +10,14 @@ from stem_complete.inference.artifact import (
     save_artifact,
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
-from stem_complete.inference.complete import CompleteReport, complete_files
+from stem_complete.inference.complete import (
+    CompletedScan,
+    CompleteReport,
+    Outputs,
+    complete_files,
+    complete_scans,
+    write_completion,
+)
 from stem_complete.inference.completer import (
     MODEL_FOLDER,
     RELEASED_MODEL,
@@ -25,15 +32,19 @@ __all__ = [
     "RELEASED_MODEL",
     "Artifact",
     "CompleteReport",
+    "CompletedScan",
     "Completer",
     "Completion",
     "ErrorCalibration",
     "ModelCard",
+    "Outputs",
     "TrainingSource",
     "build_artifact",
     "complete_files",
+    "complete_scans",
     "load_artifact",
     "load_completer",
     "read_card",
     "save_artifact",
+    "write_completion",
 ]

@@ -1,27 +1,58 @@
-"""Files of partial scans -> files of completed images; many of them, and safe to interrupt."""
+"""Partial scans -> completed images: read, complete and write as three functions, and a loop."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import stem_complete
-from stem_complete.data.scans import RasterScan, read_published_scan, read_scan
+from stem_complete.data.formats.scans import read_scan
+from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference.completer import Completer, Completion
+from stem_complete.inference.card import ModelCard
+from stem_complete.inference.completer import Completer, Completion, check_side
 from stem_complete.inference.image_files import read_info, write_png, write_tiff
-from stem_complete.inference.measurement import check_scans
 from stem_complete.inference.progress import Progress
-from stem_complete.inference.scan_files import Job, plan_jobs
+from stem_complete.inference.scan_files import ScanFiles, error_map_of, plan_files, preview_of
+from stem_complete.vocabulary import format_coverage
 
 GPU_BATCH_SIZE = 8
 _FAMILIAR_COVERAGE = 2.0  # by this factor a scan's coverage may differ from the model's
+
+
+class Outputs(NamedTuple):
+    """What is written of a scan beside the completed image.
+
+    Attributes:
+        png: A preview.
+        error_map: The expected RMS error of each pixel.
+        overwrite: Whether what is there is completed again.
+    """
+
+    png: bool = False
+    error_map: bool = False
+    overwrite: bool = False
+
+
+IMAGE_ALONE = Outputs()
+
+
+class CompletedScan(NamedTuple):
+    """A scan with its completion.
+
+    Attributes:
+        scan: What was measured.
+        completion: What the model makes of it.
+        model: Card of the model.
+    """
+
+    scan: RasterScan
+    completion: Completion
+    model: ModelCard
 
 
 @dataclass
@@ -45,9 +76,60 @@ class CompleteReport:
         return json.dumps(asdict(self), indent=2)
 
 
-class _Loaded(NamedTuple):
-    job: Job
-    scan: RasterScan
+def complete_scans(
+    completer: Completer,
+    scans: Iterable[RasterScan | PathScan],
+    *,
+    error_map: bool = False,
+    batch_size: int | None = None,
+) -> Iterator[CompletedScan]:
+    """Completions of scans, in their order; scans are read as they are needed.
+
+    Args:
+        completer: The model.
+        scans: Neighbours of one shape are completed together.
+        error_map: Whether to estimate the error of each pixel.
+        batch_size: Largest number of scans that are completed together; None: 8 on a GPU, else 1.
+
+    Raises:
+        DataError: A scan is too small.
+    """
+    size = batch_size or (GPU_BATCH_SIZE if completer.device.type == "cuda" else 1)
+    rasters = (scan.raster() for scan in scans)
+    for _, of_one_shape in groupby(rasters, key=lambda scan: scan.shape):
+        while batch := list(islice(of_one_shape, size)):
+            completions = completer.complete_scans(batch, error_map=error_map)
+            for scan, completion in zip(batch, completions, strict=True):
+                yield CompletedScan(scan, completion, completer.card)
+
+
+def write_completion(completed: CompletedScan, image: Path, outputs: Outputs = IMAGE_ALONE) -> None:
+    """Writes a float32 ImageJ TIFF in the units and with the pixel size of the scan.
+
+    A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
+    is, all is there.
+
+    Args:
+        completed: As from `complete_scans`, with an error map if that is to be written.
+        image: File to write or replace.
+        outputs: What is written beside it.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    scan, (pixels, error), model = completed
+    info: dict[str, Any] = {
+        "software": f"stem-complete {stem_complete.__version__}",
+        "scan": scan.name,
+        "model": model.name,
+        "model_sha256": model.weights_sha256,
+    }
+    if outputs.error_map and error is not None:
+        shows = {"shows": "expected root mean square error of each pixel"}
+        write_tiff(error_map_of(image), error, scan.pixel_size_nm, info | shows)
+    if outputs.png:
+        write_png(preview_of(image), pixels)
+    write_tiff(image, pixels, scan.pixel_size_nm, info | {"shows": "completed partial scan"})
 
 
 def complete_files(
@@ -57,66 +139,64 @@ def complete_files(
     *,
     dwell: str | Path | None = None,
     published: bool = False,
-    png: bool = False,
-    error_map: bool = False,
-    overwrite: bool = False,
+    outputs: Outputs = IMAGE_ALONE,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> CompleteReport:
     """Completes files of partial scans; those that are done already are passed over.
 
-    For each scan `<name>_completed.tif` is written, a float32 ImageJ TIFF in the intensity units
-    and with the pixel size of the scan. Scans that cannot be read are listed and the others go on.
-    The same call again completes what is missing after an interruption.
+    Scans that cannot be read are listed and the others go on. The same call again completes what is
+    missing after an interruption.
 
     Args:
         scans: Files, folders and globs.
         completer: The model.
-        output: Folder, or a `.tif` for a single scan; see `jobs.plan_jobs`.
-        dwell: File, folder or pattern of the dwell maps; see `jobs.plan_jobs`.
-        published: The files are encoded as those that the authors of partial-STEM published, with
-            intensities of the specimen in [-1, 1].
-        png: Also write `<name>_completed.png`, a preview.
-        error_map: Also write `<name>_error.tif`, the expected RMS error of each pixel.
-        overwrite: Complete again what is there already.
-        batch_size: Scans of one shape that are completed together; None: 8 on a GPU, else 1.
+        output: Folder for `<name>_completed.tif`, or a `.tif` for a single scan; see `plan_files`.
+        dwell: File, folder or pattern of the dwell maps; see `plan_files`.
+        published: The files are encoded as those that the authors of partial-STEM published.
+        outputs: What is written beside the completed images.
+        batch_size: As for `complete_scans`.
         progress: Called after each scan.
 
     Raises:
         ConfigError: The arguments do not go together.
         DataError: There is no scan at all, or the output cannot be written.
     """
-    _check_arguments(completer, dwell, published=published, error_map=error_map)
-    jobs, failed = plan_jobs(scans, Path(output), dwell)
-    report = CompleteReport(failed=failed)
-    total = len(jobs) + len(failed)
+    _check_arguments(completer, dwell, published=published, error_map=outputs.error_map)
+    plan = plan_files(scans, Path(output), dwell)
+    report = CompleteReport(failed=plan.failed)
+    total = len(plan.files) + len(plan.failed)
 
     def tell() -> None:
         if progress:
             progress(len(report.done) + len(report.skipped) + len(report.failed), total)
 
-    def unfinished() -> Iterator[_Loaded]:
-        for job in jobs:
-            files = [job.image, *[job.preview] * png, *[job.error_map] * error_map]
+    begun: list[ScanFiles] = []
+
+    def unfinished() -> Iterator[RasterScan]:
+        for files in plan.files:
             try:
-                if overwrite or not _are_done(files, completer):
-                    yield _Loaded(job, _read(job, published=published))
+                if outputs.overwrite or not _are_done(files.image, outputs, completer):
+                    scan = read_scan(files.scan, files.dwell, published=published)
+                    check_side(scan)
+                    begun.append(files)
+                    yield scan
                     continue
-                report.skipped[str(job.scan)] = str(job.image)
+                report.skipped[str(files.scan)] = str(files.image)
             except (DataError, OSError) as error:
-                report.failed[str(job.scan)] = str(error)
+                report.failed[str(files.scan)] = str(error)
             tell()
 
-    size = batch_size or (GPU_BATCH_SIZE if completer.device.type == "cuda" else 1)
-    for batch in _same_shape(unfinished(), size):
-        completions = _complete(completer, batch, published=published, error_map=error_map)
-        for (job, scan), completion in zip(batch, completions, strict=True):
-            _write(job, scan, completion, completer, png=png, error_map=error_map)
-            report.done[str(job.scan)] = str(job.image)
-            note = _unfamiliar(scan, completer)
-            if note:
-                report.notes[str(job.scan)] = note
-            tell()
+    completions = complete_scans(
+        completer, unfinished(), error_map=outputs.error_map, batch_size=batch_size
+    )
+    for number, completed in enumerate(completions):
+        files = begun[number]
+        write_completion(completed, files.image, outputs)
+        report.done[str(files.scan)] = str(files.image)
+        if note := _unfamiliar(completed):
+            report.notes[str(files.scan)] = note
+        tell()
     return report
 
 
@@ -139,13 +219,12 @@ def _check_arguments(
         )
 
 
-def _are_done(files: list[Path], completer: Completer) -> bool:
+def _are_done(image: Path, outputs: Outputs, completer: Completer) -> bool:
     """Whether all outputs are there.
 
     Raises:
-        DataError: The image that is there is not this model's: it would pass for it.
+        DataError: The image that is there is of another model.
     """
-    image = files[0]
     if not image.exists():
         return False
     model = read_info(image).get("model_sha256")
@@ -156,80 +235,19 @@ def _are_done(files: list[Path], completer: Completer) -> bool:
             where=image,
             fix="choose another output folder or ask to overwrite",
         )
-    return all(file.exists() for file in files)
-
-
-def _read(job: Job, *, published: bool) -> RasterScan:
-    """The scan, which can be completed."""
-    if published:
-        assert job.dwell is not None
-        scan = read_published_scan(job.scan, job.dwell)
-    else:
-        scan = read_scan(job.scan, job.dwell)
-    try:
-        check_scans(scan.intensity, scan.dwell, num_axes=2)
-    except DataError as error:
-        file = job.dwell if error.where == "dwell map" and job.dwell else job.scan
-        raise DataError(
-            expected=error.expected, found=error.found, where=file, fix=error.fix
-        ) from None
-    return scan
-
-
-def _same_shape(scans: Iterator[_Loaded], size: int) -> Iterator[list[_Loaded]]:
-    """Neighbouring scans of one shape, at most `size` at a time."""
-    for _, group in groupby(scans, key=lambda loaded: loaded.scan.intensity.shape):
-        while batch := list(islice(group, size)):
-            yield batch
-
-
-def _complete(
-    completer: Completer, batch: Sequence[_Loaded], *, published: bool, error_map: bool
-) -> list[Completion]:
-    images, errors = completer.complete_batch(
-        np.stack([scan.intensity for _, scan in batch]),
-        np.stack([scan.dwell for _, scan in batch]),
-        intensity_range=(-1, 1) if published else None,
-        error_map=error_map,
+    return (preview_of(image).exists() or not outputs.png) and (
+        error_map_of(image).exists() or not outputs.error_map
     )
-    if errors is None:
-        return [Completion(image) for image in images]
-    return [Completion(image, error) for image, error in zip(images, errors, strict=True)]
 
 
-def _write(
-    job: Job,
-    scan: RasterScan,
-    completion: Completion,
-    completer: Completer,
-    *,
-    png: bool,
-    error_map: bool,
-) -> None:
-    info: dict[str, Any] = {
-        "software": f"stem-complete {stem_complete.__version__}",
-        "scan": job.scan.name,
-        "model": completer.card.name,
-        "model_sha256": completer.card.weights_sha256,
-    }
-    if error_map and completion.error is not None:
-        shows = {"shows": "expected root mean square error of each pixel"}
-        write_tiff(job.error_map, completion.error, scan.pixel_size_nm, info | shows)
-    if png:
-        write_png(job.preview, completion.image)
-    # Last, as it says that the scan is done.
-    shows = {"shows": "completed partial scan"}
-    write_tiff(job.image, completion.image, scan.pixel_size_nm, info | shows)
-
-
-def _unfamiliar(scan: RasterScan, completer: Completer) -> str | None:
+def _unfamiliar(completed: CompletedScan) -> str | None:
     """A note on a coverage that the model was not trained for."""
-    coverage, card = float(np.mean(scan.dwell)), completer.card
+    coverage, card = completed.scan.coverage, completed.model
     trained = sorted({card.coverage, *card.more_coverages})
     if trained[0] / _FAMILIAR_COVERAGE <= coverage <= trained[-1] * _FAMILIAR_COVERAGE:
         return None
-    known = " to ".join(f"1/{1 / limit:.3g}" for limit in dict.fromkeys((trained[-1], trained[0])))
+    known = " to ".join(map(format_coverage, dict.fromkeys((trained[-1], trained[0]))))
     return (
-        f"coverage 1/{1 / coverage:.3g}, but {card.name} was trained at {known}: completion and "
-        "error map may be off"
+        f"coverage {format_coverage(coverage)}, but {card.name} was trained at {known}: completion "
+        "and error map may be off"
     )

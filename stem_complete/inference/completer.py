@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 import stem_complete
+from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import Features, error_features
-from stem_complete.inference.measurement import Measurement, check_scans
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 
@@ -31,6 +31,7 @@ RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 TILE_PX, OVERLAP_PX = 2048, 256
+MIN_SIDE_PX = 32
 
 
 class Completion(NamedTuple):
@@ -111,9 +112,36 @@ class Completer:
         Raises:
             DataError: The scan cannot be completed.
         """
-        scan = check_scans(partial, dwell, num_axes=2)
-        image, error = self._complete(scan, intensity_range, error_map=error_map)
-        return Completion(image[0], None if error is None else error[0])
+        scan = RasterScan(partial, dwell, intensity_range=intensity_range)
+        return self.complete_scan(scan, error_map=error_map)
+
+    def complete_scan(self, scan: RasterScan | PathScan, *, error_map: bool = True) -> Completion:
+        """Completion of one partial scan, on the pixel grid or along the path of the probe.
+
+        Raises:
+            DataError: A side is less than 32 px.
+        """
+        (completion,) = self.complete_scans([scan], error_map=error_map)
+        return completion
+
+    def complete_scans(
+        self, scans: Sequence[RasterScan | PathScan], *, error_map: bool = True
+    ) -> list[Completion]:
+        """Completions of scans of one shape, in one pass of the network.
+
+        Raises:
+            DataError: A side is less than 32 px.
+            ValueError: The shapes differ.
+        """
+        rasters = [scan.raster() for scan in scans]
+        for scan in rasters:
+            check_side(scan)
+        images = self._in_units(rasters, self._correct)
+        errors = [
+            self._expected_error(image, scan) if error_map else None
+            for image, scan in zip(images, rasters, strict=True)
+        ]
+        return list(map(Completion, images.astype(np.float32), errors))
 
     def complete_batch(
         self,
@@ -124,48 +152,54 @@ class Completer:
         error_map: bool = True,
     ) -> Completion:
         """Completions of partial scans [b, h, w]; see `complete`."""
-        scans = check_scans(partial, dwell, num_axes=3)
-        return self._complete(scans, intensity_range, error_map=error_map)
+        partial = np.asarray(partial)
+        if partial.ndim != 3 or not partial.size:
+            raise DataError(
+                expected="scans [b, h, w]", found=f"shape {partial.shape}", where="partial scan"
+            )
+        maps = [None] * len(partial) if dwell is None else np.asarray(dwell)
+        if len(maps) != len(partial):
+            raise DataError(
+                expected=f"{len(partial)} dwell maps", found=f"{len(maps)}", where="dwell map"
+            )
+        scans = [
+            RasterScan(
+                *pair,
+                intensity_range=intensity_range,
+                where=f"partial scan {number} of the batch",
+                dwell_where=f"dwell map {number} of the batch",
+            )
+            for number, pair in enumerate(zip(partial, maps, strict=True))
+        ]
+        images, errors = zip(*self.complete_scans(scans, error_map=error_map), strict=True)
+        return Completion(np.stack(images), np.stack(errors) if error_map else None)
 
-    def first_completion(
-        self, partial: ArrayLike, dwell: ArrayLike | None = None
-    ) -> NDArray[np.float32] | None:
+    def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
 
-        Args:
-            partial: As for `complete`.
-            dwell: As for `complete`.
-
         Raises:
-            DataError: The scan cannot be completed.
+            DataError: A side is less than 32 px.
         """
         if self.card.encoding not in CORRECTED:
             return None
-        scan = check_scans(partial, dwell, num_axes=2)
-        images = self._in_units(scan, None, lambda encoded: encoded.offset)
+        check_side(scan.raster())
+        images = self._in_units([scan.raster()], lambda encoded: encoded.offset)
         first: NDArray[np.float32] = images[0].astype(np.float32)
         return first
 
-    def _complete(
-        self, scan: Measurement, intensity_range: tuple[float, float] | None, *, error_map: bool
-    ) -> Completion:
-        image = self._in_units(scan, intensity_range, self._correct)
-        error = self._expected_error(image, scan).astype(np.float32) if error_map else None
-        return Completion(image.astype(np.float32), error)
-
     def _in_units(
-        self,
-        scan: Measurement,
-        intensity_range: tuple[float, float] | None,
-        complete: Callable[[NetworkInput], Tensor],
+        self, scans: Sequence[RasterScan], complete: Callable[[NetworkInput], Tensor]
     ) -> NDArray[np.float64]:
-        """Completions [b, h, w], in the scan's units, of the scan encoded in [-1, 1]."""
+        """Completions [b, h, w], in the scans' units, of the scans encoded in [-1, 1]."""
         # In double precision, so that a small contrast on a large offset survives.
-        low, high = _ranges(scan, intensity_range)
-        middle, half = ((high + low) / 2)[:, None, None], ((high - low) / 2)[:, None, None]
-        scaled = ((scan.intensity - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
+        intensity = np.stack([scan.intensity for scan in scans])
+        dwell = np.stack([scan.dwell for scan in scans])
+        ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
+        low, high = ranges.T[:, :, None, None]
+        middle, half = (high + low) / 2, (high - low) / 2
+        scaled = ((intensity - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
         with torch.inference_mode():
-            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (scaled, scan.dwell))
+            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (scaled, dwell))
             encoded = encode(
                 PartialScan(*tensors),
                 self.card.encoding,
@@ -190,28 +224,17 @@ class Completer:
         output: Tensor = self._network(x)
         return output.float()
 
-    def _expected_error(
-        self, images: NDArray[np.float64], scan: Measurement
-    ) -> NDArray[np.float64]:
+    def _expected_error(self, image: NDArray[np.float64], scan: RasterScan) -> NDArray[np.float32]:
         if self.card.calibration is None:
-            return np.full_like(images, np.nan)
-        return np.stack(
-            [
-                std * self.card.calibration.expected_error(features)
-                for features, std in completion_features(images, scan)
-            ]
-        )
+            return np.full(image.shape, np.nan, np.float32)
+        features, std = completion_features(image, scan)
+        return (std * self.card.calibration.expected_error(features)).astype(np.float32)
 
 
-def completion_features(
-    images: NDArray[np.float64], scan: Measurement
-) -> list[tuple[Features, float]]:
-    """Of each completion [b, h, w]: features of its expected error, and the scan's deviation."""
-    _, stds = scan.mean_and_std()
-    return [
-        (error_features(image, measured, std), float(std))
-        for image, measured, std in zip(images, scan.measured, stds, strict=True)
-    ]
+def completion_features(image: NDArray[np.float64], scan: RasterScan) -> tuple[Features, float]:
+    """Features of a completion's expected error [h, w], and the scan's standard deviation."""
+    _, std = scan.mean_and_std()
+    return error_features(image, scan.measured, std), std
 
 
 def load_completer(
@@ -245,22 +268,18 @@ def load_completer(
     return Completer(load_artifact(folder), device, precision=precision)
 
 
-def _ranges(
-    scan: Measurement, intensity_range: tuple[float, float] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intensities [b] that the network sees as -1 and as 1."""
-    if intensity_range is None:
-        axes = (1, 2)
-        return np.nanmin(scan.intensity, axis=axes), np.nanmax(scan.intensity, axis=axes)
-    low, high = intensity_range
-    if not (np.isfinite((low, high)).all() and low < high):
+def check_side(scan: RasterScan) -> None:
+    """Refuses a scan that is smaller than the network's stride.
+
+    Raises:
+        DataError: A side is less than 32 px.
+    """
+    if min(scan.shape) < MIN_SIDE_PX:
         raise DataError(
-            expected="a finite intensity range (low, high), low < high",
-            found=f"({low}, {high})",
-            where="intensity_range",
+            expected=f"sides of at least {MIN_SIDE_PX} px",
+            found=f"shape {scan.shape}",
+            where=scan.where,
         )
-    size = len(scan.intensity)
-    return np.full(size, float(low)), np.full(size, float(high))
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -13,13 +13,13 @@ from upath import UPath
 
 from stem_complete.config import Config, validate_config
 from stem_complete.data.sampler import evenly_spread
+from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
 from stem_complete.inference.completer import Completer, completion_features
 from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
-from stem_complete.inference.measurement import check_scans
 from stem_complete.inference.progress import Progress
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE
@@ -32,6 +32,7 @@ from stem_complete.training.storage import (
     remove,
     storage_path,
 )
+from stem_complete.vocabulary import INTENSITY_RANGE
 
 CALIBRATION_SEED = 1
 """Of the calibration scans' noise; validation during training has seed 0."""
@@ -123,15 +124,12 @@ def calibrate(
     for number, crop in enumerate(crops):
         image = torch.from_numpy(store.read([crop]))
         batch = simulator(image, 0, torch.tensor([number]))
-        intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
-        completed = completer.complete_batch(
-            intensity, dwell, intensity_range=(-1, 1), error_map=False
-        )
-        ((features, std),) = completion_features(
-            completed.image.astype(np.float64), check_scans(intensity, dwell, num_axes=3)
-        )
+        intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
+        scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
+        completed = completer.complete_scan(scan, error_map=False).image
+        features, std = completion_features(completed.astype(np.float64), scan)
         if std > 0:  # a constant scan has no unit to measure its error in
-            statistics.add(features, ((completed.image[0] - truth[0]) / std) ** 2)
+            statistics.add(features, ((completed - truth) / std) ** 2)
         if progress:
             progress(number + 1, len(crops))
     return statistics.calibration() if statistics.num_images else None

@@ -1,11 +1,10 @@
-"""Completed images -> files that are whole or not there: ImageJ TIFF and PNG previews."""
+"""Completed images as files: ImageJ TIFF and PNG previews."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.errors import DataError
+from stem_complete.files import atomic_file
 
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Intensities shown as black and white: a few hot pixels must not turn a picture black."""
@@ -40,7 +40,7 @@ def write_tiff(
     if pixel_size_nm is not None:
         metadata["unit"] = "nm"
         resolution = (1 / pixel_size_nm, 1 / pixel_size_nm)
-    with _atomic(path) as draft:
+    with _whole_file(path) as draft:
         tifffile.imwrite(
             draft, image, imagej=True, resolution=resolution, resolutionunit=1, metadata=metadata
         )
@@ -68,7 +68,7 @@ def write_png(path: Path, image: NDArray[np.float32]) -> None:
 
     low, high = display_range(image)
     grey = np.clip((image - np.float32(low)) / np.float32((high - low) or 1), 0, 1)
-    with _atomic(path) as draft:
+    with _whole_file(path) as draft:
         draft.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
 
 
@@ -79,14 +79,11 @@ def display_range(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place at the end, or is removed if writing fails."""
-    # The suffix stays, and searches of folders pass over names that begin with a dot.
-    draft = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+def _whole_file(path: Path) -> Iterator[Path]:
+    """`atomic_file`, with an error that says how to go on."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(path)
+        with atomic_file(path) as draft:
+            yield draft
     except OSError as error:
         raise DataError(
             expected="to write the completed image",
@@ -94,6 +91,3 @@ def _atomic(path: Path) -> Iterator[Path]:
             where=path,
             fix="make room or choose another output, then run it again: it goes on where it was",
         ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

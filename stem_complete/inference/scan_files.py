@@ -15,39 +15,38 @@ COMPLETED, ERROR = "_completed", "_error"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
-class Job(NamedTuple):
-    """A scan to complete.
+class ScanFiles(NamedTuple):
+    """Files of a scan to complete.
 
     Attributes:
-        scan: Its file.
-        dwell: File with its dwell map, or None.
-        image: TIFF to write.
+        scan: Its intensities.
+        dwell: Its dwell map, or None.
+        image: Completed TIFF to write.
     """
 
     scan: Path
     dwell: Path | None
     image: Path
 
-    @property
-    def preview(self) -> Path:
-        """PNG to write."""
-        return self.image.with_suffix(".png")
-
-    @property
-    def error_map(self) -> Path:
-        """TIFF of the error map to write."""
-        stem = self.image.stem.removesuffix(COMPLETED)
-        return self.image.with_name(f"{stem}{ERROR}{self.image.suffix}")
-
 
 class Plan(NamedTuple):
     """What there is to do, and what cannot be: scans without files, by name, and why."""
 
-    jobs: list[Job]
+    files: list[ScanFiles]
     failed: dict[str, str]
 
 
-def plan_jobs(scans: Sequence[str | Path], output: Path, dwell: str | Path | None) -> Plan:
+def preview_of(image: Path) -> Path:
+    """PNG beside a completed image."""
+    return image.with_suffix(".png")
+
+
+def error_map_of(image: Path) -> Path:
+    """TIFF of the error map beside a completed image."""
+    return image.with_name(f"{image.stem.removesuffix(COMPLETED)}{ERROR}{image.suffix}")
+
+
+def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | None) -> Plan:
     """The scans among files, folders and globs, each with its dwell map and its output.
 
     The completion of `<name>.<suffix>` is `<output>/<name>_completed.tif`, in the subfolder that
@@ -88,13 +87,13 @@ def plan_jobs(scans: Sequence[str | Path], output: Path, dwell: str | Path | Non
                 where=output,
                 fix="give a folder",
             )
-        return Plan([Job(scan, path, output) for scan, _, path in pairs], failed)
-    jobs = [
-        Job(scan, path, output / scan.parent.relative_to(root) / f"{scan.stem}{COMPLETED}.tif")
-        for scan, root, path in pairs
-    ]
-    _check_distinct(jobs)
-    return Plan(jobs, failed)
+        return Plan([ScanFiles(scan, path, output) for scan, _, path in pairs], failed)
+    files = []
+    for scan, root, path in pairs:
+        folder = output / scan.parent.relative_to(root)
+        files.append(ScanFiles(scan, path, folder / f"{scan.stem}{COMPLETED}.tif"))
+    _check_distinct(files)
+    return Plan(files, failed)
 
 
 def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
@@ -134,7 +133,7 @@ def _is_output(file: Path) -> bool:
 
 
 class _DwellRule:
-    """The dwell map of a scan; see `plan_jobs`."""
+    """The dwell map of a scan; see `plan_files`."""
 
     def __init__(self, dwell: str | Path | None) -> None:
         self.dwell = dwell
@@ -168,14 +167,14 @@ class _DwellRule:
         return scan.parent / name if Path(dwell).parent == Path() else Path(name)
 
 
-def _check_distinct(jobs: Iterable[Job]) -> None:
+def _check_distinct(files: Iterable[ScanFiles]) -> None:
     taken: dict[Path, Path] = {}
-    for job in jobs:
-        other = taken.setdefault(job.image, job.scan)
-        if other != job.scan:
+    for each in files:
+        other = taken.setdefault(each.image, each.scan)
+        if other != each.scan:
             raise ConfigError(
                 expected="scans of different names",
-                found=f"{other} and {job.scan}, both to be written to {job.image.name}",
-                where=job.image.parent,
+                found=f"{other} and {each.scan}, both to be written to {each.image.name}",
+                where=each.image.parent,
                 fix="complete them into different folders, or give the folder that holds both",
             )

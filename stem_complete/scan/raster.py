@@ -28,20 +28,25 @@ def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    check_path(positions, dwell, shape)
+    return spread(positions, dwell, shape).float()
+
+
+def spread(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sum of `values` [n] in each pixel `[h, w]` float64, shared among pixels as in `deposit`."""
+    check_path(positions, values, shape)
     height, width = shape
     inside = inside_image(positions, shape)
-    positions, dwell = positions[inside].double(), dwell[inside].double()
+    positions, values = positions[inside].double(), values[inside].double()
 
     # What lies in the outer half of a border pixel belongs to that pixel alone.
     x, y = positions[:, 0].clamp(0, width - 1), positions[:, 1].clamp(0, height - 1)
     left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
-    image = dwell.new_zeros(height * width)
+    image = values.new_zeros(height * width)
     for column in (left, left + 1):
         for row in (top, top + 1):
             share = (1 - (x - column).abs()) * (1 - (y - row).abs())
-            image.index_add_(0, (row * width + column).long(), dwell * share)
-    return filter_mirrored(image.view(height, width), _PROBE).float()
+            image.index_add_(0, (row * width + column).long(), values * share)
+    return filter_mirrored(image.view(height, width), _PROBE)
 
 
 def inside_image(positions: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,169 +1,152 @@
-"""Partial scans from files, and the authors' encoding undone."""
+"""Partial scans along paths and on the grid: what holds for all, and what is refused."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-import tifffile
-from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import gains, offsets, partial_scans, paths, seeds, shapes
 
-from stem_complete.data.bundled import PublishedTriple, published_triples
-from stem_complete.data.scans import published_scale, read_published_scan, read_scan
+from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import DataError
+from stem_complete.scan import ScanPath, archimedean
 
-RNG = np.random.default_rng(0)
-INTENSITY = RNG.uniform(100, 200, (20, 24)).astype(np.float32)
-DWELL = (RNG.uniform(0, 1, (20, 24)) * (RNG.uniform(0, 1, (20, 24)) < 0.3)).astype(np.float32)
-MEASURED = DWELL > 0
-
-
-def save(path: Path, values: NDArray[Any]) -> Path:
-    if path.suffix == ".npy":
-        np.save(path, values)
-    else:
-        tifffile.imwrite(path, values)
-    return path
+few = settings(max_examples=50, deadline=None)
+visiting = paths(shapes(2, 24)).filter(lambda path: 0 < path.coverage <= 1)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".tif"])
-def test_scan_with_a_dwell_file(tmp_path: Path, suffix: str) -> None:
-    scan = read_scan(save(tmp_path / f"a{suffix}", INTENSITY), save(tmp_path / "d.npy", DWELL))
-    np.testing.assert_array_equal(scan.dwell, DWELL)
-    np.testing.assert_array_equal(np.isnan(scan.intensity), ~MEASURED)
-    np.testing.assert_array_equal(scan.intensity[MEASURED], INTENSITY[MEASURED])
-    assert scan.intensity.dtype == scan.dwell.dtype == np.float32
+def along(path: ScanPath, intensity: np.ndarray) -> PathScan:
+    return PathScan(path.positions, path.dwell, intensity, path.shape)
 
 
-@pytest.mark.parametrize("unmeasured", [np.nan, 0.0], ids=["nan", "zero"])
-def test_scan_alone(tmp_path: Path, unmeasured: float) -> None:
-    image = np.where(MEASURED, INTENSITY, unmeasured).astype(np.float32)
-    scan = read_scan(save(tmp_path / "a.tif", image))
-    np.testing.assert_array_equal(scan.dwell, MEASURED.astype(np.float32))
-    np.testing.assert_array_equal(np.isnan(scan.intensity), ~MEASURED)
+@few
+@given(path=visiting, value=st.floats(-1e9, 1e9))
+def test_a_constant_stays_that_constant(path: ScanPath, value: float) -> None:
+    scan = along(path, np.full(len(path.dwell), value)).raster()
+    assert (scan.intensity[scan.measured] == value).all()
+    np.testing.assert_array_equal(scan.measured, scan.dwell > 0)
 
 
-def test_zeros_are_measured_where_nan_marks_the_rest(tmp_path: Path) -> None:
-    image = np.where(MEASURED, INTENSITY, np.nan)
-    row, column = np.argwhere(MEASURED)[0]
-    image[row, column] = 0
-    scan = read_scan(save(tmp_path / "a.npy", image))
-    assert (scan.intensity[row, column], scan.dwell[row, column]) == (0, 1)
+@few
+@given(path=visiting, seed=seeds)
+def test_the_dwell_map_is_that_of_the_path(path: ScanPath, seed: int) -> None:
+    intensity = np.random.default_rng(seed).normal(size=len(path.dwell))
+    scan = along(path, intensity).raster()
+    np.testing.assert_array_equal(scan.dwell, path.dwell_map().numpy())
+    # Means are within what was measured.
+    low, high = scan.measured_range
+    assert intensity.min() - 1e-12 <= low <= high <= intensity.max() + 1e-12
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, bool])
-def test_masks_of_whole_numbers_are_shares_of_their_maximum(tmp_path: Path, dtype: Any) -> None:
-    mask = (MEASURED * (255 if dtype is np.uint8 else 1)).astype(dtype)
-    scan = read_scan(save(tmp_path / "a.npy", INTENSITY), save(tmp_path / "d.npy", mask))
-    np.testing.assert_array_equal(scan.dwell, MEASURED.astype(np.float32))
+@few
+@given(path=visiting, place=st.floats(0, 1, exclude_max=True))
+def test_a_sample_counts_by_what_its_dwell_adds_to_the_map(path: ScanPath, place: float) -> None:
+    number = int(place * len(path.dwell))
+    alone = torch.zeros_like(path.dwell)
+    alone[number] = path.dwell[number]
+    added = ScanPath(path.positions, alone, path.shape).dwell_map().numpy()
+    intensity = np.zeros(len(path.dwell))
+    intensity[number] = 1.0
+    scan = along(path, intensity).raster()
+    np.testing.assert_allclose(np.nan_to_num(scan.intensity) * scan.dwell, added, atol=1e-6)
 
 
-def test_intensity_and_dwell_in_one_npz(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", dwell=DWELL, intensity=INTENSITY)
-    scan = read_scan(tmp_path / "a.npz")
-    np.testing.assert_array_equal(scan.dwell, DWELL)
-    np.testing.assert_array_equal(scan.intensity[MEASURED], INTENSITY[MEASURED])
+@few
+@given(path=visiting, seed=seeds, gain=gains, offset=offsets)
+def test_rasters_follow_gain_and_offset(
+    path: ScanPath, seed: int, gain: float, offset: float
+) -> None:
+    intensity = np.random.default_rng(seed).normal(size=len(path.dwell))
+    plain = along(path, intensity).raster()
+    changed = along(path, gain * (intensity + offset)).raster()
+    np.testing.assert_allclose(changed.intensity / gain - offset, plain.intensity, atol=1e-9)
 
 
-def test_pixel_size_comes_along(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, INTENSITY, imagej=True, resolution=(50, 50), metadata={"unit": "nm"})
-    assert read_scan(path).pixel_size_nm == pytest.approx(0.02)
+def test_samples_in_one_place_are_averaged_by_their_dwell() -> None:
+    scan = PathScan([[3, 2], [3, 2]], [0.75, 0.25], [1.0, 5.0], (5, 6)).raster()
+    np.testing.assert_allclose(scan.intensity[scan.measured], 2.0)
+    assert scan.dwell[2, 3] == pytest.approx(0.25)  # of a probe of weights [1 2 1]/4 each way
 
 
-NAN_MEASURED = np.where(np.cumsum(MEASURED).reshape(MEASURED.shape) == 5, np.nan, INTENSITY)
-BAD: dict[str, tuple[NDArray[Any], NDArray[Any] | None, str, str]] = {
-    "shapes differ": (INTENSITY, DWELL.T, "d.npy", r"\(20, 24\), found \(24, 20\)"),
-    "no dwell": (INTENSITY, 0 * DWELL, "d.npy", "dwell times of 0 and above"),
-    "negative dwell": (INTENSITY, DWELL - 0.5, "d.npy", "dwell times of 0 and above, some above"),
-    "nan dwell": (INTENSITY, DWELL * np.nan, "d.npy", "found NaN or Inf"),
-    "dwell in microseconds": (INTENSITY, DWELL * 99, "d.npy", "full pixel dwells"),
-    "nothing measured": (0 * INTENSITY, None, "a.npy", "no measured pixel"),
-    "all nan": (INTENSITY * np.nan, None, "a.npy", "no measured pixel"),
-    "infinite": (np.where(MEASURED, np.inf, np.nan), None, "a.npy", "measured pixels NaN or Inf"),
-    "nan on the path": (NAN_MEASURED, DWELL, "a.npy", "measured pixels NaN or Inf"),
-    "constant": (np.where(MEASURED, 7.0, np.nan), None, "a.npy", "found 7 in all"),
-    "complex": (1j * INTENSITY, None, "a.npy", "complex"),
-    "stack": (np.stack([INTENSITY] * 2), None, "a.npy", "one image.*found 2 images"),
+def test_samples_outside_or_of_no_dwell_do_not_count() -> None:
+    positions = [[1, 1], [-0.6, 1], [2, 9], [2, 2]]
+    scan = PathScan(positions, [0.5, 0.5, 0.5, 0], [1.0, 99, 99, 99], (5, 5)).raster()
+    assert (scan.intensity[scan.measured] == 1).all()
+
+
+def test_a_path_scan_keeps_what_is_known_of_it() -> None:
+    path = archimedean((16, 16), "1/4")
+    scan = PathScan(
+        *(path.positions, path.dwell, np.zeros(len(path.dwell)), path.shape),
+        times_s=np.arange(len(path.dwell)),
+        pixel_size_nm=0.02,
+        unit="counts",
+        metadata={"detector": "HAADF"},
+    )
+    assert scan.raster().pixel_size_nm == 0.02
+    assert (scan.unit, scan.metadata) == ("counts", {"detector": "HAADF"})
+    assert scan.raster().raster().coverage == pytest.approx(path.coverage)
+
+
+SQUARE = (4, 4)
+BAD_PATHS = {
+    "no-samples": (([], [], [], SQUARE), r"\(x, y\)"),
+    "one-coordinate": (([[1], [2]], [1, 1], [1, 1], SQUARE), r"pairs \[n, 2\]"),
+    "dwell-of-another-length": (([[1, 1]], [1, 1], [1], SQUARE), "one value per position"),
+    "intensity-of-another-length": (([[1, 1]], [1], [1, 2], SQUARE), "each of the 1 positions"),
+    "nan-position": (([[1, np.nan]], [1], [1], SQUARE), "positions must be finite"),
+    "nan-dwell": (([[1, 1]], [np.nan], [1], SQUARE), "dwell must be finite"),
+    "negative-dwell": (([[1, 1]], [-1], [1], SQUARE), "not negative"),
+    "nan-intensity": (([[1, 1]] * 2, [1, 1], [1, np.nan], SQUARE), "1 NaN or infinite"),
+    "all-outside": (([[9, 9]], [1], [1], SQUARE), "none among 1"),
+    "no-dwell": (([[1, 1]], [0], [1], SQUARE), "none among 1"),
+    "dwell-in-microseconds": (([[1, 1]], [50.0], [1], SQUARE), "divide them"),
+    "shape": (([[1, 1]], [1], [1], (4, 4, 4)), "two whole numbers"),
+    "text": (([["a", "b"]], [1], [1], SQUARE), "real numbers"),
 }
 
 
-@pytest.mark.parametrize(("intensity", "dwell", "named", "found"), [*BAD.values()], ids=[*BAD])
-def test_bad_scans_give_one_line_that_names_the_file(
-    tmp_path: Path, intensity: NDArray[Any], dwell: NDArray[Any] | None, named: str, found: str
-) -> None:
-    path = save(tmp_path / "a.npy", intensity)
-    dwell_path = None if dwell is None else save(tmp_path / "d.npy", dwell)
-    with pytest.raises(DataError, match=found) as caught:
-        read_scan(path, dwell_path)
-    assert str(caught.value).startswith(str(tmp_path / named))
+@pytest.mark.parametrize(("arguments", "message"), BAD_PATHS.values(), ids=BAD_PATHS)
+def test_bad_path_scans_are_refused_in_one_line(arguments: tuple, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        PathScan(*arguments, where="scan.csv")
+    assert str(caught.value).startswith("scan.csv: expected")
     assert "\n" not in str(caught.value)
 
 
-# --- the published files ----------------------------------------------------------------------
+def test_times_must_not_fall() -> None:
+    with pytest.raises(DataError, match="time order"):
+        PathScan([[1, 1], [2, 2]], [1, 1], [1, 2], SQUARE, times_s=[1, 0])
 
 
-def stretched_blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """5 x 5 Gaussian, sigma 2.5 px, mirrored border, stretched to [-1, 1] by its min and max."""
-    weights = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 2.5**2))
-    for axis in (0, 1):
-        x = correlate1d(x, weights / weights.sum(), axis, mode="mirror")
-    return 2 * (x - x.min()) / (x.max() - x.min()) - 1
+@few
+@given(scan=partial_scans(shapes(2, 24)))
+def test_what_is_measured_on_the_grid_has_dwell_and_intensity(scan: tuple) -> None:
+    intensity, dwell = scan
+    checked = RasterScan(intensity, dwell)
+    measured = (dwell > 0) & ~np.isnan(intensity)
+    np.testing.assert_array_equal(checked.measured, measured)
+    np.testing.assert_array_equal(checked.dwell, np.where(measured, dwell, 0))
+    np.testing.assert_array_equal(checked.intensity[measured], intensity[measured])
+    unit = checked.unit()[measured]
+    assert unit.min() == 0
+    assert unit.max() in (0, 1)
 
 
-# The only S for which every pixel of the file lies between U = 0 and U = 1, to 1e-5.
-SCALES = (1.70717, 1.35725, 1.50672)
+BAD_RASTERS = {
+    "shapes": ((np.eye(6), np.eye(5)), r"dwell map: expected .*\(6, 6\).*\(5, 5\)"),
+    "stack": ((np.eye(6)[None], np.eye(6)[None]), r"one scan \[h, w\]"),
+    "nothing-measured": ((np.full((6, 6), np.nan), np.eye(6)), "at least one"),
+    "no-dwell": ((np.eye(6), np.zeros((6, 6))), "at least one"),
+    "inf": ((np.where(np.eye(6) > 0, np.inf, 0), np.eye(6)), "6 infinite"),
+    "negative-dwell": ((np.eye(6), -np.eye(6)), "negative"),
+    "nan-dwell": ((np.eye(6), np.full((6, 6), np.nan)), "dwell map.*NaN"),
+}
 
 
-@pytest.mark.parametrize(("triple", "scale"), [*zip(published_triples(), SCALES, strict=True)])
-def test_published_scans_agree_with_their_truth(triple: PublishedTriple, scale: float) -> None:
-    scan = read_published_scan(triple.scan, triple.dwell)
-    measured = scan.dwell > 0
-    dwell = scan.dwell[measured].astype(np.float64)
-    found = published_scale(tifffile.imread(triple.scan)[measured], scan.dwell[measured])
-    assert found == pytest.approx(scale, rel=2e-3)
-
-    truth = 2 * tifffile.imread(triple.truth).astype(np.float64) - 1
-    x, b = truth[measured], stretched_blur(truth)[measured]
-    low = dwell * x + 2 * (1 - dwell) * np.minimum(b, 0)  # U = 0 or 1
-    high = dwell * x + 2 * (1 - dwell) * np.maximum(b, 0)
-    intensity = scan.intensity[measured]
-    outside = np.maximum(low - intensity, intensity - high).clip(0)
-    assert outside.max() < 0.02
-    assert outside.mean() < 2e-4
-    clear = np.abs(b) > 0.2
-    noise = (intensity - dwell * x)[clear] / (2 * (1 - dwell) * b)[clear]
-    assert noise.mean() == pytest.approx(0.5, abs=0.01)  # U is uniform in [0, 1)
-    assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
-    assert scan.dwell.mean() == pytest.approx(0.0453, abs=1e-4)
-
-
-def test_the_published_encoding_is_recovered_from_any_scale(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    dwell = rng.integers(0, 11, (200, 200)) / 16
-    x = np.clip(0.3 + 0.2 * rng.normal(size=dwell.shape), -1, 1)
-    det = dwell * (dwell * x + 2 * (1 - dwell) * rng.uniform(size=dwell.shape) * 0.3)
-    encoded = np.where(dwell > 0, (det + 1) / (1 + det.max()), 0)
-    scan = read_published_scan(
-        save(tmp_path / "a.npy", encoded), save(tmp_path / "d.npy", dwell.astype(np.float32))
-    )
-    error = scan.intensity - np.where(dwell > 0, det / np.where(dwell > 0, dwell, 1), np.nan)
-    assert np.nanmax(np.abs(error * dwell)) < 3e-3  # S is off by less than this
-    np.testing.assert_array_equal(np.isnan(scan.intensity), dwell == 0)
-
-
-@pytest.mark.parametrize("factor", [-1.0, 50.0], ids=["negative", "large"])
-def test_other_encodings_are_refused(tmp_path: Path, factor: float) -> None:
-    triple = published_triples()[0]
-    path = save(tmp_path / "a.tif", factor * tifffile.imread(triple.scan))
-    with pytest.raises(DataError, match="ordinary partial scan"):
-        read_published_scan(path, triple.dwell)
-
-
-def test_a_binary_mask_does_not_determine_the_scale(tmp_path: Path) -> None:
-    scan = save(tmp_path / "a.npy", np.where(MEASURED, INTENSITY / 200, 0))
-    with pytest.raises(DataError, match="ordinary partial scan"):
-        read_published_scan(scan, save(tmp_path / "d.npy", MEASURED))
+@pytest.mark.parametrize(("arrays", "message"), BAD_RASTERS.values(), ids=BAD_RASTERS)
+def test_bad_raster_scans_are_refused(arrays: tuple, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        RasterScan(*arrays)

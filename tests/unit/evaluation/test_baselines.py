@@ -12,19 +12,18 @@ from scipy.ndimage import laplace
 from strategies import offsets, partial_scans, raster_scan, shapes
 
 import stem_complete
-from stem_complete.errors import ConfigError, DataError
-from stem_complete.evaluation import (
-    BASELINES,
-    NOISY,
-    biharmonic,
-    harmonic,
-    linear,
-    nearest,
-    normalised_convolution,
-    rmse,
-    run_baselines,
-    spline,
-    total_variation,
+from stem_complete.data.scans import RasterScan
+from stem_complete.evaluation import NOISY, Baseline, KnownScan, baselines, rmse
+
+
+def on_arrays(complete: baselines.Baseline) -> baselines.Baseline:
+    """A baseline as a function of intensities and dwell."""
+    return lambda intensity, dwell, **options: complete(RasterScan(intensity, dwell), **options)
+
+
+BASELINES = {name: on_arrays(complete) for name, complete in baselines.BASELINES.items()}
+nearest, linear, normalised_convolution, harmonic, spline, total_variation, biharmonic = (
+    BASELINES.values()
 )
 
 each_baseline = pytest.mark.parametrize("name", BASELINES)
@@ -326,50 +325,16 @@ def test_nan_or_no_dwell_means_not_measured() -> None:
         np.testing.assert_array_equal(complete(no_intensity, dwell), expected)
 
 
-SCAN = np.where(np.eye(6) > 0, 1.0, np.nan)
-
-
-@pytest.mark.parametrize(
-    ("intensity", "dwell", "message"),
-    [
-        pytest.param(SCAN, np.eye(5), r"dwell map: expected .*\(6, 6\).*\(5, 5\)", id="shapes"),
-        pytest.param(SCAN[None], np.eye(6)[None], r"one scan \[h, w\]", id="stack"),
-        pytest.param(np.full((6, 6), np.nan), np.eye(6), "at least one", id="nothing-measured"),
-        pytest.param(SCAN, np.zeros((6, 6)), "at least one", id="no-dwell"),
-        pytest.param(np.where(np.eye(6) > 0, np.inf, 0), np.eye(6), "6 infinite", id="inf"),
-        pytest.param(SCAN, -np.eye(6), "negative", id="negative-dwell"),
-        pytest.param(SCAN, SCAN, "dwell map.*NaN", id="nan-dwell"),
-    ],
-)
-@each_baseline
-def test_scans_that_cannot_be_completed(
-    name: str, intensity: np.ndarray, dwell: np.ndarray, message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        BASELINES[name](intensity, dwell)
-
-
-def test_run_baselines_returns_images_and_times() -> None:
+def test_baselines_take_what_is_tuned_to_noise() -> None:
     scan = raster_scan(8, (10, 10), 0.5)
-    results = run_baselines(*scan, names=["linear", "nearest"])
-    assert list(results) == ["linear", "nearest"]
-    np.testing.assert_array_equal(results["linear"].image, linear(*scan))
-    assert all(result.seconds > 0 for result in results.values())
-    assert list(run_baselines(*scan)) == list(BASELINES)
-
-
-def test_run_baselines_takes_what_is_tuned_to_noise() -> None:
-    scan = raster_scan(8, (10, 10), 0.5)
+    quiet = KnownScan("a", "a", "random", "1/2", "none", RasterScan(*scan), *[np.eye(10)] * 2)
     assert set(NOISY) < set(BASELINES)
     for name, parameters in NOISY.items():
-        image = run_baselines(*scan, names=[name], noisy=True)[name].image
-        np.testing.assert_array_equal(image, BASELINES[name](*scan, **parameters))
-        assert (image != BASELINES[name](*scan)).any()
-
-
-def test_run_baselines_names_what_it_does_not_know() -> None:
-    with pytest.raises(ConfigError, match=r"nearest, linear, .*found 'cubic'"):
-        run_baselines(*raster_scan(9, (4, 4), 1), names=["linear", "cubic"])
+        method = Baseline(name)
+        noisy = method(quiet._replace(noise="reference")).image
+        np.testing.assert_array_equal(noisy, BASELINES[name](*scan, **parameters))
+        np.testing.assert_array_equal(method(quiet).image, BASELINES[name](*scan))
+        assert (noisy != method(quiet).image).any()
 
 
 # RMSE [% of range] of the noiseless published scans by their number; our own measurement, with

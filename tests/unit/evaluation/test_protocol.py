@@ -104,7 +104,7 @@ def test_no_field_of_view_dominates_and_names_do_not_repeat(tmp_path, texture):
     alone = load_micrographs(tmp_path / "small_c2.npy").crops
     (once,) = simulate(alone, SOME[1])
     *_, last = simulate(crops, SOME[1])
-    np.testing.assert_array_equal(once.intensity, last.intensity)
+    np.testing.assert_array_equal(once.partial.intensity, last.partial.intensity)
 
 
 def test_training_files_are_left_out(small_store, network, config):

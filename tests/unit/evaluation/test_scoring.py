@@ -6,13 +6,14 @@ import tifffile
 import torch
 
 from stem_complete.config import DetectorNoiseConfig, NoNoiseConfig
+from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import (
     MODEL,
     Condition,
     Model,
-    baselines,
+    baseline_methods,
     conditions_of,
     evaluate,
     evaluate_published,
@@ -30,7 +31,7 @@ def test_scores_are_those_of_the_scans(small_store, completer):
     """Done again by hand for one crop, without noise."""
     report = evaluate(
         load_micrographs(small_store, max_images=3),
-        {MODEL: Model(completer)} | baselines(["linear"]),
+        {MODEL: Model(completer)} | baseline_methods(["linear"]),
         conditions_of(completer.card, ["1/8"], NoNoiseConfig()),
     )
     store = MicrographStore(small_store)
@@ -42,7 +43,7 @@ def test_scores_are_those_of_the_scans(small_store, completer):
 
     model, baseline = report.rows[:2]
     completed = completer.complete(intensity, dwell)
-    for row, image in ((model, completed.image), (baseline, linear(intensity, dwell))):
+    for row, image in ((model, completed.image), (baseline, linear(RasterScan(intensity, dwell)))):
         assert row.rmse == pytest.approx(np.sqrt(np.mean((image - truth) ** 2)) / 2, rel=1e-4)
         unblurred_error = np.sqrt(np.mean((image - unblurred) ** 2)) / 2
         assert row.unblurred_rmse == pytest.approx(unblurred_error, rel=1e-4)
@@ -56,7 +57,7 @@ def test_every_method_sees_every_scan(small_store, completer):
     calls = []
     report = evaluate(
         load_micrographs(small_store, max_images=2),
-        {MODEL: Model(completer)} | baselines(["nearest", "linear"]),
+        {MODEL: Model(completer)} | baseline_methods(["nearest", "linear"]),
         conditions_of(completer.card, ["1/8", 0.05]),
         progress=lambda *call: calls.append(call),
     )
@@ -74,7 +75,7 @@ def test_noise_follows_the_seed_and_the_crop(small_store):
 
     def scores(seed: int, num_images: int) -> dict:
         micrographs = load_micrographs(small_store, max_images=num_images)
-        return _scores(evaluate(micrographs, baselines(["nearest"]), [condition], seed=seed))
+        return _scores(evaluate(micrographs, baseline_methods(["nearest"]), [condition], seed=seed))
 
     once = scores(0, 2)
     assert scores(0, 2) == once
@@ -113,7 +114,7 @@ def test_a_coverage_must_be_one(coverage, message):
 
 def test_a_baseline_must_be_known():
     with pytest.raises(ConfigError, match="baselines among"):
-        baselines(["magic"])
+        baseline_methods(["magic"])
 
 
 def test_there_must_be_something_to_evaluate(small_store):
@@ -129,7 +130,7 @@ def test_no_micrographs_are_said_to_be_none(tmp_path, texture):
 
 @pytest.fixture(scope="module")
 def published():
-    return evaluate_published(baselines(["nearest", "linear", "normalised_convolution"]))
+    return evaluate_published(baseline_methods(["nearest", "linear", "normalised_convolution"]))
 
 
 class TestPublishedScans:

@@ -8,9 +8,17 @@ import pytest
 import tifffile
 
 from stem_complete.data.bundled import published_triples
-from stem_complete.data.scans import read_published_scan
+from stem_complete.data.formats.scans import read_published_scan, read_scan
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference import Completer, build_artifact, complete_files, load_completer
+from stem_complete.inference import (
+    Completer,
+    Outputs,
+    build_artifact,
+    complete_files,
+    complete_scans,
+    load_completer,
+    write_completion,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,9 @@ def folder(tmp_path, texture, spiral, monkeypatch):
 
 
 def test_files_hold_what_arrays_would_give(folder, completer, texture, spiral):
-    report = complete_files(["scans"], completer, "out", dwell="dwell", error_map=True, png=True)
+    report = complete_files(
+        ["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True, error_map=True)
+    )
     assert report.done == {f"scans/{n}.tif": f"out/{n}_completed.tif" for n in range(3)}
     assert report.skipped == report.failed == report.notes == {}
     assert sorted(file.name for file in Path("out").iterdir()) == sorted(
@@ -93,11 +103,11 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(folder, completer, b
 
 
 def test_a_second_run_does_what_is_missing(folder, completer):
-    complete_files(["scans"], completer, "out", dwell="dwell", png=True)
+    complete_files(["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True))
     written = {file: file.stat().st_mtime_ns for file in Path("out").iterdir()}
     Path("out/1_completed.png").unlink()
 
-    report = complete_files(["scans"], completer, "out", dwell="dwell", png=True)
+    report = complete_files(["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True))
     assert set(report.skipped) == {"scans/0.tif", "scans/2.tif"}
     assert set(report.done) == {"scans/1.tif"}
     unchanged = {file for file in written if file.stat().st_mtime_ns == written[file]}
@@ -106,7 +116,9 @@ def test_a_second_run_does_what_is_missing(folder, completer):
         "1_completed.tif",
     }
 
-    report = complete_files(["scans"], completer, "out", dwell="dwell", overwrite=True)
+    report = complete_files(
+        ["scans"], completer, "out", dwell="dwell", outputs=Outputs(overwrite=True)
+    )
     assert len(report.done) == 3
 
 
@@ -157,7 +169,7 @@ class TestPublishedFiles:
         )
         assert report.done == {str(self.triple.scan): str(tmp_path / "done.tif")}
         scan = read_published_scan(self.triple.scan, self.triple.dwell)
-        expected = completer.complete(scan.intensity, scan.dwell).image
+        expected = completer.complete_scan(scan).image
         np.testing.assert_allclose(tifffile.imread(tmp_path / "done.tif"), expected, atol=1e-3)
 
     def test_need_their_masks(self, tmp_path, completer):
@@ -168,7 +180,7 @@ class TestPublishedFiles:
 def test_an_error_map_needs_a_calibrated_model(folder, network, config):
     uncalibrated = Completer(build_artifact(network, config=config), "cpu")
     with pytest.raises(ConfigError, match="calibrated"):
-        complete_files(["scans"], uncalibrated, "out", error_map=True)
+        complete_files(["scans"], uncalibrated, "out", outputs=Outputs(error_map=True))
     assert not Path("out").exists()
 
 
@@ -176,3 +188,14 @@ def test_no_scans_are_said_to_be_none(folder, completer):
     Path("empty").mkdir()
     report = complete_files(["empty"], completer, "out")
     assert "found none" in report.failed["empty"]
+
+
+def test_read_complete_and_write_do_what_the_command_does(folder, completer):
+    complete_files(["scans"], completer, "out", dwell="dwell", outputs=Outputs(error_map=True))
+    scans = (read_scan(f"scans/{n}.tif", f"dwell/{n}.npy") for n in range(3))
+    for completed in complete_scans(completer, scans, error_map=True):
+        image = Path("own", completed.scan.name).with_suffix(".tif")
+        write_completion(completed, image, Outputs(error_map=True))
+    for n in range(3):
+        assert Path(f"own/{n}.tif").read_bytes() == Path(f"out/{n}_completed.tif").read_bytes()
+        assert Path(f"own/{n}_error.tif").read_bytes() == Path(f"out/{n}_error.tif").read_bytes()

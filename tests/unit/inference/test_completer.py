@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 
 from stem_complete import load_completer
+from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference import Completer, build_artifact
 from stem_complete.inference.card import CARD_FILE
+from stem_complete.scan import archimedean
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +106,14 @@ BAD = {
     "all-zero": (lambda i, d: (np.zeros_like(i), None), "at least one measured"),
     "no-dwell": (lambda i, d: (i, np.zeros_like(d)), "at least one measured"),
     "inf": (lambda i, d: (_with(i, np.inf), d), "1 infinite"),
-    "stack": (lambda i, d: (i[None], d[None]), r"expected \[h, w\].*\(1, 96, 96\)"),
+    "stack": (lambda i, d: (i[None], d[None]), r"one scan \[h, w\].*\(1, 96, 96\)"),
     "row": (lambda i, d: (i[0], d[0]), r"shape \(96,\)"),
     "small": (lambda i, d: (i[:31], d[:31]), "at least 32 px.*31, 96"),
-    "empty": (lambda i, d: (i[:0], d[:0]), "at least 32 px"),
+    "empty": (lambda i, d: (i[:0], d[:0]), r"shape \(0, 96\)"),
     "dwell-of-another-shape": (lambda i, d: (i, d[:-1]), r"shape \(96, 96\).*\(95, 96\)"),
     "negative-dwell": (lambda i, d: (i, _with(d, -1)), "1 negative"),
     "nan-dwell": (lambda i, d: (i, _with(d, np.nan)), "1 NaN"),
-    "mask-of-255": (lambda i, d: (i, 255 * (d > 0)), "divide the map"),
+    "mask-of-255": (lambda i, d: (i, 255 * (d > 0)), "divide them"),
     "complex": (lambda i, d: (i + 1j, d), "real numbers.*complex128"),
     "text": (lambda i, d: (np.full(i.shape, "a"), d), "real numbers"),
 }
@@ -127,7 +129,7 @@ def test_bad_scans_are_refused_in_one_line(completer, scan, spoil, message):
 def test_a_batch_names_the_scan_that_is_bad(completer, scan):
     intensity, dwell = (np.stack([array, array]) for array in scan)
     intensity[1] = np.nan
-    with pytest.raises(DataError, match="scan 1 of the batch"):
+    with pytest.raises(DataError, match=r"partial scan 1 of the batch: .*at least one measured"):
         completer.complete_batch(intensity, dwell)
 
 
@@ -221,10 +223,10 @@ def test_a_range_means_nothing_to_the_standard_encoding(completer, scan):
 
 
 def test_a_first_completion_is_that_without_the_network(completer, texture, spiral):
-    assert completer.first_completion(*spiral(texture(0))) is None
+    assert completer.first_completion(RasterScan(*spiral(texture(0)))) is None
     truth = texture(0, (128, 128))
     intensity, dwell = spiral(truth)
-    first = load_completer().first_completion(500 * intensity + 4e3, dwell)
+    first = load_completer().first_completion(RasterScan(500 * intensity + 4e3, dwell))
     assert first.dtype == np.float32
     # Between the turns too it is much nearer to the truth than the mean of the scan is.
     assert np.std((first - 4e3) / 500 - truth) < 0.5 * np.std(truth)
@@ -232,6 +234,24 @@ def test_a_first_completion_is_that_without_the_network(completer, texture, spir
 
 def test_without_calibration_there_is_no_error_map(reference, scan):
     assert np.isnan(reference.complete(*scan).error).all()
+
+
+def test_errors_are_estimated_only_if_asked_for(completer, scan, monkeypatch):
+    expected = completer.complete(*scan)
+    monkeypatch.setattr("stem_complete.inference.completer.error_features", None)
+    image, error = completer.complete(*scan, error_map=False)
+    assert error is None
+    np.testing.assert_array_equal(image, expected.image)
+    batch = completer.complete_batch(*(part[None] for part in scan), error_map=False)
+    assert batch.error is None
+
+
+def test_scans_along_paths_are_completed_as_on_the_grid(completer, texture):
+    path = archimedean((96, 96), "1/10")
+    x, y = path.positions.round().long().clamp(0, 95).T.numpy()
+    scan = PathScan(path.positions, path.dwell, texture(0)[y, x], path.shape)
+    expected = completer.complete_scan(scan.raster())
+    np.testing.assert_array_equal(completer.complete_scan(scan).image, expected.image)
 
 
 class TestLoading:

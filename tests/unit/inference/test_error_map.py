@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation import normalised_convolution
 from stem_complete.inference.error_map import (
     ErrorCalibration,
@@ -14,7 +15,6 @@ from stem_complete.inference.error_map import (
     Features,
     error_features,
 )
-from stem_complete.inference.measurement import check_scans
 
 
 def _calibrate(texture, spiral, seeds, coverage="1/20"):
@@ -33,11 +33,10 @@ def _completed(texture, spiral, seed, coverage):
     contrast = 10 ** texture(1000 + seed, (128, 128)).clip(-1, 1)
     truth = contrast * texture(seed, (128, 128))
     intensity, dwell = spiral(truth, coverage)
-    scan = check_scans(intensity, dwell, num_axes=2)
-    _, (std,) = scan.mean_and_std()
-    image = normalised_convolution(
-        intensity, dwell, sigma_pitches=3 * dwell.mean(), dwell_exponent=1
-    ).astype(np.float64)
+    scan = RasterScan(intensity, dwell)
+    _, std = scan.mean_and_std()
+    image = normalised_convolution(scan, sigma_pitches=3 * scan.coverage, dwell_exponent=1)
+    image = image.astype(np.float64)
     return error_features(image, dwell > 0, std), ((image - truth) / std) ** 2, dwell
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from stem_complete.data.bundled import published_triples
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference.scan_files import plan_jobs
+from stem_complete.inference.scan_files import error_map_of, plan_files, preview_of
 
 
 @pytest.fixture
@@ -23,28 +23,28 @@ def tree(tmp_path, monkeypatch):
 
 
 def _pairs(plan):
-    return {str(job.scan): job.dwell and str(job.dwell) for job in plan.jobs}
+    return {str(each.scan): each.dwell and str(each.dwell) for each in plan.files}
 
 
 def _outputs(plan):
-    return {str(job.scan): str(job.image) for job in plan.jobs}
+    return {str(each.scan): str(each.image) for each in plan.files}
 
 
 class TestOutputs:
     def test_of_files(self, tree):
         tree("a/x.tif", "b/y.npy")
-        plan = plan_jobs(["a/x.tif", "b/y.npy"], Path("out"), None)
+        plan = plan_files(["a/x.tif", "b/y.npy"], Path("out"), None)
         assert _outputs(plan) == {
             "a/x.tif": "out/x_completed.tif",
             "b/y.npy": "out/y_completed.tif",
         }
-        job = plan.jobs[0]
-        assert str(job.preview) == "out/x_completed.png"
-        assert str(job.error_map) == "out/x_error.tif"
+        image = plan.files[0].image
+        assert str(preview_of(image)) == "out/x_completed.png"
+        assert str(error_map_of(image)) == "out/x_error.tif"
 
     def test_of_folders_keep_their_subfolders(self, tree):
         tree("scans/mon/1.tif", "scans/tue/1.tif", "scans/2.tif")
-        assert set(_outputs(plan_jobs(["scans"], Path("out"), None)).values()) == {
+        assert set(_outputs(plan_files(["scans"], Path("out"), None)).values()) == {
             "out/mon/1_completed.tif",
             "out/tue/1_completed.tif",
             "out/2_completed.tif",
@@ -52,52 +52,52 @@ class TestOutputs:
 
     def test_of_globs_keep_them_too(self, tree):
         tree("scans/mon/1.tif", "scans/tue/1.tif", "scans/tue/other.tif")
-        assert set(_outputs(plan_jobs(["scans/*/1.tif"], Path("out"), None)).values()) == {
+        assert set(_outputs(plan_files(["scans/*/1.tif"], Path("out"), None)).values()) == {
             "out/mon/1_completed.tif",
             "out/tue/1_completed.tif",
         }
 
     def test_of_one_scan_may_be_named(self, tree):
         tree("a.tif")
-        (job,) = plan_jobs(["a.tif"], Path("out/b.tif"), None).jobs
-        assert str(job.image) == "out/b.tif"
-        assert str(job.error_map) == "out/b_error.tif"
+        (each,) = plan_files(["a.tif"], Path("out/b.tif"), None).files
+        assert str(each.image) == "out/b.tif"
+        assert str(error_map_of(each.image)) == "out/b_error.tif"
 
     def test_of_several_may_not(self, tree):
         tree("a.tif", "b.tif")
         with pytest.raises(ConfigError, match="one file for 2 scans"):
-            plan_jobs(["a.tif", "b.tif"], Path("out.tif"), None)
+            plan_files(["a.tif", "b.tif"], Path("out.tif"), None)
 
     def test_must_be_distinct(self, tree):
         tree("a/x.tif", "b/x.tif")
         with pytest.raises(ConfigError, match="both to be written to x_completed"):
-            plan_jobs(["a/x.tif", "b/x.tif"], Path("out"), None)
+            plan_files(["a/x.tif", "b/x.tif"], Path("out"), None)
 
     def test_are_not_taken_for_scans(self, tree):
         tree("x.tif", "x_completed.tif", "x_completed.png", "x_error.tif")
-        assert _outputs(plan_jobs(["."], Path(), None)) == {"x.tif": "x_completed.tif"}
+        assert _outputs(plan_files(["."], Path(), None)) == {"x.tif": "x_completed.tif"}
 
     def test_alone_are_no_scans(self, tree):
         tree("out/x_completed.tif")
         with pytest.raises(DataError, match="only completed images"):
-            plan_jobs(["out"], Path("out"), None)
+            plan_files(["out"], Path("out"), None)
 
 
 class TestDwell:
     def test_none(self, tree):
         tree("a.tif")
-        assert _pairs(plan_jobs(["a.tif"], Path("out"), None)) == {"a.tif": None}
+        assert _pairs(plan_files(["a.tif"], Path("out"), None)) == {"a.tif": None}
 
     def test_one_file_serves_all_and_is_no_scan(self, tree):
         tree("scans/a.tif", "scans/b.tif", "scans/mask.tif")
-        assert _pairs(plan_jobs(["scans"], Path("out"), "scans/mask.tif")) == {
+        assert _pairs(plan_files(["scans"], Path("out"), "scans/mask.tif")) == {
             "scans/a.tif": "scans/mask.tif",
             "scans/b.tif": "scans/mask.tif",
         }
 
     def test_a_folder_holds_files_of_the_same_name(self, tree):
         tree("scans/a.tif", "scans/b.tif", "scans/c.tif", "dwell/a.tif", "dwell/b.npy")
-        assert _pairs(plan_jobs(["scans"], Path("out"), "dwell")) == {
+        assert _pairs(plan_files(["scans"], Path("out"), "dwell")) == {
             "scans/a.tif": "dwell/a.tif",
             "scans/b.tif": "dwell/b.npy",
             "scans/c.tif": "dwell/c.tif",  # is not there; reading it will say so
@@ -105,42 +105,42 @@ class TestDwell:
 
     def test_a_folder_among_the_scans_holds_no_scans(self, tree):
         tree("scans/a.tif", "scans/dwell/a.tif")
-        pairs = _pairs(plan_jobs(["scans"], Path("out"), "scans/dwell"))
+        pairs = _pairs(plan_files(["scans"], Path("out"), "scans/dwell"))
         assert pairs == {"scans/a.tif": "scans/dwell/a.tif"}
 
     def test_a_pattern_is_looked_for_beside_the_scan(self, tree):
         tree("s/scan-07.tif", "s/t/scan-8.tif", "s/mask-07.tif", "s/t/mask-8.tif")
-        assert _pairs(plan_jobs(["s"], Path("out"), "mask-{number}.tif")) == {
+        assert _pairs(plan_files(["s"], Path("out"), "mask-{number}.tif")) == {
             "s/scan-07.tif": "s/mask-07.tif",
             "s/t/scan-8.tif": "s/t/mask-8.tif",
         }
 
     def test_a_pattern_with_a_folder_is_a_path(self, tree):
         tree("s/x1.tif")
-        pairs = _pairs(plan_jobs(["s"], Path("out"), "d/{name}_dwell.tif"))
+        pairs = _pairs(plan_files(["s"], Path("out"), "d/{name}_dwell.tif"))
         assert pairs == {"s/x1.tif": "d/x1_dwell.tif"}
 
     def test_the_published_examples(self):
         triples = published_triples()
         folder = triples[0].scan.parent
-        plan = plan_jobs([str(folder / "partial_scan-*.tif")], Path("out"), "mask-{number}.tif")
-        assert [(job.scan, job.dwell) for job in plan.jobs] == [
+        plan = plan_files([str(folder / "partial_scan-*.tif")], Path("out"), "mask-{number}.tif")
+        assert [(each.scan, each.dwell) for each in plan.files] == [
             (triple.scan, triple.dwell) for triple in triples
         ]
 
     def test_must_be_there(self, tree):
         tree("a.tif")
         with pytest.raises(ConfigError, match=r"pattern with \{name\} or \{number\}"):
-            plan_jobs(["a.tif"], Path("out"), "nowhere")
+            plan_files(["a.tif"], Path("out"), "nowhere")
 
 
 def test_a_missing_file_does_not_stop_the_others(tree):
     tree("a.tif")
-    plan = plan_jobs(["a.tif", "b.tif", "c.txt"], Path("out"), None)
+    plan = plan_files(["a.tif", "b.tif", "c.txt"], Path("out"), None)
     assert list(_pairs(plan)) == ["a.tif"]
     assert set(plan.failed) == {"b.tif", "c.txt"}
 
 
 def test_files_that_are_named_twice_are_completed_once(tree):
     tree("s/a.tif")
-    assert len(plan_jobs(["s", "s/a.tif", "s/*.tif"], Path("out"), None).jobs) == 1
+    assert len(plan_files(["s", "s/a.tif", "s/*.tif"], Path("out"), None).files) == 1
