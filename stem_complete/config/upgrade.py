@@ -1,4 +1,4 @@
-"""Configs of earlier versions -> today's keys, so that old runs and models still open."""
+"""Configs of earlier versions -> current keys, so that old runs and models still open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Move(NamedTuple):
-    """A key that has another place or form today."""
+    """A key that has another place or form now."""
 
     new: str
     convert: Callable[[Any], Any] = lambda value: value
@@ -32,7 +32,7 @@ _REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with today's keys. Keys that are today's already, or unknown, stay as they are."""
+    """`values` with the current keys; unknown keys stay as they are."""
     upgraded: dict[str, Any] = copy.deepcopy(dict(values))
     for old, move in _MOVED.items():
         section, key = _section_of(upgraded, old)
@@ -56,7 +56,7 @@ def _upgrade_scan(values: dict[str, Any]) -> None:
     scan = values.get("scan")
     if not isinstance(scan, dict):
         return
-    # It turned off everything that is in `augmentation` today.
+    # It turned off everything that is now in `augmentation`.
     if scan.pop("augment", True) is False:
         values["augmentation"] = None
     definition = scan.pop("coverage_definition", None)

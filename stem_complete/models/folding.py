@@ -15,11 +15,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_norms(network: Network) -> Network:
-    """A copy of `network` that computes its eval mode with plain convolutions and biases.
+    """A copy of `network` that computes the same in eval mode, with plain convolutions and biases.
 
-    The forward interface stays. Layers with "image" means at inference go on subtracting them;
-    their weight norm is folded. Structure and parameter names depend on how the network was built
-    and not on its weights. Parameters need no gradient.
+    Its `forward` has the same interface. Layers with "image" means at inference still subtract
+    them; their weight norm is folded. Structure and parameter names depend on how the network was
+    built, not on its weights. Parameters require no gradient.
 
     Raises:
         ValueError: The network is a single convolution or has none to fold.
@@ -52,7 +52,7 @@ class ImageMeanNorm(nn.Module):
 
 
 def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
-    """Convolution, image means if the layer subtracts those, activation if it has one."""
+    """Convolution, then subtraction of image means and activation, if the layer has them."""
     norm = layer.mean_norm
     modules: list[nn.Module]
     if norm is not None and norm.at_inference == "image":

@@ -22,7 +22,7 @@ class InnerGenerator(nn.Module):
         widths: Channels at each scale, the half-size one first.
         num_blocks: Residual blocks at the coarsest scale.
         in_channels: Channels of the encoded scan.
-        entry_weight_norm: Without weight norm in the first layer, as in the published code.
+        entry_weight_norm: Whether the first layer has weight norm. The published code's has none.
         options: Arguments that all convolutions share, see `WeightNormConv2d`.
     """
 
@@ -64,10 +64,10 @@ class InnerGenerator(nn.Module):
 
 
 class DetailedInnerGenerator(InnerGenerator, Skipping):
-    """Ours: with skips, residual blocks at every scale and spectral blocks at the finest.
+    """The inner generator with skips, residual blocks at all scales and spectral blocks. Ours.
 
     Args:
-        widths: As of `InnerGenerator`, like all arguments that are not listed.
+        widths: See `InnerGenerator` for this and the arguments that are not listed.
         num_blocks: Residual blocks at the coarsest scale.
         num_fine_blocks: Residual blocks at each finer scale, on the way up.
         num_spectral_blocks: Spectral blocks at the finest scale, after all others.
@@ -126,7 +126,7 @@ class DetailedInnerGenerator(InnerGenerator, Skipping):
 
 
 class OuterGenerator(Skipping):
-    """Completion of a partial scan at full size, from the scan and the inner features.
+    """Completes a partial scan at full size, from the scan and the inner features.
 
     Args:
         widths: Channels at full and at half size; the inner features have as many as the latter.
@@ -191,7 +191,7 @@ def image_layer(
 
 
 def check_input(x: Tensor, num_channels: int, multiple: int) -> None:
-    """Raises ValueError unless `x` is `[b, num_channels, h, w]`, h and w such multiples."""
+    """Raises ValueError unless `x` is `[b, num_channels, h, w]` with h and w such multiples."""
     fits = x.ndim == 4 and x.shape[1] == num_channels
     if not fits or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:
         raise ValueError(

@@ -11,30 +11,30 @@ from stem_complete.models.blocks import Skipping
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means
 
-SMALLEST_STD = 1e-6  # channels that vary less are dead on this data and keep their scale
+SMALLEST_STD = 1e-6  # channels of a smaller deviation are dead on this data and keep their scale
 
 
 @torch.no_grad()
 def initialise(
     network: nn.Module, x: Tensor, *, output_std: float = 1.0, branch_std: float = 1.0
 ) -> None:
-    """Scales every layer so that its pre-activations on `x` have mean 0 and deviation 1.
+    """Scales all layers so that their pre-activations on `x` have mean 0 and standard deviation 1.
 
-    One forward pass in training mode, in which each layer is fitted to its input before it is
-    applied: `g` becomes `1/std` and the running means `mean/std` of its pre-activations at
-    `g = 1` (layers without weight norm scale `v`). Layers without mean norm have their bias
-    shifted by `-mean/std`, or keep their mean where they have none.
+    One forward pass in training mode fits each layer to its input before applying it: `g` becomes
+    `1/std` and the running means `mean/std` of the pre-activations at `g = 1` (layers without
+    weight norm scale `v`). Layers without mean norm set their bias to `-mean/std`; without a bias
+    they keep their mean.
 
-    For one image the statement holds in training and eval mode alike. For several it holds in
-    training mode: deviations are from each image's own means, as that mode subtracts them.
+    With one image this holds in training and eval mode. With several it holds in training mode,
+    which subtracts each image's own means: deviations are from those.
 
     Args:
         network: Changed in place; its training mode is kept.
         x: Input of the network, `[b, c, h, w]`.
-        output_std: Deviation of the images that it returns, instead of 1.
-        branch_std: Deviation of what each branch adds to its skip, instead of 1. With little, a
-            network starts as a shallow one, which learns sooner what is simple (De and Smith 2020,
-            arXiv:2002.10444).
+        output_std: Standard deviation of the images that the network returns, instead of 1.
+        branch_std: Standard deviation of what each branch adds to its skip, instead of 1. With
+            small ones a network starts as a shallow one, which learns simple things sooner (De and
+            Smith 2020, arXiv:2002.10444).
     """
     was_training = network.training
     layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]

@@ -1,4 +1,4 @@
-"""The one convolution of all networks: weight normalised, mean normalised, rectified.
+"""The convolution of all networks: weight normalised, mean normalised, rectified.
 
 Weight normalisation: Salimans and Kingma 2016, arXiv:1602.07868, eq. 2.
 """
@@ -18,7 +18,7 @@ WEIGHT_STD = 0.05  # ALRC paper, section IV
 
 
 class LayerOptions(TypedDict, total=False):
-    """Keyword arguments that all convolutions of a network share."""
+    """Keyword arguments that all convolutions of a network share, see `WeightNormConv2d`."""
 
     mean_norm: bool
     bias: bool
@@ -40,7 +40,7 @@ class WeightNormConv2d(nn.Module):
         transposed: Upsamples; `v` is then `[in, out, k, k]`, as in `nn.ConvTranspose2d`.
         weight_norm: Without it the kernel is `v` itself and there is no `g`.
         mean_norm: Subtracts channel means, see `MeanNorm`.
-        bias: Added after the mean norm, where it has an effect (Salimans and Kingma, eq. 11).
+        bias: Adds a bias after the mean norm (Salimans and Kingma, eq. 11).
         leaky_slope: Slope of negative values; 0 is ReLU, None no activation.
         mean_norm_at_inference: "running" or "image", see `MeanNorm`.
         norm_per_input_channel: In transposed kernels, `|v|` is over all dimensions but the input
@@ -92,8 +92,8 @@ class WeightNormConv2d(nn.Module):
         if self.norm_per_input_channel:
             norm: Tensor = torch.linalg.vector_norm(self.v, dim=self.norm_dims, keepdim=True)
             return self.v * (self.per_output_channel(self.g) / norm)
-        # Torch's own parametrization calls this too. It reads the kernel once where `dim` is the
-        # first or the last in memory; with channels last the output channels are, either way.
+        # Torch's own parametrization calls this too. It reads the kernel only once if `dim` is the
+        # first or the last in memory, as output channels are in channels-last kernels.
         dim = 3 if self.transposed else 0
         shape = [-1 if d == dim else 1 for d in range(4)]
         v = self.v.permute(0, 2, 3, 1)
@@ -122,7 +122,7 @@ class WeightNormConv2d(nn.Module):
         if self.mean_norm.uses_image_means:
             centred: Tensor = self.mean_norm(self.convolve(x))
             return centred if self.bias is None else centred.add_(self.bias[:, None, None])
-        # Running means are known beforehand, so the convolution subtracts them for nothing.
+        # Running means are known beforehand, so the convolution subtracts them at no cost.
         running_mean = self.mean_norm.running_mean
         return self.convolve(x, -running_mean if self.bias is None else self.bias - running_mean)
 
@@ -137,5 +137,5 @@ class WeightNormConv2d(nn.Module):
 
 
 def count_weights(module: nn.Module) -> int:
-    """Number of kernel weights in `module`: no `g`, no biases; the same after folding."""
+    """Number of kernel weights in `module`, without `g` and biases; the same after folding."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 4)

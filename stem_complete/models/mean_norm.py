@@ -1,9 +1,9 @@
-"""Running mean-only batch normalisation that no worker has to agree on during the forward pass.
+"""Mean-only batch normalisation without communication between workers in the forward pass.
 
-Salimans and Kingma 2016 (arXiv:1602.07868, section 4) subtract the minibatch's channel means. Here
-each image is normalised by its own: at the papers' batch size of 1 that is the same, and at any
-other it makes a step independent of how its batch is spread over workers and micro-batches. The
-running means are updated once per optimizer step, from sums that the training loop has reduced.
+Salimans and Kingma 2016 (arXiv:1602.07868, section 4) subtract the channel means of the minibatch.
+Here the channel means of each image are subtracted: at the papers' batch size of 1 that is the
+same, at others it makes a step independent of how its batch is divided into workers and
+micro-batches. Running means are updated once per optimizer step, from sums over all workers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ DECAY = 0.99  # ALRC paper, section IV
 class MeanNorm(nn.Module):
     """Subtracts channel means from `[b, c, h, w]`.
 
-    While training these are the image's own, with gradient; in eval mode, or once frozen, the
-    running ones. `forward` leaves the running means alone: it adds the image means it saw to
-    `pending_mean_sum [c]` and `pending_count []`, and `commit` moves them into the running means.
+    In training mode these are the image's own, with gradient; in eval mode, or once frozen, the
+    running ones. `forward` does not change the running means: it adds image means to
+    `pending_mean_sum [c]` and `pending_count []`, which `commit` moves into the running means.
 
     Args:
-        num_channels: c.
-        at_inference: "running" as above; "image" always subtracts the image's own means, as the
-            published code does. Freezing then changes nothing but the (unused) running means.
+        num_channels: Number of channels c.
+        at_inference: "running" as above. "image" always subtracts the image's own means, as the
+            published code does; freezing then changes only the running means, which are not used.
     """
 
     running_mean: Tensor
@@ -92,8 +92,8 @@ class MeanNorm(nn.Module):
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` minus its channel means, in its place, and these [b, c] without gradient."""
-    if torch.compiler.is_compiling():  # which finds the best way by itself
+    """`x` minus its channel means, in place, and the means [b, c] without gradient."""
+    if torch.compiler.is_compiling():  # the compiler fuses this by itself
         means = image_means(x)
         return x - means[:, :, None, None].to(x.dtype), means.detach()
     centred, means = _Centre.apply(x)  # type: ignore[no-untyped-call]
@@ -101,15 +101,15 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Centre(torch.autograd.Function):
-    """An image minus its channel means, and these; the gradient is centred in the same way.
+    """Images minus their channel means, and the means; gradients are centred in the same way.
 
-    Autograd's own spreads the means' gradient over a full-resolution tensor and adds that.
+    Autograd would expand the gradient of the means to a full-resolution tensor and add that.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         means = image_means(x)
-        ctx.mark_dirty(x)  # full-resolution tensors are large, and the caller's is a fresh one
+        ctx.mark_dirty(x)  # full-resolution tensors are large, and the caller does not reuse `x`
         ctx.mark_non_differentiable(means)
         return subtract_(x, means), means
 
@@ -123,7 +123,7 @@ def subtract_(x: Tensor, means: Tensor) -> Tensor:
     """`x` `[b, c, h, w]` minus `means` `[b, c]`, in place."""
     means = means.to(x.dtype)
     if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-        # Whole rows at once: CPUs are up to ten times slower with pixels of few channels.
+        # By whole rows: CPUs are up to ten times slower by pixels of few channels.
         b, c, h, w = x.shape
         rows = x.permute(0, 2, 3, 1).view(b, h, w * c)
         rows -= means.repeat(1, w)[:, None]
@@ -142,7 +142,7 @@ def mean_norm_layers(network: nn.Module) -> list[MeanNorm]:
 
 
 def pending_means(network: nn.Module) -> Tensor:
-    """What is pending in all layers as one vector, to be summed over ranks: `[sum of (c + 1)]`."""
+    """Pending sums and counts of all layers as one vector `[sum of (c + 1)]`, to sum over ranks."""
     parts: list[Tensor] = []
     for layer in mean_norm_layers(network):
         parts += [layer.pending_mean_sum, layer.pending_count[None]]
@@ -150,7 +150,7 @@ def pending_means(network: nn.Module) -> Tensor:
 
 
 def commit_means(network: nn.Module, pending: Tensor) -> None:
-    """Commits in all layers what `pending_means` gave, after the sum over ranks."""
+    """Commits the vector that `pending_means` returned, summed over ranks, to all layers."""
     layers = mean_norm_layers(network)
     parts = torch.split(pending, [len(layer.running_mean) + 1 for layer in layers])
     for layer, part in zip(layers, parts, strict=True):
@@ -158,10 +158,10 @@ def commit_means(network: nn.Module, pending: Tensor) -> None:
 
 
 def freeze_mean_norm(network: nn.Module) -> None:
-    """Freezes the running means and uses them from now on, while training too.
+    """Freezes the running means and uses them from now on, in training mode too.
 
-    The ALRC paper freezes in the second half of training. Layers with "image" means at inference
-    go on subtracting those, since the network would otherwise train on what it never completes.
+    The ALRC paper freezes them in the second half of training. Layers with "image" means at
+    inference still subtract image means, so that training and inference do the same.
     """
     for layer in mean_norm_layers(network):
         layer.frozen = True

@@ -23,12 +23,12 @@ def acquire(
     """Partial scan of `image` along a dwell map.
 
     Args:
-        image: `[b, 1, h, w]` in [-1, 1].
-        dwell: `[b, 1, h, w]`, or `[1, 1, h, w]` for all images [full pixel dwells].
-        noise: How the detector sees the image.
-        keys: One per example `[b]`, from `example_keys`.
-        pixels: Flat indices `[b or 1, n]` int64 of all pixels in which the dwell may be more than
-            0, which saves the noise of the others; None takes them all. The result is the same.
+        image: Images `[b, 1, h, w]` in [-1, 1].
+        dwell: Dwell maps `[b, 1, h, w]`, or one for all `[1, 1, h, w]` [full pixel dwells].
+        noise: How the detector measures the image.
+        keys: Keys of the examples `[b]`, from `example_keys`.
+        pixels: Flat indices `[b or 1, n]` int64 of all pixels whose dwell may exceed 0, so that no
+            noise is drawn for the others. None takes all pixels; the result is the same.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -41,7 +41,7 @@ def acquire(
     if pixels is None:
         pixels = torch.arange(image[0].numel(), device=image.device)[None]
     visited = values_at(pixels, dwell)
-    # 1 where measured and NaN elsewhere, in less time than a mask takes on CPUs.
+    # The factor is 1 where measured and NaN elsewhere, which is faster than a mask on CPUs.
     measured = noise.measure(image, visited, keys, pixels) * (visited / visited)
     intensity = torch.full_like(image, torch.nan)
     intensity.flatten(1).scatter_(1, pixels.expand_as(measured), measured)

@@ -12,23 +12,23 @@ from torch import Tensor
 from stem_complete.scan.partial_scan import PartialScan
 
 REFERENCE_BLUR_SIGMA_PX = 2.5
+"""Standard deviation of the published code's blur."""
 
-SIGMA_PITCHES = 0.4
-"""Width of the Gaussian in distances between the spiral's turns: 8 px at coverage 1/20."""
-
+_FILL_SIGMA_PITCHES = 0.4  # tuned width of `fill_sigma_px` in distances between a spiral's turns
 _TRUNCATE = 4.0  # standard deviations at which the Gaussian ends
 
 
 def fill_sigma_px(coverage: float) -> float:
-    """Width [px] of the Gaussian that bridges the gaps of scans of this mean dwell."""
-    return SIGMA_PITCHES / coverage
+    """Width of the Gaussian that bridges the gaps of scans of this coverage: 8 px at 1/20."""
+    return _FILL_SIGMA_PITCHES / coverage
 
 
 def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
-    """Images [b, 1, h, w] of dwell-weighted local means, without gaps.
+    """Images [b, 1, h, w] without gaps: dwell-weighted local means of partial scans.
 
-    At each pixel `G * (dwell intensity) / G * dwell` with a Gaussian G (Knutsson and Westin 1993,
-    doi:10.1109/CVPR.1993.341081); where nothing was measured within reach, the mean of the scan.
+    They are `G * (dwell intensity) / G * dwell` with a Gaussian G (Knutsson and Westin 1993,
+    doi:10.1109/CVPR.1993.341081), and the mean of the scan where nothing was measured within reach.
+    `evaluation.baselines.normalised_convolution` is the same on the host, as a baseline.
 
     Args:
         scan: Partial scans.
@@ -37,16 +37,16 @@ def normalised_convolution(scan: PartialScan, sigma_px: float) -> Tensor:
     weight = scan.dwell.expand_as(scan.intensity)
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     mean = _mean(weight * intensity) / _mean(weight).clamp(min=torch.finfo(weight.dtype).tiny)
-    # About the mean, so that a small contrast on a large offset survives in float32.
+    # Minus the mean, so that a small contrast on a large offset survives in float32.
     sums = torch.cat((weight * (intensity - mean), weight), dim=1)
     blurred, reach = gaussian(sums, sigma_px).chunk(2, dim=1)
-    # So little weight lies beyond the Gaussian's end, where only rounding is left.
+    # Smaller weights are rounding errors beyond the end of the Gaussian.
     reached = reach > 1e-6
     return mean + torch.where(reached, blurred / torch.where(reached, reach, 1), 0)
 
 
 def blur(images: Tensor, sigma_px: float = REFERENCE_BLUR_SIGMA_PX) -> Tensor:
-    """`images` [b, 1, h, w] under a 5x5 Gaussian of `sigma_px`, mirrored at the border.
+    """`images` [b, 1, h, w] filtered by a 5x5 Gaussian of `sigma_px`, mirrored at the border.
 
     It equals OpenCV's `GaussianBlur` of size (5, 5) with BORDER_REFLECT_101.
     """
@@ -56,14 +56,14 @@ def blur(images: Tensor, sigma_px: float = REFERENCE_BLUR_SIGMA_PX) -> Tensor:
 
 
 def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
-    """`images` [..., h, w] under a symmetric filter each way, mirrored at the border.
+    """`images` [..., h, w] filtered symmetrically along rows and columns, mirrored at the border.
 
     The border pixel is not repeated (OpenCV's BORDER_REFLECT_101). Sums of shifted images, unlike
     convolutions, give an image the same result in every batch and on every device.
 
     Args:
-        images: At least `len(taps)` px each way.
-        taps: Weight of the centre, of either neighbour, of either second neighbour, ...
+        images: Images of at least `len(taps)` px along both axes.
+        taps: Weights of the centre, the two neighbours, the two second neighbours, ...
     """
     reach = len(taps) - 1
     for dim in (-1, -2):
@@ -81,7 +81,7 @@ def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
 
 
 def gaussian(images: Tensor, sigma_px: float) -> Tensor:
-    """Images [b, c, h, w] convolved with a Gaussian; nothing lies beyond their borders."""
+    """Images [b, c, h, w] convolved with a Gaussian; they are 0 beyond their borders."""
     radius = max(1, round(_TRUNCATE * sigma_px))
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)

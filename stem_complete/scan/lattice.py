@@ -1,7 +1,7 @@
-"""What goes on through a whole scan: plane waves, as of a lattice, fitted to what was measured.
+"""Lattices: plane waves through a whole scan, fitted to what was measured.
 
-Staged orthogonal matching pursuit (Donoho et al. 2012, doi:10.1109/TIT.2011.2173241): what sticks
-out of the spectrum of the rest joins the waves, and all of them are fitted by least squares.
+Staged orthogonal matching pursuit (Donoho et al. 2012, doi:10.1109/TIT.2011.2173241): frequencies
+that stick out of the spectrum of the residual join the waves, then all are fitted by least squares.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ from torch import Tensor
 
 from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixels
 
-# Found on micrographs of the training and validation splits.
-_THRESHOLD = 3.75  # in root mean squares of the spectrum around: one in a million waves of noise
-_AROUND = 15  # frequencies along each axis, odd
-_STAGES, _STEPS = 3, 4  # of the pursuit, and of conjugate gradients in each
-_RIDGE = 0.2  # of the least squares, in mean weights
-_DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are less orderly
-# In distances between a spiral's turns. A plate bridges longer waves than the first; up to the
-# second they are fitted all the same, or their aliases would be taken for shorter ones.
-_LONGEST_PITCHES, _LONGEST_FITTED_PITCHES = 4.0, 8.0
+# All tuned to the error of first completions of training and validation micrographs.
+# Frequencies are chosen whose amplitude exceeds this multiple of the root mean square around them,
+# which one in a million waves of noise does.
+_THRESHOLD = 3.75
+_AROUND = 15  # width of that surrounding along each axis [frequencies], odd
+_STAGES = 3  # of the pursuit
+_STEPS = 4  # of conjugate gradients per stage
+_RIDGE = 0.2  # regularisation of the least squares, in units of the mean weight
+_DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are less regular
+# Longest wavelengths in distances between a spiral's turns. Splines bridge longer ones than the
+# first, but all up to the second are fitted: their aliases would be taken for shorter waves.
+_LONGEST_PITCHES = 4.0
+_LONGEST_FITTED_PITCHES = 8.0
 
 
 def plane_waves(scan: PartialScan) -> Tensor:
-    """Images [b, 1, h, w] of the plane waves that partial scans tell of; 0 if they tell of none.
+    """Images [b, 1, h, w] of the plane waves found in partial scans; 0 where none is found.
 
-    However far its turns are from one another, a spiral measures many times over a wave that goes
-    on through the whole image. Waves shorter than 4 px are left out.
+    A wave through the whole image is measured many times by a spiral, however far apart its turns
+    are. Waves shorter than 4 px are left out.
 
     Args:
         scan: Partial scans.
@@ -38,16 +42,16 @@ def plane_waves(scan: PartialScan) -> Tensor:
     tiny = torch.finfo(scan.dwell.dtype).tiny
     weight = dwell_weights(scan.dwell, _DWELL_EXPONENT)
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    # About the mean, so that a small contrast on a large offset survives in float32.
+    # Minus the mean, so that a small contrast on a large offset survives in float32.
     mean = sum_pixels(weight * intensity) / sum_pixels(weight).clamp(min=tiny)
-    # At half size, in a quarter of the time.
+    # At half size, which takes a quarter of the time.
     weighted = F.pad(torch.cat((weight, weight * (intensity - mean)), 1), (0, w % 2, 0, h % 2))
     weight, total = F.avg_pool2d(weighted, 2).chunk(2, dim=1)
     half_pitch = 0.5 / scan.dwell.mean((1, 2, 3), keepdim=True).clamp(min=tiny)
     mean_weight = weight.mean((1, 2, 3), keepdim=True)
     rows, columns, frequency = _frequencies(weight)
 
-    # About local means, which leave the shorter waves alone.
+    # Minus local means, which keep the shorter waves.
     low_pass = torch.exp(-2 * (torch.pi * half_pitch * frequency).square())
     reach = _filter(weight, low_pass).clamp(min=1e-6 * mean_weight).clamp(min=tiny)
     total = total - weight * _filter(total, low_pass) / reach
@@ -59,22 +63,22 @@ def plane_waves(scan: PartialScan) -> Tensor:
         power = _spectrum(total - weight * waves).abs().square()
         around = F.avg_pool2d(power, _AROUND, 1, _AROUND // 2, count_include_pad=False)
         strong = (allowed & (power > _THRESHOLD**2 * around)).to(weight.dtype)
-        # No lattice has whole periods in the image: what is between frequencies takes two or three.
+        # A wave whose frequency lies between two of the spectrum's needs its neighbours too.
         beside = F.max_pool2d(strong, (3, 1), 1, (1, 0)) + F.max_pool2d(strong, (1, 3), 1, (0, 1))
         chosen = chosen | (allowed & (beside > 0))
         waves = _fit(waves, weight, total, chosen.to(weight.dtype), _RIDGE * mean_weight)
 
     short = frequency > 1 / (_LONGEST_PITCHES * half_pitch)
-    # A pixel of half size lies a quarter of itself after the first one of full size in it.
+    # The centre of a half-size pixel is a quarter of its size beyond its first full-size pixel's.
     shift = torch.exp(-0.5j * torch.pi * (rows + columns))
     enlarged: Tensor = _enlarge(_spectrum(waves) * short * shift, waves.shape)
     return enlarged[..., :h, :w]
 
 
 def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Tensor) -> Tensor:
-    """`waves` nearer to the least sum of weight (u - total / weight)^2 + ridge u^2.
+    """`waves` nearer to the minimum over u of sum(weight (u - total / weight)^2 + ridge u^2).
 
-    Conjugate gradients among the images u that have the chosen frequencies alone.
+    Conjugate gradients; u has the chosen frequencies alone.
     """
     tiny = torch.finfo(waves.dtype).tiny
     rest = _filter(total - weight * waves, chosen) - ridge * waves
@@ -89,7 +93,7 @@ def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Te
 
 
 def _frequencies(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the spectrum of `images`, along rows [h, 1] and columns [w/2 + 1], and both [1/px]."""
+    """Frequencies of `images`: along rows [h, 1] and columns [w/2 + 1], and their norm [1/px]."""
     h, w = images.shape[-2:]
     rows = torch.fft.fftfreq(h, device=images.device, dtype=images.dtype)[:, None]
     columns = torch.fft.rfftfreq(w, device=images.device, dtype=images.dtype)
@@ -107,7 +111,7 @@ def _filter(images: Tensor, gain: Tensor) -> Tensor:
 
 
 def _enlarge(spectrum: Tensor, shape: torch.Size) -> Tensor:
-    """Images of twice the size from the spectrum of those of this `shape`, without its rim."""
+    """Images of twice `shape` from a spectrum of images of `shape`, without Nyquist frequencies."""
     h, w = shape[-2:]
     rows, columns = (h - 1) // 2, (w + 1) // 2
     full = spectrum.new_zeros((*shape[:-2], 2 * h, w + 1))

@@ -12,42 +12,45 @@ from torch import Tensor
 from stem_complete.scan import random
 from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
 
+# Numbers that make the keys of a detector's electrons and readout independent.
+_ELECTRONS, _READOUT = 0, 1
+
 
 class NoiseModel(Protocol):
-    """How a detector sees an image."""
+    """How a detector measures an image."""
 
     def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
-        """Intensities `[b, n]` in some pixels; any number where the dwell is 0.
+        """Measured intensities `[b, n]` in the given pixels; arbitrary where the dwell is 0.
 
         Args:
-            image: `[b, 1, h, w]` in [-1, 1].
-            dwell: In those pixels `[b or 1, n]`.
-            keys: Of the examples `[b]`.
-            pixels: Their flat indices in an image `[b or 1, n]` int64.
+            image: Images `[b, 1, h, w]` in [-1, 1].
+            dwell: Dwell in the pixels `[b or 1, n]` [full pixel dwells].
+            keys: Keys of the examples `[b]`.
+            pixels: Flat indices of the pixels in an image `[b or 1, n]` int64.
         """
         ...
 
 
 @dataclass(frozen=True)
 class NoNoise:
-    """The measured intensity is the image's."""
+    """Measures the intensities of the image."""
 
     def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:  # noqa: ARG002
-        """`image` itself."""
+        """Intensities of `image` `[b, n]` in `pixels`."""
         return values_at(pixels, image)
 
 
 @dataclass(frozen=True)
 class ReferenceNoise:
-    """The published code's detection `d (d x + 2 (1 - d) U b)`, divided by the dwell d.
+    """Detection `d (d x + 2 (1 - d) U b)` of the published code, divided by the dwell d.
 
-    U is uniform in [0, 1) per pixel, b the 5x5 blur of the image x, stretched to [-1, 1] by its
-    own minimum and maximum: short dwell is noisier, and biased towards b (partial-STEM, 2020).
+    x is the image, b its 5x5 blur, stretched to [-1, 1], and U uniform in [0, 1) per pixel. Pixels
+    of short dwell are noisier and biased towards b (github.com/Jeffrey-Ede/partial-STEM, 2020).
     """
 
     def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
         """Intensities `[b, n]` in `pixels`."""
-        # The published dwell never exceeds 1; more than that is as good as 1.
+        # The published dwell never exceeds 1; a longer one is treated as 1.
         dwell = dwell.clamp(max=1)
         background = _stretched_at(pixels, blur(image, REFERENCE_BLUR_SIGMA_PX))
         chance = random.uniform_at(keys, pixels)
@@ -59,9 +62,9 @@ class DetectorNoise:
     """Poisson counting of electrons, then Gaussian readout noise.
 
     Attributes:
-        dose_electrons_per_px: Electrons that a full pixel dwell of intensity 1 counts; an
-            intensity of -1 counts none.
-        readout_std_electrons: Standard deviation of the readout of one pixel.
+        dose_electrons_per_px: Mean number of electrons counted over a full pixel dwell at
+            intensity 1; at -1 it is 0.
+        readout_std_electrons: Standard deviation of the readout noise of a pixel.
     """
 
     dose_electrons_per_px: float
@@ -81,31 +84,31 @@ class DetectorNoise:
         """Intensities `[b, n]` in `pixels`, scaled back from the counts."""
         full = self.dose_electrons_per_px * dwell
         rate = full * (values_at(pixels, image) + 1) / 2
-        electrons = random.poisson_at(random.fold_in(keys, 0), rate, pixels)
+        electrons = random.poisson_at(random.fold_in(keys, _ELECTRONS), rate, pixels)
         if self.readout_std_electrons:
-            readout = random.normal_at(random.fold_in(keys, 1), pixels)
+            readout = random.normal_at(random.fold_in(keys, _READOUT), pixels)
             electrons = electrons + self.readout_std_electrons * readout
         return 2 * electrons / full - 1
 
 
 @dataclass(frozen=True)
 class SomeNoise:
-    """Some images with noise, others without.
+    """Noise in some images of a batch and none in the others.
 
     Attributes:
-        noise: Of the former.
-        share: Of the noise in each image [b, 1]: 1 with it, 0 without.
+        noise: Noise model of the noisy images.
+        is_noisy: Which images are noisy `[b, 1]` bool.
     """
 
     noise: NoiseModel
-    share: Tensor
+    is_noisy: Tensor
 
     def measure(self, image: Tensor, dwell: Tensor, keys: Tensor, pixels: Tensor) -> Tensor:
         """Intensities `[b, n]` in `pixels`."""
         noisy = self.noise.measure(image, dwell, keys, pixels)
         clean = values_at(pixels, image)
-        # Where nothing was measured they may be anything, so they are chosen and not weighed.
-        return torch.where(self.share > 0, noisy, clean)
+        # Selected rather than multiplied, as intensities may be NaN where the dwell is 0.
+        return torch.where(self.is_noisy, noisy, clean)
 
 
 def values_at(pixels: Tensor, images: Tensor) -> Tensor:
@@ -115,10 +118,7 @@ def values_at(pixels: Tensor, images: Tensor) -> Tensor:
 
 
 def _stretched_at(pixels: Tensor, images: Tensor) -> Tensor:
-    """Values [b, n] of images that are scaled to [-1, 1] by their own minimum and maximum.
-
-    A constant image becomes 0.
-    """
+    """Values [b, n] at `pixels` of images, each stretched to [-1, 1]; constant images become 0."""
     low, high = images.flatten(1).amin(1, keepdim=True), images.flatten(1).amax(1, keepdim=True)
     middle, half = (low + high) / 2, (high - low) / 2
     return (values_at(pixels, images) - middle) / torch.where(half > 0, half, 1)

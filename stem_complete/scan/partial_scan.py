@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class PartialScan(NamedTuple):
-    """What a microscope gives back.
+    """Partial scans of a batch, on the device.
 
     Attributes:
         intensity: Mean over the dwell in each pixel `[b, 1, h, w]`, NaN where not measured.

@@ -1,4 +1,4 @@
-"""Where the probe goes and how long it stays: paths of partial scans, in time order."""
+"""Paths of the probe: positions and dwell times, in time order."""
 
 from __future__ import annotations
 

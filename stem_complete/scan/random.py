@@ -23,8 +23,8 @@ _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
-# Rates from which Giles's expansion is used; below, inversion sums up to the count that
-# is exceeded with a probability under 1e-7.
+# Giles's expansion is used from this rate on. Below it, inversion sums up to a count that is
+# exceeded with a probability under 1e-7.
 _LARGE_RATE = 8.0
 _MAX_SMALL_COUNT = 28
 
@@ -84,7 +84,7 @@ def uniform(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def uniform_at(keys: Tensor, places: Tensor) -> Tensor:
-    """Those of the numbers that `uniform` draws whose flat indices are `places` [b or 1, n]."""
+    """Numbers `[b, n]` that `uniform` draws at the flat indices `places` [b or 1, n]."""
     return _to_uniform(_bits(keys, places))
 
 
@@ -94,12 +94,12 @@ def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def normal_at(keys: Tensor, places: Tensor) -> Tensor:
-    """Those of the numbers that `normal` draws whose flat indices are `places` [b or 1, n]."""
+    """Numbers `[b, n]` that `normal` draws at the flat indices `places` [b or 1, n]."""
     return _to_normal(_bits(keys, places))
 
 
 def integers(keys: Tensor, high: int) -> Tensor:
-    """Int64 numbers `[b]`, uniform in 0 .. high - 1; `high` is at most 2^31."""
+    """Int64 numbers `[b]`, uniform in 0 .. high - 1, with `high` at most 2^31."""
     if not 1 <= high <= 2**31:
         raise ValueError(f"high must be in 1 .. 2^31, got {high}")
     return (_shift_right(_hash(keys + _GAMMA), 32) * high) >> 32
@@ -112,16 +112,16 @@ def poisson(keys: Tensor, rate: Tensor) -> Tensor:
 
 
 def poisson_at(keys: Tensor, rate: Tensor, places: Tensor) -> Tensor:
-    """Those of the counts that `poisson` draws whose flat indices are `places`, of their `rate`.
+    """Counts `[b, n]` that `poisson` draws at the flat indices `places`, for their `rate`.
 
     Rates below 8 are inverted exactly. Above, the quantile of a normal number z is expanded to
     second order in 1/sqrt(rate) (Giles 2016, Algorithm 955, doi:10.1145/2699466); the
     distribution function then errs by less than 1e-4.
 
     Args:
-        keys: `[b]`.
-        rate: `[b, n]`, at least 0.
-        places: `[b or 1, n]` int64.
+        keys: Keys `[b]`.
+        rate: Means `[b, n]`, at least 0.
+        places: Flat indices `[b or 1, n]` int64.
     """
     rate = rate.float()
     bits = _bits(keys, places)
@@ -162,12 +162,12 @@ def _places(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _bits(keys: Tensor, places: Tensor) -> Tensor:
     """Hashes `[b, n]` of `keys` [b] and `places` [b or 1, n]: SplitMix64 from `key * _GAMMA` on."""
-    # `places * _GAMMA` would do as well, but torch.compile takes it for an index and overflows.
+    # `places * _GAMMA` would do too, but torch.compile takes it for an index and overflows.
     return _hash((keys[:, None] + (places + 1)) * _GAMMA)
 
 
 def _hash(x: Tensor) -> Tensor:
-    """SplitMix64's mixing of int64 `x`: every bit of the input turns half of the output's."""
+    """SplitMix64's mixing of int64 `x`: every bit of the input flips half of the output's bits."""
     x = (x ^ _shift_right(x, 30)) * _MULTIPLIER_1
     x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
     return x ^ _shift_right(x, 31)

@@ -1,4 +1,4 @@
-"""Positions and dwell times of a path -> dwell map, and the two drawing rules behind it."""
+"""Positions and dwell times of a path -> dwell map, and lines of pixels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from torch import Tensor
 
 from stem_complete.scan.filters import filter_mirrored
 
-# Width of the probe: the published code blurs its drawn spiral by these weights each way.
+# Weights of the probe along each axis: the centre and both neighbours, as in the published code.
 _PROBE = (0.5, 0.25)
 
 
 def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
     """Dwell map `[h, w]` float32 in units of a full pixel dwell.
 
-    Each dwell is shared bilinearly by the four nearest pixel centres and then spread by a probe of
-    weights [1 2 1]/4 each way, mirrored at the border, so that a dwell of 1 at a pixel centre
-    gives sixteenths. Pixel centres lie at whole coordinates; a position more than half a pixel
-    beyond the outer ones is outside the image and ignored.
+    Each dwell is divided bilinearly among the four nearest pixel centres and then spread by a probe
+    of weights [1 2 1]/4 along each axis, mirrored at the border. Pixel centres lie at whole
+    coordinates; positions more than half a pixel beyond the outer ones are ignored.
 
     Args:
         positions: (x, y) of each point `[n, 2]` [px].
@@ -38,7 +37,7 @@ def spread(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     inside = inside_image(positions, shape)
     positions, values = positions[inside].double(), values[inside].double()
 
-    # What lies in the outer half of a border pixel belongs to that pixel alone.
+    # Positions in the outer half of a border pixel give their dwell to that pixel alone.
     x, y = positions[:, 0].clamp(0, width - 1), positions[:, 1].clamp(0, height - 1)
     left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     image = values.new_zeros(height * width)
@@ -56,7 +55,7 @@ def inside_image(positions: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def check_path(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> None:
-    """Nothing if the arguments of `deposit` fit together.
+    """Checks that the arguments of `deposit` fit together.
 
     Raises:
         ValueError: They do not.
@@ -71,7 +70,7 @@ def check_path(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> None
 
 
 def check_shape(shape: tuple[int, int]) -> None:
-    """Nothing if `shape` is an (h, w) that can be filtered.
+    """Checks that `shape` is (h, w) of an image that can be filtered.
 
     Raises:
         ValueError: It is not.
@@ -81,11 +80,11 @@ def check_shape(shape: tuple[int, int]) -> None:
 
 
 def draw_lines(points: Tensor) -> Tensor:
-    """Pixels `[m, 2]` int64 of the polyline through `points` [n, 2] int64, each pixel once.
+    """Pixels `[m, 2]` int64 of the polyline through `points` [n, 2] int64, in order, each once.
 
-    They are in the order of their first visit. A line takes one pixel per step along its longer
-    side and rounds the other coordinate, halves away from the line's start (Bresenham's algorithm
-    as Pillow's `ImageDraw.line` has it, found by comparison).
+    A line takes one pixel per step along its longer side and rounds the other coordinate, halves
+    away from the line's start (Bresenham's algorithm in the variant of Pillow's `ImageDraw.line`,
+    found by comparison).
     """
     start, step = points[:-1], points.diff(dim=0)
     length = step.abs().amax(dim=1)

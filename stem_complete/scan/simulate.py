@@ -114,7 +114,7 @@ class ScanSimulator(nn.Module):
         noise = self.noise
         if self.noisy_fraction < 1:
             chance = random.uniform(keys(Stream.IS_NOISY), (1,))
-            noise = SomeNoise(noise, (chance < self.noisy_fraction).float())
+            noise = SomeNoise(noise, chance < self.noisy_fraction)
         measured = truth if self.sample == "blurred" else images
         scan = acquire(measured, dwell, noise, keys(Stream.NOISE), pixels)
         return SimulatedBatch(scan, truth, images)

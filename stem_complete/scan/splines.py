@@ -1,4 +1,7 @@
-"""A first completion without a network: local means or a membrane through what was measured."""
+"""Splines through partial scans, solved by multigrid on the device, for any path.
+
+`evaluation.baselines.spline` solves the same equations directly, as a baseline.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,32 @@ from torch import Tensor
 
 from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixels
 
-_SWEEPS, _COARSEST_SWEEPS = 2, 8  # before and after each correction; on the coarsest grid
-_SPREAD = 8.0  # between the fastest and the slowest error that a grid has to damp by itself
-_FLOPPY = 0.01  # stiffness [px^2] of a plate that bends like a membrane
-MAX_STIFFNESS = 40.0  # [px^2]; stiffer plates take more than one V-cycle
+MAX_STIFFNESS = 40.0
+"""Largest stiffness [px^2] for which one V-cycle suffices."""
+
+_SWEEPS = 2  # relaxation sweeps before and after each correction by the coarser grid
+_COARSEST_SWEEPS = 8  # relaxation sweeps on the coarsest grid
+_SPREAD = 8.0  # ratio of the largest to the smallest eigenvalue that a grid's relaxation damps
+_FLOPPY = 0.01  # stiffness [px^2] below which a plate is treated as a membrane
 
 
 def spline_fill(
     scan: PartialScan, *, fidelity: float, dwell_exponent: float, stiffness: float | Tensor
 ) -> Tensor:
-    """Images [b, 1, h, w] of a plate under tension that springs pull to what was measured.
+    """Smooth images [b, 1, h, w] near the measured intensities I: thin plates pulled by springs.
 
-    Nearly the least sum of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2, as in
-    `evaluation.baselines.spline`, by full multigrid with one V-cycle a grid (Briggs, Henson and
-    McCormick 2000, doi:10.1137/1.9780898719505, chapter 3). It fits any coverage, and unlike a
-    direct solution it factorises no matrix for each path.
+    They nearly minimise the sum over pixels of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2, by
+    full multigrid with one V-cycle per grid (Briggs, Henson and McCormick 2000,
+    doi:10.1137/1.9780898719505, chapter 3). Unlike a direct solution, this factorises no matrix for
+    each path.
 
     Args:
         scan: Partial scans.
         fidelity: Stiffness f of the springs.
-        dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
-        stiffness: Of the plate, s [px^2], at most `MAX_STIFFNESS`; for each scan `[b, 1, 1, 1]`, or
-            the same for all.
+        dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
+            pixels.
+        stiffness: Stiffness s of the plates [px^2], at most `MAX_STIFFNESS`; `[b, 1, 1, 1]`, or the
+            same for all scans.
     """
     h, w = scan.dwell.shape[-2:]
     num_coarser = max(min(h, w).bit_length() - 2, 0)
@@ -43,7 +50,7 @@ def spline_fill(
     share = weight / sum_pixels(weight).clamp(min=tiny)
     intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
     mean = sum_pixels(share * intensity)
-    # About the mean, so that a small contrast on a large offset survives in float32.
+    # Minus the mean, so that a small contrast on a large offset survives in float32.
     springs = fidelity * sum_pixels(dwell_weights(scan.dwell, 0.0)) * share
     rim = (0, -w % multiple, 0, -h % multiple)
     pulls, grids = (
@@ -52,7 +59,7 @@ def spline_fill(
     )
     for level in range(1, num_coarser + 1):
         pulls.append(_gather(pulls[-1]))
-        # There the plate's own stiffness is next to nothing, and costs as much.
+        # On coarse grids the stiffness has no effect but costs as much.
         floppy = MAX_STIFFNESS / 4**level < _FLOPPY
         grids.append(_Grid(_gather(grids[-1].springs), grids[-1].stiffness / 4, floppy))
     plate = torch.zeros_like(pulls[-1])
@@ -64,14 +71,14 @@ def spline_fill(
 
 
 class _Grid(NamedTuple):
-    """L u + s L L u + springs u = pull on a grid, L being minus its Laplacian."""
+    """The equation L u + s L L u + springs u = pull on a grid, L being minus its Laplacian."""
 
     springs: Tensor
     stiffness: float | Tensor
     floppy: bool
 
     def force(self, u: Tensor, pull: Tensor) -> Tensor:
-        """What is left over of the equation at `u`."""
+        """Residual of the equation at `u`."""
         bent = _minus_laplacian(u)
         rest = pull - self.springs * u - bent
         if self.floppy:
@@ -79,13 +86,13 @@ class _Grid(NamedTuple):
         return rest - self.stiffness * _minus_laplacian(bent)
 
     def relax(self, u: Tensor, pull: Tensor, num_sweeps: int) -> Tensor:
-        """`u` nearer to the solution where it is rough.
+        """`u` with its rough errors damped.
 
         Chebyshev iteration (Saad 2003, Iterative methods for sparse linear systems, algorithm 12.1)
-        on the equation over its diagonal, whose eigenvalues are at most `fastest`.
+        on the equation divided by its diagonal, whose eigenvalues are at most `largest`.
         """
-        fastest = (8 + 64 * self.stiffness) / (4 + 20 * self.stiffness)
-        centre, radius = fastest * (1 + 1 / _SPREAD) / 2, fastest * (1 - 1 / _SPREAD) / 2
+        largest = (8 + 64 * self.stiffness) / (4 + 20 * self.stiffness)
+        centre, radius = largest * (1 + 1 / _SPREAD) / 2, largest * (1 - 1 / _SPREAD) / 2
         inverse = 1 / (4 + 20 * self.stiffness + self.springs)
         ratio = radius / centre
         change = inverse * self.force(u, pull) / centre
@@ -98,7 +105,7 @@ class _Grid(NamedTuple):
 
 
 def _v_cycle(grids: Sequence[_Grid], u: Tensor, pull: Tensor) -> Tensor:
-    """`u` nearer to the first grid's solution, by way of the coarser ones."""
+    """`u` nearer to the solution on the first of `grids`, corrected on the coarser ones."""
     finest = grids[0]
     if len(grids) == 1:
         return finest.relax(u, pull, _COARSEST_SWEEPS)
@@ -109,7 +116,7 @@ def _v_cycle(grids: Sequence[_Grid], u: Tensor, pull: Tensor) -> Tensor:
 
 
 def _gather(forces: Tensor) -> Tensor:
-    """Sums over squares of 2x2 px."""
+    """Sums over squares of 2x2 px, as forces on the coarser grid."""
     return 4 * F.avg_pool2d(forces, 2)
 
 
@@ -118,7 +125,7 @@ def _enlarge(images: Tensor) -> Tensor:
 
 
 def _minus_laplacian(images: Tensor) -> Tensor:
-    """Five-point stencil; beyond the border, the image goes on as it ends."""
+    """Minus the Laplacian by the five-point stencil; border pixels repeat beyond the border."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     rows, columns = padded[..., 1:-1], padded[..., 1:-1, :]
     neighbours = rows[..., :-2, :] + rows[..., 2:, :] + columns[..., :-2] + columns[..., 2:]
