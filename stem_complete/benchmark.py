@@ -26,8 +26,8 @@ from stem_complete.inference import load_completer
 from stem_complete.scan import PartialScan
 from stem_complete.training import build_task
 from stem_complete.training.completion import CompletionTask
-from stem_complete.training.state import TrainingState
-from stem_complete.training.step import TrainingStep
+from stem_complete.training.state import build_state
+from stem_complete.training.step import build_step
 
 BATCHES_LOADED = 32  # at a time: so many that those that were read ahead hardly count
 _PACKAGES = ("torch", "numpy", "zarr", "zarrs", "safetensors")
@@ -137,8 +137,7 @@ def benchmark(
 def training_step(config: Config, task: CompletionTask, images: Tensor) -> Step:
     """A step of one worker on `images`, [b, 1, h, w], by the training loop's own code."""
     positions = torch.arange(len(images), device=images.device)
-    state = TrainingState(config, task)
-    take_step = TrainingStep(config, state, WorkerContext(device=images.device))
+    take_step = build_step(config, build_state(config, task), WorkerContext(device=images.device))
     batches = [Batch(images, positions, positions)]
 
     def step() -> None:

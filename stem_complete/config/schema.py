@@ -190,9 +190,46 @@ class LossConfig(Section):
     )
 
 
-class OptimizerConfig(Section):
-    """Adam and its schedule."""
+class StageConfig(Section):
+    """A part of a run: what holds from its start to the next stage's."""
 
+    start: NonNegativeInt | Fraction01 = Field(
+        description="first step, as a whole number, or as a fraction of the run like 0.5"
+    )
+    learning_rate: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="in units of optimizer.learning_rate"
+    )
+    factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="on that rate, by pattern of parameter groups, as in {trainer: 2}"
+    )
+    betas: tuple[Fraction01, Fraction01] | None = Field(
+        None, description="None: optimizer.beta1 and beta2"
+    )
+    frozen: tuple[str, ...] = Field(
+        (),
+        description="patterns of parameter groups and running statistics that stay as they are; "
+        "completion has generator, trainer and running_means",
+    )
+
+
+class OptimizerConfig(Section):
+    """One of torch's optimizers, and the stages of its learning rate."""
+
+    name: Literal[
+        "SGD",
+        "Adam",
+        "AdamW",
+        "Adamax",
+        "NAdam",
+        "RAdam",
+        "Adagrad",
+        "Adadelta",
+        "RMSprop",
+        "ASGD",
+    ] = "Adam"
+    options: dict[str, Any] = Field(
+        {}, description="of that class in torch.optim, as in {weight_decay: 0.01}"
+    )
     learning_rate: PositiveFloat = 3e-4
     trainer_learning_rate_ratio: PositiveFloat = 2.0
     beta1: Fraction01 = 0.9
@@ -200,6 +237,22 @@ class OptimizerConfig(Section):
     beta2: Fraction01 = 0.999
     decay_start: Fraction01 = Field(0.5, description="fraction of the run after which decay starts")
     num_decay_steps: PositiveInt = 8
+    stages: tuple[StageConfig, ...] | None = Field(
+        None,
+        description="what holds when, in place of trainer_learning_rate_ratio, beta1_end, "
+        "decay_start, num_decay_steps and training.freeze_mean_norm; None makes the paper's stages "
+        "of these",
+        min_length=1,
+    )
+
+
+class GradientClippingConfig(Section):
+    """What is done to gradients before the optimizer sees them."""
+
+    kind: Literal["none", "value", "norm"] = Field(
+        "none", description="value: every element is limited; norm: all together, by one factor"
+    )
+    limit: PositiveFloat = 1.0
 
 
 class TrainingConfig(Section):
@@ -217,6 +270,7 @@ class TrainingConfig(Section):
     micro_batch_size: PositiveInt | None = Field(
         None, description="examples per forward pass and worker; None takes a worker's whole share"
     )
+    gradient_clipping: GradientClippingConfig = GradientClippingConfig()
     freeze_mean_norm: Fraction01 = Field(
         0.5, description="fraction of the run after which the running means are frozen"
     )
@@ -226,7 +280,7 @@ class TrainingConfig(Section):
     validation_examples: PositiveInt = 64
     checkpoint_every_steps: PositiveInt = 5_000
     keep_checkpoints: PositiveInt = Field(2, description="newest ones")
-    keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation RMSE")
+    keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation error")
     export: Literal["last", "best"] = Field("last", description="checkpoint that becomes the model")
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: convolutions by autocast; losses and statistics stay float32"

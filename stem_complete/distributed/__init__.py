@@ -16,11 +16,10 @@ from stem_complete.distributed.context import (
     under_torchrun,
 )
 from stem_complete.distributed.delayed import DelayedFlags
-from stem_complete.distributed.digest import DIGEST_SIZE, bit_digest, ranks_differ
+from stem_complete.distributed.digest import differing_tensors
 from stem_complete.distributed.watchdog import Watchdog, is_collective_error
 
 __all__ = [
-    "DIGEST_SIZE",
     "LONG_PHASE_S",
     "PROCESS_GROUP_TIMEOUT_S",
     "DelayedFlags",
@@ -31,13 +30,12 @@ __all__ = [
     "all_ok",
     "all_reduce_sum",
     "bf16_gradients",
-    "bit_digest",
     "broadcast_tensors",
+    "differing_tensors",
     "environment",
     "from_main",
     "gather_objects",
     "is_collective_error",
-    "ranks_differ",
     "torchrun_context",
     "under_torchrun",
 ]

@@ -40,7 +40,7 @@ from stem_complete.training import (
     stop_on_signals,
     train,
 )
-from stem_complete.training.loop import check_training_split
+from stem_complete.training.completion import check_training_split
 
 Training = Callable[[Config, TrackedRun | None, StopRequest], TrainingResult]
 """Trains a run, on Ray or in this process."""

@@ -6,6 +6,7 @@ Technol. 1 (2020) 015011, Algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -92,9 +93,9 @@ class ALRC(nn.Module):
         self.offset = offset
         self.register_buffer("mu1", torch.tensor(mu1_start, dtype=torch.float32))
         self.register_buffer("mu2", torch.tensor(mu2_start, dtype=torch.float32))
-        # What float32 leaves of mu1 and mu2, [2]. Without it `(1 - decay) * (mean - mu)` falls
-        # below half a unit in the last place of mu once losses vary little, and mu stops short;
-        # and mu2 - mu1^2 cancels.
+        # Low-order bits of mu1 and mu2, [2] (compensated summation). Without them
+        # `(1 - decay) * (mean - mu)` falls below half a unit in the last place of mu once losses
+        # vary little, and mu stops short; and mu2 - mu1^2 cancels.
         self.register_buffer("rest", torch.zeros(2, dtype=torch.float32))
         self.register_buffer("num_nonfinite", torch.zeros((), dtype=torch.float32))
         pending = torch.zeros(NUM_STATISTICS, dtype=torch.float32)
@@ -192,3 +193,41 @@ class ALRC(nn.Module):
             f"num_stddev={self.num_stddev}, decay={self.decay}, moments={self.moments!r}, "
             f"accumulate={self.accumulate}"
         )
+
+
+class ClippingLosses(nn.Module):
+    """ALRC of several losses, each with moments of its own.
+
+    Args:
+        names: Of the losses that are clipped.
+        make: Makes the ALRC of one of them.
+    """
+
+    def __init__(self, names: Sequence[str], make: Callable[[], ALRC] = ALRC) -> None:
+        super().__init__()
+        self._by_name = {name: make() for name in names}
+        for name, alrc in self._by_name.items():
+            self.add_module(name, alrc)
+
+    def __getitem__(self, name: str) -> ALRC:
+        return self._by_name[name]
+
+    def forward(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of any shapes after clipping, by name; those without ALRC as they are."""
+        return {
+            name: self._by_name[name](loss) if name in self._by_name else loss
+            for name, loss in losses.items()
+        }
+
+    def thresholds(self) -> dict[str, Tensor]:
+        """Loss to which the next step clips, [], by name."""
+        return {name: alrc.threshold for name, alrc in self._by_name.items()}
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What was accumulated since the last `commit`, [4] by `alrc/<name>`, to be summed."""
+        return {f"alrc/{name}": alrc.pending for name, alrc in self._by_name.items()}
+
+    def commit(self, sums: Mapping[str, Tensor]) -> None:
+        """Updates all moments from `statistics` summed over all ranks."""
+        for name, alrc in self._by_name.items():
+            alrc.commit(sums[f"alrc/{name}"])

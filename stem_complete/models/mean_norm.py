@@ -157,12 +157,12 @@ def commit_means(network: nn.Module, pending: Tensor) -> None:
         layer.commit(part[:-1], part[-1])
 
 
-def freeze_mean_norm(network: nn.Module) -> None:
+def freeze_mean_norm(network: nn.Module, frozen: bool = True) -> None:
     """Freezes the running means and uses them from now on, in training mode too.
 
     The ALRC paper freezes them in the second half of training. Layers with "image" means at
     inference still subtract image means, so that training and inference do the same.
     """
     for layer in mean_norm_layers(network):
-        layer.frozen = True
+        layer.frozen = frozen
         layer.forget()

@@ -2,10 +2,11 @@
 
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint, load_checkpoint
-from stem_complete.training.completion import CompletionTask, build_task
+from stem_complete.training.completion import CompletionTask, build_completion, build_task
 from stem_complete.training.loop import TrainingResult, train
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.stopping import StopRequest, stop_on_signals
+from stem_complete.training.task import Task, TaskBuilder, TaskOutput, Validated
 
 __all__ = [
     "Checkpoint",
@@ -14,7 +15,12 @@ __all__ = [
     "Recorder",
     "Recorders",
     "StopRequest",
+    "Task",
+    "TaskBuilder",
+    "TaskOutput",
     "TrainingResult",
+    "Validated",
+    "build_completion",
     "build_task",
     "load_checkpoint",
     "stop_on_signals",

@@ -1,13 +1,17 @@
-"""What is trained: networks, scan simulation and losses, as one module."""
+"""The task of this package: completing simulated scans of micrographs."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stem_complete.config import ALRCConfig, Config, LossConfig
+from stem_complete.config import ALRCConfig, Config, ModelConfig
+from stem_complete.data.examples import Examples
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
@@ -15,10 +19,12 @@ from stem_complete.models import (
     TwoStageNetwork,
     build_network,
     commit_means,
-    mean_norm_layers,
+    freeze_mean_norm,
+    initialise,
     pending_means,
 )
 from stem_complete.scan import (
+    CORRECTED,
     NUM_CHANNELS,
     NetworkInput,
     PartialScan,
@@ -27,10 +33,10 @@ from stem_complete.scan import (
     encode,
     fill_sigma_px,
 )
+from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
+from stem_complete.training.task import Task, TaskOutput, Validated, device_of
 from stem_complete.vocabulary import Encoding
-
-# Random stream of the keys. The simulation of scans has 0; 1 stays free: earlier versions used it.
 
 
 class Completed(NamedTuple):
@@ -47,80 +53,73 @@ class Completed(NamedTuple):
     unit: Tensor
 
 
-class TaskOutput(NamedTuple):
-    """Losses of a micro-batch.
+NUM_INITIALISATION_EXAMPLES = 4
 
-    Attributes:
-        loss: What is back-propagated, [b]: inner plus outer loss after clipping and Huberisation.
-        outer: Outer loss as measured, [b].
-        inner: Inner loss as measured, [b].
-        num_clipped: Examples whose (outer, inner) loss was clipped, [2].
-    """
-
-    loss: Tensor
-    outer: Tensor
-    inner: Tensor
-    num_clipped: Tensor
+VALIDATION_SEED = 0
+"""Seed of the validation scans' noise: the same for all runs, so that they can be compared."""
 
 
-class CompletionTask(nn.Module):
+class CompletionTask(Task):
     """Completes simulated scans of micrographs and says how wrong the completions are.
 
     One backward pass of `loss` gives each sub-network its own gradient (ALRC paper, section IV):
     the trainer that of the inner loss, the outer generator that of the outer loss, the inner
     generator that of their sum.
 
+    Examples are micrographs in [-1, 1], [b, 1, h, w].
+
     Args:
         network: Two-stage generator and trainer.
-        simulator: Micrographs -> partial scans.
+        simulator: Micrographs -> partial scans to train on.
+        validation: Micrographs -> partial scans to validate with.
         encoding: Network input of a partial scan, see `scan.encode`.
         sigma_px: Of the encoding [px].
-        loss: Weight, unit, clipping and Huberisation of both losses.
+        weight: Of the squared errors.
+        make_alrc: Makes the ALRC of a loss; None clips none.
+        huber: Whether losses are Huberised.
+        relative: Whether errors are in units of the network's output.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
+        weight_norm_init: Whether a new network is initialised from data.
     """
+
+    loss_names = ("outer", "inner")
+    metric_names = ("outer_loss", "inner_loss", "rmse")
+    score = "rmse"
+    running = (RUNNING_MEANS,)
 
     def __init__(
         self,
         network: TwoStageNetwork,
         simulator: ScanSimulator,
+        validation: ScanSimulator,
+        *,
         encoding: Encoding,
         sigma_px: float,
-        loss: LossConfig,
-        *,
+        weight: float,
+        make_alrc: Callable[[], ALRC] | None,
+        huber: bool = False,
+        relative: bool = False,
         bf16: bool = False,
+        weight_norm_init: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(make_alrc)
         self.network = network
-        self.simulator = simulator
+        self.simulator, self.validation = simulator, validation
         self.encoding, self.sigma_px = encoding, sigma_px
-        self.weight, self.huber, self.relative = loss.weight, loss.huber, loss.relative
+        self.weight, self.huber, self.relative = weight, huber, relative
         self.bf16 = bf16
-        self.alrc = nn.ModuleDict()
-        if loss.alrc is not None:
-            self.alrc = nn.ModuleDict({name: _alrc(loss.alrc) for name in ("outer", "inner")})
+        self.weight_norm_init = weight_norm_init
 
-    def forward(self, images: Tensor, step: int, positions: Tensor) -> TaskOutput:
-        """Losses of the completions of `images`.
-
-        Args:
-            images: Micrographs in [-1, 1], [b, 1, h, w].
-            step: Optimizer step; with `positions` it decides augmentation and noise.
-            positions: Positions in the global batch, [b].
-        """
-        batch = self.simulator(images, step, positions)
-        outer, inner = self.losses(self.complete(batch), batch.truth)
-
+    def forward(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> TaskOutput:
+        """Losses of the completions of `examples`; see `Task.forward`."""
+        batch: SimulatedBatch = self.simulator(examples, step, positions)
+        losses = self.losses(self.complete(batch), batch.truth)
         # Clipping comes before Huberisation (ALRC paper, section IV).
-        clipped = {"outer": outer, "inner": inner}
-        for name, alrc in self.alrc.items():
-            clipped[name] = alrc(clipped[name])
-        num_clipped = torch.stack(
-            ((clipped["outer"] < outer).sum(), (clipped["inner"] < inner).sum())
-        )
+        clipped, num_clipped = self.clip(losses)
         if self.huber:
-            clipped = {name: huberise(value) for name, value in clipped.items()}
-        return TaskOutput(clipped["outer"] + clipped["inner"], outer, inner, num_clipped.float())
+            clipped = {name: huberise(loss) for name, loss in clipped.items()}
+        return TaskOutput(clipped["outer"] + clipped["inner"], losses, num_clipped)
 
     def complete(self, batch: SimulatedBatch) -> Completed:
         """Full- and half-size completions."""
@@ -137,53 +136,130 @@ class CompletionTask(nn.Module):
             encoded.scale.flatten(),
         )
 
-    def losses(self, completed: Completed, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, completed: Completed, truth: Tensor) -> dict[str, Tensor]:
         """Outer and inner loss of each example, [b]; `truth` is that of the full size."""
         outer = squared_error(completed.full, truth, self.weight)
         inner = squared_error(completed.half, half_size(truth), self.weight)
-        if not self.relative:
-            return outer, inner
-        square = completed.unit.square()
-        return outer / square, inner / square
+        if self.relative:
+            square = completed.unit.square()
+            outer, inner = outer / square, inner / square
+        return {"outer": outer, "inner": inner}
 
     def encode(self, scan: PartialScan) -> NetworkInput:
         """The network's input for partial scans."""
         return encode(scan, self.encoding, sigma_px=self.sigma_px)
 
+    def validate(self, examples: Tensor, positions: Tensor) -> Validated:
+        """Losses as measured, unclipped, and the root mean square error on [0, 1].
+
+        The picture has scan, completion and truth side by side.
+        """
+        batch: SimulatedBatch = self.validation(examples, 0, positions)
+        completed = self.complete(batch)
+        full, truth = completed.full, batch.truth
+        losses = {f"{name}_loss": loss for name, loss in self.losses(completed, truth).items()}
+        # On [0, 1] errors are half of those on [-1, 1].
+        rmse = squared_error(full, truth, 1.0).sqrt() / 2
+        panels = (batch.scan.intensity.nan_to_num(-1.0), full, truth)
+        grey = (torch.cat(panels, dim=3)[0, 0].clamp(-1, 1) + 1) * 127.5
+        return Validated({**losses, "rmse": rmse}, grey.round().to(torch.uint8).cpu().numpy())
+
+    def initialise(self, examples: Examples) -> None:
+        """Data-dependent initialisation of weight norm, if the network is to have it."""
+        if not self.weight_norm_init:
+            return
+        device = device_of(self)
+        crops = examples.indices("train")[:NUM_INITIALISATION_EXAMPLES]
+        images = torch.from_numpy(examples.read(crops)).to(device)
+        batch = self.simulator(images, 0, torch.arange(len(crops), device=device))
+        generator = self.network.generator
+        # A network that corrects a first completion begins with hardly any correction. Of one with
+        # gates even less would leave the gradient of all other layers to chance.
+        corrects = self.encoding in CORRECTED
+        initialise(
+            self.network,
+            self.encode(batch.scan).x,
+            output_std=(0.3 if generator.gates else 0.01) if corrects else 1.0,
+            branch_std=0.1 if generator.inner.skips else 1.0,
+        )
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Generators and trainer, whose learning rates differ."""
+        network = self.network
+        return {
+            "generator": list(network.generator.parameters()),
+            TRAINER: list(network.trainer.parameters()),
+        }
+
     def statistics(self) -> dict[str, Tensor]:
         """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
-        pending = {f"alrc/{name}": cast("ALRC", alrc).pending for name, alrc in self.alrc.items()}
-        return pending | {"means": pending_means(self.network)}
-
-    def replicas(self) -> list[Tensor]:
-        """Moments and running means: they change by `commit` alone, on every worker to the bit."""
-        moments = [
-            moment
-            for alrc in self.alrc.values()
-            for moment in (cast("ALRC", alrc).mu1, cast("ALRC", alrc).mu2, cast("ALRC", alrc).rest)
-        ]
-        return moments + [layer.running_mean for layer in mean_norm_layers(self.network)]
+        return super().statistics() | {"means": pending_means(self.network)}
 
     def commit(self, sums: dict[str, Tensor], usable: Tensor) -> None:
-        """Updates moments and running means from statistics summed over all workers.
-
-        Args:
-            sums: `statistics()`, summed.
-            usable: Whether all losses and gradients were finite, []; running means are only
-                updated if so.
-        """
-        for name, alrc in self.alrc.items():
-            cast("ALRC", alrc).commit(sums[f"alrc/{name}"])
+        """Updates moments, and running means if `usable`; see `Task.commit`."""
+        super().commit(sums, usable)
         commit_means(self.network, torch.where(usable, sums["means"], 0.0))
+
+    def freeze(self, names: frozenset[str]) -> None:
+        """Freezes the running means of the mean norm."""
+        freeze_mean_norm(self.network, RUNNING_MEANS in names)
+
+
+def build_completion(config: Config) -> tuple[CompletionTask, MicrographStore]:
+    """The completion task of a config, and the store of micrographs that it trains on.
+
+    Raises:
+        ConfigError: Config and store do not fit together, or there is nothing to train on.
+        StoreError: The store cannot be read.
+    """
+    store = MicrographStore(config.data.store)
+    check_training_split(store)
+    return build_task(config, (store.crop_size, store.crop_size)), store
+
+
+def check_training_split(store: MicrographStore) -> None:
+    """Raises ConfigError if there is nothing to train on."""
+    if not len(store.indices("train")):
+        raise ConfigError(
+            expected="micrographs in the store's training split",
+            found="none",
+            where=store.path,
+            fix="ingest more images with `stem-complete ingest`",
+        )
 
 
 def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
-    """The task that a config describes, on the CPU, with weights drawn from its seed.
+    """The completion task that a config describes, on the CPU, with weights drawn from its seed.
 
     Raises:
         ConfigError: Its sizes do not fit together, or micrographs of `crop_shape`.
     """
-    model = config.model
+    loss = config.loss
+    network, stride = _build_network(config.model, config.training.seed)
+    crop_px = config.augmentation.crop_px if config.augmentation else None
+    if crop_px is not None and (crop_px % stride or crop_px > min(crop_shape)):
+        raise ConfigError(
+            expected=f"a multiple of {stride} up to the store's {min(crop_shape)} px",
+            found=f"{crop_px} px",
+            where="augmentation.crop_px",
+        )
+    return CompletionTask(
+        network,
+        build_simulator(config, crop_shape, augment=True, seed=config.training.seed),
+        build_simulator(config, crop_shape, augment=False, seed=VALIDATION_SEED),
+        encoding=config.model.encoding,
+        sigma_px=fill_sigma_px(config.scan.coverage),
+        weight=loss.weight,
+        make_alrc=None if loss.alrc is None else partial(_alrc, loss.alrc),
+        huber=loss.huber,
+        relative=loss.relative,
+        bf16=config.training.precision == "bf16",
+        weight_norm_init=config.model.weight_norm_init,
+    )
+
+
+def _build_network(model: ModelConfig, seed: int) -> tuple[TwoStageNetwork, int]:
+    """The network, and the number of pixels of which its images' sides must be multiples."""
     try:
         sizes = PRESETS[model.preset].changed(model.sizes.model_dump())
     except ValueError as error:
@@ -193,7 +269,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
             where="model.sizes",
         ) from None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(seed)
         network = build_network(
             sizes,
             in_channels=NUM_CHANNELS[model.encoding],
@@ -203,21 +279,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
             reference_layers=model.reference_layers,
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crop_px = config.augmentation.crop_px if config.augmentation else None
-    if crop_px is not None and (crop_px % sizes.stride or crop_px > min(crop_shape)):
-        raise ConfigError(
-            expected=f"a multiple of {sizes.stride} up to the store's {min(crop_shape)} px",
-            found=f"{crop_px} px",
-            where="augmentation.crop_px",
-        )
-    return CompletionTask(
-        network,
-        build_simulator(config, crop_shape, augment=True, seed=config.training.seed),
-        model.encoding,
-        fill_sigma_px(config.scan.coverage),
-        config.loss,
-        bf16=config.training.precision == "bf16",
-    )
+    return network, sizes.stride
 
 
 def _alrc(config: ALRCConfig) -> ALRC:

@@ -1,39 +1,50 @@
-"""What happens between two log entries, kept on the device until it is logged."""
+"""What happens between two log entries, kept on the device until it is logged.
+
+From here a metric goes to `loop`, which adds rates, thresholds and validation, and through a
+`Recorder` to what `launch.recorders` opened: the journal that `tracking` delivers to MLflow, and a
+progress bar, which under Ray lies behind `launch.mailbox`.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from stem_complete.data.loader import Batch
-from stem_complete.training.completion import TaskOutput
+from stem_complete.training.task import TaskOutput
 
-OUTER, INNER, FINITE, NONFINITE, CLIPPED = 0, 1, 2, 3, slice(4, 6)
-"""Places in the loss statistics."""
+FINITE, NONFINITE = 0, 1
+"""Places of the numbers of examples in `loss_statistics`."""
 
 
-def loss_statistics(outputs: list[TaskOutput]) -> Tensor:
-    """Sums over this worker's examples, [6]: finite losses, counts, clipped (outer, inner)."""
-    outer = torch.cat([output.outer.detach() for output in outputs])
-    inner = torch.cat([output.inner.detach() for output in outputs])
-    finite = outer.isfinite() & inner.isfinite()
-    parts = (
-        torch.where(finite, outer, 0.0).sum(),
-        torch.where(finite, inner, 0.0).sum(),
-        finite.sum().float(),
-        (~finite).sum().float(),
+def loss_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
+    """Sums over this worker's examples, [2 + 2 n]: (non-)finite examples, n losses, n clipped."""
+    names = list(outputs[0].losses)
+    losses = torch.stack(
+        [torch.cat([output.losses[name].detach() for output in outputs]) for name in names]
     )
-    clipped = torch.stack([output.num_clipped for output in outputs]).sum(0)
-    return torch.cat((torch.stack(parts), clipped))
+    finite = losses.isfinite().all(0)
+    clipped = [
+        torch.stack([output.num_clipped[name] for output in outputs]).sum() for name in names
+    ]
+    counts = torch.stack((finite.sum(), (~finite).sum())).float()
+    return torch.cat((counts, torch.where(finite, losses, 0.0).sum(1), torch.stack(clipped)))
 
 
-class Window:
-    """What happened since the last log entry; stays on the device until then."""
+class LogWindow:
+    """What happened since the last log entry; stays on the device until then.
 
-    def __init__(self, device: torch.device) -> None:
-        self.losses = torch.zeros(6, dtype=torch.float64, device=device)
+    Args:
+        loss_names: Of the task.
+        device: Where it trains.
+    """
+
+    def __init__(self, loss_names: Sequence[str], device: torch.device) -> None:
+        self.loss_names = loss_names
+        self.losses = torch.zeros(2 + 2 * len(loss_names), dtype=torch.float64, device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self.examples: list[tuple[Tensor, Tensor]] = []
@@ -51,7 +62,7 @@ class Window:
         self.skipped += ~usable
         self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
 
-    def add(self, batches: list[Batch], losses: Tensor) -> None:
+    def add(self, batches: Sequence[Batch], losses: Tensor) -> None:
         """Adds a step.
 
         Args:
@@ -67,26 +78,27 @@ class Window:
 
     def metrics(self, batch_size: int) -> dict[str, float]:
         """Means and counts over the window, `train/...`. Waits for the device."""
-        losses = self.losses.tolist()
-        finite = max(losses[FINITE], 1)
+        num_finite, num_nonfinite, *sums = self.losses.tolist()
+        finite = max(num_finite, 1)
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        outer_clipped, inner_clipped = losses[CLIPPED]
+        losses, clipped = sums[: len(self.loss_names)], sums[len(self.loss_names) :]
         return {
-            "train/outer_loss": losses[OUTER] / finite,
-            "train/inner_loss": losses[INNER] / finite,
-            "train/outer_clip_fraction": outer_clipped / finite,
-            "train/inner_clip_fraction": inner_clipped / finite,
-            "train/nonfinite_examples": losses[NONFINITE],
+            **{f"train/{n}_loss": x / finite for n, x in zip(self.loss_names, losses, strict=True)},
+            **{
+                f"train/{n}_clip_fraction": x / finite
+                for n, x in zip(self.loss_names, clipped, strict=True)
+            },
+            "train/nonfinite_examples": num_nonfinite,
             "train/skipped_steps": float(self.skipped),
             "train/examples_per_s": self.num_steps * batch_size / elapsed,
         }
 
-    def nonfinite_crops(self) -> set[int]:
-        """Crops of this worker whose loss was not finite in the window. Waits for the device."""
-        crops: set[int] = set()
+    def nonfinite_examples(self) -> set[int]:
+        """Numbers of this worker's examples whose loss was not finite. Waits for the device."""
+        found: set[int] = set()
         for numbers, values in self.examples:
-            crops.update(numbers[~values.isfinite().cpu()].tolist())
-        return crops
+            found.update(numbers[~values.isfinite().cpu()].tolist())
+        return found
 
     def restart(self) -> None:
         """Begins the next window."""

@@ -1,4 +1,10 @@
-"""The training loop. It knows neither Ray nor MLflow, and is the same with one worker or many."""
+"""The training loop: the same for every task, with one worker or many. It knows no Ray, no MLflow.
+
+A wish to stop takes this way: `StopRequest` (a signal, or under Ray the driver's `launch.mailbox`)
+-> `TrainingStep`, which sends it along with the step's statistics -> `DelayedFlags` -> `_Loop.
+_act_on_flags`, on all workers after the same step -> a last checkpoint -> `TrainingResult.finished`
+-> `launch.runs`, which ends the process with the exit code of its signal.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +14,18 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, cast
-
-from torch import Tensor
+from typing import NamedTuple
 
 from stem_complete.config import Config
 from stem_complete.data.loader import Batch, training_batches
-from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import (
     LONG_PHASE_S,
     Watchdog,
     WorkerContext,
     agree,
     all_ok,
-    bit_digest,
     broadcast_tensors,
+    differing_tensors,
     environment,
     from_main,
     gather_objects,
@@ -30,16 +33,17 @@ from stem_complete.distributed import (
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.completion import build_task
+from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
-from stem_complete.training.schedule import Schedule, Stage
-from stem_complete.training.state import TrainingState, check_same_run, initialise_task
-from stem_complete.training.step import TrainingStep
+from stem_complete.training.schedule import Stage, build_schedule
+from stem_complete.training.state import Blank, TrainingState, build_state, check_same_run
+from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
+from stem_complete.training.task import TaskBuilder
 from stem_complete.training.validation import Validator
 
-SCORE = "validation/rmse"
-"""What makes a checkpoint the best one; lower is better."""
+_MAX_NAMES = 3
+"""Names of tensors in an error; a worker with wrong weights has hundreds."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ def train(
     *,
     recorder: Recorder | None = None,
     stop: StopRequest | None = None,
+    build_task: TaskBuilder = build_completion,
 ) -> TrainingResult:
     """Trains until the run's last step, from its newest checkpoint if it has one.
 
@@ -76,16 +81,20 @@ def train(
         context: This worker.
         recorder: Takes curves and pictures; used on rank 0.
         stop: Ends the run early, on all workers after the same step and with a checkpoint.
+        build_task: Makes what is trained; by default completion.
 
     Raises:
-        ConfigError: The config does not fit the store, the group or the run's checkpoint, or the
+        ConfigError: The config does not fit the data, the group or the run's checkpoint, or the
             workers differ in what must be the same.
         CollectiveError: Another worker died or is stuck.
-        TrainingError: Losses or gradients stayed non-finite, or the workers' moments diverged.
+        TrainingError: Losses or gradients stayed non-finite, or the workers' states diverged.
         StorageError: The run's folder, or the last checkpoint, could not be written.
     """
     with Watchdog(context, config.scaling.collective_timeout_s) as watchdog:
-        loop = _Loop(config, context, recorder or Recorders(), stop or StopRequest(), watchdog)
+        watchdog.beat(0, "start", allow_s=LONG_PHASE_S)
+        loop = _Loop(
+            config, context, recorder or Recorders(), stop or StopRequest(), watchdog, build_task
+        )
         return loop.run()
 
 
@@ -97,27 +106,32 @@ class _Loop:
         recorder: Recorder,
         stop: StopRequest,
         watchdog: Watchdog,
+        build_task: TaskBuilder,
     ) -> None:
         self.config, self.context, self.recorder = config, context, recorder
         self.stop, self.watchdog = stop, watchdog
-        watchdog.beat(0, "start", allow_s=LONG_PHASE_S)
-        self.micro_batch_size = _micro_batch_size(config, context)
-        self.store = all_ok(lambda: _open_store(config))
-        agree(environment() | {"config": _digest(config), "store": self.store.fingerprint()})
-
         training = config.training
+        self.micro_batch_size = _micro_batch_size(config, context)
+        task, self.examples = all_ok(lambda: build_task(config))
+        agree(environment() | {"config": _hash(config), "data": self.examples.fingerprint()})
         self.checkpoints = Checkpoints(
             config.run_folder, keep=training.keep_checkpoints, keep_best=training.keep_best
         )
         from_main(self.checkpoints.check_writable)
+
+        self.task = task.to(context.device)
         self.metrics: dict[str, float] = {}
         self.state = self._restored_state()
-        self.schedule = Schedule(config.optimizer, training.steps, training.freeze_mean_norm)
-        self.take_step = TrainingStep(config, self.state, context)
-        self.window, self.flags = self.take_step.window, self.take_step.flags
-        self.validate = Validator(config, self.store, context)
+        names = [*self.task.parameter_groups(), *self.task.running]
+        self.schedule = build_schedule(config, names)
+        self.take_step = build_step(config, self.state, context)
+        self.validate = Validator(
+            self.examples,
+            context,
+            num_examples=training.validation_examples,
+            num_pictures=training.num_pictures,
+        )
         self.stopping = self.out_of_time = False
-        self.allow_s = LONG_PHASE_S  # for the next step, as all wait for a rank 0 that saves
 
     def run(self) -> TrainingResult:
         try:
@@ -129,12 +143,13 @@ class _Loop:
         training = self.config.training
         batches = self._batches()
         end_s = time.monotonic() + 60 * (training.max_minutes or math.inf)
+        allow_s = LONG_PHASE_S  # for the first step, and for one after which all wait for rank 0
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
             self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
-            micro_batches = [next(batches) for _ in range(self._micro_batches)]
-            self.watchdog.beat(step, "training", allow_s=self.allow_s)
+            micro_batches = [next(batches) for _ in range(self._num_micro_batches)]
+            self.watchdog.beat(step, "training", allow_s=allow_s)
             self.take_step(
                 micro_batches,
                 stop=self.stop.reason is not None,
@@ -147,9 +162,9 @@ class _Loop:
                 self._log(step, self.schedule.at(step - 1))
             if step % training.validate_every_steps == 0 or last:
                 score = self._validate(step)
-            self._heed(self.flags.pop())
+            self._act_on_flags(self.take_step.flags.pop())
             due = step % training.checkpoint_every_steps == 0 or last or self.stopping
-            self.allow_s = LONG_PHASE_S if due or score is not None else 0.0
+            allow_s = LONG_PHASE_S if due or score is not None else 0.0
             if due or self._is_best(score):
                 self._save(step, score)
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
@@ -158,29 +173,18 @@ class _Loop:
         finished = self.state.step == training.steps or self.out_of_time
         return TrainingResult(self.state.step, self.metrics, finished)
 
-    def _heed(self, flags: tuple[int, list[float]] | None) -> None:
-        """Acts on the flags of a step some steps ago, at the same step on every worker."""
+    def _act_on_flags(self, flags: tuple[int, list[float]] | None) -> None:
+        """Stops or fails as the flags of a step say, at the same step on every worker."""
         if flags is None:
             return
-        step, (stop, out_of_time, differ, skipped_in_a_row) = flags
-        if differ:
-            digest = bit_digest(self.state.task.replicas(), self.context.device)
-            digests = gather_objects(digest.tolist())
-            others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-            raise TrainingError(
-                expected="the same ALRC moments and running means on every worker, to the bit",
-                found=f"others than rank 0's on ranks {others}" if others else "others for a step",
-                where=f"{self.config.name}, noticed in step {step}",
-                fix="start again from the last checkpoint; if it comes back, suspect those "
-                "workers' hardware or libraries",
-            )
+        step, (stop, out_of_time, skipped_in_a_row) = flags
         if skipped_in_a_row >= self.config.training.max_nonfinite_steps:
-            crops = self._gathered(self.window.nonfinite_crops())
             raise TrainingError(
                 expected="finite losses and gradients",
-                found=f"{skipped_in_a_row:.0f} steps in a row without (crops {crops})",
+                found=f"{skipped_in_a_row:.0f} steps in a row without "
+                f"(examples {self._nonfinite_examples()})",
                 where=f"{self.config.name}, step {step}",
-                fix="lower optimizer.learning_rate, or look at those crops with "
+                fix="lower optimizer.learning_rate, or look at those examples with "
                 "`stem-complete inspect`",
             )
         self.out_of_time |= bool(out_of_time and not stop)
@@ -190,34 +194,51 @@ class _Loop:
 
     def _log(self, step: int, stage: Stage) -> None:
         # What follows waits for the device anyway: no flag need be left for later.
-        for flags in self.flags.drain():
-            self._heed(flags)
-        metrics = self.window.metrics(self.config.batch_size)
+        for flags in self.take_step.flags.drain():
+            self._act_on_flags(flags)
+        self._check_replicas(step)
+        window = self.take_step.window
+        metrics = window.metrics(self.config.batch_size)
         if metrics["train/skipped_steps"]:
-            crops = self._gathered(self.window.nonfinite_crops())
+            examples = self._nonfinite_examples()
             if self.context.is_main:
                 _log.warning(
-                    "skipped %.0f steps up to step %d: loss or gradient not finite; crops %s",
+                    "skipped %.0f steps up to step %d: loss or gradient not finite; examples %s",
                     metrics["train/skipped_steps"],
                     step,
-                    crops,
+                    examples,
                 )
-        self.window.restart()
-        self.metrics.update(
-            metrics,
-            **{
-                "train/learning_rate": stage.learning_rate,
-                "train/trainer_learning_rate": stage.trainer_learning_rate,
-                "train/beta1": stage.beta1,
-                "train/workers": float(self.context.world_size),
-            },
-        )
-        for name, alrc in self.state.task.alrc.items():
-            self.metrics[f"train/{name}_threshold"] = float(cast("Tensor", alrc.threshold))
+        window.restart()
+        metrics |= self._settings(stage)
+        self.metrics.update(metrics)
         if self.context.is_main:
-            self.recorder.scalars(
-                step, {k: v for k, v in self.metrics.items() if k.startswith("train/")}
-            )
+            self.recorder.scalars(step, metrics)
+
+    def _settings(self, stage: Stage) -> dict[str, float]:
+        """What holds now: learning rates, beta1, thresholds, the number of workers."""
+        first, *others = self.task.parameter_groups()
+        settings = {"train/learning_rate": stage.rate(first)}
+        settings |= {f"train/{group}_learning_rate": stage.rate(group) for group in others}
+        if stage.betas is not None:
+            settings["train/beta1"] = stage.betas[0]
+        settings["train/workers"] = float(self.context.world_size)
+        thresholds = self.task.alrc.thresholds()
+        return settings | {f"train/{name}_threshold": float(t) for name, t in thresholds.items()}
+
+    def _check_replicas(self, step: int) -> None:
+        """Fails if weights, optimizer state, moments or buffers are not the same on all workers."""
+        differing = differing_tensors(self.state.replicas())
+        if not differing:
+            return
+        places = [f"{name} on ranks {ranks}" for name, ranks in differing.items()]
+        more = f" and {len(places) - _MAX_NAMES} more" if len(places) > _MAX_NAMES else ""
+        raise TrainingError(
+            expected="the same weights, optimizer state and statistics on every worker, to the bit",
+            found=f"others than rank 0's: {', '.join(places[:_MAX_NAMES])}{more}",
+            where=f"{self.config.name}, noticed after step {step}",
+            fix="start again from the last checkpoint; if it comes back, suspect those workers' "
+            "hardware or libraries",
+        )
 
     def _validate(self, step: int) -> float | None:
         """The score; None without validation examples."""
@@ -230,8 +251,8 @@ class _Loop:
             self.recorder.scalars(step, metrics)
             for name, picture in pictures.items():
                 self.recorder.picture(step, name, picture)
-        self.window.pause(time.perf_counter() - started)
-        return metrics.get(SCORE)
+        self.take_step.window.pause(time.perf_counter() - started)
+        return metrics.get(f"validation/{self.task.score}")
 
     def _is_best(self, score: float | None) -> bool:
         return self.context.is_main and score is not None and self.checkpoints.is_best(score)
@@ -248,44 +269,41 @@ class _Loop:
             metrics=self.metrics,
             score=score,
         )
-        self.window.pause(time.perf_counter() - started)
+        self.take_step.window.pause(time.perf_counter() - started)
 
     def _restored_state(self) -> TrainingState:
         """State of the newest checkpoint, which rank 0 reads for all; or a fresh one."""
-        found: list[Checkpoint] = []
-
-        def look() -> tuple[int, dict[str, float]] | None:
-            checkpoint = self.checkpoints.latest()
-            if checkpoint is None:
-                return None
-            check_same_run(self.config, checkpoint)
-            found.append(checkpoint)
-            return checkpoint.step, checkpoint.metrics
-
-        resumed = from_main(look)
-        size, device = self.store.crop_size, self.context.device
-        task = build_task(self.config, (size, size)).to(device)
-        if resumed is None and self.config.model.weight_norm_init:
-            initialise_task(task, self.store, device)
-        state = TrainingState(self.config, task)
-        if resumed is not None:
-            from_main(lambda: state.load(found[0]))
-            broadcast_tensors(state.tensors())
-            state.step, self.metrics = resumed
+        state = build_state(self.config, self.task)
+        checkpoint = all_ok(self._newest_checkpoint)
+        blank = from_main(lambda: None if checkpoint is None else Blank.of(checkpoint))
+        if blank is None:
+            self.task.initialise(self.examples)
+            return state
+        all_ok(lambda: state.make_room(blank) if checkpoint is None else state.load(checkpoint))
+        broadcast_tensors(list(state.replicas().values()))
+        self.metrics = blank.metrics
         return state
 
-    def _gathered(self, crops: set[int]) -> list[int]:
-        return sorted(set().union(*gather_objects(crops)))
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        """On rank 0, if there is one."""
+        checkpoint = self.checkpoints.latest() if self.context.is_main else None
+        if checkpoint is not None:
+            check_same_run(self.config, checkpoint)
+        return checkpoint
+
+    def _nonfinite_examples(self) -> list[int]:
+        """Numbers of those examples of all workers whose losses were not finite in the window."""
+        return sorted(set().union(*gather_objects(self.take_step.window.nonfinite_examples())))
 
     @property
-    def _micro_batches(self) -> int:
+    def _num_micro_batches(self) -> int:
         share = self.config.batch_size // self.context.world_size
         return share // self.micro_batch_size
 
     def _batches(self) -> Iterator[Batch]:
         training = self.config.training
         return training_batches(
-            self.store,
+            self.examples,
             steps=range(self.state.step, training.steps),
             seed=training.seed,
             batch_size=self.config.batch_size,
@@ -311,23 +329,6 @@ def _micro_batch_size(config: Config, context: WorkerContext) -> int:
     return config.micro_batch_size(context.world_size)
 
 
-def _open_store(config: Config) -> MicrographStore:
-    store = MicrographStore.open(config.data.store)
-    check_training_split(store)
-    return store
-
-
-def _digest(config: Config) -> str:
+def _hash(config: Config) -> str:
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def check_training_split(store: MicrographStore) -> None:
-    """Raises ConfigError if there is nothing to train on."""
-    if not len(store.indices("train")):
-        raise ConfigError(
-            expected="micrographs in the store's training split",
-            found="none",
-            where=store.path,
-            fix="ingest more images with `stem-complete ingest`",
-        )

@@ -1,31 +1,77 @@
-"""Learning rate, beta1 and batch-norm freeze as stages of a run, looked up by step."""
+"""Learning rates, betas and what is frozen, as stages of a run, looked up by step."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from stem_complete.config import OptimizerConfig
+from stem_complete.config import Config
+from stem_complete.errors import ConfigError
+
+TRAINER, RUNNING_MEANS = "trainer", "running_means"
+"""Names that the paper's recipe speaks of, where a task has them."""
 
 
 class Stage(NamedTuple):
     """What holds from one step to the next stage's.
 
     Attributes:
-        learning_rate: Of the generators.
-        trainer_learning_rate: Of the auxiliary trainer.
-        beta1: Decay of Adam's first moment.
-        mean_norm_frozen: Whether the running means of the mean-only batch norm stay as they are.
+        start: First step.
+        learning_rate: Of all parameter groups.
+        factors: On it, by pattern of the groups' names, as in `{"trainer": 2.0}`.
+        betas: Decays of Adam's moments, for optimizers that have such; None leaves them.
+        frozen: Patterns of the parameter groups and running statistics that stay as they are.
     """
 
+    start: int
     learning_rate: float
-    trainer_learning_rate: float
-    beta1: float
-    mean_norm_frozen: bool
+    factors: Mapping[str, float] = {}
+    betas: tuple[float, float] | None = None
+    frozen: tuple[str, ...] = ()
+
+    def rate(self, group: str) -> float:
+        """Learning rate of a parameter group."""
+        rate = self.learning_rate
+        for pattern, factor in self.factors.items():
+            if fnmatchcase(group, pattern):
+                rate *= factor
+        return rate
+
+    def freezes(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of `names` that stay as they are."""
+        return frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.frozen))
 
 
 class Schedule:
-    """Stages of a run of `steps` steps (ALRC paper, section IV, "Learning policy").
+    """Stages of a run.
+
+    Args:
+        stages: Ascending by start; the first starts at 0.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = list(stages)
+        self._starts = [stage.start for stage in stages]
+
+    def at(self, step: int) -> Stage:
+        """The stage that `step` belongs to."""
+        return self.stages[bisect_right(self._starts, step) - 1]
+
+
+def paper_stages(
+    steps: int,
+    *,
+    learning_rate: float,
+    trainer_ratio: float,
+    betas: tuple[float, float],
+    beta1_end: float,
+    decay_start: float,
+    num_decay_steps: int,
+    freeze_mean_norm: float,
+) -> list[Stage]:
+    """Stages of the ALRC paper (section IV, "Learning policy").
 
     The learning rate and beta1 are constant up to `decay_start` of the run, then fall in equal
     steps, whose last one reaches 0 and `beta1_end` at the very end: in the k-th of the
@@ -33,31 +79,86 @@ class Schedule:
     k = 0, 1, ... as in the published code.
 
     Args:
-        optimizer: Start values and decay.
         steps: Length of the run.
-        freeze_mean_norm: Fraction of the run after which running means are frozen; 1 is never.
+        learning_rate: At the start.
+        trainer_ratio: Learning rate of the group `trainer` in units of the others'.
+        betas: At the start.
+        beta1_end: At the very end.
+        decay_start: Fraction of the run.
+        num_decay_steps: Number of the equal steps.
+        freeze_mean_norm: Fraction of the run after which `running_means` are frozen; 1 is never.
     """
-
-    def __init__(self, optimizer: OptimizerConfig, steps: int, freeze_mean_norm: float) -> None:
-        decay_start = optimizer.decay_start * steps
-        interval = (steps - decay_start) / optimizer.num_decay_steps
-        freeze_at = freeze_mean_norm * steps
-        decays = [round(decay_start + k * interval) for k in range(optimizer.num_decay_steps + 1)]
-
-        self.starts = sorted({0, round(freeze_at), *decays})
-        self.stages = []
-        for start in self.starts:
-            fraction = max(bisect_right(decays, start) - 1, 0) / optimizer.num_decay_steps
-            rate = optimizer.learning_rate * (1 - fraction)
-            self.stages.append(
-                Stage(
-                    learning_rate=rate,
-                    trainer_learning_rate=rate * optimizer.trainer_learning_rate_ratio,
-                    beta1=optimizer.beta1 + (optimizer.beta1_end - optimizer.beta1) * fraction,
-                    mean_norm_frozen=freeze_mean_norm < 1 and start >= round(freeze_at),
-                )
+    decay_from = decay_start * steps
+    interval = (steps - decay_from) / num_decay_steps
+    decays = [round(decay_from + k * interval) for k in range(num_decay_steps + 1)]
+    freeze_from = round(freeze_mean_norm * steps)
+    stages = []
+    for start in sorted({0, freeze_from, *decays}):
+        fraction = max(bisect_right(decays, start) - 1, 0) / num_decay_steps
+        frozen = freeze_mean_norm < 1 and start >= freeze_from
+        stages.append(
+            Stage(
+                start,
+                learning_rate * (1 - fraction),
+                {TRAINER: trainer_ratio},
+                (betas[0] + (beta1_end - betas[0]) * fraction, betas[1]),
+                (RUNNING_MEANS,) if frozen else (),
             )
+        )
+    return stages
 
-    def at(self, step: int) -> Stage:
-        """The stage that `step` belongs to."""
-        return self.stages[bisect_right(self.starts, step) - 1]
+
+def build_schedule(config: Config, names: Iterable[str]) -> Schedule:
+    """The schedule that a config describes: its own stages, or the paper's.
+
+    Args:
+        config: The run.
+        names: Of the task's parameter groups and running statistics.
+
+    Raises:
+        ConfigError: Stages are not in order, or speak of what the task does not have.
+    """
+    optimizer, steps = config.optimizer, config.training.steps
+    if optimizer.stages is None:
+        return Schedule(
+            paper_stages(
+                steps,
+                learning_rate=optimizer.learning_rate,
+                trainer_ratio=optimizer.trainer_learning_rate_ratio,
+                betas=(optimizer.beta1, optimizer.beta2),
+                beta1_end=optimizer.beta1_end,
+                decay_start=optimizer.decay_start,
+                num_decay_steps=optimizer.num_decay_steps,
+                freeze_mean_norm=config.training.freeze_mean_norm,
+            )
+        )
+    stages = [
+        Stage(
+            stage.start if isinstance(stage.start, int) else round(stage.start * steps),
+            optimizer.learning_rate * stage.learning_rate,
+            stage.factors,
+            stage.betas or (optimizer.beta1, optimizer.beta2),
+            stage.frozen,
+        )
+        for stage in optimizer.stages
+    ]
+    _check(stages, list(names))
+    return Schedule(stages)
+
+
+def _check(stages: Sequence[Stage], names: Sequence[str]) -> None:
+    starts = [stage.start for stage in stages]
+    if starts[0] != 0 or starts != sorted(set(starts)):
+        raise ConfigError(
+            expected="stages that start at step 0 and later ones",
+            found=f"starts at {', '.join(map(str, starts))}",
+            where="optimizer.stages",
+        )
+    for stage in stages:
+        for pattern in (*stage.factors, *stage.frozen):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    expected=f"patterns of {', '.join(names)}",
+                    found=pattern,
+                    where=f"optimizer.stages, the one from step {stage.start}",
+                )

@@ -2,57 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stem_complete.config import Config, validate_config
-from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, ConfigError
-from stem_complete.models import freeze_mean_norm, initialise
-from stem_complete.scan import CORRECTED
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.completion import CompletionTask
+from stem_complete.training.clipping import CLIPPINGS
+from stem_complete.training.optimizers import GuardedOptimizer
 from stem_complete.training.schedule import Stage
+from stem_complete.training.task import Task, device_of
 
-NUM_INITIALISATION_EXAMPLES = 4
+
+class Blank(NamedTuple):
+    """What workers that do not read a checkpoint must know of it, to take its tensors.
+
+    Attributes:
+        step: Its step.
+        metrics: Its metrics.
+        optimizer: Shape and dtype of the optimizer's tensors, by name.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    optimizer: dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Blank:
+        """That of a checkpoint."""
+        optimizer = checkpoint.state.get("optimizer", {})
+        layout = {name: (tuple(t.shape), t.dtype) for name, t in optimizer.items()}
+        return cls(checkpoint.step, checkpoint.metrics, layout)
 
 
 class TrainingState:
     """Task, optimizer and step. Data order and noise need no state: they follow from the step.
 
     Args:
-        config: The run.
         task: What is trained, on its device.
+        optimizer: Of the task's parameter groups.
+        clipping: Clips the gradients, see `clipping`.
+        weight_average: Decay per step of a running average of the weights; None keeps none.
     """
 
-    def __init__(self, config: Config, task: CompletionTask) -> None:
-        self.task = task
+    def __init__(
+        self,
+        task: Task,
+        optimizer: GuardedOptimizer,
+        clipping: nn.Module,
+        weight_average: float | None = None,
+    ) -> None:
+        self.task, self.optimizer, self.clipping = task, optimizer, clipping
         self.step = 0
         self.stage: Stage | None = None
-        self.decay = config.training.weight_average
-        self.optimizer = build_optimizer(self.task, config)
+        self.decay = weight_average
+        self._frozen: list[nn.Parameter] = []
         # From 0, and so to be divided by how much of the weights it has seen.
         self.average: dict[str, Tensor] = {}
         if self.decay is not None:
             self.average = {n: torch.zeros_like(p) for n, p in self.task.named_parameters()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """All of it but the step, as tensors by name.
+        """All of it but the step, as tensors by name: parts that hold nothing are left out.
 
-        `task`, Adam's moments as `optimizer` and, if there is one, the weights' running sum as
-        `average`, see `averaged_weights`.
+        `task`, the `optimizer`'s state as in `network.weight.exp_avg`, `clipping` and the weights'
+        running sum as `average`, see `averaged_weights`.
         """
-        moments = {
-            f"{name}.{kind}": value
-            for name, parameter in self.task.named_parameters()
-            for kind, value in self.optimizer.state[parameter].items()
+        parts = {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state(self._parameters()),
+            "clipping": self.clipping.state_dict(),
+            "average": self.average,
         }
-        state = {"task": self.task.state_dict(), "optimizer": moments}
-        return state | {"average": self.average} if self.average else state
+        return {name: part for name, part in parts.items() if part}
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Takes over what `state_dict` gave, in this network's memory formats.
@@ -61,12 +87,12 @@ class TrainingState:
             ArtifactError: The checkpoint is of another network.
         """
         saved = checkpoint.state
-        own = self.state_dict()
         try:
             self.task.load_state_dict(saved["task"])
-            for part in own.keys() - {"task"}:
-                for name, value in own[part].items():
-                    value.copy_(saved[part][name])
+            self.clipping.load_state_dict(saved.get("clipping", {}))
+            self.optimizer.load(saved.get("optimizer", {}), self._parameters())
+            for name, value in self.average.items():
+                value.copy_(saved["average"][name])
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(
                 expected="the state of the network in its config",
@@ -75,25 +101,39 @@ class TrainingState:
             ) from None
         self.step = checkpoint.step
 
-    def tensors(self) -> list[Tensor]:
-        """Every tensor that must be the same on all workers, in a fixed order."""
-        moments = [
-            value
-            for parameter in self.task.parameters()
-            for value in self.optimizer.state[parameter].values()
-        ]
-        weights = [*self.task.parameters(), *self.task.buffers()]
-        return [*weights, *moments, *self.average.values()]
+    def make_room(self, blank: Blank) -> None:
+        """Makes the tensors of a checkpoint that another worker loads and sends."""
+        zeros = {n: torch.zeros(shape, dtype=d) for n, (shape, d) in blank.optimizer.items()}
+        self.optimizer.load(zeros, self._parameters())
+        self.step = blank.step
+
+    def replicas(self) -> dict[str, Tensor]:
+        """Every tensor that must be the same on all workers, by name, in a fixed order."""
+        parts = {
+            "": dict(self.task.named_parameters()) | dict(self.task.named_buffers()),
+            "optimizer/": self.optimizer.state(self._parameters()),
+            "clipping/": dict(self.clipping.named_buffers()),
+            "average/": self.average,
+        }
+        return {
+            f"{prefix}{name}": part[name] for prefix, part in parts.items() for name in sorted(part)
+        }
 
     def enter(self, stage: Stage) -> None:
-        """Sets what the schedule says."""
+        """Sets what a stage of the schedule says."""
+        if stage == self.stage:
+            return
         self.stage = stage
-        generator, trainer = self.optimizer.param_groups
-        generator["lr"], trainer["lr"] = stage.learning_rate, stage.trainer_learning_rate
-        for group in (generator, trainer):
-            group["betas"] = (stage.beta1, group["betas"][1])
-        if stage.mean_norm_frozen:
-            freeze_mean_norm(self.task.network)
+        self.optimizer.enter(stage)
+        groups = self.optimizer.groups
+        frozen = stage.freezes([group["name"] for group in groups])
+        self._frozen = [p for group in groups if group["name"] in frozen for p in group["params"]]
+        self.task.freeze(stage.freezes(self.task.running))
+
+    def drop_frozen_gradients(self) -> None:
+        """Leaves frozen groups without gradients, and so out of the step."""
+        for parameter in self._frozen:
+            parameter.grad = None
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -103,37 +143,48 @@ class TrainingState:
             torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
 
     @contextmanager
-    def averaged(self) -> Iterator[CompletionTask]:
+    def averaged(self) -> Iterator[Task]:
         """The task with the averaged weights, if there are such, while the context lasts."""
         averages = averaged_weights(self.average, self.step, self.decay)
+        parameters = self._parameters()
         with torch.no_grad():
-            kept = {name: p.clone() for name, p in self.task.named_parameters() if name in averages}
-            _copy_weights(self.task, averages)
+            kept = {name: parameters[name].clone() for name in averages}
+            _copy(averages, parameters)
             try:
                 yield self.task
             finally:
-                _copy_weights(self.task, kept)
+                _copy(kept, parameters)
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.task.named_parameters())
 
 
-def initialise_task(task: CompletionTask, store: MicrographStore, device: torch.device) -> None:
-    """Data-dependent initialisation, on the same examples on every worker."""
-    crops = store.indices("train")[:NUM_INITIALISATION_EXAMPLES]
-    images = torch.from_numpy(store.read(crops)).to(device)
-    batch = task.simulator(images, 0, torch.arange(len(crops), device=device))
-    generator = task.network.generator
-    # A network that corrects a first completion begins with hardly any correction. Of one with
-    # gates even less would leave the gradient of all other layers to chance.
-    corrects = task.encoding in CORRECTED
-    initialise(
-        task.network,
-        task.encode(batch.scan).x,
-        output_std=(0.3 if generator.gates else 0.01) if corrects else 1.0,
-        branch_std=0.1 if generator.inner.skips else 1.0,
+def build_state(config: Config, task: Task) -> TrainingState:
+    """The state at the start of the run that a config describes.
+
+    Args:
+        config: The run.
+        task: What is trained, on its device.
+
+    Raises:
+        ConfigError: The optimizer does not take its options.
+    """
+    settings, training = config.optimizer, config.training
+    optimizer = GuardedOptimizer(
+        task.parameter_groups(),
+        settings.name,
+        settings.options,
+        learning_rate=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        on_gpu=device_of(task).type == "cuda",
+        cuda_graph=training.cuda_graph,
     )
+    clipping = CLIPPINGS[training.gradient_clipping.kind](training.gradient_clipping.limit)
+    return TrainingState(task, optimizer, clipping.to(device_of(task)), training.weight_average)
 
 
 def averaged_weights(
-    average: dict[str, Tensor], step: int, decay: float | None
+    average: Mapping[str, Tensor], step: int, decay: float | None
 ) -> dict[str, Tensor]:
     """Running averages of the weights, by name; none before the first step.
 
@@ -149,49 +200,19 @@ def averaged_weights(
     return {name: value / (1 - decay**step) for name, value in average.items()}
 
 
-def _copy_weights(task: CompletionTask, weights: dict[str, Tensor]) -> None:
-    parameters = dict(task.named_parameters())
-    for name, value in weights.items():
+def _copy(values: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, value in values.items():
         parameters[name].copy_(value)
 
 
-def build_optimizer(task: CompletionTask, config: Config) -> torch.optim.Adam:
-    """Adam with one group for the generators and one for the trainer, whose rate is a multiple."""
-    settings = config.optimizer
-    optimizer = torch.optim.Adam(
-        [
-            {"params": list(task.network.generator.parameters())},
-            {"params": list(task.network.trainer.parameters())},
-        ],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        fused=True,  # the fused step takes `found_inf`: it skips a bad step without host sync
-        capturable=config.training.cuda_graph,
-    )
-    # Adam would do this in its first step; a checkpoint is loaded before that.
-    for parameter in task.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimizer
-
-
-def optimizer_step(optimizer: torch.optim.Adam, usable: Tensor) -> None:
-    """Takes a step if `usable`, [], and leaves weights and Adam's moments as they are if not."""
-    optimizer.found_inf = (~usable).float()  # type: ignore[attr-defined]
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
-    optimizer.step()
-
-
 def check_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """What the sequence of crops and the shape of the state depend on must not have changed.
+    """Checks that what the order of examples and the shape of the state depend on is the same.
 
-    What is made of the crops may, so that a run can end on other scans than it began with.
+    How examples are simulated may have changed, so that a run can end on other scans than it began
+    with.
 
     Raises:
-        ConfigError: It has.
+        ConfigError: It has changed.
     """
     before = validate_config(checkpoint.config, where=str(checkpoint.folder))
     now, then = _identity(config), _identity(before)
@@ -212,6 +233,9 @@ def _identity(config: Config) -> dict[str, Any]:
         "training.seed": config.training.seed,
         "training.batch_size": config.batch_size,
         "training.weight_average": config.training.weight_average,
+        "training.gradient_clipping": config.training.gradient_clipping.kind,
+        "optimizer.name": config.optimizer.name,
+        "optimizer.options": config.optimizer.options,
         **{
             f"{name}.{key}": value
             for name, section in sections.items()

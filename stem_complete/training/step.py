@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -16,57 +17,54 @@ from stem_complete.distributed import (
     StatisticsExchange,
     WorkerContext,
     bf16_gradients,
-    bit_digest,
-    ranks_differ,
 )
 from stem_complete.errors import ConfigError
-from stem_complete.training.completion import CompletionTask, TaskOutput
 from stem_complete.training.cuda_graph import CudaGraph
-from stem_complete.training.log_window import NONFINITE, Window, loss_statistics
-from stem_complete.training.state import TrainingState, optimizer_step
+from stem_complete.training.log_window import NONFINITE, LogWindow, loss_statistics
+from stem_complete.training.state import TrainingState
+from stem_complete.training.task import TaskOutput
 
 
 class TrainingStep:
-    """Losses, gradients, guard, Adam and moments; every worker has the same state after it.
+    """Losses, gradients, guard, optimizer and statistics; every worker ends with the same state.
 
     Nothing here waits for the device: what the host must know comes late, in `flags`, or when the
     `window` is read.
 
     Args:
-        config: The run.
         state: What is trained; its step is counted here.
+        model: The task, or what distributes it over workers.
         context: This worker.
-
-    Raises:
-        ConfigError: The config asks for a CUDA graph, which this worker cannot have.
+        batch_size: Examples a step, over all workers.
+        cuda_graph: Whether steps are recorded and replayed.
 
     Attributes:
         window: What happened since it was last restarted.
-        flags: Of each step (workers that asked to stop, workers out of time, whether replicas
-            differ, steps skipped in a row up to it), one step late.
+        flags: Of each step (workers that asked to stop, workers out of time, steps skipped in a row
+            up to it), one step late.
     """
 
-    def __init__(self, config: Config, state: TrainingState, context: WorkerContext) -> None:
-        on_one_gpu = context.device.type == "cuda" and context.world_size == 1
-        if config.training.cuda_graph and not on_one_gpu:
-            raise ConfigError(
-                expected="one worker with a GPU, as training.cuda_graph is set",
-                found=f"{context.world_size} worker(s) on {context.device.type}",
-                where=config.name,
-                fix="add training.cuda_graph=false",
-            )
+    def __init__(
+        self,
+        state: TrainingState,
+        model: nn.Module,
+        context: WorkerContext,
+        *,
+        batch_size: int,
+        cuda_graph: bool = False,
+    ) -> None:
         self.state, self.context = state, context
-        self.batch_size = config.batch_size
-        self.model = _distributed(state.task, config, context).train()
+        self.batch_size = batch_size
+        self.model = model.train()
         self.exchange = StatisticsExchange()
-        self.window = Window(context.device)
+        self.window = LogWindow(state.task.loss_names, context.device)
         self.flags = DelayedFlags(delay=1)
         self.wishes = torch.zeros(2, device=context.device)
-        self._graph = CudaGraph(self._replayable) if config.training.cuda_graph else None
+        self._graph = CudaGraph(self._replayable) if cuda_graph else None
         self._recorded_stage = state.stage
 
     def __call__(
-        self, batches: list[Batch], *, stop: bool = False, out_of_time: bool = False
+        self, batches: Sequence[Batch], *, stop: bool = False, out_of_time: bool = False
     ) -> None:
         """Takes a step.
 
@@ -81,69 +79,76 @@ class TrainingStep:
         if out_of_time:
             self.wishes[1] = 1
         moved = [batch.to(self.context.device) for batch in batches]
-        images, positions = [b.examples for b in moved], [b.positions for b in moved]
+        examples, positions = [b.examples for b in moved], [b.positions for b in moved]
         if self._graph is None:
-            flags, losses = self._compute(images, step, positions)
+            flags, losses = self._compute(examples, step, positions)
         else:
-            flags, losses = self._replay(images, step, positions)
+            flags, losses = self._replay(examples, step, positions)
         self.window.add(batches, losses)
         self.flags.push(step, flags)
         self.state.step += 1
 
     def _compute(
-        self, images: list[Tensor], step: int | Tensor, positions: list[Tensor]
+        self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The step's flags [4] and this worker's losses [number of micro-batches, b]."""
-        optimizer, task = self.state.optimizer, self.state.task
-        optimizer.zero_grad(set_to_none=True)
+        """The step's flags [3] and this worker's losses [number of micro-batches, b]."""
+        state, optimizer = self.state, self.state.optimizer
+        optimizer.torch.zero_grad(set_to_none=True)
+        outputs = self._backward(examples, step, positions)
+        state.drop_frozen_gradients()
+
+        # Gradients are already the same on every worker, and the flag on losses is summed over all.
+        sums = self.exchange.finish()
+        parameters = optimizer.parameters_with_gradient()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
+        state.clipping(parameters, norm)
+        optimizer.step(usable)
+        state.task.commit(sums, usable)
+        state.update_average()
+        self.window.count(sums["losses"], usable)
+        flags = torch.stack((*sums["wishes"], self.window.skipped_in_a_row.float()))
+        losses = [torch.stack(list(output.losses.values())).sum(0).detach() for output in outputs]
+        return flags, torch.stack(losses)
+
+    def _backward(
+        self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]
+    ) -> list[TaskOutput]:
+        """Adds up gradients of all micro-batches, and starts the exchange of statistics."""
         # DDP averages gradients over workers; the loss is the mean over the global batch.
         scale = self.context.world_size / self.batch_size
         outputs: list[TaskOutput] = []
-        for number, (micro_batch, places) in enumerate(zip(images, positions, strict=True), 1):
-            last = number == len(images)
+        for number, (micro_batch, places) in enumerate(zip(examples, positions, strict=True), 1):
+            last = number == len(examples)
             with self._gradient_sync(last):
-                output = cast("TaskOutput", self.model(micro_batch, step, places))
+                output: TaskOutput = self.model(micro_batch, step, places)
                 outputs.append(output)
                 if last:
                     self.exchange.start(self._statistics(outputs))
                 (output.loss.sum() * scale).backward()  # type: ignore[no-untyped-call]
+        return outputs
 
-        # Gradients are already the same on every worker, and the flag on losses is summed over all.
-        sums = self.exchange.finish()
-        norm = nn.utils.get_total_norm(
-            [p.grad for group in optimizer.param_groups for p in group["params"]]
-        )
-        usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
-        optimizer_step(optimizer, usable)
-        task.commit(sums, usable)
-        self.state.update_average()
-        self.window.count(sums["losses"], usable)
-        differ = ranks_differ(sums["digest"], self.context.world_size)
-        in_a_row = self.window.skipped_in_a_row
-        flags = torch.stack((*sums["wishes"], differ.float(), in_a_row.float()))
-        return flags, torch.stack([(output.outer + output.inner).detach() for output in outputs])
-
-    def _statistics(self, outputs: list[TaskOutput]) -> dict[str, Tensor]:
+    def _statistics(self, outputs: Sequence[TaskOutput]) -> dict[str, Tensor]:
         """All that this worker adds to the one exchange of a step."""
-        return self.state.task.statistics() | {
-            "losses": loss_statistics(outputs),
-            "digest": bit_digest(self.state.task.replicas(), self.context.device),
-            "wishes": self.wishes,
-        }
+        own = {"losses": loss_statistics(outputs), "wishes": self.wishes}
+        return self.state.task.statistics() | own
 
     def _replay(
-        self, images: list[Tensor], step: int, positions: list[Tensor]
+        self, examples: Sequence[Tensor], step: int, positions: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         assert self._graph is not None
         if self.state.stage != self._recorded_stage:
-            self._graph.forget()  # learning rates and beta1 are part of the recording
+            self._graph.forget()  # learning rates and betas are part of the recording
             self._recorded_stage = self.state.stage
         number = torch.full((), step, dtype=torch.int64, device=self.context.device)
-        flags, losses = self._graph(torch.stack(images), number, torch.stack(positions))
+        stacked, places = torch.stack(list(examples)), torch.stack(list(positions))
+        flags, losses = self._graph(stacked, number, places)
         return flags, losses.clone()  # which the next replay would overwrite
 
-    def _replayable(self, images: Tensor, step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return self._compute(list(images), step, list(positions))
+    def _replayable(
+        self, examples: Tensor, step: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self._compute(list(examples), step, list(positions))
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         """Lets only the last micro-batch of a step exchange gradients."""
@@ -152,16 +157,28 @@ class TrainingStep:
         return nullcontext()
 
 
-def _distributed(task: CompletionTask, config: Config, context: WorkerContext) -> nn.Module:
-    if context.world_size == 1:
-        return task
-    scaling = config.scaling
-    model = DistributedDataParallel(
-        task,
-        forward_sync_buffers=False,
-        gradient_as_bucket_view=True,
-        bucket_cap_mb=scaling.bucket_mb,
-    )
-    if scaling.gradient_compression == "bf16":
-        model.register_comm_hook(None, bf16_gradients)
-    return model
+def build_step(config: Config, state: TrainingState, context: WorkerContext) -> TrainingStep:
+    """The step of a run that a config describes.
+
+    Raises:
+        ConfigError: The config asks for a CUDA graph, which this worker cannot have.
+    """
+    cuda_graph, scaling = config.training.cuda_graph, config.scaling
+    if cuda_graph and not (context.device.type == "cuda" and context.world_size == 1):
+        raise ConfigError(
+            expected="one worker with a GPU, as training.cuda_graph is set",
+            found=f"{context.world_size} worker(s) on {context.device.type}",
+            where=config.name,
+            fix="add training.cuda_graph=false",
+        )
+    model: nn.Module = state.task
+    if context.world_size > 1:
+        model = DistributedDataParallel(
+            state.task,
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=scaling.bucket_mb,
+        )
+        if scaling.gradient_compression == "bf16":
+            model.register_comm_hook(None, bf16_gradients)
+    return TrainingStep(state, model, context, batch_size=config.batch_size, cuda_graph=cuda_graph)

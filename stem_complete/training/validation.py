@@ -1,4 +1,4 @@
-"""Validation during training: the same scans of the same micrographs every time."""
+"""Validation during training: the same examples, seen the same way, every time."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stem_complete.config import Config
-from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.examples import Examples
 from stem_complete.distributed import WorkerContext, all_reduce_sum
-from stem_complete.losses import squared_error
-from stem_complete.scan import ScanSimulator
-from stem_complete.training.completion import CompletionTask
-from stem_complete.training.simulation import build_simulator
-
-VALIDATION_SEED = 0
-"""Seed of the validation scans' noise: the same for all runs, so that they can be compared."""
+from stem_complete.training.task import Task
 
 
 class Validation(NamedTuple):
-    """How well a network completes validation scans.
+    """How well a task does validation examples.
 
     Attributes:
-        metrics: `validation/outer_loss`, `validation/inner_loss` (as measured, unclipped) and
-            `validation/rmse`, the mean over images of the root mean square error against the
-            blurred truth, on [0, 1].
-        pictures: Scan, completion and truth side by side, greyscale [h, 3 w], by name; rank 0 only.
+        metrics: Means over all examples, by `validation/<name>`.
+        pictures: Of the first examples, greyscale [h, w], by name; rank 0 only.
     """
 
     metrics: dict[str, float]
@@ -39,53 +30,43 @@ class Validator:
     """Measures a task on the first examples of the validation split, shared out over workers.
 
     Args:
-        config: The run.
-        store: Its micrographs.
+        examples: Of all splits.
         context: This worker.
+        num_examples: At most so many are used.
+        num_pictures: At most so many of these are drawn; only rank 0's are.
     """
 
-    def __init__(self, config: Config, store: MicrographStore, context: WorkerContext) -> None:
-        self.store, self.context = store, context
-        self.crops = store.indices("validation")[: config.training.validation_examples]
-        self.num_pictures = config.training.num_pictures
-        self.simulator: ScanSimulator = build_simulator(
-            config, (store.crop_size, store.crop_size), augment=False, seed=VALIDATION_SEED
-        ).to(context.device)
+    def __init__(
+        self, examples: Examples, context: WorkerContext, *, num_examples: int, num_pictures: int
+    ) -> None:
+        self.examples, self.context = examples, context
+        self.indices = examples.indices("validation")[:num_examples]
+        self.num_pictures = num_pictures
 
     @torch.no_grad()
-    def __call__(self, task: CompletionTask) -> Validation:
-        """Metrics over all workers' examples; empty where the store has no validation split."""
+    def __call__(self, task: Task) -> Validation:
+        """Metrics over all workers' examples; empty where there is no validation split."""
+        if not len(self.indices):
+            return Validation({}, {})
         was_training = task.training
         task.eval()
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(len(task.metric_names) + 1, dtype=torch.float64)
         pictures = {}
-        for position in range(self.context.rank, len(self.crops), self.context.world_size):
-            values, picture = self._complete(task, position)
+        for position in range(self.context.rank, len(self.indices), self.context.world_size):
+            values, picture = self._measure(task, position)
             sums += values
-            if position < self.num_pictures and self.context.is_main:
+            if picture is not None and position < self.num_pictures and self.context.is_main:
                 pictures[f"validation-{position}"] = picture
         task.train(was_training)
+        *totals, count = all_reduce_sum(sums.to(self.context.device)).tolist()
+        means = zip(task.metric_names, totals, strict=True)
+        return Validation({f"validation/{name}": total / count for name, total in means}, pictures)
 
-        outer, inner, rmse, count = all_reduce_sum(sums.to(self.context.device)).tolist()
-        if not count:
-            return Validation({}, {})
-        metrics = {
-            "validation/outer_loss": outer / count,
-            "validation/inner_loss": inner / count,
-            "validation/rmse": rmse / count,
-        }
-        return Validation(metrics, pictures)
-
-    def _complete(self, task: CompletionTask, position: int) -> tuple[Tensor, NDArray[np.uint8]]:
-        device = self.context.device
-        image = torch.from_numpy(self.store.read(self.crops[position : position + 1]))
-        batch = self.simulator(image.to(device), 0, torch.tensor([position], device=device))
-        completed = task.complete(batch)
-        full = completed.full
-        outer, inner = task.losses(completed, batch.truth)
-        # On [0, 1] errors are half of those on [-1, 1].
-        rmse = squared_error(full, batch.truth, 1.0).sqrt() / 2
-        values = torch.cat((outer, inner, rmse, torch.ones_like(rmse))).double().cpu()
-        panels = (batch.scan.intensity.nan_to_num(-1.0), full, batch.truth)
-        grey = (torch.cat(panels, dim=3)[0, 0].clamp(-1, 1) + 1) * 127.5
-        return values, grey.round().to(torch.uint8).cpu().numpy()
+    def _measure(self, task: Task, position: int) -> tuple[Tensor, NDArray[np.uint8] | None]:
+        """An example's metrics and a 1, which counts it, [n + 1]; and its picture."""
+        examples = torch.from_numpy(self.examples.read(self.indices[position : position + 1]))
+        places = torch.tensor([position], device=self.context.device)
+        metrics, picture = task.validate(examples.to(self.context.device), places)
+        values = [metrics[name].sum() for name in task.metric_names]
+        one = torch.ones((), device=self.context.device)
+        return torch.stack([*values, one]).double().cpu(), picture

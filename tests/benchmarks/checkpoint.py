@@ -9,11 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from stem_complete.benchmark import Comparison, Goal
 from stem_complete.training import Checkpoints
-from stem_complete.training.state import TrainingState
 
 from . import Setting
 from .steps import problem, training_step
@@ -27,9 +27,12 @@ def run(setting: Setting) -> Iterator[Comparison]:
     The folder needs room for four checkpoints.
     """
     given = problem(quick=setting.quick, device=setting.device)
-    state = TrainingState(given.config, given.task).state_dict()
-    for value in state["optimizer"].values():
-        value.uniform_()  # pages of zeros would be cheap to copy
+    moments = {
+        f"{name}.{kind}": torch.rand_like(parameter)  # pages of zeros would be cheap to copy
+        for name, parameter in given.task.named_parameters()
+        for kind in ("exp_avg", "exp_avg_sq")
+    }
+    state = {"task": given.task.state_dict(), "optimizer": moments}
     seconds = time_saves(setting.folder / "run", state, setting)
     copy = time_copies(setting.folder, state, setting.rounds)
     size = sum(tensor.nbytes for part in state.values() for tensor in part.values())
