@@ -24,6 +24,7 @@ import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stem_complete.config import Config
+from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import waiting
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
 from stem_complete.errors import StemCompleteError
@@ -33,7 +34,12 @@ from stem_complete.launch.messages import Message
 from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
 from stem_complete.tracking import TrackedRun
-from stem_complete.training import StopRequest, TrainingResult
+from stem_complete.training import (
+    StopRequest,
+    TaskBuilder,
+    TrainingResult,
+    build_completion,
+)
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -52,13 +58,19 @@ _SETTINGS = {
 """Ray's settings, unless the user's environment has others."""
 
 
-def train_on_ray(config: Config, tracked: TrackedRun | None, stop: StopRequest) -> TrainingResult:
+def train_on_ray(
+    config: Config,
+    tracked: TrackedRun | None,
+    stop: StopRequest,
+    build_task: TaskBuilder = build_completion,
+) -> TrainingResult:
     """Trains on Ray Train worker groups: on the cluster of this job, or on a local one.
 
     Args:
         config: The run.
         tracked: Its MLflow run.
         stop: Ends the run early with a checkpoint.
+        build_task: Makes what is trained; workers must be able to import it.
 
     Raises:
         StemCompleteError: Training failed; from the workers, or because there are none.
@@ -69,7 +81,14 @@ def train_on_ray(config: Config, tracked: TrackedRun | None, stop: StopRequest) 
     try:
         while True:
             with _ray_cluster(config):
-                result = driver.run(partial(_ray_group, config, tracked, _start_mailbox()))
+                mailbox = _start_mailbox()
+                arguments = {
+                    "config": config.model_dump(mode="json"),
+                    "tracked": tracked,
+                    "mailbox": mailbox,
+                    "build_task": build_task,
+                }
+                result = driver.run(partial(_ray_group, config.name, config.scaling, arguments))
             if result is not None:
                 return result
     finally:
@@ -136,29 +155,25 @@ class RayGroup(threading.Thread):
 
 @contextmanager
 def _ray_group(
-    config: Config, tracked: TrackedRun | None, mailbox: ray.actor.ActorHandle
+    name: str, scaling: ScalingConfig, arguments: Mapping[str, Any]
 ) -> Iterator[RayGroup]:
     """Starts a worker group."""
+    mailbox = arguments["mailbox"]
     ray.get(mailbox.ask_to_stop.remote(None))
     # Ray keeps notes about a group in a folder; no other group needs them.
     with TemporaryDirectory(prefix="stem-complete-ray-") as folder:
-        group = RayGroup(_trainer(config, tracked, mailbox, folder), mailbox)
+        group = RayGroup(_trainer(name, scaling, arguments, folder), mailbox)
         group.start()
         yield group
 
 
 def _trainer(
-    config: Config, tracked: TrackedRun | None, mailbox: ray.actor.ActorHandle, folder: str
+    name: str, scaling: ScalingConfig, arguments: Mapping[str, Any], folder: str
 ) -> ray.train.torch.TorchTrainer:
-    scaling = config.scaling
     sizes = scaling.world_sizes
     return ray.train.torch.TorchTrainer(
         train_worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "tracked": tracked,
-            "mailbox": mailbox,
-        },
+        train_loop_config=dict(arguments),
         scaling_config=ray.train.ScalingConfig(
             num_workers=sizes[0] if len(sizes) == 1 else (sizes[0], sizes[-1]),
             # Ray would kill the workers to make room for more; the driver asks them to stop first.
@@ -171,7 +186,7 @@ def _trainer(
             timeout_s=round(PROCESS_GROUP_TIMEOUT_S),
         ),
         run_config=ray.train.RunConfig(
-            name=config.name,
+            name=name,
             storage_path=folder,
             failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),

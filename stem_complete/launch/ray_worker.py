@@ -95,7 +95,10 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
             hosts = gather_objects(socket.gethostname())
             if context.is_main:
                 mailbox.put.remote(GroupStarted(context.world_size, hosts))
-            return tuple(train(config, context, recorder=recorder, stop=_stop))
+            build_task = arguments["build_task"]
+            return tuple(
+                train(config, context, recorder=recorder, stop=_stop, build_task=build_task)
+            )
     except CollectiveError:
         raise
     except (ConfigError, StorageError, TrainingError) as error:

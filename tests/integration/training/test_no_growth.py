@@ -73,7 +73,7 @@ def test_what_each_step_leaves_behind_is_seen(small_config, monkeypatch, kind):
 
     def forward_and_keep(*arguments):
         output = forward(*arguments)
-        loss = output.outer.detach()
+        loss = output.losses["outer"].detach()
         kept.append(loss if kind == "tensor" else float(loss.sum()))
         return output
 

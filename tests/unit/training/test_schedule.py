@@ -2,10 +2,19 @@
 
 import pytest
 
-from stem_complete.config import OptimizerConfig
-from stem_complete.training.schedule import Schedule
+from stem_complete.config import load_config
+from stem_complete.errors import ConfigError
+from stem_complete.training.schedule import Stage, build_schedule
 
-PAPER = Schedule(OptimizerConfig(), steps=500_000, freeze_mean_norm=0.5)
+NAMES = ("generator", "trainer", "running_means")
+
+
+def schedule(*overrides):
+    config = load_config([], ["name=test", "data.store=none", *overrides])
+    return build_schedule(config, NAMES)
+
+
+PAPER = schedule()
 
 
 @pytest.mark.parametrize(
@@ -22,25 +31,52 @@ PAPER = Schedule(OptimizerConfig(), steps=500_000, freeze_mean_norm=0.5)
 )
 def test_paper_decays_in_eight_steps(step, rate, beta1):
     stage = PAPER.at(step)
-    assert stage.learning_rate == pytest.approx(rate)
-    assert stage.trainer_learning_rate == pytest.approx(2 * rate)
-    assert stage.beta1 == pytest.approx(beta1)
+    assert stage.rate("generator") == pytest.approx(rate)
+    assert stage.rate("trainer") == pytest.approx(2 * rate)
+    assert stage.betas == (pytest.approx(beta1), 0.999)
 
 
 def test_mean_norm_freezes_half_way():
-    assert not PAPER.at(249_999).mean_norm_frozen
-    assert PAPER.at(250_000).mean_norm_frozen
+    assert not PAPER.at(249_999).freezes(NAMES)
+    assert PAPER.at(250_000).freezes(NAMES) == {"running_means"}
 
 
 def test_a_freeze_at_one_never_comes():
-    never = Schedule(OptimizerConfig(), steps=10, freeze_mean_norm=1.0)
-    assert not any(never.at(step).mean_norm_frozen for step in range(11))
+    never = schedule("training.steps=10", "training.freeze_mean_norm=1.0")
+    assert not any(never.at(step).frozen for step in range(11))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 16, 1000])
 def test_short_runs_never_raise_the_rate(steps):
-    schedule = Schedule(OptimizerConfig(), steps=steps, freeze_mean_norm=0.5)
-    rates = [schedule.at(step).learning_rate for step in range(steps)]
+    stages = schedule(f"training.steps={steps}")
+    rates = [stages.at(step).learning_rate for step in range(steps)]
     assert rates[0] == 3e-4
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] > 0
+
+
+def test_stages_of_a_config_replace_the_papers():
+    stages = schedule(
+        "training.steps=200",
+        "optimizer.learning_rate=0.01",
+        "optimizer.stages=[{start: 0, factors: {train*: 3}}, {start: 20, learning_rate: 0.1},"
+        " {start: 0.5, learning_rate: 0.5, betas: [0.5, 0.9], frozen: [gen*, running_means]}]",
+    )
+    first, second, third = (stages.at(step) for step in (19, 99, 100))
+    assert (first.rate("generator"), first.rate("trainer")) == (0.01, pytest.approx(0.03))
+    assert second == Stage(20, pytest.approx(0.001), {}, (0.9, 0.999), ())
+    assert third.betas == (0.5, 0.9)
+    assert third.freezes(NAMES) == {"generator", "running_means"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("[{start: 1}]", "starts at 1"),
+        ("[{start: 0}, {start: 0.5}, {start: 5}]", "starts at 0, 5, 5"),
+        ("[{start: 0, frozen: [means]}]", "patterns of generator, trainer, running_means.*means"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(stages, message):
+    with pytest.raises(ConfigError, match=message):
+        schedule("training.steps=10", f"optimizer.stages={stages}")

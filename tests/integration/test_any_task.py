@@ -1,0 +1,78 @@
+"""The loop trains a task that it does not know under torchrun and under Ray, too."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import workers
+from tiny_task import build_one, build_three, tiny_config
+
+from stem_complete.distributed import WorkerContext
+from stem_complete.training import Checkpoints, train
+
+OPTIMIZER = ("optimizer.name=SGD", "optimizer.options={momentum: 0.5}")
+CLIPPED = (*OPTIMIZER, "training.gradient_clipping={kind: norm, limit: 0.5}")
+TWO = "scaling.num_workers=2"
+
+
+def state(config):
+    parts = Checkpoints(config.run_folder).latest().state
+    return {f"{part}/{name}": value for part in parts for name, value in parts[part].items()}
+
+
+def metrics(config):
+    return Checkpoints(config.run_folder).latest().metrics
+
+
+def assert_same_run(one, other, *, to_the_bit):
+    states = state(one), state(other)
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        if to_the_bit:
+            assert torch.equal(value, states[1][name]), name
+        elif not name.endswith(".rest"):
+            torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    clipped = {k: v for k, v in metrics(one).items() if k.endswith("clip_fraction")}
+    assert clipped
+    assert clipped == {name: metrics(other)[name] for name in clipped}
+
+
+def written(config, folder):
+    file = folder / f"{config.name}.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    return file
+
+
+def test_two_processes_train_clip_and_resume_as_one_does(torchrun, tmp_path):
+    """The second time they stop half way: what they go on to is the same to the bit."""
+    alone = tiny_config(tmp_path, *CLIPPED, name="alone")
+    train(alone, WorkerContext(), build_task=build_three)
+    runs = {}
+    for name, stop_after in (("whole", 0), ("stopped", 4)):
+        runs[name] = tiny_config(tmp_path, *CLIPPED, TWO, name=name)
+        torchrun("tiny", 2, written(runs[name], tmp_path), "build_three", stop_after)
+    assert_same_run(alone, runs["whole"], to_the_bit=False)
+    assert_same_run(runs["whole"], runs["stopped"], to_the_bit=True)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_workers_of_ray_train_it(tmp_path):
+    tracking = "tracking.enabled=false"
+    alone = tiny_config(tmp_path, *OPTIMIZER, tracking, name="alone")
+    on_ray = tiny_config(tmp_path, *OPTIMIZER, tracking, TWO, name="ray")
+    train(alone, WorkerContext(), build_task=build_one)
+    script = Path(workers.__file__).parent / "tiny_on_ray.py"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script, written(on_ray, tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_run(alone, on_ray, to_the_bit=False)

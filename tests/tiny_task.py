@@ -1,0 +1,96 @@
+"""A task unlike completion: regression of vectors, with one loss or three, in milliseconds."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from stem_complete.config import load_config
+from stem_complete.losses import ALRC
+from stem_complete.training import Task, TaskOutput, Validated
+
+SQUARED = {"squared": torch.square}
+THREE = SQUARED | {"absolute": torch.abs, "bounded": torch.tanh}
+
+
+class Vectors:
+    """Forty examples [5] in memory: four numbers and what to make of them."""
+
+    def __init__(self):
+        inputs = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+        targets = inputs @ np.array([1, -2, 3, 0.5], np.float32)
+        self.values = np.concatenate((inputs, targets[:, None]), axis=1)
+
+    def indices(self, split):
+        return {"train": np.arange(32), "validation": np.arange(32, 40)}.get(split, np.arange(0))
+
+    def read(self, indices):
+        return self.values[indices]
+
+    def fingerprint(self):
+        return "vectors"
+
+
+class Regression(Task):
+    """Two layers, a group each; noise on the targets follows from step and position."""
+
+    metric_names = ("absolute",)
+    score = "absolute"
+
+    def __init__(self, losses):
+        self.loss_names = tuple(losses)
+        super().__init__(make_alrc)
+        self.functions = losses
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 1)
+
+    def errors(self, examples):
+        return self.head(self.body(examples[:, :4]).tanh())[:, 0] - examples[:, 4]
+
+    def forward(self, examples, step, positions):
+        noise = 0.1 * torch.sin(positions + 7.0 * step)
+        errors = self.errors(examples) + noise
+        losses = {name: function(errors).abs() for name, function in self.functions.items()}
+        clipped, num_clipped = self.clip(losses)
+        return TaskOutput(torch.stack(list(clipped.values())).sum(0), losses, num_clipped)
+
+    def validate(self, examples, positions):
+        return Validated({"absolute": self.errors(examples).abs()})
+
+    def parameter_groups(self):
+        return {"body": list(self.body.parameters()), "head": list(self.head.parameters())}
+
+
+def make_alrc():
+    return ALRC(1.0, (0.9, 0.9), mu1_start=0.5, mu2_start=0.5, accumulate=True)
+
+
+def build(losses, config):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return Regression(losses), Vectors()
+
+
+def build_one(config):
+    return build(SQUARED, config)
+
+
+def build_three(config):
+    return build(THREE, config)
+
+
+def tiny_config(folder, *overrides, name="tiny"):
+    """Twelve steps of four examples."""
+    return load_config(
+        [],
+        [
+            f"name={name}",
+            f"storage={folder}",
+            "data.store=none",
+            "training.steps=12",
+            "training.batch_size=4",
+            "training.log_every_steps=2",
+            "training.validate_every_steps=6",
+            "training.checkpoint_every_steps=4",
+            "optimizer.learning_rate=0.05",
+            *overrides,
+        ],
+    )

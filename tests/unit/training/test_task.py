@@ -1,0 +1,114 @@
+"""The loop trains what it does not know: other losses, shapes, metrics, groups, optimizers."""
+
+import pytest
+import torch
+from tiny_task import build_one, build_three, tiny_config
+
+from stem_complete.distributed import WorkerContext
+from stem_complete.errors import ConfigError
+from stem_complete.training import Checkpoints, StopRequest, load_checkpoint, train
+
+ALONE = WorkerContext()
+BUILDERS = {"one loss": build_one, "three losses": build_three}
+OPTIMIZERS = {
+    "Adam": (),
+    "SGD": ("optimizer.name=SGD", "optimizer.options={momentum: 0.9}"),
+    "RMSprop": ("optimizer.name=RMSprop", "training.gradient_clipping={kind: norm, limit: 0.5}"),
+}
+
+
+class Tape:
+    """Keeps curves, and asks for a stop after a step."""
+
+    def __init__(self, stop_after=None):
+        self.curves, self.stop, self.stop_after = {}, StopRequest(), stop_after
+
+    def scalars(self, step, values):
+        for name, value in values.items():
+            self.curves.setdefault(name, {})[step] = value
+        if step == self.stop_after:
+            self.stop("a test wants it")
+
+    def picture(self, step, name, image):
+        raise AssertionError("this task draws none")
+
+    def close(self):
+        pass
+
+
+def run(config, build_task, tape):
+    return train(config, ALONE, recorder=tape, stop=tape.stop, build_task=build_task)
+
+
+def state(config):
+    parts = Checkpoints(config.run_folder).latest().state
+    return {f"{part}/{name}": value for part in parts for name, value in parts[part].items()}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("build_task", BUILDERS.values(), ids=BUILDERS)
+def test_a_task_is_trained_clipped_and_scored(tmp_path, build_task):
+    config, tape = tiny_config(tmp_path), Tape()
+    result = run(config, build_task, tape)
+    task, _ = build_task(config)
+    assert result.finished
+    for name in task.loss_names:
+        losses = tape.curves[f"train/{name}_loss"]
+        assert max(tape.curves[f"train/{name}_clip_fraction"].values()) > 0
+        assert tape.curves[f"train/{name}_threshold"].keys() == losses.keys()
+    assert tape.curves["train/head_learning_rate"][2] == 0.05
+    errors = tape.curves["validation/absolute"]
+    assert list(errors) == [6, 12]
+    assert errors[12] < errors[6]
+    best = Checkpoints(config.run_folder).best()
+    assert best.metrics["validation/absolute"] == errors[12]
+
+
+@pytest.mark.parametrize("settings", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_any_optimizer_resumes_to_the_bit(tmp_path, settings):
+    whole, stopped = (tiny_config(tmp_path, *settings, name=n) for n in ("whole", "stopped"))
+    run(whole, build_three, Tape())
+    result = run(stopped, build_three, Tape(stop_after=4))
+    assert not result.finished
+    assert 4 < result.step < 12
+    run(stopped, build_three, Tape())
+    assert_same(state(whole), state(stopped))
+
+
+@pytest.mark.parametrize("kind", ["none", "value", "norm"])
+def test_micro_batches_are_clipped_as_the_whole_batch(tmp_path, kind):
+    clipping = f"training.gradient_clipping={{kind: {kind}, limit: 0.1}}"
+    sgd = "optimizer.name=SGD"
+    whole = tiny_config(tmp_path, sgd, clipping, name="whole")
+    parts = tiny_config(tmp_path, sgd, clipping, "training.micro_batch_size=1", name="parts")
+    plain = tiny_config(tmp_path, sgd, name="plain")
+    for config in (whole, parts, plain):
+        run(config, build_one, Tape())
+    for name, value in state(whole).items():
+        if not name.endswith(".rest"):  # what rounding leaves of the moments
+            torch.testing.assert_close(state(parts)[name], value, rtol=1e-4, atol=1e-6)
+    same = torch.equal(state(plain)["task/head.weight"], state(whole)["task/head.weight"])
+    assert same == (kind == "none")
+
+
+def test_frozen_groups_stay_and_go_on(tmp_path):
+    stages = "optimizer.stages=[{start: 0, frozen: [bo*]}, {start: 8, frozen: [head]}]"
+    config = tiny_config(tmp_path, stages, "training.keep_checkpoints=3")
+    run(config, build_one, Tape())
+    folders = sorted(Checkpoints(config.run_folder).folders())
+    after4, after8, after12 = (load_checkpoint(folder).state["task"] for folder in folders)
+    assert torch.equal(after4["body.weight"], after8["body.weight"])
+    assert not torch.equal(after4["head.weight"], after8["head.weight"])
+    assert not torch.equal(after8["body.weight"], after12["body.weight"])
+    assert torch.equal(after8["head.weight"], after12["head.weight"])
+
+
+def test_a_run_cannot_go_on_with_another_optimizer(tmp_path):
+    run(tiny_config(tmp_path), build_one, Tape(stop_after=2))
+    with pytest.raises(ConfigError, match=r"optimizer.name = Adam.*found SGD"):
+        run(tiny_config(tmp_path, "optimizer.name=SGD"), build_one, Tape())
