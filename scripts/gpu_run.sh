@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU, without Ray and MLflow: GPU tests, benchmarks, then training of the
-# released model from its checkpoint in this repository, for so many minutes.
+# On a machine with an NVIDIA GPU, without Ray and MLflow: GPU tests, benchmarks, then further training
+# of the released model, for so many minutes.
 #
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 4
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 9 --only-train
@@ -8,13 +8,14 @@
 #   scripts/gpu_run.sh --output results --benchmarks "train complete" --rounds 3
 #
 # Needs Python with torch, NumPy, SciPy, scikit-image, typer, rich, safetensors and pytest, and the
-# packages that scripts/gpu_wheels lists. The store is that of scripts/released_store.py, 30 MB; without
-# one nothing is trained. Leaves in the output folder, some 20 MB:
+# packages that scripts/gpu_wheels lists. The store is that of stem_complete.experiments.release.store,
+# 30 MB; without one nothing is trained. Leaves in the output folder, some 30 MB:
 #
 #   machine.txt  tests.txt  benchmarks.md  and the JSON of each benchmark
-#   training.txt  curve.jsonl  checkpoint/  model/
+#   training.txt  any-dose/    # the run and its model
 #
-# The next slice goes on from there after `python scripts/train_released.py --publish results`.
+# Another slice with the same output folder resumes it; `python -m
+# stem_complete.experiments.release.training --publish results` puts its model into the package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=results wheels="" rounds=5 store="" minutes=5 only_train=""
@@ -65,9 +66,8 @@ if [ -z "$only_train" ]; then
 fi
 
 if [ -n "$store" ]; then
-  "$python" scripts/train_released.py --store "$store" --minutes "$minutes" --output "$output" --gpu \
+  "$python" -m stem_complete.experiments.release.training --store "$store" --minutes "$minutes" \
+    --output "$output" scaling.use_gpu=true training.keep_checkpoints=1 \
     2>&1 | tee "$output/training.txt" || failed=1
-  # The run's own checkpoints are larger, and are told by `checkpoint` already.
-  mv -f "$output/any-dose/curve.jsonl" "$output/" && rm -rf "$output/any-dose"
 fi
 exit "$failed"

@@ -3,7 +3,7 @@
 Every baseline takes a `RasterScan` and returns a finite float32 image [h, w] in the units and
 within the range of the measured intensities. All commute with a change of the detector's gain and
 offset. `nearest`, `linear` and `biharmonic` keep the measured pixels as they are. The others have
-parameters, which `scripts/tune_baselines.py` chose on validation micrographs: the defaults for
+parameters, which `experiments.tune_baselines` chose on validation micrographs: the defaults for
 scans without noise, `NOISY` for scans with it.
 """
 
@@ -198,7 +198,7 @@ BASELINES: dict[str, Baseline] = {
     "biharmonic": biharmonic,
 }
 
-# `scripts/tune_baselines.py` says what these err on validation micrographs.
+# `experiments.tune_baselines` says what these err on validation micrographs.
 NOISY: dict[str, dict[str, float]] = {
     "normalised_convolution": {"sigma_pitches": 0.35, "dwell_exponent": 8},
     "harmonic": {"fidelity": 0.2, "dwell_exponent": 12},

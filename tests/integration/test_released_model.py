@@ -27,7 +27,7 @@ from stem_complete.training.state import check_same_run
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 REPOSITORY = Path(__file__).parents[2]
-HELD_OUT = ("bshev", "rem", "sjeon")  # sources that scripts/released_store.py does not train on
+HELD_OUT = ("bshev", "rem", "sjeon")  # of experiments.release.store
 CLASSICAL = (
     "normalised_convolution",
     "harmonic",

@@ -1,0 +1,69 @@
+"""Builds the store that the released model is trained on.
+
+    python -m stem_complete.experiments.release.store MICROGRAPHS --store released.zarr
+
+MICROGRAPHS holds files named `<source>_<image>` and a SOURCES.md that tells their licences, as the
+bundled ones are and have. Whole sources are held out, so that validation is on sources never
+trained on. Files whose licence is stated only in a README or in package metadata are not used for
+training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stem_complete.console import say
+from stem_complete.data.bundled import read_licences
+from stem_complete.data.formats.micrographs import find_files
+from stem_complete.data.store.ingest import ingest
+from stem_complete.errors import DataError
+
+VALIDATION_SOURCES = ("bshev", "rem", "scilink", "sjeon")
+UNCLEAR_LICENCES = ("alibag", "scilink")
+
+
+def build_store(micrographs: Path, store: Path) -> None:
+    """Ingests training and validation sources.
+
+    Raises:
+        DataError: A file to train on has no licence.
+    """
+    files = find_files([micrographs])
+    held_out = [file for file in files if source_of(file) in VALIDATION_SOURCES]
+    trained_on = [
+        file for file in files if source_of(file) not in (*VALIDATION_SOURCES, *UNCLEAR_LICENCES)
+    ]
+    licences = read_licences(micrographs / "SOURCES.md")
+    unknown = [file.name for file in trained_on if file.name not in licences]
+    if unknown:
+        raise DataError(
+            expected="a licence for each file",
+            found=f"none for {', '.join(unknown)}",
+            where=micrographs / "SOURCES.md",
+            fix="add a row for each",
+        )
+    for chosen, fractions in ((trained_on, (1, 0, 0)), (held_out, (0, 1, 0))):
+        report = ingest(chosen, store, split_fractions=fractions, licences=licences)
+        say(f"{report.num_added} crops of {len(report.added)} files")
+
+
+def source_of(path: str | Path) -> str:
+    """Repository that a file of `<source>_<image>` is from."""
+    return Path(path).name.split("_", 1)[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("micrographs", type=Path)
+    parser.add_argument("--store", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    build_store(options.micrographs, options.store)
+
+
+if __name__ == "__main__":
+    main()
