@@ -14,6 +14,9 @@ Geometry = Literal["archimedean", "drawn", "nominal"]
 MeanNormAtInference = Literal["running", "image"]
 """Channel means that a trained network subtracts, see `models.MeanNorm`."""
 
+Sample = Literal["blurred", "original"]
+"""Image that the probe measures: the blurred truth, or the micrograph itself."""
+
 INTENSITY_RANGE = (-1.0, 1.0)
 """Intensities of micrographs in stores, and of simulated scans."""
 

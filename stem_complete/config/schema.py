@@ -23,7 +23,7 @@ from pydantic import (
 )
 from upath import UPath
 
-from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, parse_coverage
+from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, Sample, parse_coverage
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
@@ -81,7 +81,7 @@ class ScanConfig(Section):
     )
     coverage: Coverage = Field(1 / 20, description="mean dwell")
     noise: NoiseConfig = ReferenceNoiseConfig()
-    sample: Literal["blurred", "original"] = Field(
+    sample: Sample = Field(
         "blurred",
         description="which image the probe measures; the loss always sees the blurred one",
     )

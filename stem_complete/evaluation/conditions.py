@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from stem_complete.config import (
     NoiseConfig,
@@ -15,7 +15,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
 from stem_complete.training.simulation import build_simulator
-from stem_complete.vocabulary import Geometry, format_coverage, parse_coverage
+from stem_complete.vocabulary import Geometry, Sample, format_coverage, parse_coverage
 
 _DEFAULTS = {"data": {"store": "."}}  # the store has no default
 
@@ -34,7 +34,7 @@ class Condition(NamedTuple):
     geometry: Geometry
     coverage: float
     noise: NoiseConfig
-    sample: Literal["blurred", "original"] = "original"
+    sample: Sample = "original"
     blur_sigma_px: float = 2.5
 
     @property

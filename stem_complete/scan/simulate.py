@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from stem_complete.scan.noise import NoiseModel, SomeNoise
 from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
 from stem_complete.scan.random import Stream
+from stem_complete.vocabulary import Sample
 
 
 class SimulatedBatch(NamedTuple):
@@ -66,7 +67,7 @@ class ScanSimulator(nn.Module):
         *,
         augmentation: Augmentation | None = None,
         blur_sigma_px: float = REFERENCE_BLUR_SIGMA_PX,
-        sample: Literal["blurred", "original"] = "blurred",
+        sample: Sample = "blurred",
         noisy_fraction: float = 1.0,
     ) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class ScanSimulator(nn.Module):
             raise ValueError(f"noisy_fraction must be in [0, 1], got {noisy_fraction}")
         if blur_sigma_px <= 0:
             raise ValueError(f"blur_sigma_px must be positive, got {blur_sigma_px}")
-        if sample not in ("blurred", "original"):
+        if sample not in get_args(Sample):
             raise ValueError(f'sample must be "blurred" or "original", got {sample!r}')
         # Paths are part of the config: a checkpoint need not repeat their maps.
         maps = [path.dwell_map() for path in paths]

@@ -1,4 +1,4 @@
-"""Network input of partial scans: standardised and as published."""
+"""Network input of partial scans, in all encodings."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from stem_complete.scan import (
     archimedean,
     encode,
     example_keys,
+    normalised_convolution,
     plane_waves,
     uniform,
 )
+from stem_complete.scan.filters import gaussian
 
 DWELL = archimedean((48, 48), "1/10").dwell_map()[None, None]
 PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
@@ -138,18 +140,18 @@ def test_first_completions_follow_gain_and_offset(encoding, gain, shift):
     assert torch.allclose(other.offset, one.offset * gain + shift, atol=1e-4 * (gain + abs(shift)))
 
 
-def test_splines_are_two_first_completions_and_what_the_second_leaves():
+def test_channels_of_splines_are_two_first_completions_and_what_the_second_leaves():
     scan = scan_of(2)
-    x, trusting, scale = encode(scan, "splines")
+    x, uniform_spline, scale = encode(scan, "splines")
     assert torch.equal(x[:, 2:3], scan.dwell)
-    wary = trusting + scale * x[:, 3:]
+    dwell_weighted = uniform_spline + scale * x[:, 3:]
     measured = scan.intensity.nan_to_num(0.0)
-    beyond = scan.dwell * (measured - wary) / scale
+    beyond = scan.dwell * (measured - dwell_weighted) / scale
     assert torch.allclose(x[:, 1:2], beyond, atol=1e-4)
-    # Noise sits in short dwells: only the first believes them.
+    # Short dwells are noisy, and only the uniform spline follows them.
     short = (scan.dwell > 0) & (scan.dwell < 0.3)
-    trusted, doubted = ((measured - fill)[short].abs().mean() for fill in (trusting, wary))
-    assert trusted < 0.7 * doubted
+    near, far = ((measured - fill)[short].abs().mean() for fill in (uniform_spline, dwell_weighted))
+    assert near < 0.7 * far
 
 
 def test_waves_come_first_and_splines_through_what_they_leave():
@@ -170,7 +172,7 @@ def test_waves_come_first_and_splines_through_what_they_leave():
 
 @pytest.mark.parametrize("encoding", ["splines", "waves"])
 @pytest.mark.parametrize("noise", [NoNoise(), ReferenceNoise()], ids=["clean", "noisy"])
-def test_the_unit_of_splines_is_what_the_first_errs(noise, encoding):
+def test_the_unit_of_splines_is_the_error_of_the_first_completion(noise, encoding):
     """Within a factor of three, over errors that differ a hundredfold."""
     images = drawn_micrographs()
     errors, units = [], []
@@ -178,8 +180,8 @@ def test_the_unit_of_splines_is_what_the_first_errs(noise, encoding):
         path = archimedean((128, 128), coverage)
         simulate = ScanSimulator(path, noise, 0, sample="original")
         batch = simulate(images, 0, torch.arange(4))
-        _, trusting, unit = encode(batch.scan, encoding)
-        errors.append((batch.truth - trusting).square().mean((1, 2, 3)).sqrt())
+        _, uniform_spline, unit = encode(batch.scan, encoding)
+        errors.append((batch.truth - uniform_spline).square().mean((1, 2, 3)).sqrt())
         units.append(unit.flatten())
     ratio = torch.cat(errors) / torch.cat(units)
     assert (ratio.log().abs() < math.log(3)).all()
@@ -228,3 +230,24 @@ def test_unknown_encodings_and_shapes_are_refused():
         encode(PartialScan(scan.intensity, scan.dwell[:1]), "standard")
     with pytest.raises(ValueError, match="intensity and dwell"):
         encode(PartialScan(scan.intensity[0], scan.dwell[0]), "standard")
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(1e-2, 3.0), (50.0, -7.0)])
+def test_filled_encoding_is_equivariant_and_starts_from_the_fill(gain, shift):
+    noise = torch.randn(2, 1, 96, 128, generator=torch.Generator().manual_seed(0))
+    image = 30 * gaussian(noise, 12.0)
+    dwell = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
+
+    def scan_of(image):
+        return PartialScan(torch.where(dwell > 0, image, torch.nan), dwell)
+
+    one = encode(scan_of(image), "filled", sigma_px=4.0)
+    other = encode(scan_of(image * gain + shift), "filled", sigma_px=4.0)
+    torch.testing.assert_close(one.x, other.x, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(other.scale, one.scale * gain, rtol=1e-3, atol=0)
+    fill = normalised_convolution(scan_of(image), 4.0)
+    torch.testing.assert_close(one.offset, fill, atol=1e-4, rtol=0)
+    # Where the probe stayed long, the input follows the measurement; in gaps, the fill.
+    mean = (dwell * image).sum((1, 2, 3), keepdim=True) / dwell.sum((1, 2, 3), keepdim=True)
+    x = one.x[:, :1] * one.scale + mean
+    torch.testing.assert_close(x, fill + dwell * (image - fill), atol=1e-3, rtol=1e-3)

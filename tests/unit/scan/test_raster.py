@@ -1,15 +1,13 @@
-"""Dwell maps of positions, mirrored filters, drawn lines."""
+"""Dwell maps of positions and drawn lines."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import scattered_paths
 
-from stem_complete.scan.filters import filter_mirrored
 from stem_complete.scan.raster import deposit, draw_lines
 
 
@@ -75,16 +73,6 @@ def test_dwell_is_conserved_and_adds_up(path):
 def test_shapes_are_checked(positions, dwell, shape, message):
     with pytest.raises(ValueError, match=message):
         deposit(positions, dwell, shape)
-
-
-def test_filter_mirrored_equals_scipy():
-    from scipy import ndimage
-
-    image = torch.rand(2, 3, 9, 7, dtype=torch.float64)
-    expected = image.numpy()
-    for axis in (-1, -2):
-        expected = ndimage.correlate1d(expected, [1, 2, 5, 2, 1], axis=axis, mode="mirror")
-    assert np.allclose(filter_mirrored(image, [5, 2, 1]), expected, rtol=1e-12)
 
 
 def test_lines_are_those_of_pillow():
