@@ -20,8 +20,8 @@ def loaded_after(statement: str) -> set[str]:
         ("import stem_complete", {"torch", "ray", "mlflow", "numpy"}),
         ("import stem_complete.cli", {"torch", "ray", "mlflow"}),
         (
-            "from stem_complete import ALRC, load_completer, scan",
-            {"ray", "mlflow", "matplotlib", "skimage"},
+            "from stem_complete import ALRC, PathScan, load_completer, scan",
+            {"ray", "mlflow", "matplotlib", "skimage", "scipy", "zarr", "numcodecs", "tifffile"},
         ),
         ("import stem_complete.training", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.tracking", {"mlflow", "ray"}),
@@ -36,7 +36,7 @@ def test_importing_is_cheap(statement, absent):
 def test_importing_readers_is_cheap() -> None:
     heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
     modules = ", ".join(
-        f"stem_complete.data.{name}" for name in ("store.ingest", "scans", "store.inspect")
+        f"stem_complete.data.{name}" for name in ("store.ingest", "formats.scans", "store.inspect")
     )
     code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from stem_complete.data.formats.pixel_size import nanometres, square
 from stem_complete.data.formats.signals import Contents
-from stem_complete.data.store.layout import FORMAT
 
 # A pixel above this size [nm] is no pixel of an electron micrograph: the resolution tags then hold
 # a printing default such as 72 dpi.
@@ -155,6 +153,10 @@ def _hdf5_pixel_size(dataset: Any) -> float | None:
 
 def read_zarr(path: Path, contents: Contents) -> None:
     """Offers every array of a zarr 2 or 3 hierarchy; of an OME-Zarr pyramid the full size only."""
+    import zarr
+
+    from stem_complete.data.store.layout import FORMAT
+
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
         _offer_tree(contents, [("", node, None)])

@@ -28,7 +28,6 @@ from stem_complete.data.formats.containers import (
 )
 from stem_complete.data.formats.instruments import PLUGINS, read_instrument
 from stem_complete.data.formats.signals import Contents, FrameError
-from stem_complete.data.store.layout import is_store
 from stem_complete.errors import DataError
 from stem_complete.extras import install_command
 
@@ -254,7 +253,13 @@ def _search(folder: Path) -> list[Path]:
         here = Path(name)
         files += [here / n for n in folders + names if n[0] != "." and _is_supported(here / n)]
         folders[:] = [n for n in folders if n[0] != "." and not _is_zarr(here / n)]
-    return sorted(file for file in files if not is_store(file))
+    return sorted(file for file in files if not (_is_zarr(file) and _is_store(file)))
+
+
+def _is_store(path: Path) -> bool:
+    from stem_complete.data.store.layout import is_store
+
+    return is_store(path)
 
 
 def _without_paired_emi(files: list[Path]) -> list[Path]:
