@@ -158,7 +158,7 @@ def commit_means(network: nn.Module, pending: Tensor) -> None:
 
 
 def freeze_mean_norm(network: nn.Module, frozen: bool = True) -> None:
-    """Freezes the running means and uses them from now on, in training mode too.
+    """Freezes the running means and uses them from now on, in training mode too; or ends that.
 
     The ALRC paper freezes them in the second half of training. Layers with "image" means at
     inference still subtract image means, so that training and inference do the same.

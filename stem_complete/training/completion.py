@@ -180,7 +180,7 @@ class CompletionTask(Task):
             self.network,
             self.encode(batch.scan).x,
             output_std=(0.3 if generator.gates else 0.01) if corrects else 1.0,
-            branch_std=0.1 if generator.inner.skips else 1.0,
+            branch_std=0.1 if generator.outer.skips else 1.0,
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
