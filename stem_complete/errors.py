@@ -50,7 +50,11 @@ class DataError(StemCompleteError, ValueError):
 
 
 class StoreError(DataError):
-    """A micrograph store that cannot be read or written: busy, too new, incomplete."""
+    """A micrograph store that cannot be read or written: too new, incomplete, damaged."""
+
+
+class BusyError(StemCompleteError):
+    """A file or folder that another process holds."""
 
 
 class ArtifactError(StemCompleteError):

@@ -1,13 +1,18 @@
-"""Files and folders that are whole or absent, and their hashes."""
+"""Files and folders that are whole or absent, held by one process, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from stem_complete.errors import BusyError
 
 
 @contextmanager
@@ -22,11 +27,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -42,17 +47,50 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield draft
         for file in draft.rglob("*"):
-            _sync(file)
+            sync(file)
         _replace_folder(path, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file of which readers see all or nothing, even after a power cut."""
     with atomic_file(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds `path` for this block alone; `<path>.lock` says which process it is.
+
+    The system frees the lock of a process that died.
+
+    Raises:
+        BusyError: Another process, or another block of this one, holds it.
+        OSError: The lock cannot be written.
+    """
+    file = path.with_name(f"{path.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(file), ""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        with suppress(FileNotFoundError):  # the holder just ended
+            holder = file.read_text(encoding="utf-8")
+        raise BusyError(
+            expected="no other process to hold it",
+            found=f"it held by {holder or 'a process that just started'}",
+            where=path,
+            fix="wait for that process to end",
+        ) from error
+    try:
+        file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            file.unlink()
+        lock.release()
 
 
 def sha256(path: Path) -> str:
@@ -81,7 +119,7 @@ def _replace_folder(path: Path, complete: Path) -> None:
     shutil.rmtree(old)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():  # which opens no folder
         return

@@ -125,7 +125,7 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
     Raises:
         StoreError: There is no store, or nothing in it.
     """
-    store = MicrographStore.open(path)
+    store = MicrographStore(path)
     if not len(store):
         raise StoreError(expected="crops to draw", found="none", where=path)
     crops = evenly_spread(np.arange(len(store)), num)

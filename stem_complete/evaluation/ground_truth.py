@@ -129,7 +129,7 @@ def load_micrographs(
     from_store = len(sources) == 1 and is_store(Path(sources[0]))
     left_out: list[str] = []
     if from_store:
-        crops = _from_store(MicrographStore.open(sources[0]), split, max_images, max_per_field)
+        crops = _from_store(MicrographStore(sources[0]), split, max_images, max_per_field)
     else:
         crops, left_out = _from_files(sources, max_images, max_per_field)
     unseen = [crop for crop in crops if crop.sha256 not in trained_on]

@@ -69,7 +69,7 @@ def export_checkpoint(
     target = storage_path(output)
     checkpoint = _checkpoint(storage_path(source), which)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))
-    micrographs = MicrographStore.open(store or config.data.store)
+    micrographs = MicrographStore(store or config.data.store)
     crop_shape = (micrographs.crop_size, micrographs.crop_size)
     task = build_task(config, crop_shape)
     try:

@@ -234,7 +234,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
-    check_training_split(MicrographStore.open(config.data.store))
+    check_training_split(MicrographStore(config.data.store))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
             expected="a CUDA device (scaling.use_gpu is true)",

@@ -107,7 +107,7 @@ def test_the_store_holds_out_whole_sources_and_unclear_licences(tmp_path):
     for name, file in zip(names, files, strict=True):
         shutil.copy(file, tmp_path / name)
     store.main([str(tmp_path), "--store", str(tmp_path / "released.zarr")])
-    sources = MicrographStore.open(tmp_path / "released.zarr").sources()
+    sources = MicrographStore(tmp_path / "released.zarr").sources()
     found = {Path(source.path).name: source for source in sources}
     assert {name: source.split for name, source in found.items()} == {
         "ardagen_1.tif": "train",

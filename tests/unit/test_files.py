@@ -1,10 +1,12 @@
 """Files and folders are whole or absent."""
 
 import hashlib
+import os
 
 import pytest
 
-from stem_complete.files import atomic_file, atomic_folder, sha256, write_atomically
+from stem_complete.errors import BusyError
+from stem_complete.files import atomic_file, atomic_folder, exclusive, sha256, write_atomically
 
 
 def names(folder):
@@ -64,3 +66,20 @@ def test_hash_is_that_of_the_content(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(bytes(range(256)) * 5000)
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_path_is_held_once_and_free_afterwards(tmp_path):
+    path = tmp_path / "new" / "folder"
+    for _ in range(2):
+        with exclusive(path), pytest.raises(BusyError, match=f"held by process {os.getpid()} on"):
+            exclusive(path).__enter__()
+    with pytest.raises(KeyError), exclusive(path):
+        raise KeyError
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "process 1 on elsewhere"])
+def test_a_lock_that_a_dead_process_left_is_taken_over(tmp_path, content):
+    (tmp_path / "folder.lock").write_text(content)
+    with exclusive(tmp_path / "folder"):
+        assert f"process {os.getpid()} on " in (tmp_path / "folder.lock").read_text()

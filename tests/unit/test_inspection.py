@@ -7,7 +7,7 @@ import imagecodecs
 import pytest
 import torch
 
-from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.store.layout import create_group
 from stem_complete.errors import DataError, StoreError
 from stem_complete.inspection import draw_store, inspect_path
 from stem_complete.training import Checkpoints
@@ -22,7 +22,7 @@ def test_a_sheet_of_crops_is_a_png(small_store, tmp_path, num):
 
 
 def test_an_empty_store_has_no_sheet(tmp_path):
-    MicrographStore.create(tmp_path / "s.zarr")
+    create_group(tmp_path / "s.zarr", 16, "uint16", "lz4")
     with pytest.raises(StoreError, match="crops to draw"):
         draw_store(tmp_path / "s.zarr", tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()

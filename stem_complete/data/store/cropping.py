@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.micrographs import Micrograph
 from stem_complete.data.store.layout import LeftOut, StoredDtype
-from stem_complete.data.store.writer import NewCrop
 
 _MAX_SATURATED = 0.2  # share of the pixels that may hold the highest value
 _MIN_CONTRAST = 0.01  # share of the crop's range that its middle 99% must span
 _TINY, _HUGE = 1e-30, 1e30  # beyond these, float32 cannot scale a crop to [-1, 1]
 
 
+class Crop(NamedTuple):
+    """A crop [h, w] and its place in its source."""
+
+    pixels: NDArray[Any]
+    frame: int
+    row: int
+    column: int
+
+
 def cut(
     micrograph: Micrograph, crop_size: int, dtype: StoredDtype
-) -> tuple[list[NewCrop], list[LeftOut]]:
+) -> tuple[list[Crop], list[LeftOut]]:
     """Crops of a grid centred on the image, and those left out with the reason.
 
     Left out are crops with NaN or Inf, without contrast (99% of the pixels within 1% of the crop's
@@ -26,7 +34,7 @@ def cut(
     smaller than a crop.
     """
     height, width = micrograph.pixels.shape
-    crops: list[NewCrop] = []
+    crops: list[Crop] = []
     left_out: list[LeftOut] = []
 
     def leave_out(row: int, column: int, reason: str) -> None:
@@ -49,7 +57,7 @@ def cut(
             if reason:
                 leave_out(row, column, reason)
             else:
-                crops.append(NewCrop(pixels, micrograph.frame, row, column))
+                crops.append(Crop(pixels, micrograph.frame, row, column))
     return crops, left_out
 
 

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from stem_complete.data.formats.micrographs import Micrograph, find_files, read_file
 from stem_complete.data.store.cropping import cut
-from stem_complete.data.store.layout import LeftOut, Source, StoredDtype
-from stem_complete.data.store.shards import Compression
+from stem_complete.data.store.layout import Compression, LeftOut, Source, StoredDtype
 from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.data.store.writer import EncodedCrop, StoreWriter
+from stem_complete.data.store.writer import StoredCrop, StoreWriter
 from stem_complete.errors import DataError
+from stem_complete.files import sha256
 
 # Pixels that wait for their turn while their crops are cut: enough for every core to have work.
 _MAX_WAITING_BYTES = 256 * 2**20
@@ -89,7 +89,7 @@ def ingest(
 
     Crops do not overlap; `cropping.cut` tells which are left out. Files that the store holds
     already, judged by their content, are passed over; files that cannot be read are listed and
-    the others go on. While files are read, one after the other, threads cut and encode those
+    the others go on. While files are read, one after the other, threads cut and scale those
     before. Running the same again completes an interrupted run. No store is created if there is
     no crop to put into it.
 
@@ -98,8 +98,9 @@ def ingest(
         store: Folder of the store.
         crop_size: Side of the crops [px]; None is the store's own, 512 for a new store.
         split_fractions: Shares of train, validation and test. Files are split, not crops.
-        dtype: `uint16` or `float32`, see `MicrographStore.create`; None is the store's own,
-            uint16 for a new store.
+        dtype: `uint16`, exact for whole numbers that span up to 65,535 levels in a crop and
+            otherwise rounded to 1/65,535 of the crop's range, or `float32`; None is the store's
+            own, uint16 for a new store.
         compression: `lz4`, `zstd` (a few percent smaller, takes several times as long to write and
             1.5 times to read) or `none`; None is the store's own, lz4 for a new store.
         signal: Name of the only signal to take.
@@ -111,7 +112,8 @@ def ingest(
 
     Raises:
         DataError: No files were found.
-        StoreError: The store is busy, of another crop size, dtype or compression, or the disk is
+        BusyError: Another process writes to the store.
+        StoreError: The store is of another crop size, dtype or compression, or the disk is
             full.
     """
     files = find_files(sources)
@@ -121,67 +123,28 @@ def ingest(
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
         held = MicrographStore(store)
-        known = _Known(held.sources())
-        plan = SplitPlan(split_fractions, held.sources())
-
-        def cut_and_encode(micrograph: Micrograph) -> _Crops:
-            crops, left_out = cut(micrograph, held.crop_size, held.dtype)
-            return [writer.encode(crop) for crop in crops], left_out
-
-        def read() -> Iterator[_File]:
-            for number, file in enumerate(files):
-                if progress:
-                    progress(file, number, len(files))
-                try:
-                    sha256 = content_hash(file)
-                    if known.asked_before(sha256, signal, frame):
-                        report.already_there.append(str(file))
-                        continue
-                    contents = read_file(file, signal, frame)
-                except (DataError, OSError) as error:
-                    report.failed[str(file)] = str(error)
-                    continue
-                report.skipped += [f"{file}: {line}" for line in contents.skipped]
-                new = known.new(sha256, contents.micrographs)
-                yield _File(file, sha256, {m: threads.submit(cut_and_encode, m) for m in new})
-
-        for file in _ahead(read()):
-            group = group_of(file.path, group_pattern)
-            batch: list[tuple[Source, list[EncodedCrop]]] = []
-            left_out: list[LeftOut] = []
-            # Once more, as a copy of the file may have gone in since it was read.
-            new = known.new(file.sha256, file.crops)
-            for name, frames in groupby(new, key=lambda micrograph: micrograph.name):
-                micrographs = list(frames)
-                crops, faults = _joined(file.crops[m].result() for m in micrographs)
-                source = Source(
-                    path=str(file.path),
-                    sha256=file.sha256,
-                    signal=name,
-                    frames=tuple(micrograph.frame for micrograph in micrographs),
-                    shape=_shape(micrographs[0]),
-                    dtype=str(micrographs[0].pixels.dtype),
-                    pixel_size_nm=micrographs[0].pixel_size_nm,
-                    group=group,
-                    split=plan.assign(group, file.sha256, len(crops)) if crops else None,
-                    licence=(licences or {}).get(file.path.name),
-                    num_crops=len(crops),
-                    asked=(signal, frame),
-                )
-                batch.append((source, crops))
-                left_out += faults
-            writer.append(batch, left_out)
-            known.add(source for source, _ in batch)
-            report.note(file.path, [source for source, _ in batch], left_out)
+        steps = _Ingestion(
+            report=report,
+            held=held,
+            writer=writer,
+            threads=threads,
+            asked=(signal, frame),
+            group_pattern=group_pattern,
+            licences=licences or {},
+            known=_Known(held.sources()),
+            plan=SplitPlan(split_fractions, held.sources()),
+        )
+        for file in _ahead(steps.read(files, progress)):
+            steps.store(file)
     return report
 
 
-_Crops = tuple[list[EncodedCrop], list[LeftOut]]
+_Crops = tuple[list[StoredCrop], list[LeftOut]]
 """Crops of a micrograph, and those that are not worth storing."""
 
 
 class _File(NamedTuple):
-    """A file of which the crops are being cut and encoded, by micrograph."""
+    """A file of which the crops are being cut and scaled, by micrograph."""
 
     path: Path
     sha256: str
@@ -194,6 +157,95 @@ class _File(NamedTuple):
     @property
     def is_done(self) -> bool:
         return all(crops.done() for crops in self.crops.values())
+
+
+@dataclass
+class _Ingestion:
+    """The two halves of ingesting: files are read, and stored when their crops are cut.
+
+    Attributes:
+        report: What becomes of the files.
+        held: The store as it was before.
+        writer: Appends to it.
+        threads: Cut crops.
+        asked: Name of the only signal and number of the only frame to take.
+        group_pattern: See `ingest`.
+        licences: By file name.
+        known: What the store holds by now.
+        plan: Which split a file belongs to.
+    """
+
+    report: IngestReport
+    held: MicrographStore
+    writer: StoreWriter
+    threads: ThreadPoolExecutor
+    asked: tuple[str | None, int | None]
+    group_pattern: str
+    licences: Mapping[str, str]
+    known: _Known
+    plan: SplitPlan
+
+    def read(self, files: Sequence[Path], progress: Progress | None) -> Iterator[_File]:
+        """The files that can be read and that the store does not hold."""
+        for number, path in enumerate(files):
+            if progress:
+                progress(path, number, len(files))
+            try:
+                file = self._read_file(path)
+            except (DataError, OSError) as error:
+                self.report.failed[str(path)] = str(error)
+                continue
+            if file is None:
+                self.report.already_there.append(str(path))
+            else:
+                yield file
+
+    def _read_file(self, path: Path) -> _File | None:
+        sha256 = content_hash(path)
+        if self.known.asked_before(sha256, self.asked):
+            return None
+        contents = read_file(path, *self.asked)
+        self.report.skipped += [f"{path}: {line}" for line in contents.skipped]
+        new = self.known.new(sha256, contents.micrographs)
+        return _File(path, sha256, {m: self.threads.submit(self._cut, m) for m in new})
+
+    def _cut(self, micrograph: Micrograph) -> _Crops:
+        crops, left_out = cut(micrograph, self.held.crop_size, self.held.dtype)
+        return [self.writer.quantise(crop) for crop in crops], left_out
+
+    def store(self, file: _File) -> None:
+        """Appends the crops of a file, all or none."""
+        sources: list[tuple[Source, list[StoredCrop]]] = []
+        left_out: list[LeftOut] = []
+        # Asked again, as a copy of the file may have gone in since it was read.
+        new = self.known.new(file.sha256, file.crops)
+        for _, frames in groupby(new, key=lambda micrograph: micrograph.name):
+            micrographs = list(frames)
+            crops, faults = _joined(file.crops[m].result() for m in micrographs)
+            sources.append((self._source(file, micrographs, len(crops)), crops))
+            left_out += faults
+        self.writer.append(sources, left_out)
+        self.known.add(source for source, _ in sources)
+        self.report.note(file.path, [source for source, _ in sources], left_out)
+
+    def _source(self, file: _File, frames: list[Micrograph], num_crops: int) -> Source:
+        first = frames[0]
+        group = group_of(file.path, self.group_pattern)
+        height, width = first.pixels.shape
+        return Source(
+            path=str(file.path),
+            sha256=file.sha256,
+            signal=first.name,
+            frames=tuple(micrograph.frame for micrograph in frames),
+            shape=(height, width),
+            dtype=str(first.pixels.dtype),
+            pixel_size_nm=first.pixel_size_nm,
+            group=group,
+            split=self.plan.assign(group, file.sha256, num_crops) if num_crops else None,
+            licence=self.licences.get(file.path.name),
+            num_crops=num_crops,
+            asked=self.asked,
+        )
 
 
 def _ahead(files: Iterable[_File]) -> Iterator[_File]:
@@ -226,27 +278,21 @@ class _Known:
             self._asked.add((source.sha256, *source.asked))
             self._frames.update((source.sha256, source.signal, n) for n in source.frames)
 
-    def asked_before(self, sha256: str, signal: str | None, frame: int | None) -> bool:
-        return (sha256, signal, frame) in self._asked
+    def asked_before(self, sha256: str, asked: tuple[str | None, int | None]) -> bool:
+        return (sha256, *asked) in self._asked
 
     def new(self, sha256: str, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
         """Those that the store does not hold."""
         return [m for m in micrographs if (sha256, m.name, m.frame) not in self._frames]
 
 
-def _shape(micrograph: Micrograph) -> tuple[int, int]:
-    height, width = micrograph.pixels.shape
-    return height, width
-
-
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     digest = hashlib.sha256()
     for file_path in sorted(path.rglob("*")):
         if file_path.is_file():
             name = file_path.relative_to(path).as_posix()
-            digest.update(f"{name} {content_hash(file_path)}\n".encode())
+            digest.update(f"{name} {sha256(file_path)}\n".encode())
     return digest.hexdigest()

@@ -2,22 +2,22 @@
 
 A store is a zarr group:
 
-    images [n, h, w]    uint16 or float32; a chunk is one crop, a shard (file) some hundred:
-                        see `shards`
+    images [n, h, w]    uint16 or float32, see `scaling`; a chunk is one crop, compressed by blosc
+                        or not, with a CRC-32C; a shard (file) is some hundred crops
     crops/*    [n]      one array per fact about a crop, see `COLUMNS`
     sources    [m]      JSON records, see `Source`
     left_out   [k]      JSON records, see `LeftOut`
 
 with the attributes format, version, crop_size, dtype, num_crops, num_sources, num_left_out. Arrays
 only ever grow, and their entries never change. The three numbers are written last and say how much
-of the arrays counts, so whatever an interrupted writer left behind is not part of the store.
+of the arrays counts, so what an interrupted writer left behind is not part of the store.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,14 +27,18 @@ from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, Shardin
 from zarr.core.metadata import ArrayV3Metadata
 
 from stem_complete.data.examples import Split
-from stem_complete.data.store.shards import COMPRESSION_LEVEL, Compression, CropCodec
 from stem_complete.errors import StoreError
+from stem_complete.files import atomic_folder
 
 FORMAT = "stem-complete micrographs"
 VERSION = 1
 
 StoredDtype = Literal["uint16", "float32"]
 STORED_DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)
+
+Compression = Literal["lz4", "zstd", "none"]
+COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
+_COMPRESSION_LEVEL = 5  # of blosc, from 1 to 9; readers need not know
 
 COLUMNS: dict[str, str] = {
     "minimum": "float64",  # [detector units]
@@ -129,7 +133,7 @@ def to_json(record: Source | LeftOut) -> str:
 
 
 def create_group(path: Path, crop_size: int, dtype: StoredDtype, compression: Compression) -> None:
-    """Creates an empty store at `path`, for which the caller holds the lock, at once or not at all.
+    """Creates an empty store at `path`, which the caller holds, at once or not at all.
 
     Raises:
         StoreError: Something is there already.
@@ -142,14 +146,8 @@ def create_group(path: Path, crop_size: int, dtype: StoredDtype, compression: Co
             where=path,
             fix="choose another path or remove it",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
-    try:
+    with atomic_folder(path) as draft:
         _create_arrays(draft, crop_size, dtype, compression)
-        draft.replace(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _create_arrays(
@@ -191,29 +189,30 @@ def _create_arrays(
 def _compressors(compression: Compression) -> list[BloscCodec]:
     if compression == "none":
         return []
-    return [BloscCodec(cname=compression, clevel=COMPRESSION_LEVEL, shuffle="bitshuffle")]
+    return [BloscCodec(cname=compression, clevel=_COMPRESSION_LEVEL, shuffle="bitshuffle")]
 
 
-def open_images(group: zarr.Group, path: Path) -> tuple[zarr.Array[Any], CropCodec]:
-    """The array of the images of the store at `path`, and what its crops are stored as.
+def open_images(path: Path) -> zarr.Array[Any]:
+    """The images of the store at `path`, for reading.
 
-    Raises:
-        StoreError: They are stored in another way than `shards` reads and writes.
+    Through zarrs where that package is installed, which takes half the time. It does not check the
+    CRC-32C of a single crop, only that of the shard's index. For writing it is no use: a process
+    that is killed then leaves torn shards.
     """
-    images = group["images"]
-    assert isinstance(images, zarr.Array)
-    compression = _compression_of(images)
-    if compression is None:
-        raise StoreError(
-            expected="crops in shards as stem-complete writes them",
-            found="other codecs",
-            where=path,
-            fix="ingest the files into a new store",
-        )
-    return images, CropCodec(images.shape[-1], str(images.dtype), compression)
+    faster = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if find_spec("zarrs") else {}
+    with zarr.config.set(faster):  # what counts is the setting when an array is opened
+        return array_of(open_group(path)[0], "images")
 
 
-def _compression_of(images: zarr.Array[Any]) -> Compression | None:
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """An array of the store."""
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def compression_of(images: zarr.Array[Any]) -> Compression | None:
+    """How crops are compressed; None if they are not stored as `create_group` has it."""
     assert isinstance(images.metadata, ArrayV3Metadata)
     match images.metadata.codecs:
         case [ShardingCodec(codecs=[BytesCodec(), *compressors, Crc32cCodec()])]:
@@ -225,6 +224,12 @@ def _compression_of(images: zarr.Array[Any]) -> Compression | None:
                 case [BloscCodec(cname=BloscCname.zstd)]:
                     return "zstd"
     return None
+
+
+def shard_file(images: zarr.Array[Any], crop: int) -> Path:
+    """File of the shard that a crop is in, below the folder of the store."""
+    assert images.shards is not None
+    return Path("images") / "c" / str(crop // images.shards[0]) / "0" / "0"
 
 
 def is_store(path: Path) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
+import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from stem_complete.data.examples import SPLITS, Split
@@ -19,12 +20,12 @@ from stem_complete.data.store.layout import (
     LeftOut,
     Source,
     StoredDtype,
-    create_group,
+    array_of,
     open_group,
     open_images,
+    shard_file,
 )
-from stem_complete.data.store.lock import writing
-from stem_complete.data.store.shards import Compression, DamagedShardError, ShardReader
+from stem_complete.data.store.scaling import to_intensity, to_stored, to_unit_range
 from stem_complete.errors import StoreError
 
 
@@ -73,44 +74,15 @@ class MicrographStore:
         self.num_sources: int = attributes["num_sources"]
         self.num_left_out: int = attributes["num_left_out"]
         self._num_crops: int = attributes["num_crops"]
-        self._shards: ShardReader | None = None
+        self._images: zarr.Array[Any] | None = None
         self._columns: dict[str, NDArray[Any]] = {}
         self._sources: list[Source] | None = None
-
-    @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """The store at `path`; see the class."""
-        return cls(path)
-
-    @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        crop_size: int = 512,
-        dtype: StoredDtype = "uint16",
-        compression: Compression = "lz4",
-    ) -> Self:
-        """A new, empty store.
-
-        Args:
-            path: Folder to create.
-            crop_size: Side of the crops [px].
-            dtype: uint16 is exact for integers that span up to 65,535 levels in a crop and
-                otherwise rounds to 1/65,535 of the crop's range; float32 keeps float32 exactly.
-            compression: How pixels are stored, without loss; see `ingest`.
-
-        Raises:
-            StoreError: Something is at `path` already.
-        """
-        with writing(Path(path)):
-            create_group(Path(path), crop_size, dtype, compression)
-            return cls(path)
 
     def __len__(self) -> int:
         return self._num_crops
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_shards": None, "_columns": {}, "_sources": None}
+        return self.__dict__ | {"_images": None, "_columns": {}, "_sources": None}
 
     def read(self, indices: ArrayLike) -> NDArray[np.float32]:
         """Crops [b, 1, h, w] float32, each scaled to [-1, 1] by its own minimum and maximum.
@@ -124,11 +96,8 @@ class MicrographStore:
         indices = self._checked(indices)
         images = np.empty((len(indices), 1, self.crop_size, self.crop_size), np.float32)
         # One by one, as a crop then stays in the processor's cache.
-        for [image], (stored, low, high) in zip(images, self._stored(indices), strict=True):
-            # Stored numbers are exact in float32, and so the ends come out as exactly -1 and 1.
-            np.subtract(stored, low, out=image, dtype=np.float32)
-            image /= (high - low) / 2
-            image -= 1
+        for [image], crop in zip(images, self._stored(indices), strict=True):
+            to_unit_range(*crop, out=image)
         return images
 
     def read_raw(self, indices: ArrayLike) -> NDArray[np.float64]:
@@ -139,9 +108,23 @@ class MicrographStore:
         for [image], offset, scale, (stored, _, _) in zip(
             raw, offsets, scales, self._stored(indices), strict=True
         ):
-            np.multiply(stored, scale, out=image)
-            image += offset
+            to_intensity(stored, offset, scale, out=image)
         return raw
+
+    def read_stored(
+        self, indices: ArrayLike, images: zarr.Array[Any] | None = None
+    ) -> NDArray[Any]:
+        """Crops [b, h, w] as numbers of the store's dtype, read through `images`; raises as `read`.
+
+        zarr's own pipeline, with which `images` may have been opened, checks every checksum.
+        """
+        if images is not None:
+            self._images = images
+        indices = self._checked(indices)
+        crops = np.empty((len(indices), self.crop_size, self.crop_size), self.dtype)
+        for crop, (stored, _, _) in zip(crops, self._stored(indices), strict=True):
+            crop[...] = stored
+        return crops
 
     def records(self, indices: ArrayLike) -> list[CropRecord]:
         """Where the crops come from."""
@@ -196,16 +179,16 @@ class MicrographStore:
     def column(self, name: str) -> NDArray[Any]:
         """One fact about every crop [n]; `layout.COLUMNS` lists the names."""
         if name not in self._columns:
-            group, _ = open_group(self.path)
-            values = np.asarray(group[f"crops/{name}"][: len(self)])  # type: ignore[index]
+            array = array_of(open_group(self.path)[0], f"crops/{name}")
+            values = np.asarray(array[: len(self)])
             if len(values) < len(self):
                 raise self._damaged(f"{len(values)} of {len(self)} values of {name}")
             self._columns[name] = values
         return self._columns[name]
 
     def _rows(self, name: str, number: int) -> list[str]:
-        group, _ = open_group(self.path)
-        return [str(row) for row in np.asarray(group[name][:number])]  # type: ignore[index]
+        array = array_of(open_group(self.path)[0], name)
+        return [str(row) for row in np.asarray(array[:number])]
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         checked = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -213,35 +196,35 @@ class MicrographStore:
             raise IndexError(f"crops are numbered 0 to {len(self) - 1}, got {checked}")
         return checked
 
-    def _stored_limits(
-        self, indices: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Lowest and highest stored number of each crop [b]."""
-        offset, scale = self.column("offset")[indices], self.column("scale")[indices]
-        low = (self.column("minimum")[indices] - offset) / scale
-        high = (self.column("maximum")[indices] - offset) / scale
-        if self.dtype == "uint16":
-            low, high = np.rint(low), np.rint(high)
-        return low.astype(np.float32), high.astype(np.float32)
-
     def _stored(
         self, indices: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[Any], np.float32, np.float32]]:
-        """Stored numbers [h, w] of one crop after the other, in the same memory, and their ends."""
-        if self._shards is None:
-            images, codec = open_images(open_group(self.path)[0], self.path)
-            assert images.shards is not None
-            self._shards = ShardReader(self.path / "images", codec, images.shards[0])
-        self._shards.announce(indices.tolist())
-        stored = np.empty((self.crop_size, self.crop_size), self.dtype)
-        for number, low, high in zip(indices.tolist(), *self._stored_limits(indices), strict=True):
-            try:
-                self._shards.read(number, stored)
-            except (DamagedShardError, OSError) as error:
-                raise self._damaged(f"crop {number} that cannot be read: {error}") from error
+        """Stored numbers [h, w] of one crop after the other, and the lowest and highest of them."""
+        if self._images is None:
+            self._images = open_images(self.path)
+        offset, scale = self.column("offset")[indices], self.column("scale")[indices]
+        ends = (
+            to_stored(self.column(name)[indices], offset, scale, self.dtype)
+            for name in ("minimum", "maximum")
+        )
+        for number, low, high in zip(indices.tolist(), *ends, strict=True):
+            stored = self._read_crop(self._images, number)
             if (stored.min(), stored.max()) != (low, high):
-                raise self._damaged(f"other pixels than were written in crop {number}")
+                raise self._unreadable(self._images, number, "other pixels than were written")
             yield stored, low, high
+
+    def _read_crop(self, images: zarr.Array[Any], number: int) -> NDArray[Any]:
+        try:
+            return np.asarray(images[number])
+        except Exception as error:  # zarr, zarrs and the codecs raise errors of many kinds
+            raise self._unreadable(images, number, str(error)) from error
+
+    def _unreadable(self, images: zarr.Array[Any], number: int, reason: str) -> StoreError:
+        file = shard_file(images, number)
+        # zarr takes a crop for empty if its file is not there.
+        if not (self.path / file).exists():
+            reason = "no such file"
+        return self._damaged(f"crop {number} that cannot be read from {file}: {reason}")
 
     def _damaged(self, found: str) -> StoreError:
         return StoreError(

@@ -12,6 +12,7 @@ import tifffile
 
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.inspect import inspect_store
+from stem_complete.data.store.layout import create_group
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import StoreError
 
@@ -48,5 +49,5 @@ def test_summary(path: Path) -> None:
 def test_no_store_and_no_crops(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="stem-complete ingest"):
         inspect_store(tmp_path / "none.zarr")
-    MicrographStore.create(tmp_path / "s.zarr")
+    create_group(tmp_path / "s.zarr", 16, "uint16", "lz4")
     assert inspect_store(tmp_path / "s.zarr").num_crops == 0
