@@ -103,7 +103,8 @@ def test_the_store_holds_out_whole_sources_and_unclear_licences(tmp_path):
     files = [file for file in example_micrographs() if file.name.startswith("ardagen_ru")]
     names = ["ardagen_1.tif", "alibag_1.tif", "scilink_1.tif", "rem_1.tif"]
     rows = "".join(f"| {name} | r | p | MIT | w |\n" for name in names)
-    (tmp_path / "SOURCES.md").write_text(rows)
+    heading = "| file | repository | path | licence | what it shows |\n"
+    (tmp_path / "SOURCES.md").write_text(heading + rows)
     for name, file in zip(names, files, strict=True):
         shutil.copy(file, tmp_path / name)
     store.main([str(tmp_path), "--store", str(tmp_path / "released.zarr")])

@@ -2,8 +2,8 @@
 
     python -m stem_complete.experiments.release.store MICROGRAPHS --store released.zarr
 
-MICROGRAPHS holds files named `<source>_<image>` and a SOURCES.md that tells their licences, as the
-bundled ones are and have. Whole sources are held out, so that validation is on sources never
+MICROGRAPHS holds files named `<source>_<image>` and a SOURCES.md with a table of their licences, as
+the bundled ones are and have. Whole sources are held out, so that validation is on sources never
 trained on. Files whose licence is stated only in a README or in package metadata are not used for
 training.
 """
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stem_complete.console import say
-from stem_complete.data.bundled import read_licences
 from stem_complete.data.formats.micrographs import find_files
 from stem_complete.data.store.ingest import ingest
 from stem_complete.errors import DataError
@@ -35,7 +34,7 @@ def build_store(micrographs: Path, store: Path) -> None:
     trained_on = [
         file for file in files if source_of(file) not in (*VALIDATION_SOURCES, *UNCLEAR_LICENCES)
     ]
-    licences = read_licences(micrographs / "SOURCES.md")
+    licences = _licences(micrographs / "SOURCES.md")
     unknown = [file.name for file in trained_on if file.name not in licences]
     if unknown:
         raise DataError(
@@ -47,6 +46,18 @@ def build_store(micrographs: Path, store: Path) -> None:
     for chosen, fractions in ((trained_on, (1, 0, 0)), (held_out, (0, 1, 0))):
         report = ingest(chosen, store, split_fractions=fractions, licences=licences)
         say(f"{report.num_added} crops of {len(report.added)} files")
+
+
+def _licences(sources: Path) -> dict[str, str]:
+    """Licence by file name from a Markdown table with columns `file` and `licence`."""
+    lines = sources.read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    heading = next((row for row in rows if "licence" in row), ["file", "licence"])
+    return {
+        row[heading.index("file")]: row[heading.index("licence")]
+        for row in rows
+        if len(row) == len(heading)
+    }
 
 
 def source_of(path: str | Path) -> str:

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
-from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
+from pathlib import Path
+
+import pytest
+
+import stem_complete
+from stem_complete.data.bundled import (
+    example_licences,
+    example_micrographs,
+    published_triples,
+    sources_markdown,
+)
 from stem_complete.data.formats.micrographs import read_micrograph
+
+PACKAGE = Path(stem_complete.__file__).parent
+FOLDERS = [PACKAGE / "examples", Path(__file__).parents[2] / "data"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=["examples", "tests"])
+def test_the_table_for_readers_is_that_for_programs(folder: Path) -> None:
+    """If not: python -m stem_complete.data.bundled FOLDER."""
+    written = (folder / "SOURCES.md").read_text(encoding="utf-8")
+    assert written == sources_markdown(folder / "sources.toml")
 
 
 def test_published_triples_are_complete() -> None:
@@ -21,6 +41,11 @@ def test_every_micrograph_has_a_permissive_licence() -> None:
     for path in paths:
         assert licences[path.name].split(" ")[0] in {"MIT", "Apache-2.0", "CC-BY-4.0"}
         assert min(read_micrograph(path).pixels.shape) >= 512
+
+
+def test_all_that_is_listed_is_there() -> None:
+    listed = {*example_licences()}
+    assert listed == {path.name for path in (PACKAGE / "examples").rglob("*.tif")}
 
 
 def test_nothing_is_both_for_testing_and_for_training() -> None:
