@@ -26,7 +26,8 @@ LAYERS = [
     {"scan"},
     {"config"},
     {"extras"},
-    {"console", "errors", "files", "vocabulary"},
+    {"console", "files", "vocabulary"},
+    {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
