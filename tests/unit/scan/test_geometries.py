@@ -19,6 +19,7 @@ from stem_complete.scan import (
     drawn_archimedean,
     nominal_archimedean,
 )
+from stem_complete.scan.raster import inside_image
 from stem_complete.vocabulary import Geometry
 
 PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
@@ -156,6 +157,14 @@ def test_impossible_coverages_are_refused(coverage, message):
 
 def test_configs_may_name_every_geometry():
     assert set(GEOMETRIES) == set(get_args(Geometry))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_every_geometry_stays_inside_the_image_and_has_its_coverage(geometry):
+    path = GEOMETRIES[geometry]((256, 256), 1 / 20)
+    assert inside_image(path.positions, path.shape).all()
+    # A nominal coverage is the inverse pitch of the spiral, which its true one is only near to.
+    assert path.coverage == pytest.approx(1 / 20, rel=0.3 if geometry == "nominal" else 0.03)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
