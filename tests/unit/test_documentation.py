@@ -90,6 +90,28 @@ def section_of(annotation: Any) -> Any:
 SECTIONS = {name for name, field in Config.model_fields.items() if section_of(field.annotation)}
 
 
+@pytest.mark.parametrize(
+    "module",
+    sorted(
+        {
+            name
+            for page in PAGES
+            for name in re.findall(r"-m ((?:stem_complete|tests)\.[\w.]+)", page.read_text())
+        }
+    ),
+)
+def test_each_module_that_is_run_exists(module: str) -> None:
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_piece_of_a_config_is_valid(page: Path, tmp_path: Path) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.M | re.S):
+        (tmp_path / "piece.yaml").write_text(block)
+        load_config(["compact", tmp_path / "piece.yaml"])
+
+
 KEYS = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.(?!json)\w+)+(?:=.*)?")
 
 
