@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 NUM_STATISTICS = 4
-"""Length of `ALRC.pending`: sum of L, sum of L^2, finite losses, losses that were not finite."""
+"""Length of `ALRC.pending`: sum of L, sum of L^2, number of finite and of non-finite losses."""
 
 
 class ALRC(nn.Module):

@@ -45,8 +45,8 @@ class Checkpoints:
 
     Args:
         run_folder: Path or URL.
-        keep: So many of the newest are kept,
-        keep_best: and so many of those with the lowest score.
+        keep: Number of newest checkpoints to keep.
+        keep_best: Number of checkpoints with the lowest score to keep besides.
 
     Raises:
         StorageError: `run_folder` is a URL of an unknown kind.
@@ -85,7 +85,7 @@ class Checkpoints:
                 this returns.
             config: Resolved config, as plain values.
             metrics: Latest metrics.
-            score: Validation RMSE measured at this very step; None if there is none.
+            score: Validation score of this very step, the lower the better; None if there is none.
         """
         self._join()
         if step == self._saved and self.failed is None:
@@ -110,7 +110,7 @@ class Checkpoints:
         return math.isfinite(score) and better < self._keep_best
 
     def wait(self) -> None:
-        """Until all is written.
+        """Waits until all is written.
 
         Raises:
             StorageError: The last write failed.
@@ -120,7 +120,7 @@ class Checkpoints:
             raise self.failed
 
     def close(self) -> None:
-        """Until all is written or has failed, and lets go of the host memory."""
+        """Waits until all is written or has failed, and frees the host memory."""
         self._join()
         self._copies.clear()
 
@@ -133,7 +133,7 @@ class Checkpoints:
         self.close()
 
     def check_writable(self) -> None:
-        """Fails now rather than at the first checkpoint.
+        """Checks that checkpoints can be written, before the first one is due.
 
         Raises:
             StorageError: Nothing can be written: no permission, no bucket, no credentials, no room.
@@ -145,12 +145,12 @@ class Checkpoints:
             remove(probe)
 
     def folders(self) -> list[UPath]:
-        """Those that were written to the end, newest first; what is in them is not looked at."""
+        """Folders of complete checkpoints, newest first; their content is not checked."""
         with clear_errors(self.folder):
             return [folder for folder in self._all_folders() if (folder / METADATA_FILE).exists()]
 
     def readable(self) -> dict[UPath, dict[str, Any]]:
-        """Metadata by folder, newest first, of those that have it; their weights are not read."""
+        """Readable metadata by folder, newest first; weights are not read."""
         found = {}
         for folder in self._all_folders():
             with suppress(DamagedCheckpointError):
@@ -158,7 +158,7 @@ class Checkpoints:
         return found
 
     def latest(self) -> Checkpoint | None:
-        """The newest that is whole; those that are not are passed over with a warning.
+        """The newest whole checkpoint; damaged ones are passed over with a warning.
 
         Raises:
             ArtifactError: It was written by another version that is not understood.
@@ -168,7 +168,7 @@ class Checkpoints:
         return self._first_whole(self._all_folders())
 
     def best(self) -> Checkpoint | None:
-        """The one with the lowest score that is whole; None if none has a score.
+        """The whole checkpoint with the lowest score; None if none has a score.
 
         Raises:
             ArtifactError: As for `latest`.
@@ -195,7 +195,7 @@ class Checkpoints:
             _try("remove old checkpoints", partial(self._prune, step))
 
     def _prune(self, newest: int) -> None:
-        """Removes what is neither among the last nor the best, is unfinished or damaged."""
+        """Removes checkpoints that are neither new nor best, and unfinished or damaged ones."""
         folders, whole = self._all_folders(), self._whole()
         # `latest` went back before any later ones; those that it did not see are none of ours.
         ours = {folder: values for folder, values in whole.items() if values["step"] <= newest}
@@ -205,7 +205,7 @@ class Checkpoints:
                 remove_checkpoint(folder)
 
     def _whole(self) -> dict[UPath, dict[str, Any]]:
-        """Those that are readable and not known as damaged, newest first."""
+        """Metadata of readable checkpoints that are not known as damaged, newest first."""
         readable = self.readable()
         return {folder: readable[folder] for folder in readable if folder not in self._damaged}
 
@@ -225,9 +225,9 @@ class Checkpoints:
         return found
 
     def _all_folders(self) -> list[UPath]:
-        """Newest first, unfinished ones too."""
+        """Folders of all checkpoints, newest first, with unfinished ones."""
         folders = [path for path in list_folder(self.folder) if path.name.startswith("step-")]
-        # By step, though it may have more digits than others.
+        # Steps beyond eight digits have longer names.
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)
 
     def _newest_for_message(self) -> str:
@@ -258,7 +258,7 @@ def _scores(metadata: Mapping[UPath, Mapping[str, Any]]) -> dict[UPath, float]:
 
 
 def _try(what: str, action: Callable[[], None]) -> None:
-    """Does what a checkpoint does not depend on."""
+    """Runs an action whose failure loses no checkpoint: it is logged."""
     try:
         action()
     except Exception as error:

@@ -2,7 +2,8 @@
 
 <run folder>/checkpoints/step-00001234/
     task.safetensors        networks, ALRC moments, running means
-    optimizer.safetensors   Adam's moments
+    optimizer.safetensors   the optimizer's state, as Adam's moments
+    clipping.safetensors    state of the gradient clipping, where it has one
     average.safetensors     running average of the weights, where the run has one
     metadata.json           step, score, config, metrics, versions; size and SHA-256 of these files
 
@@ -39,7 +40,7 @@ from stem_complete.training.tensor_file import HostCopy, unpack
 FORMAT_VERSION = 2
 METADATA_FILE = "metadata.json"
 _SUFFIX = ".safetensors"
-_SEAL = "metadata_sha256"  # of all the rest of the metadata
+_SEAL = "metadata_sha256"  # hash of the other metadata
 
 
 class DamagedCheckpointError(ArtifactError):
@@ -54,7 +55,7 @@ class Checkpoint(NamedTuple):
         step: Optimizer steps taken when it was written.
         config: Resolved config, as plain values.
         metrics: Latest metrics.
-        state: What was saved, on the CPU and contiguous.
+        state: Saved tensors by part and name, on the CPU and contiguous.
     """
 
     folder: UPath
@@ -123,7 +124,7 @@ def load_checkpoint(folder: str | Path | UPath) -> Checkpoint:
 
 
 def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:
-    """What `metadata.json` in `folder` says; the weights are not looked at.
+    """Content of `metadata.json` in `folder`; weights are not read.
 
     Raises:
         DamagedCheckpointError: It is missing or corrupt.
@@ -155,7 +156,7 @@ def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:
 
 
 def remove_checkpoint(folder: UPath) -> None:
-    """Takes back the commit first: what is left after a crash is unfinished, not corrupt."""
+    """Removes a checkpoint, its commit first: after a crash the rest is unfinished, not corrupt."""
     remove(folder / METADATA_FILE)
     remove(folder)
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 NUM_EAGER_CALLS = 3
-"""Libraries choose algorithms and allocate workspaces in the first calls, which cannot be recorded.
-"""
+"""The first calls cannot be recorded: libraries choose algorithms and allocate workspaces."""
 
 Outputs = tuple[Tensor, ...]
 

@@ -1,10 +1,4 @@
-"""The training loop: the same for every task, with one worker or many. It knows no Ray, no MLflow.
-
-A wish to stop takes this way: `StopRequest` (a signal, or under Ray the driver's `launch.mailbox`)
--> `TrainingStep`, which sends it along with the step's statistics -> `DelayedFlags` -> `_Loop.
-_act_on_flags`, on all workers after the same step -> a last checkpoint -> `TrainingResult.finished`
--> `launch.runs`, which ends the process with the exit code of its signal.
-"""
+"""The training loop: the same for any task and any number of workers. No Ray and no MLflow here."""
 
 from __future__ import annotations
 

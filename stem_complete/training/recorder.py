@@ -1,4 +1,4 @@
-"""What a run tells the outside while it goes on."""
+"""Where a run sends its metrics and pictures while it trains."""
 
 from __future__ import annotations
 

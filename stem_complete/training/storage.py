@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from upath import UPath
 
+from stem_complete import files
 from stem_complete.errors import StemCompleteError
 from stem_complete.extras import install_command
 
-# An object store takes a file in parts of this size, and gives it back in them.
+# Size of the parts in which files go to object stores and come back.
 PART_BYTES = 32 * 2**20
 _REMOTE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "adlfs", "s3fs"}
 
@@ -25,7 +26,7 @@ class StorageError(StemCompleteError):
 
 
 class FileContent(NamedTuple):
-    """What a file must hold to be whole: its size [bytes] and SHA-256."""
+    """Size [bytes] and SHA-256 of a whole file."""
 
     size: int
     sha256: str
@@ -57,7 +58,7 @@ def is_local(path: UPath) -> bool:
 
 
 def write_chunks(path: UPath, chunks: Iterable[memoryview]) -> FileContent:
-    """Writes a file piece by piece, to the disk and not only towards it; its content."""
+    """Writes a file piece by piece and waits until it is on the disk; returns size and hash."""
     size, digest = 0, hashlib.sha256()
     options: dict[str, Any] = {} if is_local(path) else {"block_size": PART_BYTES}
     with path.open("wb", **options) as file:
@@ -73,7 +74,7 @@ def write_chunks(path: UPath, chunks: Iterable[memoryview]) -> FileContent:
 
 
 def read_chunks(path: UPath, into: memoryview) -> FileContent:
-    """Reads a file into a buffer, of which it may fill less; more than fits is not looked at."""
+    """Reads a file into a buffer; returns its hash, and a size of at most one byte too many."""
     size, digest = 0, hashlib.sha256()
     options: dict[str, Any] = {}
     if not is_local(path):
@@ -87,25 +88,22 @@ def read_chunks(path: UPath, into: memoryview) -> FileContent:
 
 
 def write_atomically(path: UPath, content: bytes) -> None:
-    """Writes a small file of which nobody ever sees a part, and all that its folder has so far."""
-    if not is_local(path):
+    """Writes a small file of which readers see all or nothing."""
+    if is_local(path):
+        files.write_atomically(Path(str(path)), content)
+    else:
         path.write_bytes(content)  # an object is there once all of it is
-        return
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    write_chunks(unfinished, [memoryview(content)])
-    unfinished.replace(path)
-    for folder in (path.parent, path.parent.parent):
-        _sync_folder(folder)
 
 
 def make_folder(path: UPath) -> None:
     """Makes a folder and those above it. Object stores need none, and buckets are not made."""
     if is_local(path):
         path.mkdir(parents=True, exist_ok=True)
+        files.sync(Path(str(path)).parent)
 
 
 def list_folder(path: UPath) -> list[UPath]:
-    """What is in a folder now, whoever wrote it; nothing if there is none.
+    """Current content of a folder; empty if there is no folder.
 
     Raises:
         StorageError: Its bucket is missing or may not be read.
@@ -125,17 +123,17 @@ def list_folder(path: UPath) -> list[UPath]:
 
 
 def remove(path: UPath) -> None:
-    """Removes a file, or a folder with all that is in it, if it is there."""
+    """Removes a file, or a folder with its content, if it exists."""
     with suppress(FileNotFoundError):
         path.fs.rm(path.path, recursive=True)
 
 
 @contextmanager
 def clear_errors(where: str | Path | UPath) -> Iterator[None]:
-    """Turns what file systems and object stores raise into a line with the fix.
+    """Turns errors of file systems and object stores into one line with the fix.
 
     Raises:
-        StorageError: Of whatever failed in the block.
+        StorageError: Reading or writing failed in the block.
     """
     try:
         yield
@@ -169,12 +167,3 @@ def _fix(error: Exception) -> str | None:
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _REMOTE_PACKAGES:
         return "check that it can be reached (for S3 its endpoint, AWS_ENDPOINT_URL)"
     return None
-
-
-def _sync_folder(folder: UPath) -> None:
-    """Names of new files survive a power cut too."""
-    descriptor = os.open(str(folder), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
