@@ -28,19 +28,22 @@ from stem_complete.evaluation import (
 from stem_complete.extras import require
 from stem_complete.files import write_atomically
 from stem_complete.inference import Completer, Outputs, complete_files, load_completer
-from stem_complete.launch import launch
+from stem_complete.launch import Outcome, launch
 from stem_complete.tracking import ui_command
 
 
 def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> Report:
-    """Scores of the model that it trains, and of classical methods, on the published scans.
+    """Ingests, trains, completes and compares on the micrographs that come with the program.
 
-    Everything is kept in `output`; what is done already is not done again.
+    Everything is kept in `output`; started again, it repeats only what is missing.
 
     Args:
         output: Folder to work in.
         seed: Of the training.
         overrides: `section.field=value` changes to the config `demo`.
+
+    Returns:
+        Scores of the trained model, of the released one and of classical methods.
 
     Raises:
         StemCompleteError: Any of the steps failed.
@@ -50,57 +53,68 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> R
     store = output / "store.zarr"
 
     heading("1/4 real micrographs -> zarr store")
+    _ingest(store)
+    heading("2/4 training the compact network on two Ray workers")
+    outcome = launch(_config(output, store, seed, overrides))[0]
+    heading("3/4 completing the published noisy partial scans")
+    completer, released = load_completer(str(outcome.model)), load_completer()
+    _complete(completer, output / "completed")
+    heading("4/4 comparing with classical interpolation")
+    scores = _compare(completer, released, output)
+    _draw(completer, released, output / "completions.png")
+    print(by_method(scores))
+    _say_where_all_is(output, outcome)
+    return scores
+
+
+def _ingest(store: Path) -> None:
     micrographs = example_micrographs()
     with waiting(f"ingesting {len(micrographs)} micrographs"):
         report = ingest(micrographs, store, licences=example_licences())
     say(f"{report.num_added} new crops, {len(report.already_there)} files already there")
 
-    heading("2/4 training the compact network on two Ray workers")
-    config = _config(output, store, seed, overrides)
-    outcome = launch(config)[0]
 
-    heading("3/4 completing the published noisy partial scans")
-    completer, released = load_completer(str(outcome.model)), load_completer()
-    completed = output / "completed"
-    folder = published_triples()[0].scan.parent
+def _complete(completer: Completer, folder: Path) -> None:
+    published = published_triples()[0].scan.parent
     complete_files(
-        [folder / "partial_scan-*.tif"],
+        [published / "partial_scan-*.tif"],
         completer,
-        completed,
-        dwell=folder / "mask-{number}.tif",
+        folder,
+        dwell=published / "mask-{number}.tif",
         published=True,
         outputs=Outputs(png=True, error_map=completer.card.calibration is not None, overwrite=True),
     )
 
-    heading("4/4 comparing with classical interpolation")
+
+def _compare(completer: Completer, released: Completer, output: Path) -> Report:
     with waiting("running the classical methods"):
         models = {MODEL: Model(completer), "released model": Model(released)}
         scores = evaluate_published(models | baseline_methods(DEFAULT_BASELINES))
     write_atomically(output / "scores.json", scores.to_json())
     write_atomically(output / "scores.md", by_method(scores) + "\n")
-    _draw(completer, released, output / "completions.png")
+    return scores
 
-    print(by_method(scores))
+
+def _say_where_all_is(output: Path, outcome: Outcome) -> None:
     say(
         "\nRMSE in % of the truth's range, against the truth blurred by 5x5 px, sigma 2.5 px;\n"
         "three published scans of pictures that neither network was trained on: `model` is this\n"
         "one, `released model` the one that `complete` uses by default.\n"
     )
-    for what, path in (
-        ("figure", output / "completions.png"),
-        ("completed scans", completed),
-        ("scores", output / "scores.json"),
-        ("model", outcome.model),
-        ("store", store),
-    ):
-        say(f"{what:16} {path}")
+    places: dict[str, object] = {
+        "figure": output / "completions.png",
+        "completed scans": output / "completed",
+        "scores": output / "scores.json",
+        "model": outcome.model,
+        "store": output / "store.zarr",
+    }
     if outcome.tracking_uri is not None:
-        say(f"{'MLflow page':16} {ui_command(outcome.tracking_uri)}")
-    say(
-        f"{'your own scan':16} stem-complete complete SCAN --output OUT.tif, or with this model "
-        f"--model {outcome.model}"
+        places["MLflow page"] = ui_command(outcome.tracking_uri)
+    places["your own scan"] = (
+        f"stem-complete complete SCAN --output OUT.tif, or with this model --model {outcome.model}"
     )
-    return scores
+    for what, place in places.items():
+        say(f"{what:16} {place}")
 
 
 def _config(output: Path, store: Path, seed: int, overrides: Sequence[str]) -> Config:

@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     A process that has few tests left is given another file: of these the last three, one by one.
     """
-    longest = ["faults", "jobs", "tracking", "two_hosts", "elastic", "demo"]
+    longest = ["faults", "jobs", "two_hosts", "tracking", "wheel"]
     ranks = {f"test_{name}.py": rank for rank, name in enumerate(longest)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 

@@ -1,10 +1,12 @@
-"""One run through every kind of fault, at random points, on a real Ray cluster of two nodes.
+"""Runs through every kind of fault, and through changes of size, on a Ray cluster of two nodes.
 
 `scripts/chaos` is the long form.
 """
 
 import random
+import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from faults import (
     Training,
     differing,
     inject,
+    journal,
     plan,
     recorded_steps,
     short_run,
@@ -33,7 +36,8 @@ SEED = 1
 PLAN = plan(random.Random(SEED), len(FAULTS), STEPS)
 CHECKPOINT_EVERY_STEPS = 10
 GRACEFUL = {"worker terminated", "node drained", "driver interrupted"}
-"""Which leave time for a checkpoint."""
+"""Faults that leave time for a checkpoint."""
+SAME_TO_ROUNDING = ("train/outer_loss", "train/inner_loss", "train/learning_rate", "train/beta1")
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,57 @@ def test_the_run_ends_as_if_nothing_had_happened(training: Training, tmp_path: P
     undisturbed = config.model_copy(update={"storage": str(tmp_path)})
     train_undisturbed(undisturbed, tmp_path)
     assert differing(config.run_folder, undisturbed.run_folder) == []
+
+
+def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
+    local_cluster: LocalCluster,
+    small_store: Path,
+    tmp_path: Path,
+    report: Callable[[Cost], None],
+) -> None:
+    """To rounding it is the run of one process without Ray: the same examples in each step."""
+    changes = (
+        "training.steps=100000",
+        "training.checkpoint_every_steps=20",
+        "training.validate_every_steps=100000",
+        "optimizer.learning_rate=1e-7",  # with more, rounding grows beyond all bounds
+        "scaling.min_workers=1",
+        "scaling.resize_every_s=0.5",
+    )
+    elastic, alone = (short_run(small_store, tmp_path, *changes, name=n) for n in ("run", "alone"))
+
+    def num_workers() -> int:
+        return int(journal(elastic)[-1].values["train/workers"])
+
+    with Training(elastic, tmp_path, local_cluster.address, paced=True) as training:
+        training.start()
+        training.wait_for_step(20)
+        local_cluster.kill_node(local_cluster.nodes[0])
+        training.wait_until(lambda: num_workers() == 1, "shrinking")
+        local_cluster.add_node()
+        training.wait_until(lambda: num_workers() == 2, "growing")
+        training.wait_for_step(training.step() + 20)
+        training.signal(signal.SIGINT)
+        assert training.wait() == 130, training.printed()[-3000:]
+    taken = journal(elastic)
+    changes_of_size = [
+        (last, first)
+        for last, first in pairwise(taken)
+        if last.values["train/workers"] != first.values["train/workers"]
+    ]
+    assert [first.values["train/workers"] for _, first in changes_of_size] == [1, 2]
+    for fault, (last, first) in zip(
+        ("node lost for good", "node added"), changes_of_size, strict=True
+    ):
+        pause_s = first.time_s - last.time_s
+        report(Cost(fault, last.step, last.step - first.step + 1, pause_s))
+
+    with Training(alone, tmp_path, None) as training:
+        training.start()
+        training.wait_for_step(taken[-1].step)
+        training.signal(signal.SIGINT)
+        assert training.wait() == 130, training.printed()[-3000:]
+    expected = {entry.step: entry.values for entry in journal(alone)}
+    for entry in taken:
+        for name in SAME_TO_ROUNDING:
+            assert entry.values[name] == pytest.approx(expected[entry.step][name], rel=1e-3), entry

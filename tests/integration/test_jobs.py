@@ -19,6 +19,7 @@ from faults import (
     write_config,
 )
 from faults.nodes import RAY
+from stores import give_mlflow_database
 
 from stem_complete.config import Config
 
@@ -96,6 +97,7 @@ def job(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Co
         f"training.validate_every_steps={STEPS}",  # whose best has a checkpoint, too
         name="job",
     )
+    give_mlflow_database(config.storage)
     return config, write_config(config, folder)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import psutil
 import torch
 import yaml
+from stores import give_mlflow_database
 
 from faults.nodes import ENVIRONMENT, kill_tree
 from faults.waiting import TIMEOUT_S, wait_until
@@ -20,7 +21,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints
 
-TRAIN = (sys.executable, "-m", "stem_complete", "train")
+TESTS = Path(__file__).parents[1]
 
 
 def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> Config:
@@ -88,6 +89,7 @@ class Training:
         address: Of the Ray cluster; None trains in one process without Ray.
         environment: Added to this process's.
         prefix: Command that starts the driver elsewhere, such as on another host.
+        paced: Whether steps wait, see `faults.pace`; the run is the same otherwise.
     """
 
     def __init__(
@@ -98,17 +100,24 @@ class Training:
         *,
         environment: Mapping[str, str] = ENVIRONMENT,
         prefix: Sequence[str] = (),
+        paced: bool = False,
     ) -> None:
         self.config = config
         self.output = folder / f"{config.name}.log"
-        self.command = [*prefix, *TRAIN, str(write_config(config, folder))]
+        program = "faults.pace" if paced else "stem_complete"
+        train = (sys.executable, "-m", program, "train")
+        self.command = [*prefix, *train, str(write_config(config, folder))]
         self.environment = {**os.environ, **environment}
+        if paced:
+            places = (str(TESTS), self.environment.get("PYTHONPATH", ""))
+            self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
         if address is None:
             self.command.append("--local")
             self.environment["OMP_NUM_THREADS"] = "1"  # as each of Ray's workers has
         else:
             self.environment["RAY_ADDRESS"] = address
         self.process: subprocess.Popen[bytes] | None = None
+        give_mlflow_database(config.storage)
 
     def start(self) -> None:
         """Starts the driver; also again, after it was lost."""
@@ -166,7 +175,8 @@ def train_undisturbed(config: Config, folder: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, *torchrun, f"--nproc-per-node={config.scaling.num_workers}"),
-            *(*TRAIN[1:], str(write_config(config, folder)), "tracking.enabled=false"),
+            *("-m", "stem_complete", "train", str(write_config(config, folder))),
+            "tracking.enabled=false",
         ],
         # One thread, as each of Ray's workers has.
         env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,28 +11,13 @@ import pytest
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.experiments import compare
-from stem_complete.tracking import MlflowRecorder, TrackedRun, default_uri, open_run
-from stem_complete.tracking.client import connect
+from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 EXPERIMENT = "stem-complete"
 Points = Mapping[str, Sequence[tuple[int, float]]]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database; making one runs every migration."""
-    folder = tmp_path_factory.mktemp("template")
-    connect(default_uri(folder))
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def uri(template: Path, tmp_path: Path) -> str:
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return default_uri(tmp_path)
 
 
 @pytest.fixture
