@@ -88,9 +88,7 @@ def test_a_later_recorder_delivers_what_an_earlier_one_could_not(
     recorder = record(replace(run, uri=DEAD), close_timeout_s=0.3)
     recorder.scalars(1, {"a": 1.0, "b": 2.0})
     recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
-    started = time.monotonic()
     recorder.close()
-    assert time.monotonic() - started < 5
     assert "has not confirmed 2 points and 1 files" in caplog.messages[-1]
     assert str(folder) in caplog.messages[-1]
 
@@ -190,9 +188,7 @@ def test_a_deleted_run_holds_nothing_up(run: TrackedRun, caplog: pytest.LogCaptu
     connect(run.uri).delete_run(run.run_id)
     recorder = record(run)
     recorder.scalars(1, {"a": 1.0})
-    started = time.monotonic()
     recorder.close()
-    assert time.monotonic() - started < 10
     assert "refused 1 points" in caplog.messages[-1]
 
 
@@ -255,11 +251,12 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
         hung = replace(run, uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
         recorder = record(hung, close_timeout_s=0.5)
         recorder.scalars(1, {"a": 1.0})
-        time.sleep(0.2)
-        started = time.monotonic()
+        mute.settimeout(60)
+        request, _ = mute.accept()
         recorder.close()
-        assert time.monotonic() - started < 4
+        assert recorder._thread.is_alive(), "it waited for the answer"
         assert recorder.undelivered() == (1, 0)
+        request.close()
     # The thread ends when its request does, and has nothing more to say of a run that is over.
     recorder._thread.join(20)
     assert not recorder._thread.is_alive()
