@@ -1,6 +1,6 @@
 """Training whose steps take a while, so that tests which wait for a cluster leave it the cores.
 
-    python -m faults.pace train CONFIG
+    python pace.py train CONFIG
 
 is `python -m stem_complete train CONFIG`, but that each worker on Ray sleeps before a step. At full
 speed, workers took four tenths of the CPU time of all tests, for steps that no test looks at.

@@ -21,7 +21,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints
 
-TESTS = Path(__file__).parents[1]
+PACED = Path(__file__).with_name("pace.py")
 
 
 def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> Config:
@@ -104,13 +104,10 @@ class Training:
     ) -> None:
         self.config = config
         self.output = folder / f"{config.name}.log"
-        program = "faults.pace" if paced else "stem_complete"
-        train = (sys.executable, "-m", program, "train")
-        self.command = [*prefix, *train, str(write_config(config, folder))]
+        program = [str(PACED)] if paced else ["-m", "stem_complete"]
+        train = [sys.executable, *program, "train", str(write_config(config, folder))]
+        self.command = [*prefix, *train]
         self.environment = {**os.environ, **environment}
-        if paced:
-            places = (str(TESTS), self.environment.get("PYTHONPATH", ""))
-            self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
         if address is None:
             self.command.append("--local")
             self.environment["OMP_NUM_THREADS"] = "1"  # as each of Ray's workers has
