@@ -1,14 +1,19 @@
 """Fixtures that several packages' tests share."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import pytest
 import workers
 from hypothesis import settings
+from isolation import alone
 from stores import small_store as make_small_store
 
 from stem_complete.config import Config, load_config
+
+UNIT = Path(__file__).parent / "unit"
 
 # Nothing is judged by the clock, and the number of examples by what all tests may take together.
 settings.register_profile("tests", deadline=None, max_examples=50)
@@ -52,6 +57,19 @@ def small_config(small_store, tmp_path):
         )
 
     return make
+
+
+# Hooks instead of a fixture, as they include fixtures of whole modules and sessions.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with alone() if UNIT in item.path.parents else nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with alone() if UNIT in item.path.parents else nullcontext():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
