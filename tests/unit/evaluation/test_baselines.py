@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import laplace
 from strategies import offsets, partial_scans, raster_scan, shapes
 
-import stem_complete
 from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation import NOISY, Baseline, KnownScan, baselines, rmse
 
@@ -335,27 +332,3 @@ def test_baselines_take_what_is_tuned_to_noise() -> None:
         np.testing.assert_array_equal(noisy, BASELINES[name](*scan, **parameters))
         np.testing.assert_array_equal(method(quiet).image, BASELINES[name](*scan))
         assert (noisy != method(quiet).image).any()
-
-
-# RMSE [% of range] of the noiseless published scans by their number; our own measurement, with
-# scipy 1.17 and scikit-image 0.26.
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("nearest", {1: 2.25, 2: 10.42, 3: 9.49}),
-        ("linear", {1: 0.84, 2: 9.02, 3: 8.20}),
-        ("normalised_convolution", {1: 1.95, 2: 8.37, 3: 7.59}),
-        ("harmonic", {2: 8.08}),
-        ("total_variation", {1: 0.97, 2: 8.08, 3: 7.25}),
-        ("biharmonic", {2: 11.40}),
-    ],
-)
-def test_errors_on_the_published_examples(name: str, expected: dict[int, float]) -> None:
-    folder = Path(stem_complete.__file__).parent / "examples" / "published"
-    errors = {}
-    for number in expected:
-        truth = tifffile.imread(folder / f"truth-{number}.tif")
-        dwell = tifffile.imread(folder / f"mask-{number}.tif")
-        image = BASELINES[name](np.where(dwell > 0, truth, np.nan), dwell)
-        errors[number] = 100 * rmse(truth, image)
-    assert errors == pytest.approx(expected, abs=0.02)
