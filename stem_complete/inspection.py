@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,7 @@ from upath import UPath
 
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.sampler import evenly_spread
-from stem_complete.data.store.inspect import inspect_store
-from stem_complete.data.store.layout import is_store
+from stem_complete.data.store.layout import VERSION, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet
@@ -42,13 +43,47 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
     if not path.exists():
         raise _nothing(path)
     if is_store(path):
-        return {"kind": "store", **json.loads(inspect_store(path).to_json())}
+        return _describe_store(path)
     if (path / CARD_FILE).is_file():
         card = read_card(path)
         return {"kind": "model", **card.model_dump(mode="json", exclude={"calibration"})}
     if (path / "checkpoints").is_dir():
         return _describe_run(location)
     return _describe_file(path)
+
+
+def _describe_store(path: Path) -> dict[str, Any]:
+    store = MicrographStore(path)
+    sources, left_out = store.sources(), store.left_out()
+    sizes = store.column("pixel_size_nm")
+    known_sizes = sizes[np.isfinite(sizes)]
+    bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    bytes_of_pixels = len(store) * store.crop_size**2 * np.dtype(store.dtype).itemsize
+    files: dict[str, set[str]] = {split: set() for split in store.counts}
+    for source in sources:
+        if source.split:
+            files[source.split].add(source.sha256)
+    return {
+        "kind": "store",
+        "path": str(path),
+        "version": VERSION,
+        "fingerprint": store.fingerprint(),
+        "num_crops": len(store),
+        "crop_size": store.crop_size,
+        "dtype": store.dtype,
+        "bytes_on_disk": bytes_on_disk,
+        "compression": bytes_of_pixels / bytes_on_disk,
+        "crops": dict(store.counts),
+        "files": {split: len(hashes) for split, hashes in files.items()},
+        "pixel_size_nm": (
+            [float(known_sizes.min()), float(known_sizes.max())] if known_sizes.size else None
+        ),
+        "num_unknown_pixel_size": int(np.isnan(sizes).sum()),
+        # "saturated, 31% of ..." and "saturated, 25% of ..." are one reason.
+        "reasons": dict(Counter(record.reason.split(",")[0] for record in left_out)),
+        "sources": [json.loads(to_json(source)) for source in sources],
+        "left_out": [asdict(record) for record in left_out],
+    }
 
 
 def _describe_run(path: UPath) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_importing_is_cheap(statement, absent):
 def test_importing_readers_is_cheap() -> None:
     heavy = {"dask", "h5py", "imagecodecs", "matplotlib", "rsciio", "scipy", "skimage", "tifffile"}
     modules = ", ".join(
-        f"stem_complete.data.{name}" for name in ("store.ingest", "formats.scans", "store.inspect")
+        f"stem_complete.data.{name}" for name in ("store.ingest", "formats.scans", "store.store")
     )
     code = f"import sys, {modules}; print(*({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
