@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from stem_complete.evaluation import (
     learning_curves_figure,
     markdown_table,
 )
+from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, list_curves
 
 _PAPERS_BOXCAR_STEPS = 2500
@@ -168,8 +168,8 @@ def compare(
         superseded=len(found) - len(losses),
         figure=_draw(losses, output / "learning_curves.png", metric, boxcar_steps),
     )
-    _write(output / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
-    _write(output / "comparison.md", comparison.markdown)
+    write_atomically(output / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+    write_atomically(output / "comparison.md", comparison.markdown)
     return comparison
 
 
@@ -234,13 +234,3 @@ def _cell(arm: Arm, key: str) -> str:
         return ""
     scale = 100 if key in _PERCENT else 1
     return f"{scale * mean:.3g}" + ("" if std is None else f" +- {scale * std:.2g}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes at once: a reader never sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Model folders: all that completing scans takes, and where it came from. Nothing is unpickled.
+"""Model folders: everything that completing scans needs, and its origin. Nothing is unpickled.
 
 <model folder>/
     model.safetensors   generator with weight norm and running means folded into convolutions
@@ -7,9 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +19,7 @@ from safetensors.torch import load_file, save
 import stem_complete
 from stem_complete.config import Config
 from stem_complete.errors import ArtifactError
+from stem_complete.files import atomic_folder, sha256
 from stem_complete.inference.card import (
     CARD_FILE,
     FORMAT_VERSION,
@@ -55,10 +53,10 @@ def build_artifact(
     """The model of a trained network, in memory.
 
     Args:
-        network: As trained; it stays as it is.
-        config: Of its training; it names the network's architecture.
-        metrics: Of its training and validation.
-        calibration: Of its error map; without one, completions come with no error.
+        network: The trained network; it is not changed.
+        config: Config of its training, which names the network's architecture.
+        metrics: Metrics of its training and validation.
+        calibration: Calibration of its error map; without one, completions come with no error.
         training_data: Files that it was trained on.
     """
     measured = {name: float(value) for name, value in (metrics or {}).items()}
@@ -94,15 +92,15 @@ def save_artifact(
 ) -> Path:
     """Writes the model of a trained network to `folder`, and returns it.
 
-    A model that lies there is replaced once the new one is complete and has been read back.
+    A model in that folder is replaced once the new one is complete and has been read back.
 
     Args:
-        folder: A model folder, or none yet.
-        network: As for `build_artifact`, and the others too.
-        config: See there.
-        metrics: See there.
-        calibration: See there.
-        training_data: See there.
+        folder: Folder of a model, an empty one or a new one.
+        network: The trained network; it is not changed.
+        config: Config of its training.
+        metrics: Metrics of its training and validation.
+        calibration: Calibration of its error map.
+        training_data: Files that it was trained on.
 
     Raises:
         ArtifactError: The weights are not finite, or `folder` holds something else or cannot be
@@ -123,19 +121,13 @@ def save_artifact(
             expected="finite weights", found="NaN or Inf", where=folder, fix="train again"
         )
 
-    unfinished = folder.with_name(f".unfinished-{folder.name}-{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        # `save_file` would make a file that nobody else in the group may read.
-        (unfinished / WEIGHTS_FILE).write_bytes(save(weights))
-        card = artifact.card.model_copy(
-            update={"weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
-        )
-        (unfinished / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
-        _sync(unfinished)
-        load_artifact(unfinished)
-        _replace(folder, unfinished)
+        with atomic_folder(folder) as draft:
+            # `save_file` would make a file that nobody else in the group may read.
+            (draft / WEIGHTS_FILE).write_bytes(save(weights))
+            card = artifact.card.model_copy(update={"weights_sha256": sha256(draft / WEIGHTS_FILE)})
+            (draft / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
+            load_artifact(draft)
     except OSError as error:
         raise ArtifactError(
             expected="to write the model",
@@ -143,8 +135,6 @@ def save_artifact(
             where=folder,
             fix="make room or choose another output folder",
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -158,7 +148,7 @@ def load_artifact(folder: str | Path) -> Artifact:
     card = read_card(folder)
     weights_file = folder / WEIGHTS_FILE
     try:
-        if _sha256(weights_file) != card.weights_sha256:
+        if sha256(weights_file) != card.weights_sha256:
             raise damaged(weights_file, "other content than model.json states")
         weights = load_file(weights_file)
         network = card.architecture.build(NUM_CHANNELS[card.encoding])
@@ -172,7 +162,7 @@ def load_artifact(folder: str | Path) -> Artifact:
 
 
 def _check_target(folder: Path) -> None:
-    """Only a model may be replaced: `folder` could be anyone's home."""
+    """Refuses to replace a folder that holds anything but a model."""
     if folder.is_file() or (
         folder.is_dir() and any(folder.iterdir()) and not (folder / CARD_FILE).is_file()
     ):
@@ -182,31 +172,3 @@ def _check_target(folder: Path) -> None:
             where=folder,
             fix="choose another output folder",
         )
-
-
-def _replace(folder: Path, complete: Path) -> None:
-    """Puts `complete` where `folder` is, or leaves `folder` as it was."""
-    if not folder.exists():
-        complete.rename(folder)
-        return
-    old = folder.with_name(f".replaced-{folder.name}-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    try:
-        complete.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)
-
-
-def _sync(folder: Path) -> None:
-    """Files may not be renamed before they are on the disk: a power cut would empty them."""
-    for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What `model.json` of a model folder holds, and how it is checked when it is read."""
+"""`model.json` of a model folder: its content, and the checks when it is read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Entry(BaseModel):
 
 
 class ArchitectureCard(_Entry):
-    """What the folded network is rebuilt from; `sizes` rather than a preset, which may change."""
+    """Arguments that rebuild the folded network; all sizes, as presets may change."""
 
     sizes: dict[str, Any]
     reference_layers: bool
@@ -63,7 +63,7 @@ class ArchitectureCard(_Entry):
 
 
 class TrainingSource(_Entry):
-    """A file, or a signal of one, that the model was trained on, by its name and content."""
+    """A file that the model was trained on, or a signal of it, by name and hash."""
 
     name: str
     signal: str
@@ -73,21 +73,21 @@ class TrainingSource(_Entry):
 
 
 class ModelCard(_Entry):
-    """What `model.json` holds.
+    """Content of `model.json`.
 
     Attributes:
-        format_version: Of the folder.
-        name: Of the training run.
-        recipe: Of the training run.
-        architecture: Of the network.
-        encoding: Of partial scans into the network's input.
+        format_version: Version of the folder's format.
+        name: Name of the training run.
+        recipe: Recipe of the training run.
+        architecture: The network's architecture.
+        encoding: Network input of partial scans.
         coverage: Mean dwell of the scans it was trained on; it expects scans like these.
-        more_coverages: Others that it was trained on.
-        calibration: Of its error map.
-        metrics: Of its training and validation; null stands for what is not finite.
+        more_coverages: Further mean dwells that it was trained on.
+        calibration: Calibration of its error map.
+        metrics: Metrics of its training and validation; null for values that are not finite.
         training_data: Files that it was trained on.
         config: Resolved config of its training.
-        versions: Of the software that wrote the folder.
+        versions: Versions of the software that wrote the folder.
         weights_sha256: SHA-256 of `model.safetensors`.
     """
 
@@ -107,7 +107,7 @@ class ModelCard(_Entry):
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """The card of the model in `folder`; its weights are not looked at.
+    """The card of the model in `folder`; its weights are not read.
 
     Raises:
         ArtifactError: It is missing, corrupt or of a newer version.
@@ -144,7 +144,7 @@ def read_card(folder: str | Path) -> ModelCard:
 
 
 def damaged(path: Path, found: str) -> ArtifactError:
-    """The error of a file of a model folder that is not as it was written."""
+    """Error about a file of a model folder that is damaged."""
     return ArtifactError(
         expected=f"a whole {path.name}",
         found=found,
