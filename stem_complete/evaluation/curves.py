@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.evaluation.page import HEADING_PT, INK, SMALL_PT, TEXT_PT, Page
+from stem_complete.evaluation.page import (
+    HEADING_PT,
+    INK,
+    SMALL_PT,
+    TEXT_PT,
+    new_figure,
+    save_png,
+)
 
 # Okabe and Ito's palette: distinct for colour-blind readers too.
 ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -79,9 +86,8 @@ def learning_curves_figure(
     }
     if not any(averaged.values()):
         raise ValueError("learning_curves_figure needs at least one finite loss")
-    top_in = 0.28 if title else 0.1
-    page = Page(width=4.8, height=2.9 + top_in)
-    axes = page.axes(left=0.62, top=top_in, width=3.9, height=2.45)
+    figure = new_figure(width=4.8, height=3.2 if title else 3.0)
+    axes = figure.subplots()
     # Colours go by position in `curves`, so an arm keeps its own when another has no data.
     for index, (arm, seeds) in enumerate(averaged.items()):
         colour = ARM_COLOURS[index % len(ARM_COLOURS)]
@@ -97,8 +103,8 @@ def learning_curves_figure(
     last = max(max(seed.steps) for seeds in curves.values() for seed in seeds if len(seed.steps))
     axes.set_xlim(0, last or 1)
     if title:
-        page.text(0.62 + 3.9 / 2, top_in / 2, title, size=HEADING_PT, weight="bold")
-    page.save(path)
+        axes.set_title(title, fontsize=HEADING_PT, color=INK, weight="bold")
+    save_png(figure, path)
 
 
 def _style(axes: Any, ylabel: str, xlabel: str) -> None:

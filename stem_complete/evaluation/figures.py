@@ -11,16 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.evaluation.metrics import rmse
-from stem_complete.evaluation.page import DPI, HEADING_PT, INK, SMALL_PT, Page
+from stem_complete.evaluation.page import (
+    DPI,
+    GAP_IN,
+    HEADING_PT,
+    INK,
+    SMALL_PT,
+    TEXT_PT,
+    new_figure,
+    save_png,
+)
+from stem_complete.inference.image_files import display_range
 
 Image = NDArray[Any]
 
-PANEL_IN = 512 / DPI  # a 512 px image keeps its pixels
-GAP_IN, MARGIN_IN = 0.06, 0.07
-HEADING_IN, CAPTION_IN, ROW_LABEL_IN = 0.18, 0.19, 0.18
-COLOUR_BAR_IN, COLOUR_BAR_LABELS_IN = 0.08, 0.36
+PANEL_IN = 512 / DPI  # a 512 px image keeps its pixels, nearly
+TEXT_IN, CAPTION_IN, COLOUR_BAR_IN = 0.2, 0.13, 0.5
 UNMEASURED = "#16243f"  # dark, but blue: a dark measured pixel still differs from it
-GREY_PERCENTILES = (0.3, 99.7)  # a few hot pixels must not turn a picture black
 ERROR_PERCENTILE = 99.5
 CHARACTER_IN = 0.064  # of text, on average
 
@@ -78,38 +85,49 @@ def completion_figure(
         ValueError: No examples.
         DataError: An example's images do not go together.
     """
+    names = (baseline_name, other_name, completion_name)
+    save_png(draw_completions(examples, *names), path)
+
+
+def draw_completions(
+    examples: Sequence[CompletionExample],
+    baseline_name: str,
+    other_name: str,
+    completion_name: str,
+) -> Any:
+    """The figure of `completion_figure`: axes in rows, the last of a row being the colour bar's."""
     if not examples:
         raise ValueError("completion_figure needs at least one example")
     names = (baseline_name, other_name, completion_name)
     rows = [_panels(example, *names) for example in examples]
     headings = ("Truth", "Partial scan", *names, "Error")
     columns = [heading for heading in headings if any(heading in row for row in rows)]
-    lefts = [MARGIN_IN + ROW_LABEL_IN + i * (PANEL_IN + GAP_IN) for i in range(len(columns))]
-    heights = [PANEL_IN * e.intensity.shape[0] / e.intensity.shape[1] for e in examples]
-    error_scale = COLOUR_BAR_IN + COLOUR_BAR_LABELS_IN if columns[-1] == "Error" else 0.0
-    page = Page(
-        width=lefts[-1] + PANEL_IN + error_scale + MARGIN_IN,
-        height=2 * MARGIN_IN + HEADING_IN + sum(heights) + CAPTION_IN * len(heights),
+    ratios = [e.intensity.shape[0] / e.intensity.shape[1] for e in examples]
+    bar = columns[-1] == "Error"
+    figure = new_figure(
+        width=len(columns) * (PANEL_IN + GAP_IN) + TEXT_IN + COLOUR_BAR_IN * bar,
+        height=sum(ratios) * PANEL_IN + len(rows) * CAPTION_IN + TEXT_IN,
     )
-    for left, heading in zip(lefts, columns, strict=True):
-        middle = left + PANEL_IN / 2
-        page.text(middle, MARGIN_IN + HEADING_IN / 2, heading, size=HEADING_PT, weight="bold")
-    top = MARGIN_IN + HEADING_IN
-    for example, row, height in zip(examples, rows, heights, strict=True):
-        top += CAPTION_IN
-        page.text(
-            MARGIN_IN + ROW_LABEL_IN / 2,
-            top + height / 2,
-            _short(example.name, height),
-            rotation=90,
-        )
+    grid = figure.subplots(
+        len(rows),
+        len(columns) + 1,
+        squeeze=False,
+        width_ratios=[1] * len(columns) + [0.045 if bar else 1e-3],
+        height_ratios=ratios,
+    )
+    for axes, heading in zip(grid[0], columns, strict=False):
+        axes.set_title(heading, fontsize=HEADING_PT, color=INK, weight="bold", pad=3)
+    for line, example, row, ratio in zip(grid, examples, rows, ratios, strict=True):
+        line[0].set_ylabel(_short(example.name, ratio * PANEL_IN), fontsize=TEXT_PT, color=INK)
         greys = _grey_limits(example.completion if example.truth is None else example.truth)
-        for left, heading in zip(lefts, columns, strict=True):
+        for axes, heading in zip(line, columns, strict=False):
+            _bare(axes)
             if heading in row:
-                page.text(left + PANEL_IN / 2, top - CAPTION_IN / 2, row[heading].caption)
-                _draw(page, row[heading], greys, left, top, height)
-        top += height
-    page.save(path)
+                axes.set_xlabel(row[heading].caption, fontsize=TEXT_PT, color=INK, labelpad=2)
+                _draw(figure, axes, row[heading], greys, line[-1])
+        if "Error" not in row:
+            line[-1].set_axis_off()
+    return figure
 
 
 def contact_sheet(
@@ -122,22 +140,28 @@ def contact_sheet(
     Raises:
         ValueError: No images, or not one label for each.
     """
+    save_png(draw_contact_sheet(images, labels, num_columns), path)
+
+
+def draw_contact_sheet(
+    images: Sequence[Image], labels: Sequence[str], num_columns: int | None = None
+) -> Any:
+    """The figure of `contact_sheet`."""
     if not images or len(images) != len(labels):
         raise ValueError(f"contact_sheet got {len(images)} images and {len(labels)} labels")
-    num_columns = num_columns or math.ceil(math.sqrt(len(images)))
+    num_columns = min(num_columns or math.ceil(math.sqrt(len(images))), len(images))
     num_rows = math.ceil(len(images) / num_columns)
     height = PANEL_IN * max(image.shape[0] / image.shape[1] for image in images)
-    page = Page(
-        width=2 * MARGIN_IN + min(num_columns, len(images)) * (PANEL_IN + GAP_IN) - GAP_IN,
-        height=2 * MARGIN_IN + num_rows * (height + CAPTION_IN),
+    figure = new_figure(
+        width=num_columns * (PANEL_IN + GAP_IN), height=num_rows * (height + TEXT_IN + GAP_IN)
     )
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        row, column = divmod(index, num_columns)
-        left = MARGIN_IN + column * (PANEL_IN + GAP_IN)
-        top = MARGIN_IN + row * (height + CAPTION_IN) + CAPTION_IN
-        page.text(left + PANEL_IN / 2, top - CAPTION_IN / 2, _short(label, PANEL_IN))
-        _draw(page, _Panel(image, label), _grey_limits(image), left, top, height)
-    page.save(path)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for axes in grid:
+        _bare(axes)
+    for axes, image, label in zip(grid, images, labels, strict=False):
+        axes.set_title(_short(label, PANEL_IN), fontsize=TEXT_PT, color=INK, pad=3)
+        _draw(figure, axes, _Panel(image, label), _grey_limits(image))
+    return figure
 
 
 def _panels(
@@ -169,21 +193,19 @@ def _panels(
     return panels
 
 
+def _bare(axes: Any) -> None:
+    """Leaves nothing of the axes but what is drawn on them and written beside them."""
+    axes.set(xticks=[], yticks=[], anchor="N")
+    axes.spines[:].set_visible(False)
+
+
 def _draw(
-    page: Page,
-    panel: _Panel,
-    greys: tuple[float, float],
-    left: float,
-    top: float,
-    height: float,
+    figure: Any, axes: Any, panel: _Panel, greys: tuple[float, float], bar: Any = None
 ) -> None:
-    """Draws a panel, and the colour bar of an error map to its right."""
+    """Draws a panel; with an error map, its scale goes on the axes `bar`."""
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    axes = page.axes(left, top, PANEL_IN, height)
-    axes.set_axis_off()
-    axes.set_anchor("N")
     if panel.error_unit is None:
         low, high = greys
         shades = colormaps["gray"].with_extremes(bad=UNMEASURED)
@@ -191,8 +213,7 @@ def _draw(
         return
     limit = float(np.percentile(panel.image, ERROR_PERCENTILE)) or 1.0
     shown = axes.imshow(panel.image, cmap="magma", vmin=0, vmax=limit)
-    bar = page.axes(left + PANEL_IN + GAP_IN, top, COLOUR_BAR_IN, height)
-    scale = page.figure.colorbar(
+    scale = figure.colorbar(
         shown, cax=bar, format=StrMethodFormatter("{x:g}" + panel.error_unit), extend="max"
     )
     scale.locator = MaxNLocator(5, steps=(1, 2, 5, 10))
@@ -216,5 +237,5 @@ def _rmse_caption(example: CompletionExample, image: Image) -> str:
 
 
 def _grey_limits(image: Image) -> tuple[float, float]:
-    low, high = np.nanpercentile(image, GREY_PERCENTILES)
-    return (float(low), float(high)) if low < high else (float(low) - 0.5, float(low) + 0.5)
+    low, high = display_range(image)
+    return (low, high) if low < high else (low - 0.5, low + 0.5)

@@ -72,7 +72,7 @@ def write_png(path: Path, image: NDArray[np.float32]) -> None:
         draft.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
 
 
-def display_range(image: NDArray[np.float32]) -> tuple[float, float]:
+def display_range(image: NDArray[Any]) -> tuple[float, float]:
     """Intensities to show as black and white; NaN pixels do not count."""
     low, high = np.nanpercentile(image, DISPLAY_PERCENTILES)
     return float(low), float(high)
