@@ -1,4 +1,4 @@
-"""Partial scans: what a microscope measured, along its path or on the pixel grid.
+"""Partial scans: a microscope's measurements, along its path or on the pixel grid.
 
 Both types are checked once, in their constructors; whoever has one need not check it again.
 """

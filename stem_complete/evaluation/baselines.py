@@ -97,7 +97,8 @@ def harmonic(
         scan: The partial scan.
         fidelity: Stiffness f of the springs; with `math.inf` the membrane goes through the
             measured pixels, and the Laplacian vanishes in all others (Laplace interpolation).
-        dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
+        dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
+            pixels.
     """
     return relax_plate(scan, fidelity, dwell_exponent, stiffness=0.0)
 
@@ -118,7 +119,7 @@ def spline(
         scan: The partial scan.
         fidelity: As for `harmonic`.
         dwell_exponent: As for `harmonic`.
-        stiffness: Of the plate, s; bends shorter than its square root [px] cost most.
+        stiffness: Stiffness s of the plate; bends shorter than its square root [px] cost most.
     """
     return relax_plate(scan, fidelity, dwell_exponent, stiffness)
 
@@ -141,10 +142,11 @@ def total_variation(
     Args:
         scan: The partial scan.
         fidelity: Weight f of the measured pixels.
-        dwell_exponent: Of w = dwell^exponent, which has a mean of 1 over the measured pixels.
+        dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
+            pixels.
         huber: Slope per px below which gradients are squared instead, as |grad u|^2 / (2 huber):
             no staircases on slopes. 0 is the plain total variation.
-        num_steps: Of the algorithm.
+        num_steps: Steps of the algorithm.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How far a ratio of mean errors might be another on other images."""
+"""Bootstrap intervals of ratios of mean errors."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def ratio_interval(
     anew in each resample. With fewer than ten groups or so the interval is too narrow.
 
     Args:
-        values: Of each image [n].
-        references: Of each reference and image [m, n].
-        groups: Which group each image is in [n].
+        values: Value of each image [n].
+        references: Value of each reference and image [m, n].
+        groups: Group of each image [n].
         level: Share of the resamples whose ratio lies in the interval.
         num_resamples: Number of resamples.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     table = np.vstack([np.asarray(values, np.float64), np.asarray(references, np.float64)])
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}

@@ -241,7 +241,7 @@ def _store_name(record: CropRecord) -> str:
 def _choose(
     fields: Sequence[Hashable], max_images: int | None, max_per_field: int | None
 ) -> NDArray[np.int64]:
-    """Places of the crops that are taken, in order, given the field of each."""
+    """Places of the chosen crops in rising order, given the field of view of each crop."""
     of_field: dict[Hashable, list[int]] = {}
     for place, field in enumerate(fields):
         of_field.setdefault(field, []).append(place)

@@ -40,10 +40,10 @@ def all_metrics(
     """RMSE, PSNR and SSIM of `image` [h, w] against `truth` [h, w], in the same units.
 
     Args:
-        truth: What the completion should be.
+        truth: The true image.
         image: The completion.
-        intensity_range: What is scaled to [0, 1]; `truth`'s own minimum and maximum if None. Give
-            the range of the unblurred truth to compare with the blurred one in the same percent.
+        intensity_range: Range that is scaled to [0, 1]; `truth`'s own minimum and maximum if None.
+            Errors against a blurred truth are in percent of the unblurred one's range.
 
     Raises:
         DataError: Shapes differ, are not [h, w] or are too small for SSIM, a pixel is not finite,

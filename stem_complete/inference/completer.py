@@ -54,11 +54,11 @@ class Completer:
 
     Args:
         artifact: The model.
-        device: Where it runs, such as "cpu" or "cuda"; None takes a GPU if torch finds one.
+        device: Device it runs on, such as "cpu" or "cuda"; None takes a GPU if torch finds one.
         precision: "float32"; or "bf16", in which convolutions take half the time where the device
             has instructions for it, and completions differ by some percent of their contrast.
         tile_px: Larger images are completed in tiles of this side.
-        overlap_px: Of neighbouring tiles.
+        overlap_px: Overlap of neighbouring tiles.
 
     Raises:
         ConfigError: The device is not there, or there is no such precision.

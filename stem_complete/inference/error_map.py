@@ -1,9 +1,9 @@
-"""How wrong a completion is likely to be, pixel by pixel.
+"""Expected error of each pixel of a completion.
 
-A network says nothing about its own errors, so they are measured on validation scans, where the
-truth is known, and looked up by two things that are known of every scan: how far a pixel is from
-the nearest measured one, and how much the completion varies around it. All lengths of intensity
-are in units of the scan's own deviation, so that the map follows gain and offset of the detector.
+Errors are measured on validation scans, where the truth is known, and looked up by two features
+that every scan has: the distance of a pixel from the nearest measured one, and the variation of the
+completion around it. Intensities are in units of the scan's own standard deviation, so that the map
+follows gain and offset of the detector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 Image = NDArray[np.floating[Any]]
 
 ACTIVITY_SIGMA_PX = 4.0
-"""Width of the Gaussian neighbourhood over which the activity is taken."""
+"""Width of the Gaussian neighbourhood in which the variation is measured."""
 
 _DISTANCE_EDGES = (0, 0.5, 1.2, 1.8, 2.5, 3.5, 4.5, 5.5, 7, 9, 12, 16, 22, 30, 42, 58, 80, np.inf)
 _ACTIVITY_EDGES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1, 1.4, 2, np.inf)
@@ -25,10 +25,10 @@ _NUM_ISOTONIC_SWEEPS = 200
 
 
 class Features(NamedTuple):
-    """What the expected error of a pixel is looked up by.
+    """Features that the expected error of a pixel is looked up by.
 
     Attributes:
-        distance: To the nearest measured pixel [px], [h, w].
+        distance: Distance from the nearest measured pixel [px], [h, w].
         activity: Standard deviation of the completion around the pixel, in units of the scan's,
             [h, w].
     """
@@ -61,8 +61,8 @@ class ErrorCalibration(BaseModel):
     Attributes:
         distances: Distances of its rows [px], rising, [n].
         activities: Activities of its columns, rising, [m].
-        rms_error: In units of the scan's deviation, [n, m].
-        num_images: Validation scans it was measured on.
+        rms_error: Errors in units of the scan's standard deviation, [n, m].
+        num_images: Number of validation scans they were measured on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,9 +87,9 @@ class ErrorCalibration(BaseModel):
     def expected_error(self, features: Features) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w], in units of the scan's deviation.
 
-        Squares are interpolated linearly. Beyond the largest distance that was calibrated the
-        error goes on to a whole deviation of the scan, reached at twice that distance: there
-        nothing is known but the scan's mean. Beyond the other ends it stays what it is there.
+        Squares are interpolated linearly. Beyond the largest calibrated distance the error rises
+        to the scan's standard deviation, which it reaches at twice that distance, as only the
+        scan's mean is known there. Beyond the other ends of the table it is constant.
         """
         from scipy.ndimage import map_coordinates
 
@@ -119,8 +119,8 @@ class ErrorStatistics:
         """Counts one completion.
 
         Args:
-            features: Of its pixels.
-            squared_error: Of its pixels, in units of the scan's variance, [h, w].
+            features: Features of its pixels.
+            squared_error: Squared errors of its pixels in units of the scan's variance, [h, w].
         """
         distance, activity = (values.ravel() for values in features)
         for place, weights in enumerate((None, distance, activity, squared_error.ravel())):
@@ -130,10 +130,10 @@ class ErrorStatistics:
         self.num_images += 1
 
     def calibration(self) -> ErrorCalibration:
-        """The table of what was counted.
+        """The table of root mean square errors.
 
         Raises:
-            ValueError: Nothing was.
+            ValueError: No completion was counted.
         """
         if not self.num_images:
             raise ValueError("a calibration needs at least one completion")

@@ -35,7 +35,7 @@ from stem_complete.training.storage import (
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 CALIBRATION_SEED = 1
-"""Of the calibration scans' noise; validation during training has seed 0."""
+"""Seed of the calibration scans' noise; validation during training has seed 0."""
 
 
 def export_checkpoint(
@@ -151,7 +151,7 @@ def training_sources(store: MicrographStore) -> list[TrainingSource]:
 
 
 def _averages(checkpoint: Checkpoint, config: Config) -> dict[str, torch.Tensor]:
-    """Averaged weights, if the run has such."""
+    """Averaged weights, if the run averages them."""
     average = checkpoint.state.get("average", {})
     return averaged_weights(average, checkpoint.step, config.training.weight_average)
 
@@ -177,7 +177,7 @@ def _checkpoint(source: UPath, which: Literal["last", "best"]) -> Checkpoint:
 
 
 def _upload(model: Path, target: UPath) -> None:
-    """Puts a model where no file can be renamed: its card goes first and comes last."""
+    """Copies a model to storage without renaming: the card is removed first and written last."""
     with clear_errors(target):
         remove(target / CARD_FILE)
         for name in (WEIGHTS_FILE, CARD_FILE):

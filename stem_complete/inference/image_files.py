@@ -15,7 +15,7 @@ from stem_complete.errors import DataError
 from stem_complete.files import atomic_file
 
 DISPLAY_PERCENTILES = (0.5, 99.5)
-"""Intensities shown as black and white: a few hot pixels must not turn a picture black."""
+"""Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
 
 
 def write_tiff(

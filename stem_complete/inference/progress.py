@@ -1,8 +1,8 @@
-"""How long work tells its caller how far it is."""
+"""Progress of long work, reported to the caller."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with how many things are done and how many there are, after each."""
+"""Called after each item with the number done and the total."""

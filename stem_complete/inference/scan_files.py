@@ -1,4 +1,4 @@
-"""Which file is a scan, which its dwell map, and where its completion goes."""
+"""Files of scans, their dwell maps and their completed images, by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScanFiles(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What there is to do, and what cannot be: scans without files, by name, and why."""
+    """Scans to complete, and sources without scans by name, with the reason."""
 
     files: list[ScanFiles]
     failed: dict[str, str]
@@ -54,14 +54,14 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
 
     Dwell maps are found by one of four rules:
 
-    - None: the scans tell by themselves what they did not measure (NaN or 0).
+    - None: NaN or 0 in the scans marks what was not measured.
     - A file: the dwell map of all scans, which then share one path of the probe.
     - A folder: the map of a scan is the file of the same name in it, of any supported suffix.
     - A pattern with `{name}`, the scan's name without suffix, or `{number}`, the last number in
       it: `partial_scan-1.tif` goes with `mask-{number}.tif`. A pattern without folder is looked
       for beside the scan.
 
-    In folders and globs, dwell maps and our own outputs are not taken for scans.
+    Dwell maps and completed images in folders and globs are not taken for scans.
 
     Raises:
         ConfigError: Two scans would be written to one file, or `dwell` or `output` cannot be used.
@@ -97,7 +97,7 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
 
 
 def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
-    """(file, folder that was searched for it) of each scan, and sources that hold none."""
+    """Each scan's (file, searched folder), and sources without scans."""
     found: dict[Path, Path] = {}
     failed: dict[str, str] = {}
     for source in scans:
@@ -133,7 +133,7 @@ def _is_output(file: Path) -> bool:
 
 
 class _DwellRule:
-    """The dwell map of a scan; see `plan_files`."""
+    """Finds the dwell map of a scan; see `plan_files`."""
 
     def __init__(self, dwell: str | Path | None) -> None:
         self.dwell = dwell
@@ -154,7 +154,7 @@ class _DwellRule:
             self.by_name = {file.stem: file for file in files}
 
     def __call__(self, scan: Path) -> Path | None:
-        """The path that belongs to `scan`; it may not exist."""
+        """Path of the dwell map of `scan`; it may not exist."""
         if self.dwell is None:
             return None
         dwell = str(self.dwell)

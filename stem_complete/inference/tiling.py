@@ -30,15 +30,14 @@ def apply_tiled(
 ) -> Tensor:
     """`network(x)` `[b, 1, h, w]` from overlapping tiles, blended smoothly where they overlap.
 
-    Tiles begin at multiples of the stride, so that each sees the image on the grid that the
-    whole would be seen on.
+    Tiles begin at multiples of the stride, so that the network's grid is that of the whole image.
 
     Args:
         network: `[b, c, h, w]` -> `[b, 1, h, w]`, h and w multiples of `stride`.
         x: `[b, c, h, w]`.
-        stride: Of the network [px].
+        stride: Stride of the network [px].
         tile_px: Side of a tile, a multiple of `stride`; images up to it are not divided.
-        overlap_px: Of neighbouring tiles; a multiple of `stride`.
+        overlap_px: Overlap of neighbouring tiles, a multiple of `stride`.
 
     Raises:
         ValueError: The tiles do not fit the stride.
@@ -62,7 +61,7 @@ def apply_tiled(
 
 
 def check_tiles(stride: int, tile_px: int, overlap_px: int) -> None:
-    """Nothing if the tiles fit the stride and move on.
+    """Checks that tiles are multiples of the stride and overlap by less than their side.
 
     Raises:
         ValueError: They do not.
