@@ -7,8 +7,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,62 +29,22 @@ from stem_complete.training.state import build_state
 from stem_complete.training.step import build_step
 
 BATCHES_LOADED = 32  # at a time: so many that those that were read ahead hardly count
-_PACKAGES = ("torch", "numpy", "zarr", "zarrs", "safetensors")
+_PACKAGES = ("torch", "numpy", "zarr", "safetensors")
 
 Step = Callable[[], object]
 
 
-class Goal(NamedTuple):
-    """Limit of a ratio: at most ("<="), or at least (">="), a number."""
-
-    sign: str
-    ratio: float
-
-    def met(self, ratio: float) -> bool:
-        """Whether a ratio reaches it."""
-        return ratio <= self.ratio if self.sign == "<=" else ratio >= self.ratio
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.ratio:g}"
-
-
-class Comparison(NamedTuple):
-    """A figure, and what it is compared with.
-
-    Attributes:
-        what: What was measured.
-        unit: Of the values.
-        values: One for each round; none if it could not be measured here.
-        against: What it is compared with.
-        reference: Its values, in the same rounds.
-        goal: For the ratio of both.
-        note: How to read the figure; why it was not measured.
-    """
+class Rate(NamedTuple):
+    """A rate of this machine; `values` has one for each round."""
 
     what: str
     unit: str
-    values: Sequence[float]
-    against: str = ""
-    reference: Sequence[float] = ()
-    goal: Goal | None = None
-    note: str = ""
-
-    @property
-    def ratios(self) -> list[float]:
-        """Of each round: whatever slowed the machine down then slowed both."""
-        return [value / other for value, other in zip(self.values, self.reference, strict=False)]
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the median ratio meets the goal; None without one."""
-        if self.goal is None or not self.ratios:
-            return None
-        return self.goal.met(float(np.median(self.ratios)))
+    values: list[float]
 
 
 def benchmark(
     config: Config, store: MicrographStore, device: torch.device, rounds: int = 7
-) -> list[Comparison]:
+) -> list[Rate]:
     """Rates of a training step, a completion by the released model, and the loader.
 
     Args:
@@ -112,25 +71,14 @@ def benchmark(
         "load": load,
     }
     seconds = durations({name: waited(case, device) for name, case in cases.items()}, rounds)
-    trained = [config.batch_size / value for value in seconds["step"]]
-    size = "x".join(map(str, batch.examples.shape[-2:]))
+    num_loaded, size = BATCHES_LOADED * config.batch_size, f"{store.crop_size} px"
     return [
-        Comparison("training step", "examples/s", trained, note=f"batch {config.batch_size}"),
-        Comparison(
-            "completion by the released model",
-            "images/s",
-            [1 / value for value in seconds["completion"]],
-            note=f"{'x'.join(map(str, partial.shape))} px, with the error map",
-        ),
-        Comparison(
-            "loader",
-            "examples/s",
-            [BATCHES_LOADED * config.batch_size / value for value in seconds["load"]],
-            "training step",
-            trained,
-            Goal(">=", 2.0),
-            f"{size} px, {config.data.loader_workers} processes read ahead",
-        ),
+        Rate(f"{what}, {size}", unit, [number / value for value in seconds[name]])
+        for name, what, unit, number in (
+            ("step", f"training step, batch {config.batch_size}", "examples/s", config.batch_size),
+            ("completion", "completion by the released model", "images/s", 1),
+            ("load", f"loader, {config.data.loader_workers} processes", "examples/s", num_loaded),
+        )
     ]
 
 
@@ -184,60 +132,36 @@ def waited(function: Step, device: torch.device) -> Step:
     return call
 
 
-def as_markdown(comparisons: Iterable[Comparison]) -> str:
-    """Medians with quartiles, one row each, and the machine below."""
-    lines = [
-        "| | measured | against | ratio | goal | |",
-        "| --- | ---: | --- | ---: | ---: | --- |",
-    ]
-    for found in comparisons:
-        cells = [
-            found.what + (f" ({found.note})" if found.note else ""),
-            f"{_spread(found.values)} {found.unit}" if found.values else "not measured",
-            f"{found.against}: {_spread(found.reference)} {found.unit}" if found.reference else "",
-            _spread(found.ratios),
-            str(found.goal or ""),
-            {True: "met", False: "**missed**", None: ""}[found.met],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    facts = machine()
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    lines += [
-        "",
-        f"Median (quartiles) over rounds. {facts['cores']} cores of {facts['cpu']}, "
-        f"{facts['gpu'] or 'no GPU'}, {facts['memory_gib']} GiB; "
-        f"Python {facts['python']}, {versions}.",
-    ]
-    return "\n".join(lines)
-
-
-def as_json(comparisons: Iterable[Comparison]) -> dict[str, Any]:
-    """All values of all rounds, and the machine, as plain values."""
-    rows = [
-        found._asdict()
-        | {"ratios": found.ratios, "met": found.met, "goal": str(found.goal or "") or None}
-        for found in comparisons
-    ]
-    return {"machine": machine(), "comparisons": rows}
+def as_text(rates: Iterable[Rate]) -> str:
+    """Medians with quartiles, a line each, and the machine below."""
+    lines = [f"{rate.what:46}{spread(rate.values)} {rate.unit}" for rate in rates]
+    return "\n".join([*lines, "", *(f"{name:14}{value}" for name, value in machine().items())])
 
 
 def machine() -> dict[str, Any]:
     """Hardware and versions."""
-    versions = {}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(memory / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "load_1_min": os.getloadavg()[0],
         "python": platform.python_version(),
         "stem-complete": stem_complete.__version__,
-        "versions": versions,
+        **{name: version(name) for name in _PACKAGES},
     }
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and quartiles, in three digits without exponents."""
+    if not values:
+        return ""
+    low, median, high = (
+        f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        for value in np.percentile(values, [25, 50, 75])
+    )
+    return median + (f" ({low} to {high})" if len(values) > 1 else "")
 
 
 def _batches(config: Config, store: MicrographStore, number: int) -> Iterator[Batch]:
@@ -249,18 +173,6 @@ def _batches(config: Config, store: MicrographStore, number: int) -> Iterator[Ba
         micro_batch_size=config.batch_size,
         num_processes=config.data.loader_workers,
     )
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    low, median, high = (_number(value) for value in np.percentile(values, [25, 50, 75]))
-    return median + (f" ({low} to {high})" if len(values) > 1 else "")
-
-
-def _number(value: float) -> str:
-    """Three digits, without exponents."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _cpu_name() -> str:

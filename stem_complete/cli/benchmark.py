@@ -34,8 +34,8 @@ def benchmark(
 ) -> None:
     """Measures this machine: a training step, a completion, and the loader that feeds training.
 
-    They take turns, so that whatever slows the machine down slows all three. The table has medians
-    with quartiles.
+    They take turns, so that whatever slows the machine down slows all three. Prints medians with
+    quartiles.
     """
     import torch
 
@@ -56,6 +56,6 @@ def benchmark(
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         found = measuring.benchmark(config, MicrographStore(config.data.store), where, rounds)
     if as_json:
-        print_json(measuring.as_json(found))
+        print_json({"machine": measuring.machine(), "rates": [rate._asdict() for rate in found]})
     else:
-        print(measuring.as_markdown(found))
+        print(measuring.as_text(found))

@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from stem_complete.benchmark import as_json, as_markdown
 from stem_complete.console import heading
 
 from . import BENCHMARKS, Setting
 from . import __doc__ as usage
+from .report import as_json, as_markdown
 
 
 def main() -> None:

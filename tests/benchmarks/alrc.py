@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.benchmark import durations, waited
 from stem_complete.losses import ALRC
 
 from . import Setting
+from .report import Comparison, Goal
 from .steps import named, problem, training_step
 
 CALLS = 100  # timed at once, as each takes microseconds

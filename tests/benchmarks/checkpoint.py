@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from stem_complete.benchmark import Comparison, Goal
 from stem_complete.training import Checkpoints
 
 from . import Setting
+from .report import Comparison, Goal
 from .steps import problem, training_step
 
 CHECKPOINT_EVERY_S = 600.0

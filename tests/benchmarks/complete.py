@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.benchmark import durations, waited
 from stem_complete.models import build_network, fold_norms
 
 from . import Setting
+from .report import Comparison, Goal
 
 
 def run(setting: Setting) -> Iterator[Comparison]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from stem_complete.benchmark import Comparison, Goal, durations
+from stem_complete.benchmark import durations
 from stem_complete.data.store.ingest import ingest
 
 from . import Setting
+from .report import Comparison, Goal
 
 CROP_SIZE = 512  # [px]
 CROPS_PER_MICROGRAPH = 16

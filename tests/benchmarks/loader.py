@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.benchmark import durations, waited
 from stem_complete.data.loader import Batch, training_batches
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 
 from . import Setting
 from .ingest import write_micrographs
+from .report import Comparison, Goal
 from .steps import Step, named, problem, training_step
 
 CROPS, QUICK_CROPS = 128, 4  # loaded at a time, so that those read ahead hardly count

@@ -17,10 +17,11 @@ from scipy import ndimage
 from skimage.draw import line
 from torch import Tensor
 
-from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.benchmark import durations, waited
 from stem_complete.losses import half_size, squared_error
 
 from . import Setting
+from .report import Comparison, Goal
 from .steps import Problem, named, problem
 
 Image = NDArray[np.float32]

@@ -1,5 +1,6 @@
 """Every benchmark runs at its smallest size, and its peers are fair ones."""
 
+import json
 import math
 from importlib import import_module
 
@@ -10,6 +11,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from benchmarks import BENCHMARKS, Setting, complete, scan
+from benchmarks.report import Comparison, Goal, as_json, as_markdown
 from benchmarks.steps import problem, training_step
 from stem_complete.scan import nominal_archimedean
 
@@ -94,3 +96,47 @@ def test_the_plain_noise_is_uniform_as_ours(both):
         chance = (intensity - dwell * truth) / (2 * (1 - dwell) * bias)
         assert len(chance) > 1000
         assert kstest(chance, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("goal", "ratio", "met"),
+    [
+        (Goal("<=", 1.1), 1.1, True),
+        (Goal("<=", 1.1), 1.2, False),
+        (Goal(">=", 2), 2.5, True),
+        (Goal(">=", 2), 1.5, False),
+    ],
+)
+def test_goals(goal, ratio, met):
+    assert Comparison("x", "s", [ratio], "y", [1.0], goal).met is met
+
+
+def test_a_goal_is_judged_by_the_median_of_paired_ratios():
+    # The machine was slow in the second round, for both.
+    found = Comparison("x", "s", [1.0, 9.0, 1.0], "y", [1.0, 10.0, 2.0], Goal("<=", 0.95))
+    assert found.ratios == [1.0, 0.9, 0.5]
+    assert found.met is True
+
+
+def test_the_table_says_what_was_missed_and_what_was_not_measured():
+    table = as_markdown(
+        [
+            Comparison("x", "s", [2.0], "y", [1.0], Goal("<=", 1.5)),
+            Comparison("z", "s", [], note="needs a CUDA device", goal=Goal(">=", 1)),
+        ]
+    )
+    rows = table.splitlines()
+    assert rows[2] == "| x | 2 s | y: 1 s | 2 | <= 1.5 | **missed** |"
+    assert rows[3] == "| z (needs a CUDA device) | not measured |  |  | >= 1 |  |"
+    assert "torch" in rows[-1]
+
+
+def test_json_has_every_value():
+    found = Comparison("x", "s", [2.0, 3.0], "y", [1.0, 1.0], Goal("<=", 1.5))
+    values = json.loads(json.dumps(as_json([found])))
+    (row,) = values["comparisons"]
+    assert row["values"] == [2.0, 3.0]
+    assert row["ratios"] == [2.0, 3.0]
+    assert row["goal"] == "<= 1.5"
+    assert row["met"] is False
+    assert values["machine"]["cores"] >= 1

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stem_complete.benchmark import Comparison, Goal, durations, waited
+from stem_complete.benchmark import durations, waited
 
 from . import Setting
+from .report import Comparison, Goal
 from .steps import Step, named, plain_step, problem, training_step
 
 BATCH_SIZES, QUICK_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64), (1, 2)
