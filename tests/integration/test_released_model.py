@@ -1,4 +1,4 @@
-"""The model that comes with the package, and the checkpoint that its training goes on from."""
+"""The model that comes with the package, and what its training goes on from."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from stem_complete.evaluation import (
     rmse,
     simulate,
 )
+from stem_complete.experiments.release.training import REST
+from stem_complete.experiments.release.warm_start import write_start
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
 from stem_complete.training import Checkpoints
 from stem_complete.training.state import check_same_run
@@ -41,7 +43,7 @@ def size(folder: Path) -> int:
 
 def test_its_files_are_as_small_as_promised() -> None:
     assert 0 < size(RELEASED_MODEL) <= 16 * 2**20
-    assert 0 < size(REPOSITORY / "scripts" / "released") <= 48 * 2**20
+    assert 0 < REST.stat().st_size <= 2**17
 
 
 def test_its_card_lists_what_it_was_trained_on_and_under_which_licences() -> None:
@@ -51,12 +53,14 @@ def test_its_card_lists_what_it_was_trained_on_and_under_which_licences() -> Non
     assert not [source.name for source in sources if source.name.startswith(HELD_OUT)]
 
 
-def test_its_checkpoint_is_what_the_recipe_goes_on_from() -> None:
-    checkpoint = Checkpoints(REPOSITORY / "scripts" / "released").latest()
+def test_further_training_begins_at_its_step(tmp_path: Path) -> None:
+    config = load_config(["any_dose"], [f"storage={tmp_path}"])
+    step = write_start(config, RELEASED_MODEL, REST)
+    assert step == read_card(RELEASED_MODEL).metrics["train/steps"]
+    checkpoint = Checkpoints(config.run_folder).latest()
     assert checkpoint is not None
-    config = load_config(["any_dose"])
     check_same_run(config, checkpoint)
-    assert checkpoint.step == read_card(RELEASED_MODEL).metrics["train/steps"]
+    assert checkpoint.step == step
 
 
 def test_card_and_readme_show_the_protocols_figures_for_these_weights() -> None:
