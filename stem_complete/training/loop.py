@@ -30,7 +30,12 @@ from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.schedule import Stage, build_schedule
-from stem_complete.training.state import Blank, TrainingState, build_state, check_same_run
+from stem_complete.training.state import (
+    CheckpointLayout,
+    TrainingState,
+    build_state,
+    check_same_run,
+)
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskBuilder
@@ -269,13 +274,13 @@ class _Loop:
         """State of the newest checkpoint, which rank 0 reads for all; or a fresh one."""
         state = build_state(self.config, self.task)
         checkpoint = all_ok(self._newest_checkpoint)
-        blank = from_main(lambda: None if checkpoint is None else Blank.of(checkpoint))
-        if blank is None:
+        layout = from_main(lambda: checkpoint and CheckpointLayout.of(checkpoint))
+        if layout is None:
             self.task.initialise(self.examples)
             return state
-        all_ok(lambda: state.make_room(blank) if checkpoint is None else state.load(checkpoint))
+        all_ok(lambda: state.allocate(layout) if checkpoint is None else state.load(checkpoint))
         broadcast_tensors(list(state.replicas().values()))
-        self.metrics = blank.metrics
+        self.metrics = layout.metrics
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:

@@ -18,8 +18,8 @@ from stem_complete.training.schedule import Stage
 from stem_complete.training.task import Task, device_of
 
 
-class Blank(NamedTuple):
-    """What workers that do not read a checkpoint must know of it, to take its tensors.
+class CheckpointLayout(NamedTuple):
+    """What workers must know of a checkpoint to receive its tensors from rank 0.
 
     Attributes:
         step: Its step.
@@ -32,8 +32,8 @@ class Blank(NamedTuple):
     optimizer: dict[str, tuple[tuple[int, ...], torch.dtype]]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Blank:
-        """That of a checkpoint."""
+    def of(cls, checkpoint: Checkpoint) -> CheckpointLayout:
+        """The layout of a checkpoint."""
         optimizer = checkpoint.state.get("optimizer", {})
         layout = {name: (tuple(t.shape), t.dtype) for name, t in optimizer.items()}
         return cls(checkpoint.step, checkpoint.metrics, layout)
@@ -67,7 +67,7 @@ class TrainingState:
             self.average = {n: torch.zeros_like(p) for n, p in self.task.named_parameters()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """All of it but the step, as tensors by name: parts that hold nothing are left out.
+        """Everything except the step, as tensors by name; empty parts are left out.
 
         `task`, the `optimizer`'s state as in `network.weight.exp_avg`, `clipping` and the weights'
         running sum as `average`, see `averaged_weights`.
@@ -101,11 +101,11 @@ class TrainingState:
             ) from None
         self.step = checkpoint.step
 
-    def make_room(self, blank: Blank) -> None:
-        """Makes the tensors of a checkpoint that another worker loads and sends."""
-        zeros = {n: torch.zeros(shape, dtype=d) for n, (shape, d) in blank.optimizer.items()}
+    def allocate(self, layout: CheckpointLayout) -> None:
+        """Makes optimizer tensors for a checkpoint that rank 0 loads and broadcasts."""
+        zeros = {n: torch.zeros(shape, dtype=d) for n, (shape, d) in layout.optimizer.items()}
         self.optimizer.load(zeros, self._parameters())
-        self.step = blank.step
+        self.step = layout.step
 
     def replicas(self) -> dict[str, Tensor]:
         """Every tensor that must be the same on all workers, by name, in a fixed order."""
