@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,10 +34,8 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch) -> Callable[..., Done]:
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     def run(*arguments: object) -> Done:
-        # Rich remembers the stream that was there when the module was imported.
-        monkeypatch.setattr("stem_complete.console.console.file", sys.stderr)
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
