@@ -14,7 +14,7 @@ from stem_complete.cli.base import Json, app, examples, print_json
 @app.command(
     epilog=examples(
         "stem-complete benchmark",
-        "stem-complete benchmark configs/paper.yaml data.store=/data/store.zarr "
+        "stem-complete benchmark paper data.store=/data/store.zarr "
         "training.batch_size=8 --device cuda",
     )
 )
