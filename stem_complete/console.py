@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+from stem_complete.errors import StemCompleteError
 
 T = TypeVar("T")
 
@@ -39,6 +42,23 @@ def say(message: str) -> None:
 def heading(message: str) -> None:
     """Prints the title of the next part of the work."""
     console.rule(f"[bold]{message}", align="left") if console.is_terminal else say(f"== {message}")
+
+
+def fail(message: str, exit_code: int = 1) -> NoReturn:
+    """Prints an error as one line and ends the process."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the process with one line at an error that its user can act on."""
+    try:
+        yield
+    except StemCompleteError as error:
+        fail(str(error), error.exit_code)
+    except OSError as error:
+        fail(str(error))
 
 
 class ProgressBar:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import typer
 
 # In the order of `--help`.
 from stem_complete.cli import demo, ingest, train, compare, complete, evaluate, inspect, benchmark  # isort: skip # noqa: F401
 from stem_complete.cli.base import app
-from stem_complete.errors import StemCompleteError
+from stem_complete.console import errors_in_one_line, fail
 
-FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+MISUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes; the last two, after Ctrl-C and SIGTERM, are those of any Unix command."""
 
 
@@ -27,25 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
     try:
-        code = app(args=arguments, standalone_mode=False) or 0
+        with errors_in_one_line():
+            code = app(args=arguments, standalone_mode=False) or 0
     except typer.TyperException as error:  # an unknown command or option, or a value out of range
-        _fail(f"{_sentence(error)}; see --help", MISUSED)
-    except StemCompleteError as error:
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        _fail(str(error), FAILED)
+        fail(f"{_sentence(error)}; see --help", MISUSED)
     except SystemExit as stop:
         code = stop.code
     if code in (INTERRUPTED, TERMINATED):
-        _fail("interrupted; start it again to go on", int(code))
+        fail("interrupted; start it again to go on", int(code))
     sys.exit(code)
 
 
 def _sentence(error: typer.TyperException) -> str:
     """Typer's message, without what pydantic puts before it."""
     return error.format_message().replace("Value error, ", "").rstrip(".")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)

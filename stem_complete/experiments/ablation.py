@@ -30,7 +30,7 @@ import torch
 import yaml
 
 from stem_complete.config import Config, expand_sweep, load_config
-from stem_complete.console import say
+from stem_complete.console import errors_in_one_line, say
 from stem_complete.evaluation import (
     MODEL,
     PROTOCOL,
@@ -207,4 +207,5 @@ def _only(config: Config, arms: Sequence[str]) -> Config:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

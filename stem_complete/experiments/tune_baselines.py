@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
-from stem_complete.console import say
+from stem_complete.console import errors_in_one_line, say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import (
@@ -168,4 +168,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

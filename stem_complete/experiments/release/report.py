@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 
 from stem_complete.config import NoiseConfig, NoNoiseConfig, ReferenceNoiseConfig
-from stem_complete.console import ProgressBar, say
+from stem_complete.console import ProgressBar, errors_in_one_line, say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.errors import DataError
 from stem_complete.evaluation import (
@@ -184,4 +184,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from stem_complete.console import say
+from stem_complete.console import errors_in_one_line, say
 from stem_complete.data.formats.micrographs import find_files
 from stem_complete.data.store.ingest import ingest
 from stem_complete.errors import DataError
@@ -77,4 +77,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

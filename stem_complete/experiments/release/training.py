@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stem_complete.config import Config, load_config
-from stem_complete.console import say
+from stem_complete.console import errors_in_one_line, say
 from stem_complete.distributed import under_torchrun
 from stem_complete.errors import ArtifactError
 from stem_complete.experiments.release.warm_start import save_rest, write_start
@@ -105,4 +105,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()
