@@ -5,7 +5,6 @@ Both types are checked once, in their constructors; whoever has one need not che
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -235,8 +234,8 @@ class PathScan:
             fix = "give positions (x, y) in px, counted from the centre of the first pixel"
         if found:
             raise DataError(expected=expected, found=found, where=self._where, fix=fix)
-        total = float(self.path.dwell.double()[torch.from_numpy(self._inside)].sum())
-        _check_coverage(total / math.prod(self.path.shape), self._where)
+        # Of the dwell map: what the probe's width spreads over the border does not count.
+        _check_coverage(self.path.coverage, self._where)
 
     @property
     def _inside(self) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 import stem_complete
+from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation import BASELINES, rmse
 
 
@@ -29,6 +30,6 @@ def test_errors_on_the_published_examples(name: str, expected: dict[int, float])
     for number in expected:
         truth = tifffile.imread(folder / f"truth-{number}.tif")
         dwell = tifffile.imread(folder / f"mask-{number}.tif")
-        image = BASELINES[name](np.where(dwell > 0, truth, np.nan), dwell)
+        image = BASELINES[name](RasterScan(np.where(dwell > 0, truth, np.nan), dwell))
         errors[number] = 100 * rmse(truth, image)
     assert errors == pytest.approx(expected, abs=0.02)

@@ -91,7 +91,7 @@ def test_nothing_lands_in_the_working_directory(
     work, folder = tmp_path / "work", tmp_path / "with space"
     work.mkdir()
     folder.mkdir()
-    shutil.copy(template, folder)
+    shutil.copy(template, folder / "mlflow.db")
     monkeypatch.chdir(work)
     run = open_run(make_config(), default_uri(folder))
     finish_run(run, "FINISHED")
