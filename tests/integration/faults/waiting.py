@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
 POLL_S = 0.1
 
 
