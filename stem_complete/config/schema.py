@@ -7,7 +7,7 @@ states only what it changes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,9 +21,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from upath import UPath
 
 from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, Sample, parse_coverage
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
@@ -390,6 +392,8 @@ class Config(Section):
 
         A `pathlib.Path` if `storage` is one, else an object with the same methods.
         """
+        from upath import UPath  # with fsspec, which completing a scan does without
+
         return UPath(self.storage) / self.name
 
     @property

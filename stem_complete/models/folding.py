@@ -70,15 +70,30 @@ def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
+class _GivenWeights:
+    """Draws no weights. On the meta device torch would load its compiler for that, in a second."""
+
+    def reset_parameters(self) -> None:
+        """Leaves them to the caller."""
+
+
+class _Conv2d(_GivenWeights, nn.Conv2d):
+    pass
+
+
+class _ConvTranspose2d(_GivenWeights, nn.ConvTranspose2d):
+    pass
+
+
 def _convolution(layer: WeightNormConv2d, bias: nn.Parameter | None) -> nn.Module:
     padding = layer.kernel_size // 2
     size = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding)
     convolution: nn.Conv2d | nn.ConvTranspose2d
-    with torch.device("meta"):  # their own random weights would be thrown away
+    with torch.device("meta"):
         if layer.transposed:
-            convolution = nn.ConvTranspose2d(*size, output_padding=layer.stride - 1, bias=False)
+            convolution = _ConvTranspose2d(*size, output_padding=layer.stride - 1, bias=False)
         else:
-            convolution = nn.Conv2d(*size, bias=False)
+            convolution = _Conv2d(*size, bias=False)
     convolution.weight = _constant(layer.kernel())
     convolution.bias = bias
     return convolution

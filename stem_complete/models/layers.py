@@ -83,7 +83,8 @@ class WeightNormConv2d(nn.Module):
         self.g = nn.Parameter(torch.ones(out_channels)) if weight_norm else None
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.mean_norm = MeanNorm(out_channels, mean_norm_at_inference) if mean_norm else None
-        nn.init.normal_(self.v, 0.0, WEIGHT_STD)
+        if not self.v.is_meta:  # where torch would load its compiler, in a second, to draw nothing
+            nn.init.normal_(self.v, 0.0, WEIGHT_STD)
 
     def kernel(self) -> Tensor:
         """`g v / |v|`, in the layout of `v`."""

@@ -159,7 +159,7 @@ def build_network(
             network = build_network(
                 sizes, in_channels=in_channels, reference_layers=reference_layers, **options
             )
-        return fold_norms(network).to_empty(device="cpu")
+        return fold_norms(network.to_empty(device="cpu"))
     if not sizes.mean_norm:
         options |= {"mean_norm": False, "bias": True}
     options["norm_per_input_channel"] = reference_layers
