@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 _log = logging.getLogger(__name__)
 
-
-class _Move(NamedTuple):
-    """A key that has another place or form now."""
-
-    new: str
-    convert: Callable[[Any], Any] = lambda value: value
-
-
-_MOVED: dict[str, _Move] = {
-    "scan.max_zoom": _Move("augmentation.max_zoom"),
-    "scan.crop_px": _Move("augmentation.crop_px"),
-    "scan.contrast": _Move("augmentation.contrast"),
-    "scan.noisy_fraction": _Move("augmentation.noisy_fraction"),
-    "scan.more_coverages": _Move("augmentation.coverages"),
-    "scan.more_geometries": _Move("augmentation.geometries"),
+_MOVED = {
+    "scan.max_zoom": "augmentation.max_zoom",
+    "scan.crop_px": "augmentation.crop_px",
+    "scan.contrast": "augmentation.contrast",
+    "scan.noisy_fraction": "augmentation.noisy_fraction",
+    "scan.more_coverages": "augmentation.coverages",
+    "scan.more_geometries": "augmentation.geometries",
 }
-"""By the old key."""
+"""Old keys, and where they are now."""
 
 _REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
 """Keys without a successor, and the value with which they changed nothing."""
@@ -34,11 +26,11 @@ _REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with the current keys; unknown keys stay as they are."""
     upgraded: dict[str, Any] = copy.deepcopy(dict(values))
-    for old, move in _MOVED.items():
+    for old, new in _MOVED.items():
         section, key = _section_of(upgraded, old)
         if section is not None and key in section:
-            value = move.convert(section.pop(key))
-            target, name = _section_of(upgraded, move.new, make=True)
+            value = section.pop(key)
+            target, name = _section_of(upgraded, new, make=True)
             if target is not None:
                 target[name] = value
     for old, neutral in _REMOVED.items():

@@ -11,7 +11,7 @@ from stem_complete.config.upgrade import upgrade
 
 @pytest.fixture
 def _rules(monkeypatch):
-    monkeypatch.setattr(module, "_MOVED", {"scan.zoom": module._Move("augmentation.zoom", float)})
+    monkeypatch.setattr(module, "_MOVED", {"scan.zoom": "augmentation.zoom"})
     monkeypatch.setattr(module, "_REMOVED", {"data.old": 0})
 
 
