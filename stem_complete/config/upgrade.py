@@ -9,73 +9,41 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-_MOVED = {
-    "scan.max_zoom": "augmentation.max_zoom",
-    "scan.crop_px": "augmentation.crop_px",
-    "scan.contrast": "augmentation.contrast",
-    "scan.noisy_fraction": "augmentation.noisy_fraction",
-    "scan.more_coverages": "augmentation.coverages",
-    "scan.more_geometries": "augmentation.geometries",
+_AUGMENTATION = {
+    "max_zoom": "max_zoom",
+    "crop_px": "crop_px",
+    "contrast": "contrast",
+    "noisy_fraction": "noisy_fraction",
+    "more_coverages": "coverages",
+    "more_geometries": "geometries",
 }
-"""Old keys, and where they are now."""
-
-_REMOVED: dict[str, Any] = {"data.synthetic": 0.0}
-"""Keys without a successor, and the value with which they changed nothing."""
+"""Keys that `scan` had, and what they are called in `augmentation`."""
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with the current keys; unknown keys stay as they are."""
     upgraded: dict[str, Any] = copy.deepcopy(dict(values))
-    for old, new in _MOVED.items():
-        section, key = _section_of(upgraded, old)
-        if section is not None and key in section:
-            value = section.pop(key)
-            target, name = _section_of(upgraded, new, make=True)
-            if target is not None:
-                target[name] = value
-    for old, neutral in _REMOVED.items():
-        section, key = _section_of(upgraded, old)
-        if section is not None and key in section:
-            value = section.pop(key)
-            if value != neutral:
-                _log.warning("%s = %s is no longer supported and left out", old, value)
-    _upgrade_scan(upgraded)
-    _upgrade_names(upgraded)
-    return upgraded
-
-
-def _upgrade_scan(values: dict[str, Any]) -> None:
-    scan = values.get("scan")
-    if not isinstance(scan, dict):
-        return
-    # It turned off everything that is now in `augmentation`.
-    if scan.pop("augment", True) is False:
-        values["augmentation"] = None
+    scan, data, model = (
+        section if isinstance(section := upgraded.get(name), dict) else {}
+        for name in ("scan", "data", "model")
+    )
+    moved = {new: scan.pop(old) for old, new in _AUGMENTATION.items() if old in scan}
+    if scan.pop("augment", True) is False:  # which turned off all of it
+        upgraded["augmentation"] = None
+    elif moved and isinstance(augmentation := upgraded.get("augmentation", {}), dict):
+        upgraded["augmentation"] = augmentation | moved
     definition = scan.pop("coverage_definition", None)
     if definition == "nominal":
         scan["geometry"] = "nominal"
     elif definition == "exact" and scan.get("geometry") == "nominal":
         scan["geometry"] = "archimedean"
 
+    if synthetic := data.pop("synthetic", 0.0):
+        _log.warning("data.synthetic = %s is no longer supported and left out", synthetic)
 
-def _upgrade_names(values: dict[str, Any]) -> None:
-    """`ours` was the preset of one recipe, and the name of all recipes that are not the papers'."""
-    model = values.get("model")
-    preset = model.get("preset") if isinstance(model, dict) else None
-    if isinstance(model, dict) and preset == "ours":
+    # `ours` was the preset of one recipe, and the name of all recipes that are not the papers'.
+    if model.get("preset") == "ours":
         model["preset"] = "any-dose"
-    if values.get("recipe") == "ours":
-        values["recipe"] = "any-dose" if preset in ("ours", "any-dose") else "compact"
-
-
-def _section_of(
-    values: dict[str, Any], path: str, *, make: bool = False
-) -> tuple[dict[str, Any] | None, str]:
-    """The section that holds the key at `path`, None if there is none; and the key."""
-    *parents, key = path.split(".")
-    section: Any = values
-    for parent in parents:
-        if make and isinstance(section, dict):
-            section.setdefault(parent, {})
-        section = section.get(parent) if isinstance(section, dict) else None
-    return (section if isinstance(section, dict) else None), key
+    if upgraded.get("recipe") == "ours":
+        upgraded["recipe"] = "any-dose" if model.get("preset") == "any-dose" else "compact"
+    return upgraded

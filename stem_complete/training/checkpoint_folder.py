@@ -3,7 +3,6 @@
 <run folder>/checkpoints/step-00001234/
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   the optimizer's state, as Adam's moments
-    clipping.safetensors    state of the gradient clipping, where it has one
     average.safetensors     running average of the weights, where the run has one
     metadata.json           step, score, config, metrics, versions; size and SHA-256 of these files
 
@@ -63,6 +62,16 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     metrics: dict[str, float]
     state: dict[str, dict[str, Tensor]]
+
+    def zeros(self, device: str) -> Checkpoint:
+        """The same with zeros on `device`; on "meta" they take no memory and travel as shapes."""
+        state = {
+            part: {
+                name: torch.zeros_like(tensor, device=device) for name, tensor in tensors.items()
+            }
+            for part, tensors in self.state.items()
+        }
+        return self._replace(state=state)
 
 
 def write_checkpoint(

@@ -29,13 +29,8 @@ from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
-from stem_complete.training.schedule import Stage, build_schedule
-from stem_complete.training.state import (
-    CheckpointLayout,
-    TrainingState,
-    build_state,
-    check_same_run,
-)
+from stem_complete.training.schedule import Stage, build_stages, stage_at
+from stem_complete.training.state import TrainingState, build_state, check_same_run
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskBuilder
@@ -122,7 +117,7 @@ class _Loop:
         self.metrics: dict[str, float] = {}
         self.state = self._restored_state()
         names = [*self.task.parameter_groups(), *self.task.running]
-        self.schedule = build_schedule(config, names)
+        self.stages = build_stages(config, names)
         self.take_step = build_step(config, self.state, context)
         self.validate = Validator(
             self.examples,
@@ -145,7 +140,7 @@ class _Loop:
         allow_s = LONG_PHASE_S  # for the first step, and for one after which all wait for rank 0
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
-            self.state.enter(self.schedule.at(step))
+            self.state.enter(stage_at(self.stages, step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._num_micro_batches)]
             self.watchdog.beat(step, "training", allow_s=allow_s)
@@ -158,7 +153,7 @@ class _Loop:
 
             last, score = step == training.steps, None
             if step % training.log_every_steps == 0 or last:
-                self._log(step, self.schedule.at(step - 1))
+                self._log(step, stage_at(self.stages, step - 1))
             if step % training.validate_every_steps == 0 or last:
                 score = self._validate(step)
             self._act_on_flags(self.take_step.flags.pop())
@@ -274,13 +269,13 @@ class _Loop:
         """State of the newest checkpoint, which rank 0 reads for all; or a fresh one."""
         state = build_state(self.config, self.task)
         checkpoint = all_ok(self._newest_checkpoint)
-        layout = from_main(lambda: checkpoint and CheckpointLayout.of(checkpoint))
-        if layout is None:
+        outline = from_main(lambda: checkpoint and checkpoint.zeros("meta"))
+        if outline is None:
             self.task.initialise(self.examples)
             return state
-        all_ok(lambda: state.allocate(layout) if checkpoint is None else state.load(checkpoint))
+        all_ok(lambda: state.load(checkpoint or outline.zeros("cpu")))
         broadcast_tensors(list(state.replicas().values()))
-        self.metrics = layout.metrics
+        self.metrics = outline.metrics
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:

@@ -12,21 +12,6 @@ from torch import Tensor, nn, optim
 from stem_complete.errors import ConfigError
 from stem_complete.training.schedule import Stage
 
-OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
-    "SGD": optim.SGD,
-    "Adam": optim.Adam,
-    "AdamW": optim.AdamW,
-    "Adamax": optim.Adamax,
-    "NAdam": optim.NAdam,
-    "RAdam": optim.RAdam,
-    "Adagrad": optim.Adagrad,
-    "Adadelta": optim.Adadelta,
-    "RMSprop": optim.RMSprop,
-    "ASGD": optim.ASGD,
-}
-"""By the name in `optimizer.name`. Another one of torch has its class here and its name in
-`config.schema.OptimizerConfig`, if it takes dense gradients and keeps its state in tensors."""
-
 _SET_ELSEWHERE = {"params", "lr", "betas", "fused", "foreach", "capturable", "differentiable"}
 _BEGIN_AT_ZERO = {"Adam", "AdamW", "Adagrad"}
 """Fused ones whose new state is right after a skipped step, too."""
@@ -43,7 +28,8 @@ class GuardedOptimizer:
 
     Args:
         groups: Parameters by name of the group.
-        name: In `OPTIMIZERS`.
+        name: Of the class in `torch.optim`, which takes dense gradients and keeps its state in
+            tensors.
         options: Of that class, apart from learning rate and betas.
         learning_rate: Before any stage.
         betas: Before any stage; for those classes that have them.
@@ -68,7 +54,8 @@ class GuardedOptimizer:
         settings = _settings(name, options, betas, on_gpu=on_gpu, cuda_graph=cuda_graph)
         labelled = [{"params": group, "name": label} for label, group in groups.items()]
         try:
-            self.torch = OPTIMIZERS[name](labelled, lr=learning_rate, **settings)  # type: ignore[call-arg]
+            make = getattr(optim, name)
+            self.torch: optim.Optimizer = make(labelled, lr=learning_rate, **settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 expected=f"options that torch.optim.{name} takes",
@@ -165,7 +152,7 @@ def _settings(
     cuda_graph: bool,
 ) -> dict[str, Any]:
     """Arguments of the optimizer's class, apart from parameters and rate."""
-    accepted = inspect.signature(OPTIMIZERS[name]).parameters
+    accepted = inspect.signature(getattr(optim, name)).parameters
     allowed = [key for key in accepted if key not in _SET_ELSEWHERE]
     for key in options:
         if key not in allowed:

@@ -44,72 +44,13 @@ class Stage(NamedTuple):
         return frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.frozen))
 
 
-class Schedule:
-    """Stages of a run.
-
-    Args:
-        stages: Ascending by start; the first starts at 0.
-    """
-
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = list(stages)
-        self._starts = [stage.start for stage in stages]
-
-    def at(self, step: int) -> Stage:
-        """The stage that `step` belongs to."""
-        return self.stages[bisect_right(self._starts, step) - 1]
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """The stage that `step` belongs to; `stages` ascend, and the first starts at 0."""
+    return stages[bisect_right(stages, step, key=lambda stage: stage.start) - 1]
 
 
-def paper_stages(
-    steps: int,
-    *,
-    learning_rate: float,
-    trainer_ratio: float,
-    betas: tuple[float, float],
-    beta1_end: float,
-    decay_start: float,
-    num_decay_steps: int,
-    freeze_mean_norm: float,
-) -> list[Stage]:
-    """Stages of the ALRC paper (section IV, "Learning policy").
-
-    The learning rate and beta1 are constant up to `decay_start` of the run, then fall in equal
-    steps, whose last one reaches 0 and `beta1_end` at the very end: in the k-th of the
-    `num_decay_steps` intervals the learning rate is `1 - k / num_decay_steps` of its start, for
-    k = 0, 1, ... as in the published code.
-
-    Args:
-        steps: Length of the run.
-        learning_rate: At the start.
-        trainer_ratio: Learning rate of the group `trainer` in units of the others'.
-        betas: At the start.
-        beta1_end: At the very end.
-        decay_start: Fraction of the run.
-        num_decay_steps: Number of the equal steps.
-        freeze_mean_norm: Fraction of the run after which `running_means` are frozen; 1 is never.
-    """
-    decay_from = decay_start * steps
-    interval = (steps - decay_from) / num_decay_steps
-    decays = [round(decay_from + k * interval) for k in range(num_decay_steps + 1)]
-    freeze_from = round(freeze_mean_norm * steps)
-    stages = []
-    for start in sorted({0, freeze_from, *decays}):
-        fraction = max(bisect_right(decays, start) - 1, 0) / num_decay_steps
-        frozen = freeze_mean_norm < 1 and start >= freeze_from
-        stages.append(
-            Stage(
-                start,
-                learning_rate * (1 - fraction),
-                {TRAINER: trainer_ratio},
-                (betas[0] + (beta1_end - betas[0]) * fraction, betas[1]),
-                (RUNNING_MEANS,) if frozen else (),
-            )
-        )
-    return stages
-
-
-def build_schedule(config: Config, names: Iterable[str]) -> Schedule:
-    """The schedule that a config describes: its own stages, or the paper's.
+def build_stages(config: Config, names: Iterable[str]) -> list[Stage]:
+    """The stages that a config describes: its own, or the paper's.
 
     Args:
         config: The run.
@@ -120,18 +61,7 @@ def build_schedule(config: Config, names: Iterable[str]) -> Schedule:
     """
     optimizer, steps = config.optimizer, config.training.steps
     if optimizer.stages is None:
-        return Schedule(
-            paper_stages(
-                steps,
-                learning_rate=optimizer.learning_rate,
-                trainer_ratio=optimizer.trainer_learning_rate_ratio,
-                betas=(optimizer.beta1, optimizer.beta2),
-                beta1_end=optimizer.beta1_end,
-                decay_start=optimizer.decay_start,
-                num_decay_steps=optimizer.num_decay_steps,
-                freeze_mean_norm=config.training.freeze_mean_norm,
-            )
-        )
+        return _paper_stages(config)
     stages = [
         Stage(
             stage.start if isinstance(stage.start, int) else round(stage.start * steps),
@@ -143,7 +73,38 @@ def build_schedule(config: Config, names: Iterable[str]) -> Schedule:
         for stage in optimizer.stages
     ]
     _check(stages, list(names))
-    return Schedule(stages)
+    return stages
+
+
+def _paper_stages(config: Config) -> list[Stage]:
+    """Stages of the ALRC paper (section IV, "Learning policy").
+
+    The learning rate and beta1 are constant up to `decay_start` of the run, then fall in equal
+    steps, whose last one reaches 0 and `beta1_end` at the very end: in the k-th of the
+    `num_decay_steps` intervals the learning rate is `1 - k / num_decay_steps` of its start, for
+    k = 0, 1, ... as in the published code.
+    """
+    optimizer, steps = config.optimizer, config.training.steps
+    freeze_mean_norm = config.training.freeze_mean_norm
+    decay_from = optimizer.decay_start * steps
+    interval = (steps - decay_from) / optimizer.num_decay_steps
+    decays = [round(decay_from + k * interval) for k in range(optimizer.num_decay_steps + 1)]
+    freeze_from = round(freeze_mean_norm * steps)
+    stages = []
+    for start in sorted({0, freeze_from, *decays}):
+        fraction = max(bisect_right(decays, start) - 1, 0) / optimizer.num_decay_steps
+        beta1 = optimizer.beta1 + (optimizer.beta1_end - optimizer.beta1) * fraction
+        frozen = freeze_mean_norm < 1 and start >= freeze_from
+        stages.append(
+            Stage(
+                start,
+                optimizer.learning_rate * (1 - fraction),
+                {TRAINER: optimizer.trainer_learning_rate_ratio},
+                (beta1, optimizer.beta2),
+                (RUNNING_MEANS,) if frozen else (),
+            )
+        )
+    return stages
 
 
 def _check(stages: Sequence[Stage], names: Sequence[str]) -> None:

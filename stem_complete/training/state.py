@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +12,9 @@ from torch import Tensor, nn
 from stem_complete.config import Config, validate_config
 from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.clipping import CLIPPINGS
 from stem_complete.training.optimizers import GuardedOptimizer
 from stem_complete.training.schedule import Stage
 from stem_complete.training.task import Task, device_of
-
-
-class CheckpointLayout(NamedTuple):
-    """What workers must know of a checkpoint to receive its tensors from rank 0.
-
-    Attributes:
-        step: Its step.
-        metrics: Its metrics.
-        optimizer: Shape and dtype of the optimizer's tensors, by name.
-    """
-
-    step: int
-    metrics: dict[str, float]
-    optimizer: dict[str, tuple[tuple[int, ...], torch.dtype]]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> CheckpointLayout:
-        """The layout of a checkpoint."""
-        optimizer = checkpoint.state.get("optimizer", {})
-        layout = {name: (tuple(t.shape), t.dtype) for name, t in optimizer.items()}
-        return cls(checkpoint.step, checkpoint.metrics, layout)
 
 
 class TrainingState:
@@ -45,7 +23,6 @@ class TrainingState:
     Args:
         task: What is trained, on its device.
         optimizer: Of the task's parameter groups.
-        clipping: Clips the gradients, see `clipping`.
         weight_average: Decay per step of a running average of the weights; None keeps none.
     """
 
@@ -53,10 +30,9 @@ class TrainingState:
         self,
         task: Task,
         optimizer: GuardedOptimizer,
-        clipping: nn.Module,
         weight_average: float | None = None,
     ) -> None:
-        self.task, self.optimizer, self.clipping = task, optimizer, clipping
+        self.task, self.optimizer = task, optimizer
         self.step = 0
         self.stage: Stage | None = None
         self.decay = weight_average
@@ -69,13 +45,12 @@ class TrainingState:
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Everything except the step, as tensors by name; empty parts are left out.
 
-        `task`, the `optimizer`'s state as in `network.weight.exp_avg`, `clipping` and the weights'
-        running sum as `average`, see `averaged_weights`.
+        `task`, the `optimizer`'s state as in `network.weight.exp_avg` and the weights' running sum
+        as `average`, see `averaged_weights`.
         """
         parts = {
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state(self._parameters()),
-            "clipping": self.clipping.state_dict(),
             "average": self.average,
         }
         return {name: part for name, part in parts.items() if part}
@@ -89,7 +64,6 @@ class TrainingState:
         saved = checkpoint.state
         try:
             self.task.load_state_dict(saved["task"])
-            self.clipping.load_state_dict(saved.get("clipping", {}))
             self.optimizer.load(saved.get("optimizer", {}), self._parameters())
             for name, value in self.average.items():
                 value.copy_(saved["average"][name])
@@ -101,18 +75,11 @@ class TrainingState:
             ) from None
         self.step = checkpoint.step
 
-    def allocate(self, layout: CheckpointLayout) -> None:
-        """Makes optimizer tensors for a checkpoint that rank 0 loads and broadcasts."""
-        zeros = {n: torch.zeros(shape, dtype=d) for n, (shape, d) in layout.optimizer.items()}
-        self.optimizer.load(zeros, self._parameters())
-        self.step = layout.step
-
     def replicas(self) -> dict[str, Tensor]:
         """Every tensor that must be the same on all workers, by name, in a fixed order."""
         parts = {
             "": dict(self.task.named_parameters()) | dict(self.task.named_buffers()),
             "optimizer/": self.optimizer.state(self._parameters()),
-            "clipping/": dict(self.clipping.named_buffers()),
             "average/": self.average,
         }
         return {
@@ -179,8 +146,7 @@ def build_state(config: Config, task: Task) -> TrainingState:
         on_gpu=device_of(task).type == "cuda",
         cuda_graph=training.cuda_graph,
     )
-    clipping = CLIPPINGS[training.gradient_clipping.kind](training.gradient_clipping.limit)
-    return TrainingState(task, optimizer, clipping.to(device_of(task)), training.weight_average)
+    return TrainingState(task, optimizer, training.weight_average)
 
 
 def averaged_weights(

@@ -9,8 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
-from stem_complete.config import Config
+from stem_complete.config import Config, GradientClippingConfig
 from stem_complete.data.loader import Batch
 from stem_complete.distributed import (
     DelayedFlags,
@@ -36,6 +37,7 @@ class TrainingStep:
         model: The task, or what distributes it over workers.
         context: This worker.
         batch_size: Examples a step, over all workers.
+        clipping: What is done to the gradients.
         cuda_graph: Whether steps are recorded and replayed.
 
     Attributes:
@@ -51,10 +53,11 @@ class TrainingStep:
         context: WorkerContext,
         *,
         batch_size: int,
+        clipping: GradientClippingConfig,
         cuda_graph: bool = False,
     ) -> None:
         self.state, self.context = state, context
-        self.batch_size = batch_size
+        self.batch_size, self.clipping = batch_size, clipping
         self.model = model.train()
         self.exchange = StatisticsExchange()
         self.window = LogWindow(state.task.loss_names, context.device)
@@ -100,9 +103,9 @@ class TrainingStep:
         # Gradients are already the same on every worker, and the flag on losses is summed over all.
         sums = self.exchange.finish()
         parameters = optimizer.parameters_with_gradient()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
-        state.clipping(parameters, norm)
+        clip_gradients(self.clipping, parameters, norm)
         optimizer.step(usable)
         state.task.commit(sums, usable)
         state.update_average()
@@ -157,6 +160,25 @@ class TrainingStep:
         return nullcontext()
 
 
+def clip_gradients(
+    clipping: GradientClippingConfig, parameters: Sequence[nn.Parameter], norm: Tensor
+) -> None:
+    """Changes the gradients of a step in place, without waiting for the device.
+
+    They are those of the mean loss over the global batch, so that every worker clips the same.
+
+    Args:
+        clipping: How.
+        parameters: Those with a gradient.
+        norm: Euclidean norm of all their gradients, [].
+    """
+    match clipping.kind:
+        case "value":
+            clip_grad_value_(parameters, clipping.limit)
+        case "norm":
+            clip_grads_with_norm_(parameters, clipping.limit, norm)
+
+
 def build_step(config: Config, state: TrainingState, context: WorkerContext) -> TrainingStep:
     """The step of a run that a config describes.
 
@@ -181,4 +203,11 @@ def build_step(config: Config, state: TrainingState, context: WorkerContext) -> 
         )
         if scaling.gradient_compression == "bf16":
             model.register_comm_hook(None, bf16_gradients)
-    return TrainingStep(state, model, context, batch_size=config.batch_size, cuda_graph=cuda_graph)
+    return TrainingStep(
+        state,
+        model,
+        context,
+        batch_size=config.batch_size,
+        clipping=config.training.gradient_clipping,
+        cuda_graph=cuda_graph,
+    )

@@ -4,17 +4,17 @@ import pytest
 
 from stem_complete.config import load_config
 from stem_complete.errors import ConfigError
-from stem_complete.training.schedule import Stage, build_schedule
+from stem_complete.training.schedule import Stage, build_stages, stage_at
 
 NAMES = ("generator", "trainer", "running_means")
 
 
-def schedule(*overrides):
+def stages_of(*overrides):
     config = load_config([], ["name=test", "data.store=none", *overrides])
-    return build_schedule(config, NAMES)
+    return build_stages(config, NAMES)
 
 
-PAPER = schedule()
+PAPER = stages_of()
 
 
 @pytest.mark.parametrize(
@@ -30,39 +30,39 @@ PAPER = schedule()
     ],
 )
 def test_paper_decays_in_eight_steps(step, rate, beta1):
-    stage = PAPER.at(step)
+    stage = stage_at(PAPER, step)
     assert stage.rate("generator") == pytest.approx(rate)
     assert stage.rate("trainer") == pytest.approx(2 * rate)
     assert stage.betas == (pytest.approx(beta1), 0.999)
 
 
 def test_mean_norm_freezes_half_way():
-    assert not PAPER.at(249_999).freezes(NAMES)
-    assert PAPER.at(250_000).freezes(NAMES) == {"running_means"}
+    assert not stage_at(PAPER, 249_999).freezes(NAMES)
+    assert stage_at(PAPER, 250_000).freezes(NAMES) == {"running_means"}
 
 
 def test_a_freeze_at_one_never_comes():
-    never = schedule("training.steps=10", "training.freeze_mean_norm=1.0")
-    assert not any(never.at(step).frozen for step in range(11))
+    never = stages_of("training.steps=10", "training.freeze_mean_norm=1.0")
+    assert not any(stage_at(never, step).frozen for step in range(11))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 16, 1000])
 def test_short_runs_never_raise_the_rate(steps):
-    stages = schedule(f"training.steps={steps}")
-    rates = [stages.at(step).learning_rate for step in range(steps)]
+    stages = stages_of(f"training.steps={steps}")
+    rates = [stage_at(stages, step).learning_rate for step in range(steps)]
     assert rates[0] == 3e-4
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] > 0
 
 
 def test_stages_of_a_config_replace_the_papers():
-    stages = schedule(
+    stages = stages_of(
         "training.steps=200",
         "optimizer.learning_rate=0.01",
         "optimizer.stages=[{start: 0, factors: {train*: 3}}, {start: 20, learning_rate: 0.1},"
         " {start: 0.5, learning_rate: 0.5, betas: [0.5, 0.9], frozen: [gen*, running_means]}]",
     )
-    first, second, third = (stages.at(step) for step in (19, 99, 100))
+    first, second, third = (stage_at(stages, step) for step in (19, 99, 100))
     assert (first.rate("generator"), first.rate("trainer")) == (0.01, pytest.approx(0.03))
     assert second == Stage(20, pytest.approx(0.001), {}, (0.9, 0.999), ())
     assert third.betas == (0.5, 0.9)
@@ -79,4 +79,4 @@ def test_stages_of_a_config_replace_the_papers():
 )
 def test_stages_that_do_not_fit_are_refused(stages, message):
     with pytest.raises(ConfigError, match=message):
-        schedule("training.steps=10", f"optimizer.stages={stages}")
+        stages_of("training.steps=10", f"optimizer.stages={stages}")
