@@ -5,9 +5,14 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.tracking import default_uri
 from stem_complete.tracking.client import connect
 
@@ -43,3 +48,10 @@ def give_mlflow_database(storage: str) -> None:
         part = database.with_suffix(f".{os.getpid()}")
         shutil.copy(mlflow_database(), part)
         part.replace(database)
+
+
+def read_raw(store: MicrographStore, indices: Any) -> NDArray[np.float64]:
+    """Crops [b, h, w] in detector units."""
+    indices = np.asarray(indices, int)
+    scale, offset = (store.column(name)[indices, None, None] for name in ("scale", "offset"))
+    return offset + scale * store.read_stored(indices)

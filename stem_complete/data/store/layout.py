@@ -91,15 +91,6 @@ class Source:
     num_crops: int
     asked: tuple[str | None, int | None] = (None, None)
 
-    @classmethod
-    def from_json(cls, text: str) -> Source:
-        """The record that `to_json` wrote."""
-        values = json.loads(text)
-        height, width = values["shape"]
-        signal, frame = values["asked"]
-        lists = {"frames": tuple(values["frames"]), "shape": (height, width)}
-        return cls(**values | lists | {"asked": (signal, frame)})
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -120,11 +111,6 @@ class LeftOut:
     row: int
     column: int
     reason: str
-
-    @classmethod
-    def from_json(cls, text: str) -> LeftOut:
-        """The record that `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 def to_json(record: Source | LeftOut) -> str:
@@ -147,25 +133,15 @@ def create_group(path: Path, crop_size: int, dtype: StoredDtype, compression: Co
             fix="choose another path or remove it",
         )
     with atomic_folder(path) as draft:
-        _create_arrays(draft, crop_size, dtype, compression)
+        attributes = {"format": FORMAT, "version": VERSION, "crop_size": crop_size, "dtype": dtype}
+        empty = dict.fromkeys(("num_crops", "num_sources", "num_left_out"), 0)
+        group = zarr.create_group(draft, zarr_format=3, attributes=attributes | empty)
+        _create_arrays(group, crop_size, dtype, compression)
 
 
 def _create_arrays(
-    path: Path, crop_size: int, dtype: StoredDtype, compression: Compression
+    group: zarr.Group, crop_size: int, dtype: StoredDtype, compression: Compression
 ) -> None:
-    group = zarr.create_group(
-        path,
-        zarr_format=3,
-        attributes={
-            "format": FORMAT,
-            "version": VERSION,
-            "crop_size": crop_size,
-            "dtype": dtype,
-            "num_crops": 0,
-            "num_sources": 0,
-            "num_left_out": 0,
-        },
-    )
     crop_bytes = crop_size**2 * np.dtype(dtype).itemsize
     shard_crops = max(1, min(_MAX_SHARD_CROPS, _SHARD_BYTES // crop_bytes))
     group.create_array(
@@ -248,30 +224,15 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, 
         StoreError: There is no store at `path`, or one of a newer version.
     """
     if not path.is_dir():
-        raise StoreError(
-            expected="a micrograph store",
-            found="a file" if path.exists() else "nothing",
-            where=path,
-            fix="create one with stem-complete ingest SOURCES --store PATH",
-        )
+        raise _no_store(path, "a file" if path.exists() else "nothing")
     try:
         group = zarr.open_group(path, mode=mode, zarr_format=3)
         attributes = group.attrs.asdict()
     except Exception as error:  # a damaged or foreign zarr.json makes zarr fail in many ways
-        raise StoreError(
-            expected="a micrograph store",
-            found="a folder that is no zarr v3 group",
-            where=path,
-            fix="create one with stem-complete ingest SOURCES --store PATH",
-        ) from error
+        raise _no_store(path, "a folder that is no zarr v3 group") from error
     version = attributes.get("version")
     if attributes.get("format") != FORMAT or not isinstance(version, int):
-        raise StoreError(
-            expected="a micrograph store",
-            found="another zarr group",
-            where=path,
-            fix="ingest it: stem-complete ingest SOURCES --store PATH",
-        )
+        raise _no_store(path, "another zarr group")
     if version > VERSION:
         raise StoreError(
             expected=f"a store of version {VERSION} or older",
@@ -280,3 +241,12 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, 
             fix="update stem-complete: pip install --upgrade stem-complete",
         )
     return group, attributes
+
+
+def _no_store(path: Path, found: str) -> StoreError:
+    return StoreError(
+        expected="a micrograph store",
+        found=found,
+        where=path,
+        fix="create one with stem-complete ingest SOURCES --store PATH",
+    )

@@ -1,4 +1,4 @@
-"""Intensities -> stored numbers -> intensities, or [-1, 1]: intensity = offset + scale * stored."""
+"""Intensities -> stored numbers -> [-1, 1]: intensity = offset + scale * stored."""
 
 from __future__ import annotations
 
@@ -66,11 +66,3 @@ def to_unit_range(
     np.subtract(stored, low, out=out, dtype=np.float32)
     out /= (high - low) / 2
     out -= 1
-
-
-def to_intensity(
-    stored: NDArray[Any], offset: float, scale: float, out: NDArray[np.float64]
-) -> None:
-    """Fills in `out` [h, w] with the crop in detector units."""
-    np.multiply(stored, scale, out=out)
-    out += offset

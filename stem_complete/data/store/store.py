@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import (
@@ -25,8 +26,10 @@ from stem_complete.data.store.layout import (
     open_images,
     shard_file,
 )
-from stem_complete.data.store.scaling import to_intensity, to_stored, to_unit_range
+from stem_complete.data.store.scaling import to_stored, to_unit_range
 from stem_complete.errors import StoreError
+
+Record = TypeVar("Record", Source, LeftOut)
 
 
 class CropRecord(NamedTuple):
@@ -38,9 +41,6 @@ class CropRecord(NamedTuple):
         frame: Number of its frame in the signal.
         row: First row [px] in the frame.
         column: First column [px].
-        pixel_size_nm: Side of a pixel [nm], None if unknown.
-        minimum: Lowest intensity, in detector units.
-        maximum: Highest intensity, in detector units.
     """
 
     source: Source
@@ -48,9 +48,6 @@ class CropRecord(NamedTuple):
     frame: int
     row: int
     column: int
-    pixel_size_nm: float | None
-    minimum: float
-    maximum: float
 
 
 class MicrographStore:
@@ -100,17 +97,6 @@ class MicrographStore:
             to_unit_range(*crop, out=image)
         return images
 
-    def read_raw(self, indices: ArrayLike) -> NDArray[np.float64]:
-        """Crops [b, 1, h, w] in detector units; raises as `read`."""
-        indices = self._checked(indices)
-        raw = np.empty((len(indices), 1, self.crop_size, self.crop_size))
-        offsets, scales = self.column("offset")[indices], self.column("scale")[indices]
-        for [image], offset, scale, (stored, _, _) in zip(
-            raw, offsets, scales, self._stored(indices), strict=True
-        ):
-            to_intensity(stored, offset, scale, out=image)
-        return raw
-
     def read_stored(
         self, indices: ArrayLike, images: zarr.Array[Any] | None = None
     ) -> NDArray[Any]:
@@ -129,7 +115,6 @@ class MicrographStore:
     def records(self, indices: ArrayLike) -> list[CropRecord]:
         """Where the crops come from."""
         sources = self.sources()
-        sizes = self.column("pixel_size_nm")
         return [
             CropRecord(
                 source=sources[self.column("source")[i]],
@@ -137,9 +122,6 @@ class MicrographStore:
                 frame=int(self.column("frame")[i]),
                 row=int(self.column("row")[i]),
                 column=int(self.column("column")[i]),
-                pixel_size_nm=None if np.isnan(sizes[i]) else float(sizes[i]),
-                minimum=float(self.column("minimum")[i]),
-                maximum=float(self.column("maximum")[i]),
             )
             for i in self._checked(indices)
         ]
@@ -159,13 +141,12 @@ class MicrographStore:
     def sources(self) -> list[Source]:
         """The signals that were ingested, in order."""
         if self._sources is None:
-            rows = self._rows("sources", self.num_sources)
-            self._sources = [Source.from_json(row) for row in rows]
+            self._sources = self._records("sources", self.num_sources, Source)
         return self._sources
 
     def left_out(self) -> list[LeftOut]:
         """The crops that were not stored, with the reason."""
-        return [LeftOut.from_json(row) for row in self._rows("left_out", self.num_left_out)]
+        return self._records("left_out", self.num_left_out, LeftOut)
 
     def fingerprint(self) -> str:
         """Hash of what the store holds: its sources and how they were cut and stored."""
@@ -186,9 +167,10 @@ class MicrographStore:
             self._columns[name] = values
         return self._columns[name]
 
-    def _rows(self, name: str, number: int) -> list[str]:
-        array = array_of(open_group(self.path)[0], name)
-        return [str(row) for row in np.asarray(array[:number])]
+    def _records(self, name: str, number: int, kind: type[Record]) -> list[Record]:
+        adapter = TypeAdapter(kind)
+        rows = np.asarray(array_of(open_group(self.path)[0], name)[:number])
+        return [adapter.validate_json(str(row)) for row in rows]
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         checked = np.asarray(indices, dtype=np.int64).reshape(-1)

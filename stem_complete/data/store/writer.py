@@ -162,17 +162,11 @@ class StoreWriter:
 
     def quantise(self, crop: Crop) -> StoredCrop:
         """The crop as the store keeps it. Threads can do this side by side."""
-        stored, minimum, maximum, offset, scale = quantise(crop.pixels, self._stored_dtype)
-        facts = {
-            "minimum": minimum,
-            "maximum": maximum,
-            "offset": offset,
-            "scale": scale,
-            "frame": crop.frame,
-            "row": crop.row,
-            "column": crop.column,
-        }
-        return StoredCrop(stored, facts)
+        quantised = quantise(crop.pixels, self._stored_dtype)
+        known = crop._asdict() | quantised._asdict()
+        return StoredCrop(
+            quantised.stored, {name: known[name] for name in known if name in COLUMNS}
+        )
 
     def append(
         self,
