@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ class _Entry(BaseModel):
 class ArchitectureCard(_Entry):
     """Arguments that rebuild the folded network; all sizes, as presets may change."""
 
-    sizes: dict[str, Any]
+    sizes: Architecture
     reference_layers: bool
     bias: bool
     leaky_slope: float
@@ -41,7 +42,7 @@ class ArchitectureCard(_Entry):
         """The architecture that a config names."""
         model = config.model
         return cls(
-            sizes=PRESETS[model.preset].changed(model.sizes.model_dump()).to_dict(),
+            sizes=replace(PRESETS[model.preset], **model.sizes.model_dump()),
             reference_layers=model.reference_layers,
             bias=model.bias,
             leaky_slope=model.leaky_slope,
@@ -51,7 +52,7 @@ class ArchitectureCard(_Entry):
     def build(self, in_channels: int) -> TwoStageGenerator:
         """The folded generator, weights uninitialised, for scans encoded in so many channels."""
         network = build_network(
-            Architecture.from_dict(self.sizes),
+            self.sizes,
             in_channels=in_channels,
             folded=True,
             reference_layers=self.reference_layers,

@@ -8,7 +8,7 @@ from stem_complete.models.generator import (
     OuterGenerator,
 )
 from stem_complete.models.initialisation import initialise
-from stem_complete.models.layers import LayerOptions, WeightNormConv2d, count_weights
+from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import (
     MeanNorm,
     commit_means,
@@ -16,24 +16,18 @@ from stem_complete.models.mean_norm import (
     mean_norm_layers,
     pending_means,
 )
-from stem_complete.models.presets import PRESETS, STRIDE, Architecture, build_network
+from stem_complete.models.presets import PRESETS, Architecture, build_network
 from stem_complete.models.two_stage import (
-    AuxiliaryTrainer,
-    NetworkOutput,
     TwoStageGenerator,
     TwoStageNetwork,
 )
 
 __all__ = [
     "PRESETS",
-    "STRIDE",
     "Architecture",
-    "AuxiliaryTrainer",
     "DetailedInnerGenerator",
     "InnerGenerator",
-    "LayerOptions",
     "MeanNorm",
-    "NetworkOutput",
     "OuterGenerator",
     "ResidualBlock",
     "SpectralBlock",
@@ -42,7 +36,6 @@ __all__ = [
     "WeightNormConv2d",
     "build_network",
     "commit_means",
-    "count_weights",
     "fold_norms",
     "freeze_mean_norm",
     "initialise",

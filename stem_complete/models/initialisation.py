@@ -52,7 +52,7 @@ def initialise(
             hook.remove()
     for layer in layers:
         if layer.mean_norm is not None:
-            layer.mean_norm.forget()
+            layer.mean_norm.pending.zero_()
         if layer.leaky_slope is None and layer.g is not None:
             layer.g.mul_(output_std)
 

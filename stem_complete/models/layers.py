@@ -135,8 +135,3 @@ class WeightNormConv2d(nn.Module):
         if self.leaky_slope == 0:
             return F.relu(y, inplace=True)
         return F.leaky_relu(y, self.leaky_slope, inplace=True)
-
-
-def count_weights(module: nn.Module) -> int:
-    """Number of kernel weights in `module`, without `g` and biases; the same after folding."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 4)

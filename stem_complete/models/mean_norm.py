@@ -22,8 +22,8 @@ class MeanNorm(nn.Module):
     """Subtracts channel means from `[b, c, h, w]`.
 
     In training mode these are the image's own, with gradient; in eval mode, or once frozen, the
-    running ones. `forward` does not change the running means: it adds image means to
-    `pending_mean_sum [c]` and `pending_count []`, which `commit` moves into the running means.
+    running ones. `forward` does not change the running means: it adds image means and their number
+    to `pending` [c + 1], which `commit` moves into the running means.
 
     Args:
         num_channels: Number of channels c.
@@ -32,8 +32,7 @@ class MeanNorm(nn.Module):
     """
 
     running_mean: Tensor
-    pending_mean_sum: Tensor
-    pending_count: Tensor
+    pending: Tensor
 
     def __init__(self, num_channels: int, at_inference: MeanNormAtInference = "running") -> None:
         super().__init__()
@@ -42,8 +41,7 @@ class MeanNorm(nn.Module):
         self.at_inference = at_inference
         self.frozen = False
         self.register_buffer("running_mean", torch.zeros(num_channels))
-        self.register_buffer("pending_mean_sum", torch.zeros(num_channels), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+        self.register_buffer("pending", torch.zeros(num_channels + 1), persistent=False)
 
     @property
     def uses_image_means(self) -> bool:
@@ -56,30 +54,24 @@ class MeanNorm(nn.Module):
             return x - self.running_mean[:, None, None].to(x.dtype)
         centred, means = _centred(x)
         if self.training and not self.frozen:
-            self.pending_mean_sum += means.sum(0)
-            self.pending_count += len(means)
+            self.pending[:-1] += means.sum(0)
+            self.pending[-1] += len(means)
         return centred
 
     @torch.no_grad()
-    def commit(self, mean_sum: Tensor, count: Tensor) -> None:
-        """Moves the running means towards `mean_sum / count` and forgets what was pending.
+    def commit(self, pending: Tensor) -> None:
+        """Moves the running means towards those of a step and forgets what was pending.
 
         Args:
-            mean_sum: `[c]`, image means summed over the step's images on all ranks.
-            count: `[]`, number of those images. With 0, and in channels whose sum is not finite,
-                the running means stay as they are.
+            pending: `pending`, summed over all ranks. Without images, and in channels whose sum is
+                not finite, the running means stay as they are.
         """
-        mean = mean_sum / count.clamp(min=1)
+        count = pending[-1]
+        mean = pending[:-1] / count.clamp(min=1)
         moved = self.running_mean.lerp(mean.to(self.running_mean.dtype), 1 - DECAY)
         usable = (count > 0) & mean.isfinite()
         self.running_mean.copy_(torch.where(usable, moved, self.running_mean))
-        self.forget()
-
-    @torch.no_grad()
-    def forget(self) -> None:
-        """Drops what is pending."""
-        self.pending_mean_sum.zero_()
-        self.pending_count.zero_()
+        self.pending.zero_()
 
     # A Python bool keeps `forward` free of host syncs; the state dict wants a tensor.
     def get_extra_state(self) -> Tensor:
@@ -142,19 +134,17 @@ def mean_norm_layers(network: nn.Module) -> list[MeanNorm]:
 
 
 def pending_means(network: nn.Module) -> Tensor:
-    """Pending sums and counts of all layers as one vector `[sum of (c + 1)]`, to sum over ranks."""
-    parts: list[Tensor] = []
-    for layer in mean_norm_layers(network):
-        parts += [layer.pending_mean_sum, layer.pending_count[None]]
+    """`pending` of all layers as one vector, to sum over ranks."""
+    parts = [layer.pending for layer in mean_norm_layers(network)]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def commit_means(network: nn.Module, pending: Tensor) -> None:
     """Commits the vector that `pending_means` returned, summed over ranks, to all layers."""
     layers = mean_norm_layers(network)
-    parts = torch.split(pending, [len(layer.running_mean) + 1 for layer in layers])
+    parts = torch.split(pending, [len(layer.pending) for layer in layers])
     for layer, part in zip(layers, parts, strict=True):
-        layer.commit(part[:-1], part[-1])
+        layer.commit(part)
 
 
 def freeze_mean_norm(network: nn.Module, frozen: bool = True) -> None:
@@ -165,4 +155,4 @@ def freeze_mean_norm(network: nn.Module, frozen: bool = True) -> None:
     """
     for layer in mean_norm_layers(network):
         layer.frozen = frozen
-        layer.forget()
+        layer.pending.zero_()

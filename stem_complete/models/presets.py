@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self, Unpack
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Unpack
 
 import torch
 
@@ -46,63 +47,24 @@ class Architecture:
     def __post_init__(self) -> None:
         if len(self.outer_widths) != 2 or not self.inner_widths:
             raise ValueError(f"expected one inner width or more and two outer ones, got {self}")
-        if min(*self.inner_widths, *self.outer_widths) < 1:
-            raise ValueError(f"widths must be positive, got {self}")
-        if self.patch < 1:
-            raise ValueError(f"patch must be positive, got {self}")
-        if self.spectral_blocks and self.inner_widths[0] % 2:
-            raise ValueError(f"spectral blocks need an even inner_widths[0], got {self}")
-        counts = (
-            self.inner_blocks,
-            self.outer_blocks,
-            self.fine_blocks,
-            self.spectral_blocks,
-            self.gates,
+        widest, positive = (
+            self.inner_widths[0],
+            (*self.inner_widths, *self.outer_widths, self.patch),
         )
-        if min(counts) < 0:
-            raise ValueError(f"numbers of blocks must not be negative, got {self}")
-        if self.inner_widths[0] != self.outer_widths[1]:
-            raise ValueError(f"inner_widths[0] must equal outer_widths[1], got {self}")
+        blocks = (self.inner_blocks, self.outer_blocks, self.fine_blocks, self.spectral_blocks)
+        for holds, demand in (
+            (min(positive) > 0, "widths and patch must be positive"),
+            (min(*blocks, self.gates) >= 0, "numbers of blocks must not be negative"),
+            (widest == self.outer_widths[1], "inner_widths[0] must equal outer_widths[1]"),
+            (not (self.spectral_blocks and widest % 2), "spectral blocks need an even width"),
+        ):
+            if not holds:
+                raise ValueError(f"{demand}, got {self}")
 
     @property
     def stride(self) -> int:
         """Height and width of inputs are multiples of it [px]."""
         return int(2 ** len(self.inner_widths) * self.patch)
-
-    def changed(self, changes: Mapping[str, Any]) -> Self:
-        """This architecture with other values of some fields.
-
-        Raises:
-            ValueError: A key is unknown, or the sizes do not fit together.
-        """
-        return self.from_dict(self.to_dict() | dict(changes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; keys with a default may be missing.
-
-        Raises:
-            ValueError: Keys are missing or unknown, or the sizes do not fit together.
-        """
-        names = {field.name for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        if not needed <= set(values) <= names:
-            raise ValueError(
-                f"expected the keys {sorted(needed)}, and {sorted(names - needed)} or some of "
-                f"them, got {sorted(values)}"
-            )
-        plain: dict[str, Any] = {
-            name: tuple(value) if name.endswith("widths") else value
-            for name, value in values.items()
-        }
-        return cls(**plain)
 
 
 PRESETS = {
@@ -124,8 +86,6 @@ PRESETS = {
         mean_norm=False,
     ),
 }
-
-STRIDE = 32  # of all presets
 
 
 def build_network(
@@ -164,26 +124,21 @@ def build_network(
         options |= {"mean_norm": False, "bias": True}
     options["norm_per_input_channel"] = reference_layers
     in_channels *= sizes.patch**2
-    inner: InnerGenerator
+    make_inner: Callable[..., InnerGenerator] = InnerGenerator
     if sizes.fine_blocks or sizes.spectral_blocks or sizes.skips:
-        inner = DetailedInnerGenerator(
-            sizes.inner_widths,
-            sizes.inner_blocks,
-            in_channels=in_channels,
-            entry_weight_norm=not reference_layers,
+        make_inner = partial(
+            DetailedInnerGenerator,
             num_fine_blocks=sizes.fine_blocks,
             num_spectral_blocks=sizes.spectral_blocks,
             skips=sizes.skips,
-            **options,
         )
-    else:
-        inner = InnerGenerator(
-            sizes.inner_widths,
-            sizes.inner_blocks,
-            in_channels=in_channels,
-            entry_weight_norm=not reference_layers,
-            **options,
-        )
+    inner = make_inner(
+        sizes.inner_widths,
+        sizes.inner_blocks,
+        in_channels=in_channels,
+        entry_weight_norm=not reference_layers,
+        **options,
+    )
     outer = OuterGenerator(
         sizes.outer_widths,
         sizes.outer_blocks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -261,7 +262,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
 def _build_network(model: ModelConfig, seed: int) -> tuple[TwoStageNetwork, int]:
     """The network, and the number of pixels of which its images' sides must be multiples."""
     try:
-        sizes = PRESETS[model.preset].changed(model.sizes.model_dump())
+        sizes = replace(PRESETS[model.preset], **model.sizes.model_dump())
     except ValueError as error:
         raise ConfigError(
             expected=f"sizes that fit the preset {model.preset}",

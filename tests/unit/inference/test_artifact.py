@@ -114,7 +114,7 @@ DAMAGES = {
                 "mean_norm_at_inference": "running",
             },
         ),
-        "expected the keys",
+        "field required at architecture.sizes.inner_blocks",
     ),
 }
 

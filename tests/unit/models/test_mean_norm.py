@@ -72,7 +72,7 @@ def test_eval_and_frozen_subtract_running_means(mode: str) -> None:
     x = images()
     y = norm(x)
     torch.testing.assert_close(y, x - torch.tensor([3.0, -1.0])[:, None, None])
-    assert norm.pending_count == 0
+    assert norm.pending.eq(0).all()
 
 
 @pytest.mark.parametrize("mode", ["eval", "frozen"])
@@ -84,7 +84,7 @@ def test_image_means_at_inference(mode: str) -> None:
         freeze_mean_norm(norm)
     x = images()
     torch.testing.assert_close(norm(x.clone()), x - x.mean((2, 3), keepdim=True))
-    assert norm.pending_count == 0
+    assert norm.pending.eq(0).all()
 
 
 @pytest.mark.parametrize("mode", ["eval", "frozen"])
@@ -109,32 +109,31 @@ def test_forward_leaves_running_means_alone_and_remembers_image_means() -> None:
     norm(first.clone().requires_grad_() * 1)
     norm(second.clone())
     assert norm.running_mean.tolist() == [3, -1]
-    assert norm.pending_count == 5
-    assert not norm.pending_mean_sum.requires_grad
+    assert norm.pending[-1] == 5
+    assert not norm.pending.requires_grad
     expected = torch.cat([first, second]).mean((2, 3)).sum(0)
-    torch.testing.assert_close(norm.pending_mean_sum, expected)
+    torch.testing.assert_close(norm.pending[:-1], expected)
 
 
 def test_commit_moves_by_a_hundredth_and_forgets() -> None:
     norm = norm_with_running_mean()
     norm(images())
-    norm.commit(torch.tensor([10.0, 20.0]), torch.tensor(5.0))
+    norm.commit(torch.tensor([10.0, 20.0, 5.0]))
     expected = torch.tensor([0.99 * 3 + 0.01 * 2, 0.99 * -1 + 0.01 * 4])
     torch.testing.assert_close(norm.running_mean, expected)
-    assert norm.pending_mean_sum.eq(0).all()
-    assert norm.pending_count == 0
+    assert norm.pending.eq(0).all()
 
 
 def test_committing_nothing_does_nothing() -> None:
     norm = norm_with_running_mean()
-    norm.commit(norm.pending_mean_sum, norm.pending_count)
+    norm.commit(norm.pending)
     assert norm.running_mean.tolist() == [3, -1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_sum_that_is_not_finite_leaves_its_channel(bad: float) -> None:
     norm = norm_with_running_mean()
-    norm.commit(torch.tensor([bad, -2.0]), torch.tensor(1.0))
+    norm.commit(torch.tensor([bad, -2.0, 1.0]))
     assert norm.running_mean[0] == 3
     assert norm.running_mean[1].item() == pytest.approx(0.99 * -1 + 0.01 * -2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stem_complete.models import (
     PRESETS,
-    STRIDE,
     Architecture,
     TwoStageNetwork,
     WeightNormConv2d,
     build_network,
-    count_weights,
     mean_norm_layers,
 )
 
@@ -39,7 +37,9 @@ def parts(network: TwoStageNetwork) -> tuple[nn.Module, nn.Module, nn.Module]:
 
 
 def test_paper_has_the_published_numbers_of_weights() -> None:
-    counts = [count_weights(part) for part in parts(on_meta("paper"))]
+    counts = [
+        sum(p.numel() for p in part.parameters() if p.ndim == 4) for part in parts(on_meta("paper"))
+    ]
     assert counts == [105_729_152, 37_440, 379_744]
 
 
@@ -68,17 +68,9 @@ def test_compact_costs_a_fiftieth_of_paper() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_share_their_stride(preset: str) -> None:
-    assert PRESETS[preset].stride == on_meta(preset).generator.stride == STRIDE
-    with pytest.raises(ValueError, match=f"multiples of {STRIDE}"):
+    assert PRESETS[preset].stride == on_meta(preset).generator.stride == 32
+    with pytest.raises(ValueError, match="multiples of 32"):
         on_meta(preset)(torch.empty(1, 2, 512, 500, device="meta"))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_architectures_survive_json(preset: str) -> None:
-    sizes = PRESETS[preset]
-    loaded = Architecture.from_dict(json.loads(json.dumps(sizes.to_dict())))
-    assert loaded == sizes
-    assert hash(loaded) == hash(sizes)
 
 
 @pytest.mark.parametrize(
@@ -102,29 +94,8 @@ def test_sizes_that_do_not_fit(change: dict[str, object]) -> None:
         Architecture(**sizes | change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("change", [{"extra": 1}, {"inner_blocks": None}], ids=["extra", "missing"])
-def test_unknown_and_missing_keys(change: dict[str, int | None]) -> None:
-    values = PRESETS["compact"].to_dict() | change
-    values = {key: value for key, value in values.items() if value is not None}
-    with pytest.raises(ValueError, match="expected the keys"):
-        Architecture.from_dict(values)
-
-
-def test_cards_without_the_later_sizes_are_read() -> None:
-    sizes = {"inner_widths": [4, 6], "inner_blocks": 1, "outer_widths": [3, 4], "outer_blocks": 2}
-    assert Architecture.from_dict(sizes) == Architecture((4, 6), 1, (3, 4), 2)
-
-
-def test_a_preset_with_other_sizes() -> None:
-    changed = PRESETS["any-dose"].changed({"spectral_blocks": 0, "inner_widths": [32, 64, 64, 64]})
-    assert (changed.spectral_blocks, changed.inner_widths) == (0, (32, 64, 64, 64))
-    assert changed.outer_widths == PRESETS["any-dose"].outer_widths
-    with pytest.raises(ValueError, match="expected the keys"):
-        PRESETS["any-dose"].changed({"width": 3})
-
-
 def test_without_mean_norm_all_layers_have_biases() -> None:
-    sizes = PRESETS["compact"].changed({"mean_norm": False})
+    sizes = replace(PRESETS["compact"], mean_norm=False)
     network = build_network(sizes)
     assert not mean_norm_layers(network)
     layers = [layer for layer in network.modules() if isinstance(layer, WeightNormConv2d)]
