@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from stem_complete.errors import BusyError
 
 
@@ -70,6 +68,8 @@ def exclusive(path: Path) -> Iterator[None]:
         BusyError: Another process, or another block of this one, holds it.
         OSError: The lock cannot be written.
     """
+    from filelock import FileLock, Timeout  # slow to import, and most users of files lock none
+
     file = path.with_name(f"{path.name}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(file), ""

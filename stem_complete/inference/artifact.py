@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import stem_complete
-from stem_complete.config import Config
 from stem_complete.errors import ArtifactError
 from stem_complete.files import atomic_folder, sha256
 from stem_complete.inference.card import (
@@ -33,6 +32,9 @@ from stem_complete.inference.card import (
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import TwoStageGenerator, TwoStageNetwork, fold_norms
 from stem_complete.scan import NUM_CHANNELS
+
+if TYPE_CHECKING:  # the schema of training runs, which completing a scan does without
+    from stem_complete.config import Config
 
 
 class Artifact(NamedTuple):
@@ -152,7 +154,7 @@ def load_artifact(folder: str | Path) -> Artifact:
             raise damaged(weights_file, "other content than model.json states")
         weights = load_file(weights_file)
         network = card.architecture.build(NUM_CHANNELS[card.encoding])
-        network.load_state_dict(weights)
+        network.load_state_dict(weights, assign=True)
     except FileNotFoundError:
         raise damaged(weights_file, "no such file") from None
     # A RuntimeError lists the weights that do not fit.

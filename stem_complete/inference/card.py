@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from stem_complete.config import Config
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import (
@@ -19,6 +18,9 @@ from stem_complete.models import (
     build_network,
 )
 from stem_complete.vocabulary import Encoding, MeanNormAtInference
+
+if TYPE_CHECKING:  # the schema of training runs, which completing a scan does without
+    from stem_complete.config import Config
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
@@ -50,7 +52,7 @@ class ArchitectureCard(_Entry):
         )
 
     def build(self, in_channels: int) -> TwoStageGenerator:
-        """The folded generator, weights uninitialised, for scans encoded in so many channels."""
+        """The folded generator on the meta device, for scans encoded in so many channels."""
         network = build_network(
             self.sizes,
             in_channels=in_channels,

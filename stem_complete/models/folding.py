@@ -24,10 +24,14 @@ def fold_norms(network: Network) -> Network:
     Raises:
         ValueError: The network is a single convolution or has none to fold.
     """
-    folded = copy.deepcopy(network)
+    return fold_norms_(copy.deepcopy(network))
+
+
+def fold_norms_(network: Network) -> Network:
+    """`network` itself, folded in place; on the meta device it takes a folded state dict."""
     slots = [
         (parent, name, layer)
-        for parent in folded.modules()
+        for parent in network.modules()
         for name, layer in parent.named_children()
         if isinstance(layer, WeightNormConv2d)
     ]
@@ -35,7 +39,7 @@ def fold_norms(network: Network) -> Network:
         raise ValueError(f"{type(network).__name__} holds no WeightNormConv2d to fold")
     for parent, name, layer in slots:
         setattr(parent, name, _fold_layer(layer))
-    return folded.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 class ImageMeanNorm(nn.Module):
@@ -59,15 +63,21 @@ def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
         bias = None if layer.bias is None else _constant(layer.bias)
         modules = [_convolution(layer, bias=None), ImageMeanNorm(bias)]
     else:
-        shift = torch.zeros_like(layer.v[0, 0, 0, 0]).repeat(layer.out_channels)
-        shift = shift if layer.bias is None else shift + layer.bias
-        shift = shift if norm is None else shift - norm.running_mean
-        modules = [_convolution(layer, bias=_constant(shift))]
+        modules = [_convolution(layer, bias=_constant(_shift(layer)))]
     if layer.leaky_slope == 0:
         modules.append(nn.ReLU(inplace=True))
     elif layer.leaky_slope is not None:
         modules.append(nn.LeakyReLU(layer.leaky_slope, inplace=True))
     return nn.Sequential(*modules)
+
+
+def _shift(layer: WeightNormConv2d) -> Tensor:
+    """What bias and running means add to each output channel `[out]`."""
+    shift = torch.zeros(layer.out_channels, dtype=layer.v.dtype, device=layer.v.device)
+    if layer.v.is_meta:
+        return shift
+    shift = shift if layer.bias is None else shift + layer.bias
+    return shift if layer.mean_norm is None else shift - layer.mean_norm.running_mean
 
 
 class _GivenWeights:
@@ -94,10 +104,10 @@ def _convolution(layer: WeightNormConv2d, bias: nn.Parameter | None) -> nn.Modul
             convolution = _ConvTranspose2d(*size, output_padding=layer.stride - 1, bias=False)
         else:
             convolution = _Conv2d(*size, bias=False)
-    convolution.weight = _constant(layer.kernel())
+    convolution.weight = _constant(layer.v if layer.v.is_meta else layer.kernel())
     convolution.bias = bias
     return convolution
 
 
 def _constant(values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.detach().clone(), requires_grad=False)
+    return nn.Parameter(values.detach(), requires_grad=False)

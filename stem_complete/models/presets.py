@@ -9,7 +9,7 @@ from typing import Unpack
 
 import torch
 
-from stem_complete.models.folding import fold_norms
+from stem_complete.models.folding import fold_norms_
 from stem_complete.models.generator import DetailedInnerGenerator, InnerGenerator, OuterGenerator
 from stem_complete.models.layers import LayerOptions
 from stem_complete.models.two_stage import AuxiliaryTrainer, TwoStageGenerator, TwoStageNetwork
@@ -101,8 +101,8 @@ def build_network(
     Args:
         preset: Name in `PRESETS`, or an architecture.
         in_channels: Channels of the encoded scans, see `scan.NUM_CHANNELS`.
-        folded: For inference, with the structure and parameter names that `fold_norms` gives. Its
-            memory is uninitialised: load a state dict into it.
+        folded: For inference, with the structure and parameter names that `fold_norms` gives, on
+            the meta device: `load_state_dict(..., assign=True)` gives it its weights.
         reference_layers: Exceptions of the published code: `entry_weight_norm` is false in the
             `InnerGenerator`, `norm_per_input_channel` true in all layers and `align_corners` true
             in the `TwoStageGenerator`.
@@ -119,7 +119,7 @@ def build_network(
             network = build_network(
                 sizes, in_channels=in_channels, reference_layers=reference_layers, **options
             )
-        return fold_norms(network.to_empty(device="cpu"))
+        return fold_norms_(network)
     if not sizes.mean_norm:
         options |= {"mean_norm": False, "bias": True}
     options["norm_per_input_channel"] = reference_layers

@@ -108,7 +108,7 @@ def test_original_is_left_alone_and_shares_no_memory() -> None:
 def test_folded_state_loads_into_a_network_built_from_its_sizes(options: dict[str, object]) -> None:
     network = trained(TINY, **options)
     built = build_network(TINY, folded=True, **options)  # type: ignore[arg-type]
-    built.load_state_dict(fold_norms(network).state_dict())
+    built.load_state_dict(fold_norms(network).state_dict(), assign=True)
     assert not built.training
     assert_same_completions(network, built, images())
 
@@ -116,7 +116,7 @@ def test_folded_state_loads_into_a_network_built_from_its_sizes(options: dict[st
 def test_generator_alone_folds_and_loads() -> None:
     generator = trained(TINY).generator.eval()
     built = build_network(TINY, folded=True).generator
-    built.load_state_dict(fold_norms(generator).state_dict())
+    built.load_state_dict(fold_norms(generator).state_dict(), assign=True)
     with torch.no_grad():
         torch.testing.assert_close(built(images()), generator(images()), atol=1e-4, rtol=1e-4)
 

@@ -58,7 +58,7 @@ def test_paper_has_the_published_cost() -> None:
 
 
 def test_folding_costs_nothing() -> None:
-    folded = build_network("compact", folded=True).to("meta")
+    folded = build_network("compact", folded=True)
     assert gmac(folded)["Global"] == pytest.approx(gmac(on_meta("compact"))["Global"])
 
 
