@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 _FOLDER = Path(__file__).parent.parent / "examples"
-
-_COLUMNS = {
-    "file": "file",
-    "repository": "repository",
-    "path": "path in repository",
-    "licence": "licence",
-    "shows": "what it shows",
-    "shape": "shape, type",
-    "pixel_size": "pixel size",
-}
-"""Headings of SOURCES.md's tables by key in `sources.toml`."""
 
 
 class PublishedTriple(NamedTuple):
@@ -48,33 +36,9 @@ def example_micrographs() -> list[Path]:
 
 def example_licences() -> dict[str, str]:
     """Licence of each bundled image by file name."""
-    return read_licences(_FOLDER / "sources.toml")
-
-
-def read_licences(sources: Path) -> dict[str, str]:
-    """Licence by file name from a `sources.toml`."""
+    sources = tomllib.loads((_FOLDER / "sources.toml").read_text(encoding="utf-8"))
     return {
         image["file"]: image["licence"]
-        for section in tomllib.loads(sources.read_text(encoding="utf-8"))["section"]
+        for section in sources["section"]
         for image in section["images"]
     }
-
-
-def sources_markdown(sources: Path) -> str:
-    """Text of the `SOURCES.md` beside a `sources.toml`."""
-    values = tomllib.loads(sources.read_text(encoding="utf-8"))
-    blocks = [f"# {values['title']}"]
-    for section in values["section"]:
-        if section["heading"]:
-            blocks.append(f"## {section['heading']}")
-        blocks.append(section["text"])
-        if section["images"]:
-            rows = [_COLUMNS.values(), ["---"] * len(_COLUMNS)]
-            rows += [[image[key] for key in _COLUMNS] for image in section["images"]]
-            blocks.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
-    return "\n\n".join(blocks) + "\n"
-
-
-if __name__ == "__main__":  # python -m stem_complete.data.bundled FOLDER writes its SOURCES.md
-    folder = Path(sys.argv[1])
-    (folder / "SOURCES.md").write_text(sources_markdown(folder / "sources.toml"), encoding="utf-8")

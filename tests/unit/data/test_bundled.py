@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import stem_complete
 from stem_complete.data.bundled import (
     example_licences,
     example_micrographs,
     published_triples,
-    sources_markdown,
 )
 from stem_complete.data.formats.micrographs import read_micrograph
 
 PACKAGE = Path(stem_complete.__file__).parent
-FOLDERS = [PACKAGE / "examples", Path(__file__).parents[2] / "data"]
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=["examples", "tests"])
-def test_the_table_for_readers_is_that_for_programs(folder: Path) -> None:
-    """If not: python -m stem_complete.data.bundled FOLDER."""
-    written = (folder / "SOURCES.md").read_text(encoding="utf-8")
-    assert written == sources_markdown(folder / "sources.toml")
 
 
 def test_published_triples_are_complete() -> None:
