@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 from upath import UPath
@@ -123,14 +122,6 @@ class Checkpoints:
         """Waits until all is written or has failed, and frees the host memory."""
         self._join()
         self._copies.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.close()
 
     def check_writable(self) -> None:
         """Checks that checkpoints can be written, before the first one is due.

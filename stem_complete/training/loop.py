@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from stem_complete.config import Config
@@ -34,7 +35,7 @@ from stem_complete.training.state import TrainingState, build_state, check_same_
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskBuilder
-from stem_complete.training.validation import Validator
+from stem_complete.training.validation import validate
 
 _MAX_NAMES = 3
 """Names of tensors in an error; a worker with wrong weights has hundreds."""
@@ -89,7 +90,8 @@ def train(
         loop = _Loop(
             config, context, recorder or Recorders(), stop or StopRequest(), watchdog, build_task
         )
-        return loop.run()
+        with closing(loop.checkpoints):
+            return loop.run()
 
 
 class _Loop:
@@ -119,21 +121,9 @@ class _Loop:
         names = [*self.task.parameter_groups(), *self.task.running]
         self.stages = build_stages(config, names)
         self.take_step = build_step(config, self.state, context)
-        self.validate = Validator(
-            self.examples,
-            context,
-            num_examples=training.validation_examples,
-            num_pictures=training.num_pictures,
-        )
         self.stopping = self.out_of_time = False
 
     def run(self) -> TrainingResult:
-        try:
-            return self._run()
-        finally:
-            self.checkpoints.close()
-
-    def _run(self) -> TrainingResult:
         training = self.config.training
         batches = self._batches()
         end_s = time.monotonic() + 60 * (training.max_minutes or math.inf)
@@ -239,7 +229,13 @@ class _Loop:
         started = time.perf_counter()
         self.watchdog.beat(step, "validation", allow_s=LONG_PHASE_S)
         with self.state.averaged() as task:
-            metrics, pictures = self.validate(task)
+            metrics, pictures = validate(
+                task,
+                self.examples,
+                self.context,
+                num_examples=self.config.training.validation_examples,
+                num_pictures=self.config.training.num_pictures,
+            )
         self.metrics.update(metrics)
         if self.context.is_main:
             self.recorder.scalars(step, metrics)

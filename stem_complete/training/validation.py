@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stem_complete.data.examples import Examples
 from stem_complete.distributed import WorkerContext, all_reduce_sum
@@ -18,7 +17,7 @@ class Validation(NamedTuple):
     """How well a task does validation examples.
 
     Attributes:
-        metrics: Means over all examples, by `validation/<name>`.
+        metrics: Means over all examples, by `validation/<name>`; none without examples.
         pictures: Of the first examples, greyscale [h, w], by name; rank 0 only.
     """
 
@@ -26,47 +25,34 @@ class Validation(NamedTuple):
     pictures: dict[str, NDArray[np.uint8]]
 
 
-class Validator:
+@torch.no_grad()
+def validate(
+    task: Task, examples: Examples, context: WorkerContext, *, num_examples: int, num_pictures: int
+) -> Validation:
     """Measures a task on the first examples of the validation split, shared out over workers.
 
     Args:
+        task: In either mode, which is kept.
         examples: Of all splits.
         context: This worker.
         num_examples: At most so many are used.
         num_pictures: At most so many of these are drawn; only rank 0's are.
     """
-
-    def __init__(
-        self, examples: Examples, context: WorkerContext, *, num_examples: int, num_pictures: int
-    ) -> None:
-        self.examples, self.context = examples, context
-        self.indices = examples.indices("validation")[:num_examples]
-        self.num_pictures = num_pictures
-
-    @torch.no_grad()
-    def __call__(self, task: Task) -> Validation:
-        """Metrics over all workers' examples; empty where there is no validation split."""
-        if not len(self.indices):
-            return Validation({}, {})
-        was_training = task.training
-        task.eval()
-        sums = torch.zeros(len(task.metric_names) + 1, dtype=torch.float64)
-        pictures = {}
-        for position in range(self.context.rank, len(self.indices), self.context.world_size):
-            values, picture = self._measure(task, position)
-            sums += values
-            if picture is not None and position < self.num_pictures and self.context.is_main:
-                pictures[f"validation-{position}"] = picture
-        task.train(was_training)
-        *totals, count = all_reduce_sum(sums.to(self.context.device)).tolist()
-        means = zip(task.metric_names, totals, strict=True)
-        return Validation({f"validation/{name}": total / count for name, total in means}, pictures)
-
-    def _measure(self, task: Task, position: int) -> tuple[Tensor, NDArray[np.uint8] | None]:
-        """An example's metrics and a 1, which counts it, [n + 1]; and its picture."""
-        examples = torch.from_numpy(self.examples.read(self.indices[position : position + 1]))
-        places = torch.tensor([position], device=self.context.device)
-        metrics, picture = task.validate(examples.to(self.context.device), places)
-        values = [metrics[name].sum() for name in task.metric_names]
-        one = torch.ones((), device=self.context.device)
-        return torch.stack([*values, one]).double().cpu(), picture
+    indices = examples.indices("validation")[:num_examples]
+    if not len(indices):
+        return Validation({}, {})
+    was_training = task.training
+    task.eval()
+    sums = torch.zeros(len(task.metric_names), dtype=torch.float64)
+    pictures = {}
+    for position in range(context.rank, len(indices), context.world_size):
+        images = torch.from_numpy(examples.read(indices[position : position + 1]))
+        places = torch.tensor([position], device=context.device)
+        metrics, picture = task.validate(images.to(context.device), places)
+        sums += torch.stack([metrics[name].sum() for name in task.metric_names]).double().cpu()
+        if picture is not None and position < num_pictures and context.is_main:
+            pictures[f"validation-{position}"] = picture
+    task.train(was_training)
+    means = all_reduce_sum(sums.to(context.device)) / len(indices)
+    named = zip(task.metric_names, means.tolist(), strict=True)
+    return Validation({f"validation/{name}": mean for name, mean in named}, pictures)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ def time_saves(folder: Path, state: dict, setting: Setting) -> dict[str, list[fl
     step = training_step(problem(quick=True, device=setting.device))
     seconds: dict[str, list[float]] = defaultdict(list)
     numbers = itertools.count()
-    with Checkpoints(folder, keep=1) as checkpoints:
+    with closing(Checkpoints(folder, keep=1)) as checkpoints:
 
         def save() -> None:
             checkpoints.save(next(numbers), state, config={}, metrics={}, score=None)

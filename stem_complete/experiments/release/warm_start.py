@@ -8,6 +8,7 @@ each kernel. Adam's moments are not kept and begin at 0: this is a warm start, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ def write_start(config: Config, model: Path, rest: Path) -> int:
     if (decay := config.training.weight_average) is not None:
         # The running sum of as many steps with these weights.
         state["average"] = {name: value * (1 - decay**step) for name, value in weights.items()}
-    with Checkpoints(config.run_folder) as checkpoints:
+    with closing(Checkpoints(config.run_folder)) as checkpoints:
         checkpoints.save(step, state, config=config.model_dump(mode="json"), metrics={}, score=None)
         checkpoints.wait()
     return step

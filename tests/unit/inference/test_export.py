@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from stem_complete.training.simulation import build_simulator
 
 
 def save(config, task, step, rmse=0.25):
-    with Checkpoints(config.run_folder) as checkpoints:
+    with closing(Checkpoints(config.run_folder)) as checkpoints:
         checkpoints.save(
             step,
             {"task": task.state_dict(), "optimizer": {}},

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import threading
+from contextlib import closing
 
 import pytest
 import torch
@@ -133,7 +134,7 @@ class TestWritingBesideTraining:
         assert checkpoints.latest().step == 1
 
     def test_close_writes_what_is_under_way(self, run, gate):
-        with Checkpoints(run) as checkpoints:
+        with closing(Checkpoints(run)) as checkpoints:
             checkpoints.save(1, state_of(1), config={}, metrics={}, score=None)
             gate.set()
         assert steps(checkpoints) == [1]
