@@ -11,7 +11,7 @@ from stem_complete.config import Config, load_config
 from stem_complete.console import heading, say, track, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.formats.micrographs import read_micrograph
-from stem_complete.data.formats.scans import read_published_scan
+from stem_complete.data.formats.published import read_published_scan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import (
     DEFAULT_BASELINES,

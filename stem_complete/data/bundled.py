@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent.parent / "examples"
 class PublishedTriple(NamedTuple):
     """One of the authors' published examples, for testing only: never train on it.
 
-    `scans.read_published_scan` reads `scan` and `dwell`; the truth is in [0, 1].
+    `formats.published.read_published_scan` reads `scan` and `dwell`; the truth is in [0, 1].
     """
 
     truth: Path

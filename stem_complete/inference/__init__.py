@@ -10,22 +10,17 @@ from stem_complete.inference.artifact import (
     save_artifact,
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
-from stem_complete.inference.complete import (
-    CompletedScan,
-    CompleteReport,
-    Outputs,
-    complete_files,
-    complete_scans,
-    write_completion,
-)
+from stem_complete.inference.complete import CompleteReport, complete_files, complete_scans
 from stem_complete.inference.completer import (
     MODEL_FOLDER,
     RELEASED_MODEL,
+    CompletedScan,
     Completer,
     Completion,
     load_completer,
 )
 from stem_complete.inference.error_map import ErrorCalibration
+from stem_complete.inference.image_files import Outputs, write_completion
 
 __all__ = [
     "MODEL_FOLDER",

@@ -1,4 +1,4 @@
-"""Partial scans -> completed images: read, complete and write as three functions, and a loop."""
+"""Partial scans -> completed images: a loop that reads, completes and writes."""
 
 from __future__ import annotations
 
@@ -7,52 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import stem_complete
+from stem_complete.data.formats.published import decode_published
 from stem_complete.data.formats.scans import read_scan
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference.card import ModelCard
-from stem_complete.inference.completer import Completer, Completion, check_side
-from stem_complete.inference.image_files import read_info, write_png, write_tiff
+from stem_complete.inference.completer import CompletedScan, Completer, check_side
+from stem_complete.inference.image_files import IMAGE_ALONE, Outputs, are_done, write_completion
 from stem_complete.inference.progress import Progress
-from stem_complete.inference.scan_files import ScanFiles, error_map_of, plan_files, preview_of
+from stem_complete.inference.scan_files import ScanFiles, plan_files
 from stem_complete.vocabulary import format_coverage
 
 GPU_BATCH_SIZE = 8
 _FAMILIAR_COVERAGE = 2.0  # by this factor a scan's coverage may differ from the model's
-
-
-class Outputs(NamedTuple):
-    """What is written of a scan beside the completed image.
-
-    Attributes:
-        png: A preview.
-        error_map: The expected RMS error of each pixel.
-        overwrite: Whether what is there is completed again.
-    """
-
-    png: bool = False
-    error_map: bool = False
-    overwrite: bool = False
-
-
-IMAGE_ALONE = Outputs()
-
-
-class CompletedScan(NamedTuple):
-    """A scan with its completion.
-
-    Attributes:
-        scan: What was measured.
-        completion: What the model makes of it.
-        model: Card of the model.
-    """
-
-    scan: RasterScan
-    completion: Completion
-    model: ModelCard
 
 
 @dataclass
@@ -103,35 +70,6 @@ def complete_scans(
                 yield CompletedScan(scan, completion, completer.card)
 
 
-def write_completion(completed: CompletedScan, image: Path, outputs: Outputs = IMAGE_ALONE) -> None:
-    """Writes a float32 ImageJ TIFF in the units and with the pixel size of the scan.
-
-    A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
-    is, all is there.
-
-    Args:
-        completed: As from `complete_scans`, with an error map if that is to be written.
-        image: File to write or replace.
-        outputs: What is written beside it.
-
-    Raises:
-        DataError: A file cannot be written.
-    """
-    scan, (pixels, error), model = completed
-    info: dict[str, Any] = {
-        "software": f"stem-complete {stem_complete.__version__}",
-        "scan": scan.name,
-        "model": model.name,
-        "model_sha256": model.weights_sha256,
-    }
-    if outputs.error_map and error is not None:
-        shows = {"shows": "expected root mean square error of each pixel"}
-        write_tiff(error_map_of(image), error, scan.pixel_size_nm, info | shows)
-    if outputs.png:
-        write_png(preview_of(image), pixels)
-    write_tiff(image, pixels, scan.pixel_size_nm, info | {"shows": "completed partial scan"})
-
-
 def complete_files(
     scans: Sequence[str | Path],
     completer: Completer,
@@ -176,8 +114,9 @@ def complete_files(
     def unfinished() -> Iterator[RasterScan]:
         for files in plan.files:
             try:
-                if outputs.overwrite or not _are_done(files.image, outputs, completer):
-                    scan = read_scan(files.scan, files.dwell, published=published)
+                if outputs.overwrite or not are_done(files.image, outputs, completer.card):
+                    scan = read_scan(files.scan, files.dwell)
+                    scan = decode_published(scan) if published else scan
                     check_side(scan)
                     begun.append(files)
                     yield scan
@@ -217,27 +156,6 @@ def _check_arguments(
             where="error_map",
             fix="export the model again from a store with a validation split, or leave out the map",
         )
-
-
-def _are_done(image: Path, outputs: Outputs, completer: Completer) -> bool:
-    """Whether all outputs are there.
-
-    Raises:
-        DataError: The image that is there is of another model.
-    """
-    if not image.exists():
-        return False
-    model = read_info(image).get("model_sha256")
-    if model != completer.card.weights_sha256:
-        raise DataError(
-            expected=f"no image, or one completed by {completer.card.name}",
-            found="one of another model" if model else "another image",
-            where=image,
-            fix="choose another output folder or ask to overwrite",
-        )
-    return (preview_of(image).exists() or not outputs.png) and (
-        error_map_of(image).exists() or not outputs.error_map
-    )
 
 
 def _unfamiliar(completed: CompletedScan) -> str | None:

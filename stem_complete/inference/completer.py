@@ -49,6 +49,20 @@ class Completion(NamedTuple):
     error: NDArray[np.float32] | None = None
 
 
+class CompletedScan(NamedTuple):
+    """A scan with its completion.
+
+    Attributes:
+        scan: What was measured.
+        completion: What the model makes of it.
+        model: Card of the model.
+    """
+
+    scan: RasterScan
+    completion: Completion
+    model: ModelCard
+
+
 class Completer:
     """Completes partial scans with a model. Threads may share it.
 

@@ -1,21 +1,117 @@
-"""Completed images as files: ImageJ TIFF and PNG previews."""
+"""Completed images as files: ImageJ TIFF, with an error map and a PNG preview beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+import stem_complete
 from stem_complete.errors import DataError
 from stem_complete.files import atomic_file
+from stem_complete.inference.card import ModelCard
+from stem_complete.inference.completer import CompletedScan
 
+COMPLETED, ERROR = "_completed", "_error"
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
+
+
+class Outputs(NamedTuple):
+    """What is written of a scan beside the completed image.
+
+    Attributes:
+        png: A preview.
+        error_map: The expected RMS error of each pixel.
+        overwrite: Whether what is there is completed again.
+    """
+
+    png: bool = False
+    error_map: bool = False
+    overwrite: bool = False
+
+
+IMAGE_ALONE = Outputs()
+
+
+def preview_of(image: Path) -> Path:
+    """PNG beside a completed image."""
+    return image.with_suffix(".png")
+
+
+def error_map_of(image: Path) -> Path:
+    """TIFF of the error map beside a completed image."""
+    return image.with_name(f"{image.stem.removesuffix(COMPLETED)}{ERROR}{image.suffix}")
+
+
+def are_done(image: Path, outputs: Outputs, model: ModelCard) -> bool:
+    """Whether all outputs of a scan are there.
+
+    Raises:
+        DataError: The image that is there is of another model.
+    """
+    if not image.exists():
+        return False
+    found = read_info(image).get("model_sha256")
+    if found != model.weights_sha256:
+        raise DataError(
+            expected=f"no image, or one completed by {model.name}",
+            found="one of another model" if found else "another image",
+            where=image,
+            fix="choose another output folder or ask to overwrite",
+        )
+    return (preview_of(image).exists() or not outputs.png) and (
+        error_map_of(image).exists() or not outputs.error_map
+    )
+
+
+def write_completion(completed: CompletedScan, image: Path, outputs: Outputs = IMAGE_ALONE) -> None:
+    """Writes a float32 ImageJ TIFF in the units and with the pixel size of the scan.
+
+    A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
+    is, all is there.
+
+    Args:
+        completed: As from `complete_scans`, with an error map if that is to be written.
+        image: File to write or replace.
+        outputs: What is written beside it.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    scan, (pixels, error), model = completed
+    info: dict[str, Any] = {
+        "software": f"stem-complete {stem_complete.__version__}",
+        "scan": scan.name,
+        "model": model.name,
+        "model_sha256": model.weights_sha256,
+    }
+    tiff = partial(write_tiff, pixel_size_nm=scan.pixel_size_nm)
+    files: dict[Path, Callable[[Path], None]] = {}
+    if outputs.error_map and error is not None:
+        shows = {"shows": "expected root mean square error of each pixel"}
+        files[error_map_of(image)] = partial(tiff, image=error, info=info | shows)
+    if outputs.png:
+        files[preview_of(image)] = partial(write_png, image=pixels)
+    shows = {"shows": "completed partial scan"}
+    files[image] = partial(tiff, image=pixels, info=info | shows)
+    for path, write in files.items():
+        try:
+            with atomic_file(path) as draft:
+                write(draft)
+        except OSError as problem:
+            raise DataError(
+                expected="to write the completed image",
+                found=problem.strerror or str(problem),
+                where=path,
+                fix="make room or choose another output, then run it again: it goes on where it "
+                "was",
+            ) from problem
 
 
 def write_tiff(
@@ -28,9 +124,6 @@ def write_tiff(
         image: [h, w].
         pixel_size_nm: Side of a pixel [nm], if known.
         info: Shown by ImageJ's "Show Info", and returned by `read_info`.
-
-    Raises:
-        DataError: It cannot be written.
     """
     import tifffile
 
@@ -40,10 +133,9 @@ def write_tiff(
     if pixel_size_nm is not None:
         metadata["unit"] = "nm"
         resolution = (1 / pixel_size_nm, 1 / pixel_size_nm)
-    with _whole_file(path) as draft:
-        tifffile.imwrite(
-            draft, image, imagej=True, resolution=resolution, resolutionunit=1, metadata=metadata
-        )
+    tifffile.imwrite(
+        path, image, imagej=True, resolution=resolution, resolutionunit=1, metadata=metadata
+    )
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -59,35 +151,15 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def write_png(path: Path, image: NDArray[np.float32]) -> None:
-    """Writes an 8-bit greyscale preview of `image` [h, w].
-
-    Raises:
-        DataError: It cannot be written.
-    """
+    """Writes an 8-bit greyscale preview of `image` [h, w]."""
     import imagecodecs
 
     low, high = display_range(image)
     grey = np.clip((image - np.float32(low)) / np.float32((high - low) or 1), 0, 1)
-    with _whole_file(path) as draft:
-        draft.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
+    path.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
 
 
 def display_range(image: NDArray[Any]) -> tuple[float, float]:
     """Intensities to show as black and white; NaN pixels do not count."""
     low, high = np.nanpercentile(image, DISPLAY_PERCENTILES)
     return float(low), float(high)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """`atomic_file`, with an error that says how to go on."""
-    try:
-        with atomic_file(path) as draft:
-            yield draft
-    except OSError as error:
-        raise DataError(
-            expected="to write the completed image",
-            found=error.strerror or str(error),
-            where=path,
-            fix="make room or choose another output, then run it again: it goes on where it was",
-        ) from error

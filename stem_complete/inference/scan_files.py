@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from glob import has_magic
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from stem_complete.data.formats.micrographs import SUPPORTED, find_files
 from stem_complete.errors import ConfigError, DataError
+from stem_complete.inference.image_files import COMPLETED, ERROR
 
-COMPLETED, ERROR = "_completed", "_error"
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_OUTPUT = re.compile(rf"({COMPLETED}|{ERROR})\.(?i:tiff?|png)$")
 
 
 class ScanFiles(NamedTuple):
@@ -34,16 +36,6 @@ class Plan(NamedTuple):
 
     files: list[ScanFiles]
     failed: dict[str, str]
-
-
-def preview_of(image: Path) -> Path:
-    """PNG beside a completed image."""
-    return image.with_suffix(".png")
-
-
-def error_map_of(image: Path) -> Path:
-    """TIFF of the error map beside a completed image."""
-    return image.with_name(f"{image.stem.removesuffix(COMPLETED)}{ERROR}{image.suffix}")
 
 
 def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | None) -> Plan:
@@ -101,35 +93,26 @@ def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[st
     found: dict[Path, Path] = {}
     failed: dict[str, str] = {}
     for source in scans:
-        searched = Path(source).is_dir() or _is_pattern(source)
+        root = _root(source)
         try:
             files = find_files([source])
         except DataError as error:
             failed[str(source)] = str(error)
             continue
         for file in files:
-            if not (searched and _is_output(file)):
-                found.setdefault(file, _root(source) if searched else file.parent)
+            if root is None or not _OUTPUT.search(file.name):
+                found.setdefault(file, root or file.parent)
     return list(found.items()), failed
 
 
-def _is_pattern(source: str | Path) -> bool:
-    return has_magic(str(source)) and not Path(source).exists()
-
-
-def _root(source: str | Path) -> Path:
-    """The folder that a folder or glob is searched from."""
-    if not _is_pattern(source):
-        return Path(source)
-    parts = Path(source).parts
-    fixed = next(i for i, part in enumerate(parts) if has_magic(part))
-    return Path(*parts[:fixed])
-
-
-def _is_output(file: Path) -> bool:
-    return file.suffix.lower() in (*_TIFF_SUFFIXES, ".png") and file.stem.endswith(
-        (COMPLETED, ERROR)
-    )
+def _root(source: str | Path) -> Path | None:
+    """The folder that a folder or glob is searched from; None for a file."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists() or not has_magic(str(source)):
+        return None
+    return Path(*takewhile(lambda part: not has_magic(part), path.parts))
 
 
 class _DwellRule:

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 
 from stem_complete.data.bundled import published_triples
-from stem_complete.data.formats.scans import read_published_scan, read_scan
+from stem_complete.data.formats.published import read_published_scan
+from stem_complete.data.formats.scans import read_scan
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import (
     Completer,

@@ -8,7 +8,9 @@ import pytest
 import tifffile
 
 from stem_complete.data.formats.micrographs import read_micrograph
+from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
+from stem_complete.inference import CompletedScan, Completion, write_completion
 from stem_complete.inference.image_files import display_range, read_info, write_png, write_tiff
 
 IMAGE = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
@@ -16,7 +18,7 @@ IMAGE[3, 4] = 1e4  # a hot pixel
 
 
 def test_imagej_reads_pixels_scale_and_contrast(tmp_path):
-    path = tmp_path / "folder" / "image.tif"
+    path = tmp_path / "image.tif"
     write_tiff(path, IMAGE, 0.058594, {"model": "µ"})
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_imagej
@@ -66,9 +68,16 @@ def test_a_constant_image_has_a_preview(tmp_path):
     assert display_range(np.full((32, 32), 7, np.float32)) == (7, 7)
 
 
-def test_a_file_that_cannot_be_written_is_not_there(tmp_path, monkeypatch):
-    path = tmp_path / "image.tif"
-    write_tiff(path, IMAGE, None, {"version": 1})
+@pytest.fixture
+def completed(completer):
+    scan = RasterScan(np.ones((40, 60)), where="scan")
+    return CompletedScan(scan, Completion(IMAGE, None), completer.card)
+
+
+def test_a_file_that_cannot_be_written_is_not_there(tmp_path, monkeypatch, completed):
+    path = tmp_path / "folder" / "image.tif"
+    write_completion(completed, path)
+    before = path.read_bytes()
 
     def disk_full(file: Path, *_: object, **__: object) -> None:
         file.write_bytes(b"half")
@@ -76,13 +85,13 @@ def test_a_file_that_cannot_be_written_is_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tifffile, "imwrite", disk_full)
     with pytest.raises(DataError, match="No space left on device; make room") as caught:
-        write_tiff(path, IMAGE + 1, None, {"version": 2})
+        write_completion(completed, path)
     assert "\n" not in str(caught.value)
-    assert read_info(path) == {"version": 1}
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, completed):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="to write"):
-        write_png(tmp_path / "file" / "image.png", IMAGE)
+        write_completion(completed, tmp_path / "file" / "image.tif")

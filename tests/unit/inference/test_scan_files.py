@@ -6,7 +6,8 @@ import pytest
 
 from stem_complete.data.bundled import published_triples
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.inference.scan_files import error_map_of, plan_files, preview_of
+from stem_complete.inference.image_files import error_map_of, preview_of
+from stem_complete.inference.scan_files import plan_files
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from stem_complete.data.bundled import PublishedTriple, published_triples
-from stem_complete.data.formats.scans import published_scale, read_published_scan, read_scan
+from stem_complete.data.formats.published import published_scale, read_published_scan
+from stem_complete.data.formats.scans import read_scan
 from stem_complete.errors import DataError
 
 RNG = np.random.default_rng(0)
