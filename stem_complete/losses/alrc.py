@@ -187,13 +187,6 @@ class ALRC(nn.Module):
         self.num_nonfinite += num_nonfinite
         self.pending.zero_()
 
-    def extra_repr(self) -> str:
-        """Settings, for `print(alrc)`."""
-        return (
-            f"num_stddev={self.num_stddev}, decay={self.decay}, moments={self.moments!r}, "
-            f"accumulate={self.accumulate}"
-        )
-
 
 class ClippingLosses(nn.Module):
     """ALRC of several losses, each with moments of its own.

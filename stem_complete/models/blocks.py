@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Unpack
 
 import torch
@@ -12,34 +10,22 @@ from torch import Tensor, nn
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d
 
 
-class Skipping(nn.Module):
-    """A module with skips around branches, whose last layers `initialise` scales."""
-
-    @abstractmethod
-    def branch_ends(self) -> Sequence[nn.Module]:
-        """Last layer of each branch."""
-
-
-class ResidualBlock(Skipping):
+class ResidualBlock(nn.Module):
     """Three 3x3 convolutions and one skip over them all; nothing after the sum."""
 
     def __init__(self, width: int, **options: Unpack[LayerOptions]) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(WeightNormConv2d(width, width, **options) for _ in range(3)),
-        )
+        layers = [WeightNormConv2d(width, width, **options) for _ in range(3)]
+        layers[-1].ends_branch = True
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` plus the branch, `[b, width, h, w]`."""
         residual: Tensor = self.layers(x)
         return x + residual
 
-    def branch_ends(self) -> Sequence[nn.Module]:
-        """The third convolution."""
-        return (self.layers[-1],)
 
-
-class SpectralBlock(Skipping):
+class SpectralBlock(nn.Module):
     """Multiplies the image's spectrum by gains that depend on its surroundings, with one skip.
 
     The block sees the whole image at once, so it can continue a lattice where nothing was measured:
@@ -55,6 +41,7 @@ class SpectralBlock(Skipping):
         # Its mean norm or bias sets the noise floor above which it amplifies.
         self.gain = WeightNormConv2d(width // 2, width // 2, **options)
         self.exit = WeightNormConv2d(width // 2, width, 1, **options)
+        self.exit.ends_branch = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` plus the branch, `[b, width, h, w]`."""
@@ -67,7 +54,3 @@ class SpectralBlock(Skipping):
         y = torch.fft.irfft2(spectrum * gain, s=x.shape[-2:], norm="ortho")
         residual: Tensor = self.exit(y.to(entered.dtype, memory_format=torch.channels_last))
         return x + residual
-
-    def branch_ends(self) -> Sequence[nn.Module]:
-        """The last convolution."""
-        return (self.exit,)

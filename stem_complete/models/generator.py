@@ -11,7 +11,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from stem_complete.models.blocks import ResidualBlock, Skipping, SpectralBlock
+from stem_complete.models.blocks import ResidualBlock, SpectralBlock
 from stem_complete.models.layers import LayerOptions, WeightNormConv2d
 
 
@@ -63,7 +63,7 @@ class InnerGenerator(nn.Module):
         return features
 
 
-class DetailedInnerGenerator(InnerGenerator, Skipping):
+class DetailedInnerGenerator(InnerGenerator):
     """The inner generator with skips, residual blocks at all scales and spectral blocks. Ours.
 
     Args:
@@ -95,6 +95,9 @@ class DetailedInnerGenerator(InnerGenerator, Skipping):
             **options,
         )
         self.skips = skips
+        for layer in self.up:
+            assert isinstance(layer, WeightNormConv2d)
+            layer.ends_branch = skips
         self.fine_blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width, **options) for _ in range(num_fine_blocks)))
             for width in reversed(widths[:-1])
@@ -120,12 +123,8 @@ class DetailedInnerGenerator(InnerGenerator, Skipping):
         spectral: Tensor = self.spectral_blocks(features)
         return spectral
 
-    def branch_ends(self) -> Sequence[nn.Module]:
-        """The layers that go up, if there are skips around them."""
-        return tuple(self.up) if self.skips else ()
 
-
-class OuterGenerator(Skipping):
+class OuterGenerator(nn.Module):
     """Completes a partial scan at full size, from the scan and the inner features.
 
     Args:
@@ -154,6 +153,7 @@ class OuterGenerator(Skipping):
         self.down = WeightNormConv2d(full, half, stride=2, **options)
         self.blocks = nn.Sequential(*(ResidualBlock(half, **options) for _ in range(num_blocks)))
         self.up = upsampling(half, full, **options)
+        self.up.ends_branch = skips
         self.refine = WeightNormConv2d(full, full, **options)
         self.image = image_layer(full, out_channels, **options)
 
@@ -169,10 +169,6 @@ class OuterGenerator(Skipping):
             features = features + fine
         completion: Tensor = self.image(self.refine(features))
         return completion
-
-    def branch_ends(self) -> Sequence[nn.Module]:
-        """The layer that goes up, if there is a skip around it."""
-        return (self.up,) if self.skips else ()
 
 
 def upsampling(

@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from stem_complete.models.blocks import Skipping
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means
 
@@ -38,10 +37,10 @@ def initialise(
     """
     was_training = network.training
     layers = [module for module in network.modules() if isinstance(module, WeightNormConv2d)]
-    skipping = [module for module in network.modules() if isinstance(module, Skipping)]
-    ends = {end for module in skipping for end in module.branch_ends()}
     hooks = [
-        layer.register_forward_pre_hook(partial(_fit_to_input, branch_std if layer in ends else 1))
+        layer.register_forward_pre_hook(
+            partial(_fit_to_input, branch_std if layer.ends_branch else 1)
+        )
         for layer in layers
     ]
     try:

@@ -45,7 +45,12 @@ class WeightNormConv2d(nn.Module):
         mean_norm_at_inference: "running" or "image", see `MeanNorm`.
         norm_per_input_channel: In transposed kernels, `|v|` is over all dimensions but the input
             channel, as in the published code. The paper's is over all but the output channel.
+
+    Attributes:
+        ends_branch: Whether the layer is the last of a branch beside a skip, see `initialise`.
     """
+
+    ends_branch = False
 
     def __init__(
         self,

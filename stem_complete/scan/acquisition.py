@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stem_complete.scan.filters import check_images
 from stem_complete.scan.noise import NoiseModel, values_at
 from stem_complete.scan.partial_scan import PartialScan
 
@@ -33,8 +32,8 @@ def acquire(
     Raises:
         ValueError: The shapes do not fit.
     """
-    check_images(image)
-    if dwell.ndim != 4 or dwell.shape[1:] != image.shape[1:] or len(dwell) not in (1, len(image)):
+    one_each = dwell.ndim == 4 and dwell.shape[1:] == image.shape[1:] == (1, *image.shape[2:])
+    if not one_each or len(dwell) not in (1, len(image)):
         raise ValueError(f"dwell {list(dwell.shape)} does not fit images {list(image.shape)}")
     if keys.shape != image.shape[:1]:
         raise ValueError(f"keys must be [{len(image)}], one per image, got {list(keys.shape)}")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan import random
-from stem_complete.scan.filters import check_images
 from stem_complete.scan.random import KeysOf, Stream
 
 LARGEST_GAMMA = 2.0
@@ -54,11 +53,10 @@ def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
     Raises:
         ValueError: The images are not square.
     """
-    check_images(images)
-    if images.shape[-1] != images.shape[-2]:
+    side = images.shape[-1]
+    if images.shape[1:] != (1, side, side):
         raise ValueError(f"flips and rotations need square images, got {list(images.shape)}")
     # Each symmetry walks through the pixels at other steps from another corner.
-    side = images.shape[-1]
     swap, flip_y, flip_x = (((choice & bit) > 0).long() for bit in (4, 2, 1))
     down, across = side + swap * (1 - side), 1 + swap * (side - 1)
     corner = (side - 1) * (flip_y * down + flip_x * across)

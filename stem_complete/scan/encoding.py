@@ -104,12 +104,12 @@ def encode(
         )
     if encoding == "standard":
         return _encode_standard(scan)
+    if encoding == "reference":
+        return _encode_reference(scan)
     if encoding == "filled":
         return _encode_filled(scan, sigma_px)
     if encoding in ("splines", "waves"):
         return _encode_splines(scan, with_waves=encoding == "waves")
-    if encoding == "reference":
-        return _encode_reference(scan)
     raise ValueError(f"encoding must be one of {', '.join(NUM_CHANNELS)}, got {encoding!r}")
 
 

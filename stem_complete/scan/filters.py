@@ -94,9 +94,3 @@ def gaussian(images: Tensor, sigma_px: float) -> Tensor:
 
 def _mean(images: Tensor) -> Tensor:
     return images.mean((1, 2, 3), keepdim=True)
-
-
-def check_images(images: Tensor) -> None:
-    """Checks that `images` are `[b, 1, h, w]`."""
-    if images.ndim != 4 or images.shape[1] != 1:
-        raise ValueError(f"images must be [b, 1, h, w], got {list(images.shape)}")
