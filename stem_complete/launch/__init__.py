@@ -3,8 +3,23 @@
 `runs` checks a config, opens the MLflow run, trains and exports. On Ray, `ray_group` starts one
 worker group after the other; `driver` follows each and `policy` decides when a run grows, waits or
 gives up, both without Ray; `ray_worker` is what a worker does, and `mailbox` lies between them.
+
+Its names are loaded when first used: the actor that has the mailbox does without torch.
 """
 
-from stem_complete.launch.runs import Outcome, launch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stem_complete.launch.runs import Outcome, launch
 
 __all__ = ["Outcome", "launch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from stem_complete.launch import runs
+
+        return getattr(runs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

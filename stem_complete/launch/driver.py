@@ -10,12 +10,9 @@ from typing import Protocol
 from stem_complete.config import Config
 from stem_complete.console import TrainingProgress, format_seconds, say
 from stem_complete.errors import TrainingError
-from stem_complete.launch.messages import GroupStarted, Message, Metrics
+from stem_complete.launch.messages import POLL_S, GroupStarted, Message, Metrics
 from stem_complete.launch.policy import Clock, ClusterPolicy, resources_per_worker
 from stem_complete.training import StopRequest, TrainingResult
-
-POLL_S = 0.5
-"""Pause between looks at a group."""
 
 
 class ControllerLostError(Exception):

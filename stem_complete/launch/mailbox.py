@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
-from stem_complete.launch.driver import POLL_S
-from stem_complete.launch.messages import Message, Metrics
-from stem_complete.launch.policy import Clock
-from stem_complete.training import StopRequest
+from stem_complete.launch.messages import POLL_S, Message, Metrics
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stem_complete.launch.policy import Clock
+    from stem_complete.training import StopRequest
 
 
 class Mailbox:

@@ -21,3 +21,6 @@ class GroupStarted(NamedTuple):
 
 Message = str | Metrics | GroupStarted
 """A warning as text, or one of the above."""
+
+POLL_S = 0.5
+"""Pause between looks for news, of the driver at a group and of workers at the mailbox."""

@@ -215,7 +215,9 @@ def _ray_cluster(config: Config) -> Iterator[None]:
         scaling = config.scaling
         # One machine may have fewer cores than workers: they then share them.
         needed = scaling.num_workers * scaling.cpus_per_worker
-        arguments |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed)}
+        num_cpus = max(os.cpu_count() or 1, needed)
+        # The dashboard takes seconds to start, and nobody is told of it.
+        arguments |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     with waiting("starting Ray"):
         ray.init(**arguments)

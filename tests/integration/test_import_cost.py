@@ -30,7 +30,8 @@ NOT_TO_LOAD_A_MODEL = (
         ("from stem_complete import load_completer; load_completer()", NOT_TO_LOAD_A_MODEL),
         ("import stem_complete.training", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.tracking", {"mlflow", "ray"}),
-        ("import stem_complete.launch", {"mlflow", "ray"}),
+        ("import stem_complete.launch.runs", {"mlflow", "ray"}),
+        ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
