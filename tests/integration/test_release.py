@@ -13,10 +13,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from stem_complete.config import load_config, validate_config
-from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.bundled import example_micrographs, published_triples
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, DataError
-from stem_complete.evaluation import PROTOCOL, Report, Row, baseline_methods, by_condition
+from stem_complete.evaluation import (
+    PROTOCOL,
+    Report,
+    Row,
+    baseline_methods,
+    by_condition,
+    ground_truth,
+)
 from stem_complete.experiments import ablation, tune_baselines
 from stem_complete.experiments.release import report, store, training, warm_start
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
@@ -204,6 +211,7 @@ def test_reports_take_the_place_of_earlier_ones(tmp_path, monkeypatch):
     protocol_report(reports / "held_out", 0.03)
     methods = baseline_methods(["nearest", "spline"])
     monkeypatch.setattr(report, "baseline_methods", lambda: methods)
+    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
     report.main([str(tmp_path / "none"), "--output", str(reports)])
     written = card.read_text()
     assert "earlier" not in written
