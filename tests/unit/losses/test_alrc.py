@@ -39,7 +39,10 @@ def published_step(mu1, mu2, losses, n=3.0, rate=0.999):
     return clipped, factors, mu1, mu2, threshold
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (16,), (1, 1, 24, 24)], ids=str)
+# Rounding adds up over many steps, whatever the shape.
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((16,), 500), ((), 100), ((1,), 100), ((1, 1, 24, 24), 100)], ids=str
+)
 @pytest.mark.parametrize(
     ("reference", "kind"),
     [(paper_step, kind) for kind in LOSS_SERIES]
@@ -47,25 +50,28 @@ def published_step(mu1, mu2, losses, n=3.0, rate=0.999):
     + [(published_step, kind) for kind in ("lognormal", "spikes", "falling")],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_follows_the_reference_for_2000_steps(shape, kind, reference):
-    steps = 2000 if len(shape) < 2 else 200
+def test_follows_the_reference(shape, steps, kind, reference):
     paper = reference is paper_step
-    tolerance = 1e-5 if paper else 1e-4
+    # Moments without their low-order bits err by 1.5e-6 once losses have fallen.
+    tolerance = 1e-6 if paper else 1e-4
     rng = np.random.default_rng(0)
     losses = LOSS_SERIES[kind](rng, steps * math.prod(shape)).astype(np.float32)
     losses = losses.reshape(steps, *shape)
     mu1, mu2 = (25.0, 900.0) if paper else (np.float32(25.0), np.float32(900.0))
     alrc = ALRC() if paper else ALRC(moments="clipped", variance_floor=1e-8)
+    expected, found = [], []
     for row in losses:
-        expected, factors, mu1, mu2, threshold = reference(mu1, mu2, row.astype(np.float64))
-        assert float(alrc.threshold) == pytest.approx(float(threshold), rel=tolerance)
+        expected.append(reference(mu1, mu2, row.astype(np.float64)))
+        _, _, mu1, mu2, _ = expected[-1]
         loss = torch.tensor(row, requires_grad=True)
-        clipped = alrc(loss)
+        threshold, clipped = alrc.threshold, alrc(loss)
         clipped.sum().backward()
-        np.testing.assert_allclose(clipped.detach().numpy(), expected, rtol=tolerance)
-        np.testing.assert_allclose(loss.grad.numpy(), factors, rtol=tolerance)
-    assert float(alrc.mu1) == pytest.approx(float(mu1), rel=tolerance)
-    assert float(alrc.mu2) == pytest.approx(float(mu2), rel=tolerance)
+        found.append(
+            (clipped.detach(), loss.grad, float(alrc.mu1), float(alrc.mu2), float(threshold))
+        )
+    # Compared at the end, as each comparison takes longer than a step.
+    for ours, theirs in zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True):
+        np.testing.assert_allclose(np.stack(ours), np.stack(theirs), rtol=tolerance)
 
 
 @given(
