@@ -21,10 +21,12 @@ def names(path: Path) -> set[str]:
 
 
 @pytest.fixture
-def reference(tmp_path: Path, small_shards: None, write_images: Callable[..., Path]) -> str:
-    """Fingerprint of an undisturbed store of six files."""
-    ingest([write_images(6)], tmp_path / "reference", crop_size=16)
-    return MicrographStore(tmp_path / "reference").fingerprint()
+def reference(
+    tmp_path: Path, small_shards: None, write_images: Callable[..., Path]
+) -> MicrographStore:
+    """An undisturbed store of three files: 27 crops."""
+    ingest([write_images(3)], tmp_path / "reference", crop_size=16)
+    return MicrographStore(tmp_path / "reference")
 
 
 def fill_the_disk(patch: pytest.MonkeyPatch, after: int) -> None:
@@ -42,10 +44,10 @@ def fill_the_disk(patch: pytest.MonkeyPatch, after: int) -> None:
 
 
 def test_a_full_disk_leaves_the_store_as_it_was(
-    tmp_path: Path, reference: str, write_images: Callable[..., Path]
+    tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path]
 ) -> None:
-    folder = write_images(6)
-    for after in (1, 2, 3, 15, 27, 28, 29, 60):
+    folder = write_images(3)
+    for after in (1, 2, 3, 15, 27, 28, 29, 40):
         store = tmp_path / f"full{after}"
         ingest([folder / "image000.npy"], store, crop_size=16)
         before = MicrographStore(store).read(range(9))
@@ -59,7 +61,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
         assert (after.read(range(9)) == before).all()
         after.read(range(len(after)))
         ingest([folder], store)
-        assert MicrographStore(store).fingerprint() == reference
+        assert MicrographStore(store).fingerprint() == reference.fingerprint()
 
 
 @pytest.mark.parametrize("after", [1, 5, 30])
@@ -76,37 +78,34 @@ def test_a_full_disk_leaves_nothing_of_a_new_store(
     assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
 
-@pytest.mark.parametrize("sizes", [[1, 1, 1, 1, 1, 1], [4, 2], [1, 5], [6]])
+@pytest.mark.parametrize("totals", [[1, 2, 3], [2, 3], [1, 3]], ids=str)
 def test_the_store_does_not_depend_on_how_it_was_filled(
-    tmp_path: Path, reference: str, write_images: Callable[..., Path], sizes: list[int]
+    tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path], totals: list[int]
 ) -> None:
-    total = 0
-    for size in sizes:
-        total += size
+    for total in totals:
         ingest([write_images(total, "part")], tmp_path / "s.zarr", crop_size=16)
     store = MicrographStore(tmp_path / "s.zarr")
-    expected = MicrographStore(tmp_path / "reference")
-    assert (read_raw(store, range(54)) == read_raw(expected, range(54))).all()
-    assert store.counts == expected.counts
-    assert store.fingerprint() == reference
-    assert len(list((tmp_path / "s.zarr" / "images" / "c").iterdir())) == 14  # 54 crops by 4
+    assert (read_raw(store, range(27)) == read_raw(reference, range(27))).all()
+    assert store.counts == reference.counts
+    assert store.fingerprint() == reference.fingerprint()
+    assert len(list((tmp_path / "s.zarr" / "images" / "c").iterdir())) == 7  # 27 crops by 4
 
 
 def test_an_error_in_the_block_stores_full_shards_only(
-    tmp_path: Path, reference: str, write_images: Callable[..., Path]
+    tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path]
 ) -> None:
     def stop(path: Path, number: int, total: int) -> None:
-        if number == 3:
+        if number == 2:
             raise KeyboardInterrupt
 
-    folder = write_images(6)
+    folder = write_images(3)
     ingest([folder / "image000.npy"], tmp_path / "s.zarr", crop_size=16)
     with pytest.raises(KeyboardInterrupt):
         ingest([folder], tmp_path / "s.zarr", progress=stop)
     # Of the crops that were ready.
     assert {"image000.npy"} <= names(tmp_path / "s.zarr") <= {"image000.npy", "image001.npy"}
     ingest([folder], tmp_path / "s.zarr")
-    assert MicrographStore(tmp_path / "s.zarr").fingerprint() == reference
+    assert MicrographStore(tmp_path / "s.zarr").fingerprint() == reference.fingerprint()
 
 
 def test_the_same_process_cannot_write_twice_at_once(tmp_path: Path) -> None:
