@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scans import images_of, keys_of
 
 from stem_complete.scan import (
     DetectorNoise,
     NoNoise,
     ReferenceNoise,
-    Stream,
     acquire,
     archimedean,
-    example_keys,
-    uniform,
 )
 
 NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
-
-
-def images_of(*shape, seed=0):
-    """Random images in [-1, 1]."""
-    return uniform(example_keys(seed, 1, torch.arange(shape[0]), Stream.NOISE), shape[1:]) * 2 - 1
-
-
-def keys_of(count, seed=0):
-    return example_keys(seed, 0, torch.arange(count), Stream.NOISE)
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)

@@ -5,28 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scans import DWELL, scan_of, smooth_images
 from scipy import ndimage
 from scipy.ndimage import gaussian_filter
 
 from stem_complete.scan import (
     PartialScan,
-    archimedean,
     blur,
     fill_sigma_px,
     normalised_convolution,
 )
 from stem_complete.scan.filters import filter_mirrored
-
-DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
-
-
-def scan_of(image):
-    return PartialScan(torch.where(DWELL > 0, image, torch.nan), DWELL)
-
-
-def smooth_images():
-    noise = np.random.default_rng(0).normal(size=(2, 1, 96, 128))
-    return torch.from_numpy(gaussian_filter(noise, (0, 0, 12, 12)) * 30).float()
 
 
 def test_filter_mirrored_equals_scipy():

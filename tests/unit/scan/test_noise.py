@@ -7,29 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from scans import images_of, keys_of
 
 from stem_complete.scan import (
     DetectorNoise,
     NoNoise,
     ReferenceNoise,
-    Stream,
     acquire,
     archimedean,
     blur,
-    example_keys,
     fold_in,
     normal,
     uniform,
 )
-
-
-def images_of(*shape, seed=0):
-    """Random images in [-1, 1]."""
-    return uniform(example_keys(seed, 1, torch.arange(shape[0]), Stream.NOISE), shape[1:]) * 2 - 1
-
-
-def keys_of(count, seed=0):
-    return example_keys(seed, 0, torch.arange(count), Stream.NOISE)
 
 
 def test_no_noise_measures_the_image():

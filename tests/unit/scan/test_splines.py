@@ -1,9 +1,8 @@
 """Splines through partial scans, compared with the direct solution of their equations."""
 
-import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scans import DWELL, scan_of, smooth_images
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.baselines import spline
@@ -14,18 +13,6 @@ from stem_complete.scan import (
 )
 from stem_complete.scan.splines import MAX_STIFFNESS
 
-DWELL = archimedean((96, 128), 1 / 10).dwell_map()[None, None].expand(2, -1, -1, -1)
-
-
-def scan_of(image):
-    return PartialScan(torch.where(DWELL > 0, image, torch.nan), DWELL)
-
-
-def smooth_images():
-    noise = np.random.default_rng(0).normal(size=(2, 1, 96, 128))
-    return torch.from_numpy(gaussian_filter(noise, (0, 0, 12, 12)) * 30).float()
-
-
 UNIFORM = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 8.0}
 DWELL_WEIGHTED = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
 
@@ -34,7 +21,7 @@ DWELL_WEIGHTED = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
 def test_the_spline_fills_any_shape_and_keeps_a_constant(shape):
     dwell = DWELL[..., : shape[0], : shape[1]]
     dwell = torch.where(dwell.sum() > 0, dwell, 1.0)
-    scan = PartialScan(torch.where(dwell > 0, 1234.5, torch.nan), dwell)
+    scan = scan_of(torch.tensor(1234.5), dwell)
     torch.testing.assert_close(spline_fill(scan, **UNIFORM), torch.full_like(dwell, 1234.5))
 
 
@@ -43,7 +30,7 @@ def test_the_spline_fills_any_shape_and_keeps_a_constant(shape):
 def test_the_spline_is_nearly_the_solution_of_its_equations(coverage, springs):
     image = smooth_images()
     dwell = archimedean((96, 128), coverage).dwell_map()[None, None].expand(2, -1, -1, -1)
-    scan = PartialScan(torch.where(dwell > 0, image, torch.nan), dwell)
+    scan = scan_of(image, dwell)
     filled = spline_fill(scan, **springs)
     for example in range(2):
         raster = RasterScan(scan.intensity[example, 0].numpy(), dwell[example, 0].numpy())
