@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from stem_complete.cli import app
+from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import (
@@ -55,8 +56,11 @@ def test_every_method_sees_every_scan(small_store, report):
 
 
 def test_a_first_completion_is_shown_beside_the_model(tmp_path, texture):
-    np.save(tmp_path / "one.npy", texture(0, (512, 512)))
-    (cell,) = evaluate_protocol(tmp_path, load_completer(), conditions=PROTOCOL[-2:-1]).cells()
+    np.save(tmp_path / "one.npy", texture(0, (128, 128)))
+    ingest([tmp_path / "one.npy"], tmp_path / "s.zarr", crop_size=128)
+    (cell,) = evaluate_protocol(
+        tmp_path / "s.zarr", load_completer(), conditions=SOME[:1], split="train"
+    ).cells()
     assert list(cell.methods) == [*PROTOCOL_BASELINES, "first_completion", "model"]
     errors = {name: summary.rmse.mean for name, summary in cell.methods.items()}
     assert 0 < errors["first_completion"] < errors["nearest"]

@@ -210,7 +210,7 @@ def test_drawn_spirals_are_pixels_and_have_the_true_coverage(coverage):
 
 def test_no_drawn_spiral_is_as_dense():
     with pytest.raises(ValueError, match=r"coverage 0\.9 is more than a drawn spiral can have"):
-        drawn_archimedean((512, 512), 0.9)
+        drawn_archimedean((128, 128), 0.9)
 
 
 @given(paths())

@@ -29,7 +29,7 @@ def steps(journal: Journal, start: int = 0) -> list[int]:
     return [entry.step for entry in read_all(journal, start) if isinstance(entry, Scalars)]
 
 
-@given(values=st.lists(VALUES, max_size=20))
+@given(values=st.lists(VALUES, max_size=8))
 def test_entries_come_back_in_order(
     values: list[dict[str, float]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

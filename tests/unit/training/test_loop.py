@@ -67,13 +67,13 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(small_config):
         assert tape_after.values["train/outer_loss"][step] == tape.values["train/outer_loss"][step]
 
 
-@pytest.mark.parametrize("micro", [1, 2])
-def test_accumulation_equals_the_whole_batch(small_config, micro):
+def test_accumulation_equals_the_whole_batch(small_config):
     whole = small_config(name="whole")
-    parts = small_config(f"training.micro_batch_size={micro}", name="parts")
     train(whole, ALONE)
-    train(parts, ALONE)
-    assert_close_state(task_state(whole), task_state(parts))
+    for micro in (1, 2):
+        parts = small_config(f"training.micro_batch_size={micro}", name=f"parts{micro}")
+        train(parts, ALONE)
+        assert_close_state(task_state(whole), task_state(parts))
 
 
 def test_a_bad_example_skips_the_step_and_is_named(small_config, monkeypatch, caplog):

@@ -300,15 +300,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[StoredDtype, Path]:
+    """A store of each dtype, to copy and damage."""
+    folder = tmp_path_factory.mktemp("whole")
+    dtypes: tuple[StoredDtype, ...] = ("uint16", "float32")
+    return {dtype: store_with(folder / dtype, CROPS, dtype).path for dtype in dtypes}
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_damage_is_told_in_one_line(
-    tmp_path: Path, pipeline: str, damage: str, dtype: StoredDtype
+    tmp_path: Path,
+    pipeline: str,
+    whole: dict[StoredDtype, Path],
+    damage: str,
+    dtype: StoredDtype,
 ) -> None:
     if (damage, pipeline) == ("flipped bit", "zarrs"):
         pytest.skip("zarrs checks no checksum of a crop")
     path = tmp_path / "s.zarr"
-    store_with(path, CROPS, dtype)
+    shutil.copytree(whole[dtype], path)
     do, found = DAMAGE[damage]
     do(path)
     with pytest.raises(StoreError, match=found) as caught:
