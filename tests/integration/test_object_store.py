@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import s3fs
 import torch
+import workers
 from faults import free_port
 from upath import UPath
 
@@ -153,67 +154,8 @@ def test_damaged_and_unfinished_ones_are_passed_over_and_tidied_up(s3, caplog):
     assert len(s3.fs.find(f"{BUCKET}/a")) == 2 * 3
 
 
-KILLED_AT_RANDOM = """
-import os, random, signal, sys, time
-import torch
-from stem_complete.training.checkpoint import Checkpoints
-torch.set_num_threads(1)
-
-def save_for_ever(acknowledge):
-    checkpoints = Checkpoints(sys.argv[1], keep=1)
-    found = checkpoints.latest()
-    step = found.step if found else 0
-    while True:
-        step += 1
-        state = {part: {"w": torch.full((300_000,), float(step))} for part in ("task", "optimizer")}
-        checkpoints.save(step, state, config={}, metrics={}, score=None)
-        checkpoints.wait()
-        os.write(acknowledge, step.to_bytes(4, "little"))
-
-def tell_what_is_there(answer):
-    found = Checkpoints(sys.argv[1]).latest()
-    whole = all((part["w"] == found.step).all() for part in found.state.values())
-    os.write(answer, (found.step if whole else 0).to_bytes(4, "little"))
-    os._exit(0)
-
-def start(action):
-    # The event loop of s3fs does not survive a fork: this process never uses it.
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        action(write)
-    os.close(write)
-    return child, read
-
-known = 0
-for _ in range(5):
-    child, read = start(save_for_ever)
-    acknowledged = os.read(read, 4)
-    time.sleep(random.uniform(0, 0.5))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    while more := os.read(read, 4):
-        acknowledged = more
-    known = max(known, int.from_bytes(acknowledged, "little"))
-    child, read = start(tell_what_is_there)
-    step = int.from_bytes(os.read(read, 4), "little")
-    os.waitpid(child, 0)
-    assert step in (known, known + 1), (step, known)
-    known = step
-print(known)
-"""
-
-
 def test_no_kill_costs_a_checkpoint(s3):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_RANDOM, f"s3://{BUCKET}/killed"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) >= 5
+    assert workers.steps_saved_though_killed(f"s3://{BUCKET}/killed", num_kills=5) >= 5
 
 
 class TestErrors:

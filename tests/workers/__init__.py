@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from itertools import count
@@ -24,7 +25,13 @@ _WARM = multiprocessing.get_context("forkserver")
 _WARM.set_forkserver_preload(["stem_complete.training", "torch._dynamo"])
 
 
-def run(script: str, num_processes: int, *arguments: object, folder: Path) -> None:
+def run(
+    script: str,
+    num_processes: int,
+    *arguments: object,
+    folder: Path,
+    timeout_s: float | None = TIMEOUT_S,
+) -> None:
     """Runs `<script>.py` as torchrun does, which keeps the store and ends all if one fails.
 
     What they write to stderr comes to lie in `folder`, and is the error if one fails.
@@ -36,9 +43,9 @@ def run(script: str, num_processes: int, *arguments: object, folder: Path) -> No
     running = {process.sentinel: process for process in processes}
     failed = ""
     while running and not failed:
-        ended = [running.pop(sentinel) for sentinel in wait(list(running), TIMEOUT_S)]
+        ended = [running.pop(sentinel) for sentinel in wait(list(running), timeout_s)]
         if not ended:
-            failed = f"still running after {TIMEOUT_S} s"
+            failed = f"still running after {timeout_s} s"
         for process in ended:
             process.join()
             failed = failed or (f"exit code {process.exitcode}" if process.exitcode else "")
@@ -48,6 +55,20 @@ def run(script: str, num_processes: int, *arguments: object, folder: Path) -> No
     if failed:
         logs = (file.read_text()[-4000:] for file in sorted(folder.glob("*.txt")))
         raise AssertionError("\n".join([failed, *logs]))
+
+
+def steps_saved_though_killed(folder: Path | str, num_kills: int) -> int:
+    """Last step whose checkpoint was saved by processes that were killed; fails if one was lost."""
+    script = Path(__file__).with_name("killed_while_saving.py")
+    done = subprocess.run(
+        [sys.executable, script, str(folder), str(num_kills)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return int(done.stdout)
 
 
 def free_port() -> int:
