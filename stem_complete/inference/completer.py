@@ -35,10 +35,10 @@ MIN_SIDE_PX = 32
 
 
 class Completion(NamedTuple):
-    """A completed scan, or a batch of them.
+    """A completed scan.
 
     Attributes:
-        image: [h, w] or [b, h, w] float32, in the units of the scan.
+        image: [h, w] float32, in the units of the scan.
         error: Expected root mean square error of each pixel, of the same shape and units; NaN if
             the model was never calibrated, None if it was not asked for. It says how wrong such
             pixels were in validation scans, compared with the blurred micrographs that the network
@@ -156,37 +156,6 @@ class Completer:
             for image, scan in zip(images, rasters, strict=True)
         ]
         return list(map(Completion, images.astype(np.float32), errors))
-
-    def complete_batch(
-        self,
-        partial: ArrayLike,
-        dwell: ArrayLike | None = None,
-        *,
-        intensity_range: tuple[float, float] | None = None,
-        error_map: bool = True,
-    ) -> Completion:
-        """Completions of partial scans [b, h, w]; see `complete`."""
-        partial = np.asarray(partial)
-        if partial.ndim != 3 or not partial.size:
-            raise DataError(
-                expected="scans [b, h, w]", found=f"shape {partial.shape}", where="partial scan"
-            )
-        maps = [None] * len(partial) if dwell is None else np.asarray(dwell)
-        if len(maps) != len(partial):
-            raise DataError(
-                expected=f"{len(partial)} dwell maps", found=f"{len(maps)}", where="dwell map"
-            )
-        scans = [
-            RasterScan(
-                *pair,
-                intensity_range=intensity_range,
-                where=f"partial scan {number} of the batch",
-                dwell_where=f"dwell map {number} of the batch",
-            )
-            for number, pair in enumerate(zip(partial, maps, strict=True))
-        ]
-        images, errors = zip(*self.complete_scans(scans, error_map=error_map), strict=True)
-        return Completion(np.stack(images), np.stack(errors) if error_map else None)
 
     def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.

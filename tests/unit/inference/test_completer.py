@@ -126,25 +126,14 @@ def test_bad_scans_are_refused_in_one_line(completer, scan, spoil, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_batch_names_the_scan_that_is_bad(completer, scan):
-    intensity, dwell = (np.stack([array, array]) for array in scan)
-    intensity[1] = np.nan
-    with pytest.raises(DataError, match=r"partial scan 1 of the batch: .*at least one measured"):
-        completer.complete_batch(intensity, dwell)
-
-
-def test_a_batch_gives_what_single_scans_do(completer, texture, spiral):
-    scans = [spiral(10.0**seed * texture(seed)) for seed in range(3)]
-    batch = completer.complete_batch(*map(np.stack, zip(*scans, strict=True)))
-    for number, scan in enumerate(scans):
-        image, error = completer.complete(*scan)
-        np.testing.assert_allclose(batch.image[number], image, atol=1e-4 * 10**number)
-        np.testing.assert_allclose(batch.error[number], error, rtol=1e-3)
-
-
-def test_an_empty_batch_is_refused(completer):
-    with pytest.raises(DataError, match=r"shape \(0, 64, 64\)"):
-        completer.complete_batch(np.zeros((0, 64, 64)))
+def test_scans_of_one_shape_are_completed_together_as_alone(completer, texture, spiral):
+    scans = [RasterScan(*spiral(10.0**seed * texture(seed))) for seed in range(3)]
+    for number, (scan, found) in enumerate(
+        zip(scans, completer.complete_scans(scans), strict=True)
+    ):
+        image, error = completer.complete_scan(scan)
+        np.testing.assert_allclose(found.image, image, atol=1e-4 * 10**number)
+        np.testing.assert_allclose(found.error, error, rtol=1e-3)
 
 
 @pytest.mark.gpu
@@ -242,8 +231,6 @@ def test_errors_are_estimated_only_if_asked_for(completer, scan, monkeypatch):
     image, error = completer.complete(*scan, error_map=False)
     assert error is None
     np.testing.assert_array_equal(image, expected.image)
-    batch = completer.complete_batch(*(part[None] for part in scan), error_map=False)
-    assert batch.error is None
 
 
 def test_scans_along_paths_are_completed_as_on_the_grid(completer, texture):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stem_complete.data.sampler import evenly_spread
+from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, StoreError
@@ -96,7 +97,8 @@ def test_the_error_map_predicts_the_validation_error(run):
     simulator = build_simulator(config, (64, 64), augment=False, seed=1)
     batch = simulator(torch.from_numpy(store.read(crops)), 0, torch.arange(5))
     intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
-    image, error = completer.complete_batch(intensity, dwell)
+    scans = map(RasterScan, intensity, dwell)
+    image, error = map(np.stack, zip(*completer.complete_scans(list(scans)), strict=True))
     assert np.mean(error**2) == pytest.approx(np.mean((image - truth) ** 2), rel=0.5)
 
 
