@@ -83,38 +83,19 @@ def build_artifact(
     return Artifact(fold_norms(network).generator.cpu(), card)
 
 
-def save_artifact(
-    folder: str | Path,
-    network: TwoStageNetwork,
-    *,
-    config: Config,
-    metrics: Mapping[str, float] | None = None,
-    calibration: ErrorCalibration | None = None,
-    training_data: Iterable[TrainingSource] = (),
-) -> Path:
-    """Writes the model of a trained network to `folder`, and returns it.
+def save_artifact(folder: str | Path, artifact: Artifact) -> Path:
+    """Writes a model to `folder`, and returns it.
 
     A model in that folder is replaced once the new one is complete and has been read back.
 
     Args:
         folder: Folder of a model, an empty one or a new one.
-        network: The trained network; it is not changed.
-        config: Config of its training.
-        metrics: Metrics of its training and validation.
-        calibration: Calibration of its error map.
-        training_data: Files that it was trained on.
+        artifact: The model; the hash of its weights is put into the card that is written.
 
     Raises:
         ArtifactError: The weights are not finite, or `folder` holds something else or cannot be
             written.
     """
-    artifact = build_artifact(
-        network,
-        config=config,
-        metrics=metrics,
-        calibration=calibration,
-        training_data=training_data,
-    )
     folder = Path(folder).absolute()
     _check_target(folder)
     weights = {name: value.contiguous() for name, value in artifact.network.state_dict().items()}

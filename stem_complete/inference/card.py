@@ -43,13 +43,9 @@ class ArchitectureCard(_Entry):
     def of(cls, config: Config) -> Self:
         """The architecture that a config names."""
         model = config.model
-        return cls(
-            sizes=replace(PRESETS[model.preset], **model.sizes.model_dump()),
-            reference_layers=model.reference_layers,
-            bias=model.bias,
-            leaky_slope=model.leaky_slope,
-            mean_norm_at_inference=model.mean_norm_at_inference,
-        )
+        sizes = replace(PRESETS[model.preset], **model.sizes.model_dump())
+        others = model.model_dump(include=cls.model_fields.keys() - {"sizes"})
+        return cls(sizes=sizes, **others)
 
     def build(self, in_channels: int) -> TwoStageGenerator:
         """The folded generator on the meta device, for scans encoded in so many channels."""
@@ -57,10 +53,7 @@ class ArchitectureCard(_Entry):
             self.sizes,
             in_channels=in_channels,
             folded=True,
-            reference_layers=self.reference_layers,
-            bias=self.bias,
-            leaky_slope=self.leaky_slope,
-            mean_norm_at_inference=self.mean_norm_at_inference,
+            **self.model_dump(exclude={"sizes"}),
         )
         return network.generator
 

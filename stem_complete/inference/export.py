@@ -82,20 +82,23 @@ def export_checkpoint(
             where=str(checkpoint.folder),
         ) from None
 
-    completer = Completer(build_artifact(task.network, config=config), device)
-    calibration = calibrate(
-        completer, config, micrographs, num_images=num_calibration_images, progress=progress
+    artifact = build_artifact(
+        task.network,
+        config=config,
+        metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
+        training_data=training_sources(micrographs),
     )
+    calibration = calibrate(
+        Completer(artifact, device),
+        config,
+        micrographs,
+        num_images=num_calibration_images,
+        progress=progress,
+    )
+    card = artifact.card.model_copy(update={"calibration": calibration})
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(str(target)) if is_local(target) else Path(temporary) / "model"
-        save_artifact(
-            local,
-            task.network,
-            config=config,
-            metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
-            calibration=calibration,
-            training_data=training_sources(micrographs),
-        )
+        save_artifact(local, artifact._replace(card=card))
         if not is_local(target):
             _upload(local, target)
     return target

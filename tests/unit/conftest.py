@@ -105,6 +105,5 @@ def completer(artifact) -> Completer:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, network, config, calibration) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "model"
-    return save_artifact(folder, network, config=config, calibration=calibration)
+def model_folder(tmp_path_factory, artifact) -> Path:
+    return save_artifact(tmp_path_factory.mktemp("run") / "model", artifact)

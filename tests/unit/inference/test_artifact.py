@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from stem_complete.errors import ArtifactError
-from stem_complete.inference import TrainingSource, load_artifact, save_artifact
+from stem_complete.inference import (
+    TrainingSource,
+    build_artifact,
+    load_artifact,
+    save_artifact,
+)
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE
 
 
@@ -37,16 +42,18 @@ def test_a_loaded_model_computes_what_the_network_did(
     with torch.no_grad():
         expected = network(x).full
 
-    loaded, card = load_artifact(save_artifact(tmp_path / "model", network, config=config))
+    loaded, card = load_artifact(
+        save_artifact(tmp_path / "model", build_artifact(network, config=config))
+    )
 
     torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
     assert card.encoding == config.model.encoding
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_the_network_that_is_saved_stays_as_it_is(tmp_path, network, config):
+def test_the_network_of_a_model_stays_as_it_is(network, config):
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    save_artifact(tmp_path / "model", network, config=config)
+    build_artifact(network, config=config)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -54,14 +61,14 @@ def test_the_network_that_is_saved_stays_as_it_is(tmp_path, network, config):
 
 def test_the_card_tells_what_a_model_is(tmp_path, network, config, calibration):
     source = TrainingSource(name="a.dm4", signal="HAADF", sha256="00", num_crops=3, licence="MIT")
-    folder = save_artifact(
-        tmp_path / "model",
+    model = build_artifact(
         network,
         config=config,
         metrics={"validation/rmse": 0.05, "train/outer_loss": float("nan")},
         calibration=calibration,
         training_data=[source],
     )
+    folder = save_artifact(tmp_path / "model", model)
     card = load_artifact(folder).card
     assert card.calibration == calibration
     assert card.metrics == {"validation/rmse": 0.05, "train/outer_loss": None}
@@ -137,7 +144,7 @@ def test_a_file_is_no_model(tmp_path):
 def test_a_model_is_replaced(model_folder, tmp_path, make_config, make_network):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     config = make_config("name=other")
-    save_artifact(folder, make_network(config), config=config)
+    save_artifact(folder, build_artifact(make_network(config), config=config))
     assert load_artifact(folder).card.name == "other"
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -147,7 +154,7 @@ def test_a_model_survives_a_failed_replacement(
 ):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     config = make_config("name=other")
-    network = make_network(config)
+    other = build_artifact(make_network(config), config=config)
 
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -155,25 +162,25 @@ def test_a_model_survives_a_failed_replacement(
     with monkeypatch.context() as patch:
         patch.setattr("stem_complete.inference.artifact.save", disk_full)
         with pytest.raises(ArtifactError, match="No space left on device; make room"):
-            save_artifact(folder, network, config=config)
+            save_artifact(folder, other)
     with torch.no_grad():
-        next(network.parameters())[:] = torch.nan
+        next(other.network.parameters())[:] = torch.nan
     with pytest.raises(ArtifactError, match="NaN"):
-        save_artifact(folder, network, config=config)
+        save_artifact(folder, other)
 
     assert load_artifact(folder).card.name == "tiny"
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_the_working_folder_may_be_the_model(tmp_path, network, config, monkeypatch):
+def test_the_working_folder_may_be_the_model(tmp_path, artifact, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    save_artifact(".", network, config=config)
+    save_artifact(".", artifact)
     assert load_artifact(tmp_path / "here").card.name == "tiny"
 
 
-def test_only_models_are_replaced(tmp_path, network, config):
+def test_only_models_are_replaced(tmp_path, artifact):
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(ArtifactError, match="other things in it"):
-        save_artifact(tmp_path, network, config=config)
+        save_artifact(tmp_path, artifact)
     assert (tmp_path / "thesis.tex").read_text() == "..."
