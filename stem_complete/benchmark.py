@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.benchmark import timer
 
 import stem_complete
 from stem_complete.config import Config
@@ -54,7 +54,15 @@ def benchmark(
         rounds: Times that each is measured.
     """
     num_loads = BATCHES_LOADED * (rounds + 2)  # one round warms up; the last reads ahead
-    batches = _batches(config, store, num_loads + 1)
+    num, processes = config.batch_size, config.data.loader_workers
+    batches = training_batches(
+        store,
+        steps=range(num_loads + 1),
+        seed=0,
+        batch_size=num,
+        micro_batch_size=num,
+        num_processes=processes,
+    )
     batch = next(batches).to(device)
     task = build_task(config, (store.crop_size, store.crop_size)).to(device)
     scan: PartialScan = task.simulator(batch.examples[:1], 0, batch.positions[:1]).scan
@@ -65,20 +73,21 @@ def benchmark(
         for _ in range(BATCHES_LOADED):
             next(batches)
 
-    cases: dict[str, Step] = {
-        "step": training_step(config, task, batch.examples),
-        "completion": lambda: completer.complete(partial, dwell),
-        "load": load,
-    }
-    seconds = durations({name: waited(case, device) for name, case in cases.items()}, rounds)
-    num_loaded, size = BATCHES_LOADED * config.batch_size, f"{store.crop_size} px"
+    step = training_step(config, task, batch.examples)
+    cases: list[tuple[str, str, int, Step]] = [
+        (f"training step, batch {num}", "examples/s", num, step),
+        (
+            "completion by the released model",
+            "images/s",
+            1,
+            lambda: completer.complete(partial, dwell),
+        ),
+        (f"loader, {processes} processes", "examples/s", BATCHES_LOADED * num, load),
+    ]
+    seconds = durations({what: case for what, _, _, case in cases}, rounds)
     return [
-        Rate(f"{what}, {size}", unit, [number / value for value in seconds[name]])
-        for name, what, unit, number in (
-            ("step", f"training step, batch {config.batch_size}", "examples/s", config.batch_size),
-            ("completion", "completion by the released model", "images/s", 1),
-            ("load", f"loader, {config.data.loader_workers} processes", "examples/s", num_loaded),
-        )
+        Rate(f"{what}, {store.crop_size} px", unit, [count / value for value in seconds[what]])
+        for what, unit, count, _ in cases
     ]
 
 
@@ -102,7 +111,7 @@ def durations(
     """Seconds that each case takes per call, in `rounds` rounds of random order.
 
     Args:
-        cases: What to call, by name. On a GPU each must wait for the device itself, see `waited`.
+        cases: What to call, by name.
         rounds: Of which each gives one value per case.
         calls: Calls that are timed together, for cases that take microseconds.
         warm_up: Rounds that do not count.
@@ -112,24 +121,13 @@ def durations(
         for number in range(-warm_up, rounds):
             for name in random.sample(list(cases), len(cases)):
                 case = cases[name]
-                started = time.perf_counter()
+                started = timer()  # when the GPU, if there is one, has done all work before
                 for _ in range(calls):
                     case()
                 if number >= 0:
-                    seconds[name].append((time.perf_counter() - started) / calls)
+                    seconds[name].append((timer() - started) / calls)
             bar.update(max(number + 1, 0))
     return seconds
-
-
-def waited(function: Step, device: torch.device) -> Step:
-    """`function`, and then a wait until the device has done its work."""
-
-    def call() -> None:
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return call
 
 
 def as_text(rates: Iterable[Rate]) -> str:
@@ -162,17 +160,6 @@ def spread(values: Sequence[float]) -> str:
         for value in np.percentile(values, [25, 50, 75])
     )
     return median + (f" ({low} to {high})" if len(values) > 1 else "")
-
-
-def _batches(config: Config, store: MicrographStore, number: int) -> Iterator[Batch]:
-    return training_batches(
-        store,
-        steps=range(number),
-        seed=0,
-        batch_size=config.batch_size,
-        micro_batch_size=config.batch_size,
-        num_processes=config.data.loader_workers,
-    )
 
 
 def _cpu_name() -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stem_complete.benchmark import durations, waited
+from stem_complete.benchmark import durations
 from stem_complete.models import build_network, fold_norms
 
 from . import Setting
@@ -35,9 +35,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         "folded, bf16": lambda: torch.mm(*matrices_bf16),
     }
     cases = forms | {f"mm, {form}": product for form, product in products.items()}
-    seconds = durations(
-        {name: waited(case, device) for name, case in cases.items()}, setting.rounds
-    )
+    seconds = durations(cases, setting.rounds)
     what = f"{preset} generator, {size}x{size}, batch 1"
     fastest = min(products, key=lambda form: np.median(seconds[form]))
     expected = forms["folded"]()

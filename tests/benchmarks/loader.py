@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from stem_complete.benchmark import durations, waited
+from stem_complete.benchmark import durations
 from stem_complete.data.loader import Batch, training_batches
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
@@ -79,9 +79,7 @@ def on_gpu(path: Path, setting: Setting) -> Comparison:
         "step": training_step(given),
         "load": lambda: next(loader).to(device),
     }
-    seconds = durations(
-        {name: waited(case, device) for name, case in cases.items()}, setting.rounds, warm_up=2
-    )
+    seconds = durations(cases, setting.rounds, warm_up=2)
     loader.close()
     return Comparison(
         f"loader to the GPU, {GPU_PROCESSES} processes",

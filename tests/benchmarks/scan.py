@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.draw import line
 from torch import Tensor
 
-from stem_complete.benchmark import durations, waited
+from stem_complete.benchmark import durations
 from stem_complete.losses import half_size, squared_error
 
 from . import Setting
@@ -59,7 +59,7 @@ def beside_numpy(setting: Setting) -> Comparison:
         for image in images:
             simulate(image, spiral(image.shape[-1], COVERAGE), generator)
 
-    cases = {"ours": waited(simulation(given), setting.device), "numpy": numpy}
+    cases = {"ours": simulation(given), "numpy": numpy}
     seconds = durations(cases, setting.rounds)
     return Comparison(
         f"scan simulation, {images.shape[-1]} px, batch {BATCH_SIZE}",
@@ -76,9 +76,7 @@ def beside_training(setting: Setting) -> Comparison:
     """Simulation of one image, and the passes of the network that trains on it."""
     given = problem(quick=setting.quick, device=setting.device)
     cases = {"simulation": simulation(given), "step": forward_backward(given)}
-    seconds = durations(
-        {name: waited(case, setting.device) for name, case in cases.items()}, setting.rounds
-    )
+    seconds = durations(cases, setting.rounds)
     return Comparison(
         "scan simulation of one image",
         "ms",

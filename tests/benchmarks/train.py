@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stem_complete.benchmark import durations, waited
+from stem_complete.benchmark import durations
 
 from . import Setting
 from .report import Comparison, Goal
@@ -98,15 +98,15 @@ def measure(batch_size: int, setting: Setting) -> Found:
     torch.cuda.reset_peak_memory_stats()
     steps = several_steps((BF16, GRAPH), batch_size, setting)
     left, right = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE, device=setting.device).bfloat16()
-    product = waited(lambda: torch.mm(left, right), setting.device)
-    seconds = durations({"steps": steps, "mm": product}, setting.rounds, warm_up=2)
+    cases = {"steps": steps, "mm": lambda: torch.mm(left, right)}
+    seconds = durations(cases, setting.rounds, warm_up=2)
     # A graph keeps its memory: reserved, not allocated, is what the next example would need.
     return Found(seconds["steps"], seconds["mm"], torch.cuda.max_memory_reserved())
 
 
 def several_steps(changes: tuple[str, ...], batch_size: int, setting: Setting) -> Step:
-    """`STEPS` steps, and a wait for the GPU."""
+    """`STEPS` steps."""
     step = training_step(
         problem(*changes, quick=setting.quick, batch_size=batch_size, device=setting.device)
     )
-    return waited(lambda: [step() for _ in range(STEPS)], setting.device)
+    return lambda: [step() for _ in range(STEPS)]
