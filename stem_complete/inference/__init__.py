@@ -10,7 +10,12 @@ from stem_complete.inference.artifact import (
     save_artifact,
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
-from stem_complete.inference.complete import CompleteReport, complete_files, complete_scans
+from stem_complete.inference.complete import (
+    CompleteReport,
+    Progress,
+    complete_files,
+    complete_scans,
+)
 from stem_complete.inference.completer import (
     MODEL_FOLDER,
     RELEASED_MODEL,
@@ -33,6 +38,7 @@ __all__ = [
     "ErrorCalibration",
     "ModelCard",
     "Outputs",
+    "Progress",
     "TrainingSource",
     "build_artifact",
     "complete_files",

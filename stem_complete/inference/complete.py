@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -14,9 +14,11 @@ from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.completer import CompletedScan, Completer, check_side
 from stem_complete.inference.image_files import IMAGE_ALONE, Outputs, are_done, write_completion
-from stem_complete.inference.progress import Progress
 from stem_complete.inference.scan_files import ScanFiles, plan_files
 from stem_complete.vocabulary import format_coverage
+
+Progress = Callable[[int, int], None]
+"""Called after each item of long work with the number done and the total."""
 
 GPU_BATCH_SIZE = 8
 _FAMILIAR_COVERAGE = 2.0  # by this factor a scan's coverage may differ from the model's

@@ -8,6 +8,7 @@ follows gain and offset of the detector.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -107,49 +108,38 @@ class ErrorCalibration(BaseModel):
         return error
 
 
-class ErrorStatistics:
-    """Sums over validation completions, from which a calibration is made."""
+def calibrated(completions: Iterable[tuple[Features, Image]]) -> ErrorCalibration | None:
+    """Table of the root mean square errors of validation completions; None without any.
 
-    def __init__(self) -> None:
-        # Sums over pixels of 1, distance, activity and squared error in each cell of the table.
-        self.sums = np.zeros((4, len(_DISTANCE_EDGES) - 1, len(_ACTIVITY_EDGES) - 1))
-        self.num_images = 0
-
-    def add(self, features: Features, squared_error: Image) -> None:
-        """Counts one completion.
-
-        Args:
-            features: Features of its pixels.
-            squared_error: Squared errors of its pixels in units of the scan's variance, [h, w].
-        """
-        distance, activity = (values.ravel() for values in features)
-        for place, weights in enumerate((None, distance, activity, squared_error.ravel())):
-            self.sums[place] += np.histogram2d(
+    Args:
+        completions: Features of each one's pixels, and their squared errors in units of the scan's
+            variance [h, w].
+    """
+    # Sums over pixels of 1, distance, activity and squared error in each cell of the table.
+    sums = np.zeros((4, len(_DISTANCE_EDGES) - 1, len(_ACTIVITY_EDGES) - 1))
+    num_images = 0
+    for features, squared_error in completions:
+        distance, activity, square = (v.ravel() for v in (*features, squared_error))
+        for place, weights in enumerate((np.ones_like(distance), distance, activity, square)):
+            sums[place] += np.histogram2d(
                 distance, activity, bins=(_DISTANCE_EDGES, _ACTIVITY_EDGES), weights=weights
             )[0]
-        self.num_images += 1
-
-    def calibration(self) -> ErrorCalibration:
-        """The table of root mean square errors.
-
-        Raises:
-            ValueError: No completion was counted.
-        """
-        if not self.num_images:
-            raise ValueError("a calibration needs at least one completion")
-        rows, columns = (self.sums[0].sum(axis) > 0 for axis in (1, 0))
-        count, distance, activity, square = self.sums[:, rows][:, :, columns]
-        # Cells that were never seen take the mean of their distance, with next to no weight.
-        seen = count > 0
-        of_row = square.sum(1, keepdims=True) / count.sum(1, keepdims=True)
-        means = np.where(seen, square / np.where(seen, count, 1), of_row)
-        means = _monotone(means, np.where(seen, count, 1e-6 * count.sum()))
-        return ErrorCalibration(
-            distances=tuple(distance.sum(1) / count.sum(1)),
-            activities=tuple(activity.sum(0) / count.sum(0)),
-            rms_error=tuple(map(tuple, np.sqrt(means))),
-            num_images=self.num_images,
-        )
+        num_images += 1
+    if not num_images:
+        return None
+    rows, columns = (sums[0].sum(axis) > 0 for axis in (1, 0))
+    count, distance, activity, square = sums[:, rows][:, :, columns]
+    # Cells that were never seen take the mean of their distance, with next to no weight.
+    seen = count > 0
+    of_row = square.sum(1, keepdims=True) / count.sum(1, keepdims=True)
+    means = np.where(seen, square / np.where(seen, count, 1), of_row)
+    means = _monotone(means, np.where(seen, count, 1e-6 * count.sum()))
+    return ErrorCalibration(
+        distances=tuple(distance.sum(1) / count.sum(1)),
+        activities=tuple(activity.sum(0) / count.sum(0)),
+        rms_error=tuple(map(tuple, np.sqrt(means))),
+        num_images=num_images,
+    )
 
 
 def _monotone(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from upath import UPath
 
 from stem_complete.config import Config, validate_config
@@ -18,20 +19,14 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
+from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer, completion_features
-from stem_complete.inference.error_map import ErrorCalibration, ErrorStatistics
-from stem_complete.inference.progress import Progress
+from stem_complete.inference.error_map import ErrorCalibration, Features, calibrated
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.state import averaged_weights
-from stem_complete.training.storage import (
-    PART_BYTES,
-    clear_errors,
-    is_local,
-    remove,
-    storage_path,
-)
+from stem_complete.training.storage import clear_errors, is_local, remove, storage_path
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 CALIBRATION_SEED = 1
@@ -74,7 +69,9 @@ def export_checkpoint(
     task = build_task(config, crop_shape)
     try:
         task.load_state_dict(checkpoint.state["task"])
-        task.load_state_dict(_averages(checkpoint, config), strict=False)
+        average = checkpoint.state.get("average", {})
+        decay = config.training.weight_average
+        task.load_state_dict(averaged_weights(average, checkpoint.step, decay), strict=False)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(
             expected="the weights of the network in its config",
@@ -118,24 +115,24 @@ def calibrate(
     augmentation. Errors are differences from the blurred micrographs.
     """
     crops = evenly_spread(store.indices("validation"), num_images)
-    if not len(crops):
-        return None
     simulator = build_simulator(
         config, (store.crop_size, store.crop_size), augment=False, seed=CALIBRATION_SEED
     )
-    statistics = ErrorStatistics()
-    for number, crop in enumerate(crops):
-        image = torch.from_numpy(store.read([crop]))
-        batch = simulator(image, 0, torch.tensor([number]))
-        intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
-        scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
-        completed = completer.complete_scan(scan, error_map=False).image
-        features, std = completion_features(completed.astype(np.float64), scan)
-        if std > 0:  # a constant scan has no unit to measure its error in
-            statistics.add(features, ((completed - truth) / std) ** 2)
-        if progress:
-            progress(number + 1, len(crops))
-    return statistics.calibration() if statistics.num_images else None
+
+    def completions() -> Iterator[tuple[Features, NDArray[np.float64]]]:
+        for number, crop in enumerate(crops):
+            image = torch.from_numpy(store.read([crop]))
+            batch = simulator(image, 0, torch.tensor([number]))
+            intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
+            scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
+            completed = completer.complete_scan(scan, error_map=False).image
+            features, std = completion_features(completed.astype(np.float64), scan)
+            if std > 0:  # a constant scan has no unit to measure its error in
+                yield features, ((completed - truth) / std) ** 2
+            if progress:
+                progress(number + 1, len(crops))
+
+    return calibrated(completions())
 
 
 def training_sources(store: MicrographStore) -> list[TrainingSource]:
@@ -151,12 +148,6 @@ def training_sources(store: MicrographStore) -> list[TrainingSource]:
         for source in store.sources()
         if source.split == "train"
     ]
-
-
-def _averages(checkpoint: Checkpoint, config: Config) -> dict[str, torch.Tensor]:
-    """Averaged weights, if the run averages them."""
-    average = checkpoint.state.get("average", {})
-    return averaged_weights(average, checkpoint.step, config.training.weight_average)
 
 
 def _checkpoint(source: UPath, which: Literal["last", "best"]) -> Checkpoint:
@@ -184,8 +175,4 @@ def _upload(model: Path, target: UPath) -> None:
     with clear_errors(target):
         remove(target / CARD_FILE)
         for name in (WEIGHTS_FILE, CARD_FILE):
-            with (
-                (model / name).open("rb") as file,
-                (target / name).open("wb", block_size=PART_BYTES) as copy,
-            ):
-                shutil.copyfileobj(file, copy, PART_BYTES)
+            target.fs.put_file(str(model / name), (target / name).path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from glob import has_magic
 from itertools import takewhile
 from pathlib import Path
@@ -59,9 +59,9 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
         ConfigError: Two scans would be written to one file, or `dwell` or `output` cannot be used.
         DataError: There is no scan at all.
     """
-    pair = _DwellRule(dwell)
+    dwell_of = _dwell_rule(dwell)
     found, failed = _find(scans)
-    candidates = [(scan, root, pair(scan)) for scan, root in found]
+    candidates = [(scan, root, dwell_of(scan)) for scan, root in found]
     maps = {path.resolve() for _, _, path in candidates if path is not None}
     pairs = [c for c in candidates if c[0].resolve() not in maps]
     if not pairs and not failed:
@@ -115,39 +115,31 @@ def _root(source: str | Path) -> Path | None:
     return Path(*takewhile(lambda part: not has_magic(part), path.parts))
 
 
-class _DwellRule:
-    """Finds the dwell map of a scan; see `plan_files`."""
+def _dwell_rule(dwell: str | Path | None) -> Callable[[Path], Path | None]:
+    """What finds the dwell map of a scan, which may not exist; see `plan_files`."""
+    if dwell is None:
+        return lambda _: None
+    pattern, path = str(dwell), Path(dwell)
+    if "{name}" in pattern or "{number}" in pattern:
 
-    def __init__(self, dwell: str | Path | None) -> None:
-        self.dwell = dwell
-        self.is_pattern = bool(re.search(r"\{(name|number)\}", str(dwell or "")))
-        self.by_name: dict[str, Path] = {}
-        if dwell is None or self.is_pattern:
-            return
-        path = Path(dwell)
-        if not path.exists():
-            raise ConfigError(
-                expected="a dwell map, a folder of them, or a pattern with {name} or {number}",
-                found="no such file or folder",
-                where=dwell,
-                fix="check the path",
-            )
-        if path.is_dir():
-            files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUPPORTED)
-            self.by_name = {file.stem: file for file in files}
+        def from_name(scan: Path) -> Path:
+            *_, number = ["", *re.findall(r"\d+", scan.stem)]
+            name = pattern.replace("{name}", scan.stem).replace("{number}", number)
+            return scan.parent / name if path.parent == Path() else Path(name)
 
-    def __call__(self, scan: Path) -> Path | None:
-        """Path of the dwell map of `scan`; it may not exist."""
-        if self.dwell is None:
-            return None
-        dwell = str(self.dwell)
-        if not self.is_pattern:
-            path = Path(dwell)
-            return self.by_name.get(scan.stem, path / scan.name) if path.is_dir() else path
-        numbers = re.findall(r"\d+", scan.stem)
-        name = dwell.replace("{name}", scan.stem)
-        name = name.replace("{number}", numbers[-1] if numbers else "")
-        return scan.parent / name if Path(dwell).parent == Path() else Path(name)
+        return from_name
+    if path.is_dir():
+        files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUPPORTED)
+        by_name = {file.stem: file for file in files}
+        return lambda scan: by_name.get(scan.stem, path / scan.name)
+    if not path.exists():
+        raise ConfigError(
+            expected="a dwell map, a folder of them, or a pattern with {name} or {number}",
+            found="no such file or folder",
+            where=dwell,
+            fix="check the path",
+        )
+    return lambda _: path
 
 
 def _check_distinct(files: Iterable[ScanFiles]) -> None:
