@@ -18,7 +18,7 @@ from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
-from stem_complete.evaluation import contact_sheet
+from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.training import Checkpoints
@@ -165,7 +165,7 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
         raise StoreError(expected="crops to draw", found="none", where=path)
     crops = evenly_spread(np.arange(len(store)), num)
     labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
-    contact_sheet(list(store.read(crops)[:, 0]), labels, picture)
+    save_png(contact_sheet(list(store.read(crops)[:, 0]), labels), picture)
 
 
 def summary(values: dict[str, Any]) -> str:

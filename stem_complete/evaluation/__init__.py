@@ -5,28 +5,12 @@ report = evaluate(images, baseline_methods() | model_methods(load_completer()), 
 print(by_condition(report))
 """
 
-from stem_complete.evaluation.baselines import (
-    BASELINES,
-    NOISY,
-    biharmonic,
-    harmonic,
-    linear,
-    nearest,
-    normalised_convolution,
-    spline,
-    total_variation,
-)
-from stem_complete.evaluation.bootstrap import Interval, ratio_interval
+from stem_complete.evaluation.baselines import BASELINES, NOISY, linear
+from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.conditions import Condition, conditions_of
-from stem_complete.evaluation.curves import (
-    LearningCurve,
-    boxcar_mean,
-    learning_curves_figure,
-    mean_curve,
-)
+from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning_curves_figure
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
 from stem_complete.evaluation.ground_truth import (
-    KnownMicrograph,
     KnownScan,
     Micrographs,
     load_micrographs,
@@ -37,40 +21,29 @@ from stem_complete.evaluation.methods import (
     DEFAULT_BASELINES,
     PROTOCOL_BASELINES,
     Baseline,
-    FirstCompletion,
     Method,
     Model,
     baseline_methods,
     model_methods,
 )
-from stem_complete.evaluation.metrics import Scores, all_metrics, psnr, rmse, ssim
-from stem_complete.evaluation.protocol import (
-    MAX_PER_FIELD,
-    PROTOCOL,
-    draw_worst,
-    evaluate_protocol,
-)
-from stem_complete.evaluation.report import FIRST, MODEL, Cell, Report, Row, Statistic, Summary
-from stem_complete.evaluation.scoring import evaluate, evaluate_published, score
-from stem_complete.evaluation.table import markdown_table
-from stem_complete.evaluation.tables import by_condition, by_method
+from stem_complete.evaluation.metrics import all_metrics, rmse
+from stem_complete.evaluation.page import save_png
+from stem_complete.evaluation.protocol import MAX_PER_FIELD, PROTOCOL, evaluate_protocol
+from stem_complete.evaluation.report import MODEL, Report, Row, grouped
+from stem_complete.evaluation.scoring import evaluate, evaluate_published
+from stem_complete.evaluation.tables import by_condition, by_method, markdown_table
 
 __all__ = [
     "BASELINES",
     "DEFAULT_BASELINES",
-    "FIRST",
     "MAX_PER_FIELD",
     "MODEL",
     "NOISY",
     "PROTOCOL",
     "PROTOCOL_BASELINES",
     "Baseline",
-    "Cell",
     "CompletionExample",
     "Condition",
-    "FirstCompletion",
-    "Interval",
-    "KnownMicrograph",
     "KnownScan",
     "LearningCurve",
     "Method",
@@ -78,38 +51,26 @@ __all__ = [
     "Model",
     "Report",
     "Row",
-    "Scores",
-    "Statistic",
-    "Summary",
     "all_metrics",
     "baseline_methods",
-    "biharmonic",
     "boxcar_mean",
     "by_condition",
     "by_method",
     "completion_figure",
     "conditions_of",
     "contact_sheet",
-    "draw_worst",
     "evaluate",
     "evaluate_protocol",
     "evaluate_published",
-    "harmonic",
+    "grouped",
     "learning_curves_figure",
     "linear",
     "load_micrographs",
     "markdown_table",
-    "mean_curve",
     "model_methods",
-    "nearest",
-    "normalised_convolution",
-    "psnr",
     "published_scans",
     "ratio_interval",
     "rmse",
-    "score",
+    "save_png",
     "simulate",
-    "spline",
-    "ssim",
-    "total_variation",
 ]

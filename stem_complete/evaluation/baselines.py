@@ -9,12 +9,13 @@ scans without noise, `NOISY` for scans with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation.thin_plate import relax_plate
+from stem_complete.evaluation.thin_plate import factorised_plate
 from stem_complete.evaluation.unit_scale import Image, fill_nearest, in_units, weights
 
 Baseline = Callable[..., Image]
@@ -100,7 +101,7 @@ def harmonic(
         dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
             pixels.
     """
-    return relax_plate(scan, fidelity, dwell_exponent, stiffness=0.0)
+    return spline(scan, fidelity=fidelity, dwell_exponent=dwell_exponent, stiffness=0.0)
 
 
 def spline(
@@ -121,7 +122,19 @@ def spline(
         dwell_exponent: As for `harmonic`.
         stiffness: Stiffness s of the plate; bends shorter than its square root [px] cost most.
     """
-    return relax_plate(scan, fidelity, dwell_exponent, stiffness)
+    values = scan.unit()
+    springs = np.zeros_like(values)
+    free = ~scan.measured
+    if math.isfinite(fidelity):
+        springs = fidelity * weights(scan, dwell_exponent)
+        free = np.ones_like(free)
+    filled = values.copy()
+    if free.any():
+        solver, coupling = factorised_plate(
+            free.shape, free.tobytes(), springs.tobytes(), stiffness
+        )
+        filled[free] = solver.solve((springs * values)[free] - coupling @ filled[~free])
+    return in_units(filled, scan)
 
 
 def total_variation(

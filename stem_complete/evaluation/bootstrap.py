@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+LEVEL, NUM_RESAMPLES, SEED = 0.95, 10_000, 0
+
 
 class Interval(NamedTuple):
     """Lower and upper end."""
@@ -17,15 +19,9 @@ class Interval(NamedTuple):
 
 
 def ratio_interval(
-    values: ArrayLike,
-    references: ArrayLike,
-    groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    num_resamples: int = 10_000,
-    seed: int = 0,
+    values: ArrayLike, references: ArrayLike, groups: Sequence[Hashable]
 ) -> Interval | None:
-    """Bootstrap interval of mean(values) / the smallest mean among references; None for one group.
+    """95% bootstrap interval of mean(values) / smallest mean of references; None for one group.
 
     Whole groups are drawn with replacement, values and references of an image together (cluster
     bootstrap, Davison and Hinkley 1997, section 3.8, percentile interval): crops of one field of
@@ -36,9 +32,6 @@ def ratio_interval(
         values: Value of each image [n].
         references: Value of each reference and image [m, n].
         groups: Group of each image [n].
-        level: Share of the resamples whose ratio lies in the interval.
-        num_resamples: Number of resamples.
-        seed: Seed of the draws.
     """
     table = np.vstack([np.asarray(values, np.float64), np.asarray(references, np.float64)])
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
@@ -47,8 +40,8 @@ def ratio_interval(
     # Sums, as the number of images cancels in a ratio of means.
     sums = np.zeros((len(numbers), len(table)))
     np.add.at(sums, [numbers[group] for group in groups], table.T)
-    draws = np.random.default_rng(seed).integers(len(numbers), size=(num_resamples, len(numbers)))
+    draws = np.random.default_rng(SEED).integers(len(numbers), size=(NUM_RESAMPLES, len(numbers)))
     totals = sums[draws].sum(axis=1)
     ratios = totals[:, 0] / totals[:, 1:].min(axis=1)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))

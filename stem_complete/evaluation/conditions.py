@@ -6,11 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from stem_complete.config import (
-    NoiseConfig,
-    ScanConfig,
-    validate_config,
-)
+from stem_complete.config import NoiseConfig, ScanConfig, validate_config
 from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
@@ -64,10 +60,8 @@ def conditions_of(
     Raises:
         ConfigError: A coverage is not valid.
     """
-    if card is None:
-        scan = validate_config(_DEFAULTS, where="defaults").scan
-    else:
-        scan = validate_config(card.config, where=f"config of {card.name}").scan
+    values, where = (card.config, f"config of {card.name}") if card else (_DEFAULTS, "defaults")
+    scan = validate_config(values, where=where).scan
     return [
         Condition(scan.geometry, coverage, noise or scan.noise, scan.sample, scan.blur_sigma_px)
         for coverage in dict.fromkeys(map(_coverage, coverages or (scan.coverage,)))

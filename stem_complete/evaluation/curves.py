@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.evaluation.page import (
-    HEADING_PT,
-    INK,
-    SMALL_PT,
-    TEXT_PT,
-    new_figure,
-    save_png,
-)
+from stem_complete.evaluation.page import styled
 
 # Okabe and Ito's palette: distinct for colour-blind readers too.
 ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 class LearningCurve(NamedTuple):
-    """The losses of one run: `values` [n] at `steps` [n]."""
+    """The losses of one run: `values` [n] at rising `steps` [n]."""
 
     steps: NDArray[Any]
     values: NDArray[Any]
@@ -32,15 +24,10 @@ class LearningCurve(NamedTuple):
 def boxcar_mean(curve: LearningCurve, width_steps: float) -> LearningCurve:
     """The curve averaged over a window of `width_steps` that lies wholly within it.
 
-    Steps are put in order; of a step logged twice, as after a restart, the later entry counts;
-    non-finite values are left out. A curve shorter than the window becomes one point.
+    Non-finite values are left out. A curve shorter than the window becomes one point.
     """
-    steps = np.asarray(curve.steps, dtype=np.float64)
-    values = np.asarray(curve.values, dtype=np.float64)
-    # `unique` keeps the first of equal steps, hence the reversal.
-    steps, last = np.unique(steps[::-1], return_index=True)
-    values = values[::-1][last]
-    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    finite = np.isfinite(curve.values)
+    steps, values = curve.steps[finite].astype(np.float64), curve.values[finite]
     if len(steps) < 2:
         return LearningCurve(steps, values)
     width = round(width_steps / float(np.median(np.diff(steps))))
@@ -64,15 +51,11 @@ def mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:
     return LearningCurve(steps, np.mean(values, axis=0))
 
 
+@styled()
 def learning_curves_figure(
-    curves: Mapping[str, Sequence[LearningCurve]],
-    path: Path,
-    *,
-    boxcar_steps: float,
-    ylabel: str = "Loss",
-    title: str = "",
-) -> None:
-    """Writes a PNG of boxcar-averaged losses, on a log scale, against the step.
+    curves: Mapping[str, Sequence[LearningCurve]], *, boxcar_steps: float, ylabel: str = "Loss"
+) -> Any:
+    """Boxcar-averaged losses, on a log scale, against the step.
 
     Every arm of `curves` has one colour; its runs (one per seed) are thin lines, their mean a
     thick one. Runs without a finite loss are left out.
@@ -80,13 +63,15 @@ def learning_curves_figure(
     Raises:
         ValueError: No arm has a finite loss.
     """
+    from matplotlib.figure import Figure
+
     averaged = {
         arm: [mean for seed in seeds if len((mean := boxcar_mean(seed, boxcar_steps)).steps)]
         for arm, seeds in curves.items()
     }
     if not any(averaged.values()):
         raise ValueError("learning_curves_figure needs at least one finite loss")
-    figure = new_figure(width=4.8, height=3.2 if title else 3.0)
+    figure = Figure((4.8, 3.0))
     axes = figure.subplots()
     # Colours go by position in `curves`, so an arm keeps its own when another has no data.
     for index, (arm, seeds) in enumerate(averaged.items()):
@@ -99,16 +84,17 @@ def learning_curves_figure(
             marker = "o" if len(mean.steps) == 1 else ""  # a line of one point is invisible
             label = f"{arm} ({len(seeds)} runs)" if len(seeds) > 1 else arm
             axes.plot(*mean, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
-    _style(axes, ylabel, f"Step (boxcar mean over {boxcar_steps:,g} steps)")
     last = max(max(seed.steps) for seeds in curves.values() for seed in seeds if len(seed.steps))
-    axes.set_xlim(0, last or 1)
-    if title:
-        axes.set_title(title, fontsize=HEADING_PT, color=INK, weight="bold")
-    save_png(figure, path)
+    axes.set(xlim=(0, last or 1), ylabel=ylabel)
+    axes.set_xlabel(f"Step (boxcar mean over {boxcar_steps:,g} steps)")
+    _set_ticks(axes)
+    axes.grid()
+    axes.legend()
+    return figure
 
 
-def _style(axes: Any, ylabel: str, xlabel: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+def _set_ticks(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -118,14 +104,6 @@ def _style(axes: Any, ylabel: str, xlabel: str) -> None:
         MaxNLocator(6, steps=(1, 2, 5, 10)) if narrow else LogLocator(subs=(1, 2, 5))
     )
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel(xlabel, fontsize=TEXT_PT, color=INK)
-    axes.set_ylabel(ylabel, fontsize=TEXT_PT, color=INK)
-    axes.tick_params(which="both", labelsize=SMALL_PT, width=0.5, length=2.5, colors=INK)
-    axes.grid(color="#e4e4e4", linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(linewidth=0.5, color=INK)
-    axes.legend(fontsize=SMALL_PT, frameon=False, labelcolor=INK)
+    axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,14 @@ from stem_complete.data.formats.micrographs import find_files, read_micrograph, 
 from stem_complete.data.formats.published import read_published_scan
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
-from stem_complete.data.store.cropping import cut
+from stem_complete.data.store.cropping import Crop, cut
 from stem_complete.data.store.ingest import content_hash
 from stem_complete.data.store.layout import is_store
 from stem_complete.data.store.splits import group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
 from stem_complete.evaluation.conditions import Condition
+from stem_complete.evaluation.report import grouped
 from stem_complete.scan import blur
 from stem_complete.vocabulary import INTENSITY_RANGE, format_coverage
 
@@ -195,11 +196,12 @@ def _from_files(
         for micrograph in found:
             kept, refused = cut(micrograph, CROP_SIZE, "float32")
             left_out += [f"{r.path} at {r.row}, {r.column}: {r.reason}" for r in refused]
-            parts = [file.stem, micrograph.name, *[str(micrograph.frame)] * (len(found) > 1)]
-            name = " ".join(filter(None, parts))
+            frame = micrograph.frame if len(found) > 1 else None
             crops += [
-                KnownMicrograph(f"{name} at {c.row}, {c.column}", field, sha256, _scaled(c.pixels))
-                for c in kept
+                KnownMicrograph(
+                    _name(file, micrograph.name, frame, crop), field, sha256, _scaled(crop.pixels)
+                )
+                for crop in kept
             ]
     if not crops:
         raise DataError(
@@ -225,30 +227,26 @@ def _from_store(
     sources, numbers = store.sources(), store.column("source")[indices]
     fields = [sources[number].group for number in numbers]
     chosen = indices[_choose(fields, max_images, max_per_field)]
-    return [
-        KnownMicrograph(_store_name(record), record.source.group, record.source.sha256, pixels)
-        for record, pixels in zip(store.records(chosen), store.read(chosen)[:, 0], strict=True)
-    ]
+    crops = []
+    for record, pixels in zip(store.records(chosen), store.read(chosen)[:, 0], strict=True):
+        source = record.source
+        frame = record.frame if len(source.frames) > 1 else None
+        name = _name(Path(source.path), source.signal, frame, record)
+        crops.append(KnownMicrograph(name, source.group, source.sha256, pixels))
+    return crops
 
 
-def _store_name(record: CropRecord) -> str:
-    source = record.source
-    frame = [str(record.frame)] * (len(source.frames) > 1)
-    name = " ".join(filter(None, [Path(source.path).stem, source.signal, *frame]))
-    return f"{name} at {record.row}, {record.column}"
+def _name(file: Path, signal: str, frame: int | None, crop: Crop | CropRecord) -> str:
+    parts = (file.stem, signal, "" if frame is None else str(frame))
+    return f"{' '.join(filter(None, parts))} at {crop.row}, {crop.column}"
 
 
 def _choose(
-    fields: Sequence[Hashable], max_images: int | None, max_per_field: int | None
+    fields: Sequence[str], max_images: int | None, max_per_field: int | None
 ) -> NDArray[np.int64]:
     """Places of the chosen crops in rising order, given the field of view of each crop."""
-    of_field: dict[Hashable, list[int]] = {}
-    for place, field in enumerate(fields):
-        of_field.setdefault(field, []).append(place)
-    parts = [
-        evenly_spread(np.array(places), max_per_field or len(places))
-        for places in of_field.values()
-    ]
+    of_field = grouped(range(len(fields)), fields.__getitem__).values()
+    parts = [evenly_spread(np.array(places), max_per_field or len(places)) for places in of_field]
     chosen = np.sort(np.concatenate(parts))
     return evenly_spread(chosen, max_images or len(chosen))
 

@@ -52,21 +52,6 @@ class Model:
         return self.completer.complete_scan(scan.partial)
 
 
-@dataclass(frozen=True)
-class FirstCompletion:
-    """The classical completion that a model's network corrects."""
-
-    completer: Completer
-
-    def __call__(self, scan: KnownScan) -> Completion:
-        """The scan's completion."""
-        # By the measured range, as earlier reports have it: to the last bit the same.
-        measured = RasterScan(scan.partial.intensity, scan.partial.dwell)
-        first = self.completer.first_completion(measured)
-        assert first is not None
-        return Completion(first)
-
-
 def baseline_methods(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Method]:
     """Classical methods by name, with the parameters that were tuned to the scans' noise.
 
@@ -85,8 +70,14 @@ def baseline_methods(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Met
 
 
 def model_methods(completer: Completer) -> dict[str, Method]:
-    """`MODEL`, and `FIRST` if the model's network corrects a first completion."""
-    first: dict[str, Method] = {}
-    if completer.card.encoding in CORRECTED:
-        first[FIRST] = FirstCompletion(completer)
-    return first | {MODEL: Model(completer)}
+    """`MODEL`, and before it `FIRST` if the model's network corrects a first completion."""
+
+    def first(scan: KnownScan) -> Completion:
+        # By the measured range, as earlier reports have it: to the last bit the same.
+        measured = RasterScan(scan.partial.intensity, scan.partial.dwell)
+        image = completer.first_completion(measured)
+        assert image is not None
+        return Completion(image)
+
+    methods: dict[str, Method] = {FIRST: first} if completer.card.encoding in CORRECTED else {}
+    return methods | {MODEL: Model(completer)}

@@ -51,7 +51,8 @@ def all_metrics(
     """
     truth, image = _scaled(truth, image, intensity_range)
     error = _rmse(truth, image)
-    return Scores(error, _psnr(error), _ssim(truth, image))
+    psnr = -20 * math.log10(error) if error > 0 else math.inf
+    return Scores(error, psnr, _ssim(truth, image))
 
 
 def rmse(
@@ -61,33 +62,15 @@ def rmse(
     return _rmse(*_scaled(truth, image, intensity_range))
 
 
-def psnr(
-    truth: ArrayLike, image: ArrayLike, *, intensity_range: tuple[float, float] | None = None
-) -> float:
-    """Peak signal-to-noise ratio [dB], -20 log10(RMSE), inf if equal; see `all_metrics`."""
-    return _psnr(_rmse(*_scaled(truth, image, intensity_range)))
-
-
-def ssim(
-    truth: ArrayLike, image: ArrayLike, *, intensity_range: tuple[float, float] | None = None
-) -> float:
-    """Mean structural similarity of `image` [h, w] to `truth` [h, w]; see `all_metrics`.
-
-    With the settings of Wang et al. (2004, doi:10.1109/TIP.2003.819861): Gaussian window of sigma
-    1.5 px, biased covariance.
-    """
-    return _ssim(*_scaled(truth, image, intensity_range))
-
-
 def _rmse(truth: Image, image: Image) -> float:
     return float(np.sqrt(np.mean((image - truth) ** 2)))
 
 
-def _psnr(error: float) -> float:
-    return -20 * math.log10(error) if error > 0 else math.inf
-
-
 def _ssim(truth: Image, image: Image) -> float:
+    """With the settings of Wang et al. (2004, doi:10.1109/TIP.2003.819861).
+
+    Gaussian window of sigma 1.5 px, biased covariance.
+    """
     from skimage.metrics import structural_similarity
 
     if min(truth.shape) < SSIM_MIN_SIDE_PX:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stem_complete.config import NoiseConfig, NoNoiseConfig, ReferenceNoiseConfig
 from stem_complete.data.examples import Split
@@ -16,13 +17,12 @@ from stem_complete.evaluation.ground_truth import (
     simulate,
 )
 from stem_complete.evaluation.methods import Method, baseline_methods, model_methods
+from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.report import MODEL, Report, Worst
 from stem_complete.evaluation.scoring import evaluate
 from stem_complete.evaluation.tables import NUM_WORST, by_condition
 from stem_complete.files import write_atomically
-from stem_complete.inference import Completer
-from stem_complete.inference.progress import Progress
-from stem_complete.vocabulary import INTENSITY_RANGE
+from stem_complete.inference import Completer, Progress
 
 _NOISES: tuple[NoiseConfig, ...] = (NoNoiseConfig(), ReferenceNoiseConfig())
 
@@ -76,49 +76,28 @@ def evaluate_protocol(
     if output is not None:
         write_atomically(output / "protocol.json", report.to_json() + "\n")
         write_atomically(output / "protocol.md", by_condition(report) + "\n")
-        draw_worst(report.worst(NUM_WORST), output / "worst.png", micrographs, methods, conditions)
+        worst = _draw_worst(report.worst(NUM_WORST), micrographs, methods, conditions)
+        save_png(worst, output / "worst.png")
     return report
 
 
-def draw_worst(
+def _draw_worst(
     worst: Sequence[Worst],
-    path: Path,
     micrographs: Micrographs,
     methods: Mapping[str, Method],
     conditions: Iterable[Condition],
-    *,
-    seed: int = 0,
-) -> None:
-    """Writes a PNG with a row for each scan: truth, scan, best baseline, model, error.
-
-    Without a model, the best baseline's completion takes its place.
-
-    Args:
-        worst: `Report.worst` of an evaluation with the following arguments.
-        path: File to write or replace.
-        micrographs: As for `evaluate`.
-        methods: As for `evaluate`.
-        conditions: As for `evaluate`.
-        seed: As for `evaluate`.
-    """
+) -> Any:
+    """A row for each scan: truth, scan, best baseline, model if there is one, error."""
     crops = {(crop.field, crop.name): crop for crop in micrographs.crops}
     by_labels = {condition.labels: condition for condition in conditions}
     examples = []
     for row, _ in worst:
         # Scanned again: to keep the images of all scans would take gigabytes.
         condition = by_labels[row.geometry, row.coverage, row.noise]
-        (scan,) = simulate([crops[row.field, row.image]], condition, seed)
-        classical = methods[row.method](scan).image
-        model = methods[MODEL](scan).image if MODEL in methods else None
-        examples.append(
-            CompletionExample(
-                name=row.image,
-                truth=scan.truth,
-                intensity=scan.partial.intensity,
-                baseline=None if model is None else classical,
-                completion=classical if model is None else model,
-                intensity_range=INTENSITY_RANGE,
-                note=f"{row.geometry}, {row.coverage}, noise {row.noise}",
-            )
-        )
-    completion_figure(examples, path, baseline_name="Best baseline")
+        (scan,) = simulate([crops[row.field, row.image]], condition)
+        completions = {"Best baseline": methods[row.method](scan).image}
+        if MODEL in methods:
+            completions["Completion"] = methods[MODEL](scan).image
+        note = f"{row.geometry}, {row.coverage}, noise {row.noise}"
+        examples.append(CompletionExample(row.image, scan, completions, note))
+    return completion_figure(examples)

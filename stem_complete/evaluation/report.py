@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 
 FIRST, MODEL = "first_completion", "model"
 """Names of a model's methods: the completion that its network corrects, and the corrected one."""
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by their key, in the order in which the keys come."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 class Row(NamedTuple):
@@ -143,7 +155,7 @@ class Report:
 
         Without a model, images on which the best baseline has the highest RMSE.
         """
-        found: dict[tuple[str, str], tuple[float, Worst]] = {}
+        ranked: list[tuple[float, Worst]] = []
         for rows in self._by_condition():
             by_method = _by_method(rows)
             best = self._best_baseline(by_method)
@@ -153,11 +165,10 @@ class Report:
             errors = [row.rmse for row in models] if models else [None] * len(baseline)
             for row, model in zip(baseline, errors, strict=True):
                 badness = row.rmse if model is None else model / max(row.rmse, 1e-12)
-                image = (row.field, row.image)
-                if image not in found or badness > found[image][0]:
-                    found[image] = (badness, Worst(row, model))
-        ranked = sorted(found.values(), key=lambda pair: pair[0], reverse=True)
-        return [worst for _, worst in ranked[:number]]
+                ranked.append((badness, Worst(row, model)))
+        ranked.sort(key=itemgetter(0), reverse=True)
+        of_image = grouped((worst for _, worst in ranked), lambda w: (w.row.field, w.row.image))
+        return [first for first, *_ in of_image.values()][:number]
 
     def to_json(self) -> str:
         """Everything as JSON; null for an infinite PSNR."""
@@ -170,10 +181,7 @@ class Report:
         return json.dumps(values, indent=2, allow_nan=False)
 
     def _by_condition(self) -> list[list[Row]]:
-        found: dict[tuple[str, str, str], list[Row]] = {}
-        for row in self.rows:
-            found.setdefault((row.geometry, row.coverage, row.noise), []).append(row)
-        return list(found.values())
+        return list(grouped(self.rows, attrgetter("geometry", "coverage", "noise")).values())
 
     def _best_baseline(self, by_method: dict[str, list[Row]]) -> str | None:
         means = {name: fmean(row.rmse for row in by_method[name]) for name in self.baselines}
@@ -209,10 +217,7 @@ class Report:
 
 
 def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.method, []).append(row)
-    return found
+    return grouped(rows, lambda row: row.method)
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from stem_complete.evaluation.ground_truth import (
 from stem_complete.evaluation.methods import Baseline, Method, Model
 from stem_complete.evaluation.metrics import all_metrics, rmse
 from stem_complete.evaluation.report import MODEL, Report, Row
-from stem_complete.inference.progress import Progress
+from stem_complete.inference import Progress
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 
@@ -59,11 +59,11 @@ def evaluate(
     done = 0
     for condition in conditions:
         for scan in simulate(micrographs.crops, condition, seed):
-            rows += score(scan, methods)
+            rows += _scores(scan, methods)
             done += 1
             if progress:
                 progress(done, total)
-    setup = _models(methods) | {
+    setup = {
         "data": micrographs.sources,
         "data_sha256": micrographs.sha256(),
         "images": [
@@ -77,20 +77,18 @@ def evaluate(
             for condition in conditions
         ],
         "seed": seed,
-        "versions": _versions(),
     }
-    return Report(rows, setup, micrographs.left_out, _baselines(methods))
+    return _report(rows, methods, setup, micrographs.left_out)
 
 
 def evaluate_published(methods: Mapping[str, Method]) -> Report:
     """Scores of each method on the authors' own noisy scans, which come with the package."""
     scans = list(published_scans())
-    rows = [row for scan in scans for row in score(scan, methods)]
-    setup = _models(methods) | {"data": [scan.image for scan in scans], "versions": _versions()}
-    return Report(rows, setup, [], _baselines(methods))
+    rows = [row for scan in scans for row in _scores(scan, methods)]
+    return _report(rows, methods, {"data": [scan.image for scan in scans]}, left_out=[])
 
 
-def score(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
+def _scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
     """A row for each method."""
     for name, method in methods.items():
         started = time.perf_counter()
@@ -114,24 +112,19 @@ def score(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
         )
 
 
-def _models(methods: Mapping[str, Method]) -> dict[str, Any]:
-    """Name, weights and device of the model, and weights of others beside it."""
+def _report(
+    rows: list[Row], methods: Mapping[str, Method], setup: dict[str, Any], left_out: list[str]
+) -> Report:
+    """Rows with the models that they are of, the versions of libraries, and the baselines."""
     models = {name: m.completer for name, m in methods.items() if isinstance(m, Model)}
-    model = models.get(MODEL)
-    return {
+    model = models.pop(MODEL, None)
+    of_models = {
         "model": model and model.card.name,
         "model_sha256": model and model.card.weights_sha256,
-        "others_sha256": {
-            name: other.card.weights_sha256 for name, other in models.items() if name != MODEL
-        },
+        "others_sha256": {name: other.card.weights_sha256 for name, other in models.items()},
         "device": model and model.device.type,
     }
-
-
-def _baselines(methods: Mapping[str, Method]) -> tuple[str, ...]:
-    return tuple(name for name, method in methods.items() if isinstance(method, Baseline))
-
-
-def _versions() -> dict[str, str]:
-    libraries = {name: version(name) for name in ("torch", "numpy", "scipy")}
-    return {"stem_complete": stem_complete.__version__} | libraries
+    versions = {"stem_complete": stem_complete.__version__}
+    versions |= {name: version(name) for name in ("torch", "numpy", "scipy")}
+    baselines = tuple(name for name, method in methods.items() if isinstance(method, Baseline))
+    return Report(rows, of_models | setup | {"versions": versions}, left_out, baselines)

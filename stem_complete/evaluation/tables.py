@@ -1,13 +1,24 @@
-"""Reports as Markdown: a table of methods for each condition, or one of all conditions."""
+"""Markdown tables, which read well in a terminal too; those of reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from stem_complete.evaluation.report import FIRST, Cell, Report, Statistic, Summary, Worst
-from stem_complete.evaluation.table import markdown_table
 
 NUM_WORST = 10
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown table whose columns line up; the first one to the left, numbers to the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+        for row in (cells[0], rule, *cells[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def by_method(report: Report) -> str:
@@ -88,25 +99,20 @@ def _number(statistic: Statistic | None, digits: int, factor: float = 1) -> str:
 
 def _errors(report: Report, cells: Sequence[Cell], score: str) -> str:
     """A row for each cell; the ratio to the best baseline only beside the RMSE that it is of."""
-    methods = list(cells[0].methods)
     compared = score == "rmse" and cells[0].ratio is not None
-    header = ["geometry", "coverage", "noise", *(method.replace("_", " ") for method in methods)]
+    methods = [method.replace("_", " ") for method in cells[0].methods]
     rows = []
     for cell in cells:
         means = {name: getattr(summary, score).mean for name, summary in cell.methods.items()}
         best = min(report.baselines, key=means.__getitem__, default=None)
         row = [cell.geometry, cell.coverage, cell.noise]
         row += [f"**{100 * v:.2f}**" if m == best else f"{100 * v:.2f}" for m, v in means.items()]
-        rows.append([*row, *_comparison(cell)] if compared else row)
+        if compared:
+            interval = " [{:.3f}, {:.3f}]".format(*cell.interval) if cell.interval else ""
+            row += [f"{cell.ratio:.3f}{interval}", f"{100 * (cell.share_better or 0):.0f} %"]
+        rows.append(row)
+    header = ["geometry", "coverage", "noise", *methods]
     return markdown_table(header + ["ratio", "better"] * compared, rows)
-
-
-def _comparison(cell: Cell) -> list[str]:
-    """Ratio and share; there is a model."""
-    assert cell.ratio is not None
-    assert cell.share_better is not None
-    interval = f" [{cell.interval.low:.3f}, {cell.interval.high:.3f}]" if cell.interval else ""
-    return [f"{cell.ratio:.3f}{interval}", f"{100 * cell.share_better:.0f} %"]
 
 
 def _worst(worst: Sequence[Worst]) -> str:

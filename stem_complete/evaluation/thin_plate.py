@@ -1,48 +1,27 @@
-"""A plate under tension that springs pull to the measured pixels, solved directly."""
+"""A plate under tension that springs pull to the measured pixels."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation.unit_scale import Image, in_units, weights
-
-
-def relax_plate(
-    scan: RasterScan, fidelity: float, dwell_exponent: float, stiffness: float
-) -> Image:
-    """The plate in balance with its springs; see `harmonic` and `spline`.
-
-    Args:
-        scan: The partial scan.
-        fidelity: Stiffness of the springs; infinite ones hold the measured pixels.
-        dwell_exponent: The springs are as stiff as dwell^exponent.
-        stiffness: Stiffness of the plate, 0 for a membrane.
-    """
-    values = scan.unit()
-    springs = np.zeros_like(values)
-    free = ~scan.measured
-    if math.isfinite(fidelity):
-        springs = fidelity * weights(scan, dwell_exponent)
-        free = np.ones_like(free)
-    filled = values.copy()
-    if free.any():
-        solver, coupling = _plate(free.shape, free.tobytes(), springs.tobytes(), stiffness)
-        filled[free] = solver.solve((springs * values)[free] - coupling @ filled[~free])
-    return in_units(filled, scan)
-
 
 # Scans along one path share it: it takes nine tenths of the time, and at 512 x 512 px 200 MB, or
 # 700 MB with stiffness. Two, as the methods take turns.
 @lru_cache(maxsize=2)
-def _plate(
+def factorised_plate(
     shape: tuple[int, int], free: bytes, springs: bytes, stiffness: float
 ) -> tuple[Any, Any]:
-    """Factorised stiffness matrix of the free pixels, and the others' pull on them."""
+    """Factorised stiffness matrix of the free pixels, and the others' pull on them.
+
+    Args:
+        shape: (h, w) of the image [px].
+        free: Pixels that are not held, bytes of bool [h, w].
+        springs: Stiffness of the spring at each pixel, bytes of float64 [h, w].
+        stiffness: Stiffness of the plate, 0 for a membrane.
+    """
     from scipy import sparse
     from scipy.sparse.linalg import splu
 

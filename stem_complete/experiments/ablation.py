@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
 from typing import Any
@@ -36,9 +37,9 @@ from stem_complete.evaluation import (
     PROTOCOL,
     KnownScan,
     Method,
-    Report,
     baseline_methods,
     evaluate,
+    grouped,
     load_micrographs,
     markdown_table,
 )
@@ -102,33 +103,28 @@ def errors_of_baselines(store: Path) -> dict[str, dict[str, Any]]:
 
 
 def _errors(methods: Mapping[str, Method], store: Path) -> dict[str, Errors]:
+    """Mean over sources of the mean RMSE, by method."""
     micrographs = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
-    report = evaluate(micrographs, methods, PROTOCOL)
-    return {name: dict(_means(report, name)) for name in methods}
-
-
-def _means(report: Report, method: str) -> Iterator[tuple[str, float]]:
-    """Mean over sources of the mean RMSE [%], for each condition."""
-    by_condition: dict[str, dict[str, list[float]]] = {}
-    for row in report.rows:
-        if row.method == method:
-            errors = by_condition.setdefault(f"{row.geometry} {row.coverage} {row.noise}", {})
-            errors.setdefault(source_of(row.field), []).append(100 * row.rmse)
-    for condition, errors in by_condition.items():
-        yield condition, fmean(map(fmean, errors.values()))
+    rows = evaluate(micrographs, methods, PROTOCOL).rows
+    found: dict[str, Errors] = {name: {} for name in methods}
+    by_condition = grouped(rows, attrgetter("method", "geometry", "coverage", "noise"))
+    for (method, *condition), of_condition in by_condition.items():
+        by_source = grouped(of_condition, lambda row: source_of(row.field))
+        means = (fmean(100 * row.rmse for row in of_source) for of_source in by_source.values())
+        found[method][" ".join(condition)] = fmean(means)
+    return found
 
 
 def table(output: Path) -> str:
     """Arms by mean error; each over its seeds, with the standard deviation between them."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(output.glob("*.json")):
-        found = json.loads(file.read_text())
-        runs.setdefault(found.get("arm", file.stem), []).append(found)
+    files = sorted(output.glob("*.json"))
+    found = [{"arm": file.stem} | json.loads(file.read_text()) for file in files]
+    runs = grouped(found, itemgetter("arm"))
     kinds = list(_by_kind(next(iter(runs.values()))[0])) if runs else []
     rows = []
     for arm, of_arm in runs.items():
-        steps = [found["steps"] for found in of_arm if "steps" in found]
-        means = [[_by_kind(found)[kind] for found in of_arm] for kind in kinds]
+        steps = [run["steps"] for run in of_arm if "steps" in run]
+        means = [[_by_kind(run)[kind] for run in of_arm] for kind in kinds]
         row = (
             arm,
             json.dumps(of_arm[0].get("changes", {})).replace('"', "").strip("{}"),
@@ -144,11 +140,16 @@ def table(output: Path) -> str:
 
 def _by_kind(found: Mapping[str, Any]) -> Errors:
     """Geometric mean over the coverages [%], so that each counts by its ratio, by the rest."""
-    errors: dict[str, list[float]] = {}
-    for condition, error in found["rmse_percent"].items():
+
+    def kind(condition: str) -> str:
         geometry, _, noise = condition.split()
-        errors.setdefault(f"{geometry}, noise {noise}", []).append(error)
-    return {kind: geometric_mean(values) for kind, values in errors.items()}
+        return f"{geometry}, noise {noise}"
+
+    errors = found["rmse_percent"]
+    return {
+        name: geometric_mean(map(errors.__getitem__, conditions))
+        for name, conditions in grouped(errors, kind).items()
+    }
 
 
 def _summary(found: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,8 +17,10 @@ from stem_complete.errors import TrackingError
 from stem_complete.evaluation import (
     LearningCurve,
     boxcar_mean,
+    grouped,
     learning_curves_figure,
     markdown_table,
+    save_png,
 )
 from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, list_curves
@@ -137,9 +139,10 @@ def compare(
     """
     found = [c for c in list_curves(uri, experiment, metric, parent=parent) if _chosen(c, names)]
     if not found:
+        there = dict.fromkeys(curve.name for curve in list_curves(uri, experiment, metric))
         raise TrackingError(
             expected=f"runs with {metric}" + (f" called {' or '.join(names)}" if names else ""),
-            found=_run_names(list_curves(uri, experiment, metric)),
+            found=", ".join(there) or "none",
             where=f"experiment {experiment!r} at {uri}",
             fix="train some with `stem-complete train`, or choose other names",
         )
@@ -154,19 +157,19 @@ def compare(
         {c.run_id: c for c in list_curves(uri, experiment, name, run_ids=run_ids)}
         for name in (metric.replace("_loss", "_clip_fraction"), "validation/rmse")
     )
-    arms: dict[str, dict[str, Summary]] = {}
-    for curve in losses:
-        summary = _summary(curve, clipped.get(curve.run_id), rmse.get(curve.run_id), boxcar_steps)
-        arms.setdefault(curve.arm, {})[curve.name] = summary
+    summaries = {
+        c.name: _summary(c, clipped.get(c.run_id), rmse.get(c.run_id), boxcar_steps) for c in losses
+    }
+    by_arm = grouped(losses, lambda curve: curve.arm)
 
     output.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(
         experiment,
         metric,
         boxcar_steps,
-        tuple(Arm(name, runs) for name, runs in arms.items()),
+        tuple(Arm(arm, {c.name: summaries[c.name] for c in of}) for arm, of in by_arm.items()),
         superseded=len(found) - len(losses),
-        figure=_draw(losses, output / "learning_curves.png", metric, boxcar_steps),
+        figure=_draw(by_arm, output / "learning_curves.png", metric, boxcar_steps),
     )
     write_atomically(output / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
     write_atomically(output / "comparison.md", comparison.markdown)
@@ -185,14 +188,8 @@ def _latest(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in curves if newest[curve.name] is curve]
 
 
-def _run_names(curves: Sequence[Curve]) -> str:
-    return ", ".join(dict.fromkeys(curve.name for curve in curves)) or "none"
-
-
 def _summary(loss: Curve, clipped: Curve | None, rmse: Curve | None, boxcar_steps: int) -> Summary:
-    losses = _finite(loss)
-    errors = [] if rmse is None else _finite(rmse)
-    fractions = [] if clipped is None else _finite(clipped)
+    losses, errors, fractions = _finite(loss), _finite(rmse), _finite(clipped)
     final = losses[-max(round(len(losses) * _FINAL_FRACTION), 1) :]
     return {
         "final_loss": fmean(final) if final else None,
@@ -203,8 +200,8 @@ def _summary(loss: Curve, clipped: Curve | None, rmse: Curve | None, boxcar_step
     }
 
 
-def _finite(curve: Curve) -> list[float]:
-    return [value for value in curve.values.tolist() if np.isfinite(value)]
+def _finite(curve: Curve | None) -> list[float]:
+    return [] if curve is None else curve.values[np.isfinite(curve.values)].tolist()
 
 
 def _largest_spike(loss: Curve, boxcar_steps: int) -> float | None:
@@ -217,14 +214,17 @@ def _largest_spike(loss: Curve, boxcar_steps: int) -> float | None:
     return float((values / around).max())
 
 
-def _draw(losses: Sequence[Curve], path: Path, metric: str, boxcar_steps: int) -> Path | None:
-    by_arm: dict[str, list[LearningCurve]] = {}
-    for curve in losses:
-        by_arm.setdefault(curve.arm, []).append(LearningCurve(curve.steps, curve.values))
-    if not any(np.isfinite(curve.values).any() for curve in losses):
+def _draw(
+    arms: Mapping[str, Sequence[Curve]], path: Path, metric: str, boxcar_steps: int
+) -> Path | None:
+    curves = {
+        arm: [LearningCurve(curve.steps, curve.values) for curve in of_arm]
+        for arm, of_arm in arms.items()
+    }
+    if not any(np.isfinite(c.values).any() for of_arm in curves.values() for c in of_arm):
         return None
     ylabel = metric.removeprefix("train/").replace("_", " ").capitalize()
-    learning_curves_figure(by_arm, path, boxcar_steps=boxcar_steps, ylabel=ylabel)
+    save_png(learning_curves_figure(curves, boxcar_steps=boxcar_steps, ylabel=ylabel), path)
     return path
 
 

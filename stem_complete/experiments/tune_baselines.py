@@ -31,7 +31,7 @@ import argparse
 import inspect
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -43,7 +43,6 @@ from stem_complete.evaluation import (
     NOISY,
     PROTOCOL,
     Baseline,
-    Condition,
     Micrographs,
     evaluate,
     load_micrographs,
@@ -76,64 +75,37 @@ Setting = tuple[float, ...]
 """Values of a baseline's parameters, in the order of its grid."""
 
 
-class Tuning:
-    """Errors of one baseline under some conditions, each setting tried once.
-
-    Args:
-        name: Of the baseline.
-        micrographs: What is scanned.
-        conditions: How it is scanned.
-    """
-
-    def __init__(
-        self, name: str, micrographs: Micrographs, conditions: Sequence[Condition]
-    ) -> None:
-        self.name, self.micrographs, self.conditions = name, micrographs, conditions
-        self.errors: dict[Setting, list[float]] = {}
-
-    def cost(self, setting: Setting) -> float:
-        """Geometric mean over conditions of the mean RMSE [%]."""
-        if setting not in self.errors:
-            parameters = dict(zip(GRIDS[self.name], setting, strict=True))
-            method = {self.name: Baseline(self.name, parameters)}
-            report = evaluate(self.micrographs, method, self.conditions)
-            self.errors[setting] = [
-                100 * cell.methods[self.name].rmse.mean for cell in report.cells()
-            ]
-            found = ", ".join(f"{name} {value:g}" for name, value in parameters.items())
-            say(f"{self.name}: {found}: {geometric_mean(self.errors[setting]):.3f} %")
-        return geometric_mean(self.errors[setting])
-
-    def descend(self, setting: Setting) -> Setting:
-        """The setting from which no step along one parameter's grid helps."""
-        while True:
-            best = min([setting, *self._neighbours(setting)], key=self.cost)
-            if best == setting:
-                return setting
-            setting = best
-
-    def _neighbours(self, setting: Setting) -> list[Setting]:
-        found = []
-        for place, grid in enumerate(GRIDS[self.name].values()):
-            here = grid.index(setting[place])
-            beside = grid[max(here - 1, 0) : here] + grid[here + 1 : here + 2]
-            found += [(*setting[:place], value, *setting[place + 1 :]) for value in beside]
-        return found
-
-
 def tuned_row(name: str, noise: str, micrographs: Micrographs) -> list[str]:
     """Parameters and errors of a baseline under one noise, as a row of the table."""
     conditions = [c for c in PROTOCOL if (c.geometry, c.noise.kind) == ("archimedean", noise)]
-    tuning = Tuning(name, micrographs, conditions)
-    best = tuning.descend(_today(name, noise))
-    each = [min(column) for column in zip(*tuning.errors.values(), strict=True)]
-    return [
-        name,
-        noise,
-        ", ".join(f"{key} {value:g}" for key, value in zip(GRIDS[name], best, strict=True)),
-        " / ".join(f"{error:.2f}" for error in tuning.errors[best]),
-        " / ".join(f"{error:.2f}" for error in each),
-    ]
+    errors: dict[Setting, list[float]] = {}  # of each condition, in %
+
+    def cost(setting: Setting) -> float:
+        if setting not in errors:
+            method = Baseline(name, dict(zip(GRIDS[name], setting, strict=True)))
+            report = evaluate(micrographs, {name: method}, conditions)
+            errors[setting] = [100 * cell.methods[name].rmse.mean for cell in report.cells()]
+            say(f"{name}: {_named(name, setting)}: {geometric_mean(errors[setting]):.3f} %")
+        return geometric_mean(errors[setting])
+
+    setting = _today(name, noise)
+    while (best := min([setting, *_neighbours(name, setting)], key=cost)) != setting:
+        setting = best
+    each = [min(column) for column in zip(*errors.values(), strict=True)]
+    listed = (" / ".join(f"{error:.2f}" for error in found) for found in (errors[setting], each))
+    return [name, noise, _named(name, setting), *listed]
+
+
+def _named(name: str, setting: Setting) -> str:
+    return ", ".join(f"{key} {v:g}" for key, v in zip(GRIDS[name], setting, strict=True))
+
+
+def _neighbours(name: str, setting: Setting) -> Iterator[Setting]:
+    """Settings a step up or down the grid of one parameter."""
+    for place, grid in enumerate(GRIDS[name].values()):
+        here = grid.index(setting[place])
+        for value in grid[max(here - 1, 0) : here] + grid[here + 1 : here + 2]:
+            yield (*setting[:place], value, *setting[place + 1 :])
 
 
 def _today(name: str, noise: str) -> Setting:

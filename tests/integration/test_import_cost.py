@@ -57,7 +57,8 @@ import numpy as np
 from stem_complete import evaluation
 early = {{"matplotlib", "scipy", "skimage"}} & set(sys.modules)
 assert not early, early
-evaluation.contact_sheet([np.eye(9)], ["a"], Path({str(tmp_path / "a.png")!r}))
+sheet = evaluation.contact_sheet([np.eye(9)], ["a"])
+evaluation.save_png(sheet, Path({str(tmp_path / "a.png")!r}))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run(

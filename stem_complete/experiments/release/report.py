@@ -35,6 +35,7 @@ from stem_complete.evaluation import (
     Baseline,
     CompletionExample,
     Condition,
+    Method,
     Model,
     baseline_methods,
     by_method,
@@ -43,10 +44,10 @@ from stem_complete.evaluation import (
     evaluate_published,
     load_micrographs,
     markdown_table,
+    save_png,
     simulate,
 )
 from stem_complete.inference import RELEASED_MODEL, load_completer
-from stem_complete.vocabulary import INTENSITY_RANGE
 
 README = Path(__file__).parents[3] / "README.md"
 CARD = RELEASED_MODEL / "README.md"
@@ -100,21 +101,23 @@ def update_pages(output: Path) -> None:
 
 def summary(cells: Iterable[Mapping[str, Any]]) -> str:
     """The README's table: best baseline and model on spirals at constant speed."""
-    errors: dict[str, dict[str, tuple[str, str]]] = {}
-    for cell in cells:
-        if cell["geometry"] == "archimedean":
-            best, model = (
-                cell["methods"][name]["rmse"]["mean"] for name in (cell["best_baseline"], MODEL)
-            )
-            pair = (f"{100 * best:.2f}", f"{100 * model:.2f}")
-            errors.setdefault(cell["coverage"], {})[cell["noise"]] = pair
-    header = ["coverage"] + [
-        f"{noise}: {method}"
-        for noise in ("no noise", "noise")
-        for method in ("classical", "released model")
+    errors = {
+        (cell["coverage"], cell["noise"]): [
+            f"{100 * cell['methods'][name]['rmse']['mean']:.2f}"
+            for name in (cell["best_baseline"], MODEL)
+        ]
+        for cell in cells
+        if cell["geometry"] == "archimedean"
+    }
+    noises = {"no noise": "none", "noise": "reference"}
+    header = [
+        f"{noise}: {method}" for noise in noises for method in ("classical", "released model")
     ]
-    rows = [[coverage, *row["none"], *row["reference"]] for coverage, row in errors.items()]
-    return markdown_table(header, rows)
+    rows = [
+        [coverage, *(error for noise in noises.values() for error in errors[coverage, noise])]
+        for coverage in dict.fromkeys(coverage for coverage, _ in errors)
+    ]
+    return markdown_table(["coverage", *header], rows)
 
 
 def replaced(file: Path, texts: Mapping[str, str]) -> str:
@@ -143,25 +146,19 @@ def _weights_of(protocol: Path) -> str:
 
 
 def _draw_examples(path: Path) -> None:
-    completer = load_completer()
-    spline = Baseline("spline")
+    methods: dict[str, Method] = {
+        "Spline": Baseline("spline"),
+        "Released model": Model(load_completer()),
+    }
     files = {file.stem: file for file in example_micrographs()}
     examples = []
     for name, coverage, noise in EXAMPLES:
         crops = load_micrographs(files[name], max_images=1).crops
         (scan,) = simulate(crops, Condition("archimedean", coverage, noise))
-        examples.append(
-            CompletionExample(
-                name=name,
-                truth=scan.truth,
-                intensity=scan.partial.intensity,
-                baseline=spline(scan).image,
-                completion=Model(completer)(scan).image,
-                intensity_range=INTENSITY_RANGE,
-                note=f"{scan.coverage}, {'published' if scan.is_noisy else 'no'} noise",
-            )
-        )
-    completion_figure(examples, path, baseline_name="Spline", completion_name="Released model")
+        completions = {heading: method(scan).image for heading, method in methods.items()}
+        note = f"{scan.coverage}, {'published' if scan.is_noisy else 'no'} noise"
+        examples.append(CompletionExample(name, scan, completions, note))
+    save_png(completion_figure(examples), path)
 
 
 def _shrink(figure: Path, target: Path) -> None:

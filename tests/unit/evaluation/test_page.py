@@ -3,21 +3,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from stem_complete.evaluation.page import DPI, new_figure, save_png
-
-
-def test_a_figure_is_as_large_as_asked_for(tmp_path: Path) -> None:
-    save_png(new_figure(2, 1), tmp_path / "page.png")
-    assert imread(tmp_path / "page.png").shape == (DPI, 2 * DPI, 4)
+from stem_complete.evaluation.page import DPI, save_png, styled
 
 
 def test_saving_replaces_the_old_picture_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "page.png"
     path.write_bytes(b"old")
-    save_png(new_figure(1, 1), path)
-    assert imread(path).shape == (DPI, DPI, 4)
+    with styled():
+        figure = Figure((2, 1))
+    save_png(figure, path)
+    assert imread(path).shape == (DPI, 2 * DPI, 4)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -34,6 +32,6 @@ def test_failed_saving_leaves_the_old_picture(
 
     monkeypatch.setattr(Path, "write_bytes", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        save_png(new_figure(1, 1), path)
+        save_png(Figure((1, 1)), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

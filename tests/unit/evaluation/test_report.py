@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from stem_complete.evaluation import Report, Row, Statistic, by_condition, by_method
+from stem_complete.evaluation import Report, Row, by_condition, by_method, markdown_table
+from stem_complete.evaluation.report import Statistic
 
 SETUP = {
     "model": "tiny",
@@ -156,3 +157,18 @@ def test_json_has_everything_but_infinities_and_paths_of_this_machine():
     assert values["cells"][0]["interval"] == pytest.approx({"low": 0.6, "high": 1.2})
     assert values["rows"][-4]["field"] == "two"
     assert "/data" not in REPORT.to_json()
+
+
+def test_columns_line_up_and_pipes_are_escaped():
+    table = markdown_table(["method", "a | b"], [["linear", "4.00"], ["network", "0.02"]])
+    assert table.splitlines() == [
+        "| method  | a \\| b |",
+        "| ------- | -----: |",
+        "| linear  |   4.00 |",
+        "| network |   0.02 |",
+    ]
+
+
+def test_rows_must_be_of_one_length():
+    with pytest.raises(ValueError, match="zip"):
+        markdown_table(["a", "b"], [["1"]])
