@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, Precision, app, examples, say_failed
+from stem_complete.cli.base import Json, Precision, app, examples, print_json, say_failed
 
 
 @app.command(
@@ -74,7 +75,7 @@ def complete(
     for file, note in report.notes.items():
         say(f"note: {file}: {note}")
     if as_json:
-        print(report.to_json())
+        print_json(asdict(report))
     else:
         print(
             f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from stem_complete.data.scans import RasterScan
+
 Image = NDArray[np.floating[Any]]
 
 ACTIVITY_SIGMA_PX = 4.0
@@ -38,22 +40,17 @@ class Features(NamedTuple):
     activity: NDArray[np.float64]
 
 
-def error_features(completion: Image, measured: NDArray[np.bool_], scan_std: float) -> Features:
-    """Features of each pixel of a completion.
-
-    Args:
-        completion: [h, w].
-        measured: Where the scan measured, [h, w], at least one pixel.
-        scan_std: The scan's dwell-weighted standard deviation, in the completion's units.
-    """
+def error_features(completion: Image, scan: RasterScan) -> tuple[Features, float]:
+    """Features of each pixel of a scan's completion [h, w], and the scan's standard deviation."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+    _, std = scan.mean_and_std()
     # Around the mean, so that the difference of squares loses nothing to a large offset.
-    centred = (completion - np.mean(completion, dtype=np.float64)) / (scan_std or 1.0)
+    centred = (completion - np.mean(completion, dtype=np.float64)) / (std or 1.0)
     mean = gaussian_filter(centred, ACTIVITY_SIGMA_PX, mode="mirror")
     square = gaussian_filter(centred**2, ACTIVITY_SIGMA_PX, mode="mirror")
     activity = np.sqrt(np.maximum(square - mean**2, 0))
-    return Features(distance_transform_edt(~measured), activity)
+    return Features(distance_transform_edt(~scan.measured), activity), std
 
 
 class ErrorCalibration(BaseModel):

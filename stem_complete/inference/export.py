@@ -20,8 +20,13 @@ from stem_complete.errors import ArtifactError
 from stem_complete.inference.artifact import build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
 from stem_complete.inference.complete import Progress
-from stem_complete.inference.completer import Completer, completion_features
-from stem_complete.inference.error_map import ErrorCalibration, Features, calibrated
+from stem_complete.inference.completer import Completer
+from stem_complete.inference.error_map import (
+    ErrorCalibration,
+    Features,
+    calibrated,
+    error_features,
+)
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE
 from stem_complete.training.simulation import build_simulator
@@ -126,7 +131,7 @@ def calibrate(
             intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
             scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
             completed = completer.complete_scan(scan, error_map=False).image
-            features, std = completion_features(completed.astype(np.float64), scan)
+            features, std = error_features(completed.astype(np.float64), scan)
             if std > 0:  # a constant scan has no unit to measure its error in
                 yield features, ((completed - truth) / std) ** 2
             if progress:

@@ -37,15 +37,11 @@ def apply_tiled(
         x: `[b, c, h, w]`.
         stride: Stride of the network [px].
         tile_px: Side of a tile, a multiple of `stride`; images up to it are not divided.
-        overlap_px: Overlap of neighbouring tiles, a multiple of `stride`.
-
-    Raises:
-        ValueError: The tiles do not fit the stride.
+        overlap_px: Overlap of neighbouring tiles, a multiple of `stride`; see `check_tiles`.
     """
     height, width = x.shape[-2:]
     if max(height, width) <= tile_px:
         return apply_padded(network, x, stride)
-    check_tiles(stride, tile_px, overlap_px)
     total = x.new_zeros(x.shape[0], 1, height, width)
     weight = x.new_zeros(height, width)
     for top in _tile_starts(height, tile_px, overlap_px):

@@ -30,10 +30,10 @@ def _completed(texture, spiral, seed, coverage):
     truth = contrast * texture(seed, (128, 128))
     intensity, dwell = spiral(truth, coverage)
     scan = RasterScan(intensity, dwell)
-    _, std = scan.mean_and_std()
     image = normalised_convolution(scan, sigma_pitches=3 * scan.coverage, dwell_exponent=1)
     image = image.astype(np.float64)
-    return error_features(image, dwell > 0, std), ((image - truth) / std) ** 2, dwell
+    features, std = error_features(image, scan)
+    return features, ((image - truth) / std) ** 2, dwell
 
 
 def test_predicted_and_actual_errors_agree_on_other_images(texture, spiral):
@@ -97,8 +97,11 @@ def test_the_table_is_monotone_and_keeps_the_mean(table, texture, spiral):
 def test_features_know_nothing_of_gain_and_offset(texture):
     image = texture(0)
     measured = np.random.default_rng(0).random(image.shape) < 0.05
-    plain, shifted = (error_features(gain * image + offset, measured, gain)
-                      for gain, offset in ((1, 0), (1e-3, 50.0)))  # fmt: skip
+    (plain, std), (shifted, shifted_std) = (
+        error_features(image, RasterScan(np.where(measured, image, np.nan)))
+        for image in (image, 1e-3 * image + 50)
+    )
+    assert shifted_std == pytest.approx(1e-3 * std)
     np.testing.assert_allclose(shifted.activity, plain.activity, rtol=1e-6)
     np.testing.assert_array_equal(plain.distance, distance_transform_edt(~measured))
 
@@ -106,8 +109,8 @@ def test_features_know_nothing_of_gain_and_offset(texture):
 def test_activity_is_the_local_deviation():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(200, 200)) * np.where(np.arange(200) < 100, 1.0, 3.0)
-    activity = error_features(image, np.ones(image.shape, bool), 1.0).activity
-    means = gaussian_filter(activity, 10)
+    features, std = error_features(image, RasterScan(image))
+    means = std * gaussian_filter(features.activity, 10)
     assert means[100, 40] == pytest.approx(1, rel=0.1)
     assert means[100, 160] == pytest.approx(3, rel=0.1)
 
