@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stem_complete.config import Config, load_config
+from stem_complete.config import load_config
 from stem_complete.console import heading, say, track, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.store.ingest import ingest
@@ -53,7 +53,14 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> R
     heading("1/4 real micrographs -> zarr store")
     _ingest(store)
     heading("2/4 training the compact network on two Ray workers")
-    outcome = launch(_config(output, store, seed, overrides))[0]
+    changes = {
+        "name": f"demo-seed{seed}",
+        "training.seed": seed,
+        "storage": output / "runs",
+        "data.store": store,
+    }
+    config = load_config(["demo"], [*(f"{k}={v}" for k, v in changes.items()), *overrides])
+    outcome = launch(config)[0]
     heading("3/4 completing the published noisy partial scans")
     completer, released = load_completer(str(outcome.model)), load_completer()
     _complete(completer, output / "completed")
@@ -113,19 +120,6 @@ def _say_where_all_is(output: Path, outcome: Outcome) -> None:
     )
     for what, place in places.items():
         say(f"{what:16} {place}")
-
-
-def _config(output: Path, store: Path, seed: int, overrides: Sequence[str]) -> Config:
-    return load_config(
-        ["demo"],
-        [
-            f"name=demo-seed{seed}",
-            f"training.seed={seed}",
-            f"storage={output / 'runs'}",
-            f"data.store={store}",
-            *overrides,
-        ],
-    )
 
 
 def _draw(completer: Completer, released: Completer, path: Path) -> None:

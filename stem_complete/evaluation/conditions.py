@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from stem_complete.config import NoiseConfig, ScanConfig, validate_config
+from stem_complete.config import NoiseConfig, validate_config
 from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
@@ -40,8 +40,7 @@ class Condition(NamedTuple):
 
     def simulator(self, shape: tuple[int, int], seed: int) -> ScanSimulator:
         """Simulates such scans of micrographs of `shape`, without augmentation."""
-        config = validate_config(_DEFAULTS, where="defaults")
-        config = config.model_copy(update={"scan": ScanConfig(**self._asdict())})
+        config = validate_config(_DEFAULTS | {"scan": self._asdict()}, where="condition")
         return build_simulator(config, shape, augment=False, seed=seed)
 
 

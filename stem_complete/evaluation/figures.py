@@ -16,6 +16,8 @@ from stem_complete.inference.image_files import display_range
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 Image = NDArray[Any]
+_Panel = tuple[Image, str]
+"""An image with its caption."""
 
 PANEL_IN = 512 / DPI  # a 512 px image keeps its pixels, nearly
 TEXT_IN, CAPTION_IN, COLOUR_BAR_IN = 0.2, 0.18, 0.5
@@ -38,13 +40,6 @@ class CompletionExample(NamedTuple):
     scan: KnownScan
     completions: Mapping[str, Image]
     note: str = ""
-
-
-class _Panel(NamedTuple):
-    """An image with its caption."""
-
-    image: Image
-    caption: str
 
 
 @styled()
@@ -99,33 +94,34 @@ def contact_sheet(images: Sequence[Image], labels: Sequence[str]) -> Any:
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, image, label in zip(grid, images, labels, strict=False):
         axes.set_title(_short(label, PANEL_IN), size=TEXT_PT, weight="normal")
-        _show_grey(axes, _Panel(image, ""), _grey_limits(image))
+        _show_grey(axes, (image, ""), _grey_limits(image))
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure
 
 
 def _panels(example: CompletionExample) -> dict[str, _Panel]:
-    """What an example shows in each column, by heading."""
+    """Image and caption of each column, by heading."""
     partial, truth = example.scan.partial, example.scan.truth
     measured = f"{partial.measured.mean():.0%} of pixels measured"
-    panels = {
-        "Truth": _Panel(truth, example.note),
-        "Partial scan": _Panel(partial.intensity, measured),
+    panels: dict[str, _Panel] = {
+        "Truth": (truth, example.note),
+        "Partial scan": (partial.intensity, measured),
     }
     for heading, image in example.completions.items():
         error = rmse(truth, image, intensity_range=INTENSITY_RANGE)
-        panels[heading] = _Panel(image, f"RMSE {100 * error:.1f}%")
-    last = panels[heading].image
+        panels[heading] = (image, f"RMSE {100 * error:.1f}%")
+    last, _ = panels[heading]
     percent = 100 * np.abs(np.subtract(last, truth, dtype=np.float64)) / np.ptp(INTENSITY_RANGE)
-    return panels | {"Error": _Panel(percent, f"mean {percent.mean():.1f}%")}
+    return panels | {"Error": (percent, f"mean {percent.mean():.1f}%")}
 
 
 def _show(axes: Any, panel: _Panel, **options: Any) -> Any:
     """Shows an image and its caption, and nothing else of the axes."""
-    axes.set(xticks=[], yticks=[], anchor="N", xlabel=panel.caption)
+    image, caption = panel
+    axes.set(xticks=[], yticks=[], anchor="N", xlabel=caption)
     axes.spines[:].set_visible(False)
-    return axes.imshow(panel.image, **options)
+    return axes.imshow(image, **options)
 
 
 def _show_grey(axes: Any, panel: _Panel, limits: tuple[float, float]) -> None:
@@ -139,7 +135,7 @@ def _show_error(axes: Any, panel: _Panel) -> None:
     """Shows an error map [%] with its scale beside it."""
     from matplotlib.ticker import MaxNLocator
 
-    limit = float(np.percentile(panel.image, ERROR_PERCENTILE)) or 1.0
+    limit = float(np.percentile(panel[0], ERROR_PERCENTILE)) or 1.0
     shown = _show(axes, panel, cmap="magma", vmin=0, vmax=limit)
     ticks = MaxNLocator(5, steps=(1, 2, 5, 10))
     scale = axes.figure.colorbar(shown, ax=axes, ticks=ticks, format="{x:g}%", extend="max")

@@ -35,7 +35,7 @@ _STYLE: dict[str, Any] = {
     "grid.linewidth": 0.5,
     "legend.fontsize": SMALL_PT,
     "legend.frameon": False,
-    **dict.fromkeys(("text.color", "axes.titlecolor", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
 } | {
     f"{axis}tick.{name}": value
     for axis in "xy"

@@ -77,11 +77,8 @@ def errors_of_model(model: Path, store: Path) -> dict[str, Any]:
     """Errors of a model, and the number of its weights."""
     artifact = load_artifact(model)
     completer = Completer(artifact)
-
-    def complete(scan: KnownScan) -> Completion:
-        return completer.complete_scan(scan.partial, error_map=False)
-
-    found = _errors({MODEL: complete}, store)[MODEL]
+    model_alone = {MODEL: lambda scan: completer.complete_scan(scan.partial, error_map=False)}
+    found = _errors(model_alone, store)[MODEL]
     num_weights = sum(value.numel() for value in artifact.network.parameters())
     return {"num_weights": num_weights, "rmse_percent": found}
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -128,16 +129,15 @@ def replaced(file: Path, texts: Mapping[str, str]) -> str:
     """
     whole = file.read_text()
     for name, text in texts.items():
-        before, begin, rest = whole.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->\n")
-        if not begin or not end:
+        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)", re.DOTALL)
+        whole, found = place.subn(lambda m: f"{m[1]}\n{text.strip()}\n\n{m[2]}", whole)  # noqa: B023
+        if not found:
             raise DataError(
                 expected=f"<!-- {name} --> and <!-- /{name} -->",
                 found="not both",
                 where=file,
                 fix="put them around its table",
             )
-        whole = f"{before}{begin}\n{text.strip()}\n\n{end}{after}"
     return whole
 
 

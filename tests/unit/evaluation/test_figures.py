@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
@@ -13,8 +15,10 @@ from stem_complete.evaluation import (
     KnownScan,
     completion_figure,
     contact_sheet,
+    save_png,
 )
 from stem_complete.evaluation.figures import UNMEASURED
+from stem_complete.evaluation.page import DPI
 
 SIDE = 128
 GREY_RAMP = np.linspace(0, 1, SIDE)[:, None, None]
@@ -101,6 +105,13 @@ def test_contact_sheet_is_about_as_wide_as_high(count: int, columns: int, rows: 
     figure = contact_sheet([np.eye(8)] * count, ["x"] * count)
     assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
     assert sum(bool(axes.images) for axes in figure.axes) == count
+
+
+def test_a_figure_is_written_as_large_as_it_is_drawn(tmp_path: Path) -> None:
+    figure = contact_sheet([np.eye(8)], ["x"])
+    save_png(figure, tmp_path / "sheet.png")
+    height, width = imread(tmp_path / "sheet.png").shape[:2]
+    assert (width, height) == pytest.approx(DPI * figure.get_size_inches(), abs=1)
 
 
 def test_what_cannot_be_drawn() -> None:
