@@ -69,7 +69,7 @@ def completion_figure(examples: Sequence[CompletionExample]) -> Any:
         line[0].set_ylabel(_short(example.name, ratio * PANEL_IN))
         *panels, error = row.values()
         for axes, panel in zip(line, panels, strict=False):
-            _show_grey(axes, panel, _grey_limits(example.scan.truth))
+            _show_grey(axes, panel, example.scan.truth)
         _show_error(line[-1], error)
     return figure
 
@@ -94,7 +94,7 @@ def contact_sheet(images: Sequence[Image], labels: Sequence[str]) -> Any:
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, image, label in zip(grid, images, labels, strict=False):
         axes.set_title(_short(label, PANEL_IN), size=TEXT_PT, weight="normal")
-        _show_grey(axes, (image, ""), _grey_limits(image))
+        _show_grey(axes, (image, ""), image)
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure
@@ -124,11 +124,15 @@ def _show(axes: Any, panel: _Panel, **options: Any) -> Any:
     return axes.imshow(image, **options)
 
 
-def _show_grey(axes: Any, panel: _Panel, limits: tuple[float, float]) -> None:
+def _show_grey(axes: Any, panel: _Panel, fitting: Image) -> None:
+    """Shows an image in the greys that fit another."""
     from matplotlib import colormaps
 
+    low, high = display_range(fitting)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
     shades = colormaps["gray"].with_extremes(bad=UNMEASURED)
-    _show(axes, panel, cmap=shades, vmin=limits[0], vmax=limits[1])
+    _show(axes, panel, cmap=shades, vmin=low, vmax=high)
 
 
 def _show_error(axes: Any, panel: _Panel) -> None:
@@ -149,8 +153,3 @@ def _short(name: str, length: float) -> str:
         return name
     half = max((room - 1) // 2, 1)
     return f"{name[:half]}…{name[-half:]}"
-
-
-def _grey_limits(image: Image) -> tuple[float, float]:
-    low, high = display_range(image)
-    return (low, high) if low < high else (low - 0.5, low + 0.5)

@@ -45,11 +45,6 @@ def evaluate(
 
     Raises:
         ConfigError: There is no method.
-
-    Example:
-        >>> images = load_micrographs("images/", max_per_field=4)      # doctest: +SKIP
-        >>> methods = baseline_methods() | model_methods(completer)    # doctest: +SKIP
-        >>> print(by_condition(evaluate(images, methods, PROTOCOL)))   # doctest: +SKIP
     """
     if not methods:
         raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")

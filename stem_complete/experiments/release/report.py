@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +71,6 @@ def evaluate_released(unseen: Sequence[str], output: Path) -> None:
         if found.exists() and _weights_of(found) == completer.card.weights_sha256:
             say(f"{found.parent}: kept")
             continue
-        found.parent.mkdir(parents=True, exist_ok=True)
         with ProgressBar(name, 0) as bar:
             evaluate_protocol(files, completer, output=found.parent, progress=bar.show)
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
@@ -110,15 +108,12 @@ def summary(cells: Iterable[Mapping[str, Any]]) -> str:
         for cell in cells
         if cell["geometry"] == "archimedean"
     }
-    noises = {"no noise": "none", "noise": "reference"}
-    header = [
-        f"{noise}: {method}" for noise in noises for method in ("classical", "released model")
-    ]
     rows = [
-        [coverage, *(error for noise in noises.values() for error in errors[coverage, noise])]
+        [coverage, *errors[coverage, "none"], *errors[coverage, "reference"]]
         for coverage in dict.fromkeys(coverage for coverage, _ in errors)
     ]
-    return markdown_table(["coverage", *header], rows)
+    header = ["no noise: classical", "no noise: released model", "noise: classical"]
+    return markdown_table(["coverage", *header, "noise: released model"], rows)
 
 
 def replaced(file: Path, texts: Mapping[str, str]) -> str:
@@ -129,15 +124,16 @@ def replaced(file: Path, texts: Mapping[str, str]) -> str:
     """
     whole = file.read_text()
     for name, text in texts.items():
-        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)", re.DOTALL)
-        whole, found = place.subn(lambda m: f"{m[1]}\n{text.strip()}\n\n{m[2]}", whole)  # noqa: B023
-        if not found:
+        before, begin, rest = whole.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->\n")
+        if not begin or not end:
             raise DataError(
                 expected=f"<!-- {name} --> and <!-- /{name} -->",
                 found="not both",
                 where=file,
                 fix="put them around its table",
             )
+        whole = f"{before}{begin}\n{text.strip()}\n\n{end}{after}"
     return whole
 
 
