@@ -13,6 +13,7 @@ The integration tests, `scripts/chaos` and `scripts/two_hosts` are made of these
 from faults.injection import FAULTS, Cost, inject, measure, plan
 from faults.nodes import ENVIRONMENT, LocalCluster, RayNode, free_port
 from faults.training import (
+    SMALLEST,
     Training,
     differing,
     journal,
@@ -26,6 +27,7 @@ from faults.training import (
 __all__ = [
     "ENVIRONMENT",
     "FAULTS",
+    "SMALLEST",
     "Cost",
     "LocalCluster",
     "RayNode",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import psutil
@@ -136,7 +136,9 @@ def measure(
     return Cost(fault, at_step, lost, first.time_s - injected_s)
 
 
-def plan(chance: random.Random, num_faults: int, steps: int) -> list[tuple[str, int]]:
+def plan(
+    chance: random.Random, num_faults: int, steps: int, among: Collection[str] = FAULTS
+) -> list[tuple[str, int]]:
     """Faults in random order, each kind before any comes again, at random steps.
 
     Each has its own part of the run, and the last quarter is left alone: what a fault ends
@@ -144,7 +146,7 @@ def plan(chance: random.Random, num_faults: int, steps: int) -> list[tuple[str, 
     """
     kinds: list[str] = []
     while len(kinds) < num_faults:
-        kinds += chance.sample(list(FAULTS), len(FAULTS))
+        kinds += chance.sample(list(among), len(among))
     width = 3 * steps // (4 * num_faults)
     return [
         (fault, number * width + chance.randint(1, width))

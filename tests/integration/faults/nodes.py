@@ -29,6 +29,10 @@ ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
+    # Figures that nobody looks at.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GLOO_SOCKET_IFNAME": "lo",
 }
@@ -55,7 +59,9 @@ class LocalCluster:
         environment = ENVIRONMENT | {"RAY_TMPDIR": self._stack.enter_context(temporary)}
         self._stack.enter_context(patch.dict(os.environ, environment))
         # Ray Train frees the room of a controller that died only where there is a dashboard.
-        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}
+        dashboard = {"include_dashboard": True, "dashboard_port": free_port()}
+        # Nobody reads other nodes' logs here, or adds nodes by demand.
+        head = {"num_cpus": 0, "include_log_monitor": False, "no_monitor": True} | dashboard
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []

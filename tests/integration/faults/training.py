@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import psutil
 import torch
+import workers
 import yaml
 from stores import give_mlflow_database
 
@@ -22,6 +23,10 @@ from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints
 
 PACED = Path(__file__).with_name("pace.py")
+SMALLEST = (
+    "model.sizes={inner_widths: [8, 8], inner_blocks: 1, outer_widths: [8, 8], outer_blocks: 1}"
+)
+"""Change to a run whose steps matter by their number alone."""
 
 
 def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> Config:
@@ -86,7 +91,7 @@ class Training:
     Args:
         config: The run.
         folder: Takes the config file and what the driver prints.
-        address: Of the Ray cluster; None trains in one process without Ray.
+        address: Of the Ray cluster.
         environment: Added to this process's.
         prefix: Command that starts the driver elsewhere, such as on another host.
         paced: Whether steps wait, see `faults.pace`; the run is the same otherwise.
@@ -96,7 +101,7 @@ class Training:
         self,
         config: Config,
         folder: Path,
-        address: str | None,
+        address: str,
         *,
         environment: Mapping[str, str] = ENVIRONMENT,
         prefix: Sequence[str] = (),
@@ -107,12 +112,7 @@ class Training:
         program = [str(PACED)] if paced else ["-m", "stem_complete"]
         train = [sys.executable, *program, "train", str(write_config(config, folder))]
         self.command = [*prefix, *train]
-        self.environment = {**os.environ, **environment}
-        if address is None:
-            self.command.append("--local")
-            self.environment["OMP_NUM_THREADS"] = "1"  # as each of Ray's workers has
-        else:
-            self.environment["RAY_ADDRESS"] = address
+        self.environment = {**os.environ, **environment, "RAY_ADDRESS": address}
         self.process: subprocess.Popen[bytes] | None = None
         give_mlflow_database(config.storage)
 
@@ -167,22 +167,15 @@ class Training:
 
 
 def train_undisturbed(config: Config, folder: Path) -> None:
-    """Trains with as many torchrun processes as the run has workers, which is quicker than Ray."""
-    torchrun = ("-m", "torch.distributed.run", "--standalone")
-    done = subprocess.run(
-        [
-            *(sys.executable, *torchrun, f"--nproc-per-node={config.scaling.num_workers}"),
-            *("-m", "stem_complete", "train", str(write_config(config, folder))),
-            "tracking.enabled=false",
-        ],
-        # One thread, as each of Ray's workers has.
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"training failed:\n{done.stderr[-3000:]}")
+    """Trains in as many processes as the run has workers, which is quicker than Ray.
+
+    Raises:
+        AssertionError: One of them failed.
+    """
+    file = folder / f"{config.name}.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    num_processes = config.scaling.num_workers
+    workers.run("training", num_processes, folder, file, folder=folder, timeout_s=None)
 
 
 def recorded_steps(config: Config) -> list[int]:

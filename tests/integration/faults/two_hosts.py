@@ -182,8 +182,9 @@ class TwoHosts:
 
     def train(self, config: Config, folder: Path) -> Training:
         """A run whose driver is on the first host."""
+        prefix = self.first.enter()
         return Training(
-            config, folder, self.address, environment=_ENVIRONMENT, prefix=self.first.enter()
+            config, folder, self.address, environment=_ENVIRONMENT, prefix=prefix, paced=True
         )
 
     def lose_second(self, training: Training, *, cut_link: bool) -> Cost:
