@@ -10,9 +10,8 @@ import hashlib
 import platform
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -81,11 +80,9 @@ def from_main(compute: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return compute()
-    outcomes = [_attempt(compute) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(outcomes, src=0)
-    (outcome,) = outcomes
-    assert outcome is not None
-    return outcome.result()
+    outcomes = gather_objects(_attempt(compute) if dist.get_rank() == 0 else None)
+    outcome: T | StemCompleteError = outcomes[0]
+    return _result(outcome)
 
 
 def all_ok(check: Callable[[], T]) -> T:
@@ -98,35 +95,17 @@ def all_ok(check: Callable[[], T]) -> T:
     if world_size() == 1:
         return check()
     own = _attempt(check, prefix=f"rank {dist.get_rank()} on {socket.gethostname()}: ")
-    for failure in gather_objects(own.failure):
+    own_failure = own if isinstance(own, StemCompleteError) else None
+    for failure in gather_objects(own_failure):
         if failure is not None:
-            raise failure from own.failure
-    return own.result()
+            raise failure from own_failure
+    return _result(own)
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """Result of a call on one worker, or its failure; it can be pickled.
-
-    Attributes:
-        results: The result; empty if the call failed.
-        failure: What it raised; None if it succeeded.
-    """
-
-    results: tuple[T, ...] = ()
-    failure: StemCompleteError | None = None
-
-    def result(self) -> T:
-        """The result; raises the failure if there is one."""
-        if self.failure is not None:
-            raise self.failure
-        return self.results[0]
-
-
-def _attempt(action: Callable[[], T], prefix: str = "") -> Outcome[T]:
-    """Calls `action`; whatever it raises becomes one of our errors, which can be pickled."""
+def _attempt(action: Callable[[], T], prefix: str = "") -> T | StemCompleteError:
+    """Result of `action`, or what it raised as one of our errors, which can be pickled."""
     try:
-        return Outcome((action(),))
+        return action()
     except StemCompleteError as error:
         where = f"{prefix}{error.where}"
         failure = type(error)(
@@ -141,7 +120,13 @@ def _attempt(action: Callable[[], T], prefix: str = "") -> Outcome[T]:
             fix="see this worker's log",
         )
         failure.__cause__ = error
-    return Outcome(failure=failure)
+    return failure
+
+
+def _result(outcome: T | StemCompleteError) -> T:
+    if isinstance(outcome, StemCompleteError):
+        raise outcome
+    return outcome
 
 
 def _workers(ranks: Sequence[int], hosts: Sequence[str]) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-BUCKET_BYTES = 64 * 2**20
-"""Memory for a broadcast of many tensors [bytes]."""
 
 
 def world_size() -> int:
@@ -35,37 +32,18 @@ def gather_objects(value: object) -> list[Any]:
 
 
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Copies rank 0's values to all workers, in place, in few large broadcasts.
+    """Copies rank 0's values to all workers, in place; for once in a run, as each goes by itself.
 
-    Args:
-        tensors: The same shapes and dtypes in the same order on every worker; any memory format.
+    They have the same shapes and dtypes in the same order on every worker, and any memory format.
     """
     if world_size() == 1:
         return
     on_gpu = dist.get_backend() == "nccl"  # it takes no tensors in host memory
     with torch.no_grad():
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            flat = flat.to("cuda") if on_gpu else flat
-            dist.broadcast(flat, src=0)
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Groups of tensors of one dtype and device, of up to `BUCKET_BYTES` or of a single tensor."""
-    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in tensors:
-        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    for same in kinds.values():
-        bucket: list[Tensor] = []
-        for tensor in same:
-            if bucket and sum(t.nbytes for t in [*bucket, tensor]) > BUCKET_BYTES:
-                yield bucket
-                bucket = []
-            bucket.append(tensor)
-        yield bucket
+        for tensor in tensors:
+            sent = (tensor.cuda() if on_gpu else tensor).contiguous()
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
 
 
 class StatisticsExchange:
@@ -87,8 +65,7 @@ class StatisticsExchange:
 
     def start(self, parts: Mapping[str, Tensor]) -> None:
         """Begins to sum float32 tensors that have the same names and shapes on every worker."""
-        if self._flat is not None:
-            raise RuntimeError("start was called twice without finish")
+        assert self._flat is None, "start was called twice without finish"
         self._parts = {name: part.detach() for name, part in parts.items()}
         self._flat = torch.cat([part.reshape(-1) for part in self._parts.values()])
         if world_size() > 1:
@@ -96,16 +73,13 @@ class StatisticsExchange:
 
     def finish(self) -> dict[str, Tensor]:
         """The sums, by name."""
-        if self._flat is None:
-            raise RuntimeError("finish was called without start")
+        assert self._flat is not None, "finish was called without start"
         if self._work is not None:
             self._work.wait()
-        sizes = [part.numel() for part in self._parts.values()]
+        totals = torch.split(self._flat, [part.numel() for part in self._parts.values()])
         sums = {
             name: total.reshape(part.shape)
-            for (name, part), total in zip(
-                self._parts.items(), torch.split(self._flat, sizes), strict=True
-            )
+            for (name, part), total in zip(self._parts.items(), totals, strict=True)
         }
         self._parts, self._flat, self._work = {}, None, None
         return sums

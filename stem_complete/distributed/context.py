@@ -49,11 +49,8 @@ def under_torchrun() -> bool:
 def torchrun_context(*, use_gpu: bool) -> Iterator[WorkerContext]:
     """Context of a process that torchrun started, or of a single process.
 
-    Joins the process group that torchrun's environment variables describe, and leaves it at the end
-    of the block.
-
-    Args:
-        use_gpu: Whether it trains on this process's GPU, over NCCL.
+    Joins the process group that torchrun's environment variables describe, over NCCL if it trains
+    on this process's GPU, and leaves it at the end of the block.
     """
     launched = under_torchrun()
     if launched:

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-class _Flags(NamedTuple):
-    step: int
-    values: Tensor
-    copied: torch.cuda.Event | None
 
 
 class DelayedFlags:
@@ -21,7 +14,7 @@ class DelayedFlags:
     Reading a flag at once would empty the device's queue of work at every step. The delay is
     counted in steps, not in time, so it is the same on every worker.
 
-        flags = DelayedFlags(delay=2)
+        flags = DelayedFlags(2)
         flags.push(step, torch.stack((skipped, differ)))   # starts the copy
         late = flags.pop()                                 # of step - 2, or None at first
 
@@ -29,11 +22,9 @@ class DelayedFlags:
         delay: How many pushes later a step's flags are read; 0 reads them at once.
     """
 
-    def __init__(self, delay: int = 2) -> None:
-        if delay < 0:
-            raise ValueError(f"delay must not be negative, got {delay}")
+    def __init__(self, delay: int) -> None:
         self.delay = delay
-        self._waiting: deque[_Flags] = deque()
+        self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def push(self, step: int, flags: Tensor) -> None:
         """Starts copying a step's flags, [n], to the host."""
@@ -45,7 +36,7 @@ class DelayedFlags:
         if on_gpu:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(flags.device))
-        self._waiting.append(_Flags(step, values, copied))
+        self._waiting.append((step, values, copied))
 
     def pop(self) -> tuple[int, list[float]] | None:
         """Step and flags of `delay` pushes ago; None before there are any."""

@@ -14,10 +14,8 @@ def differing_tensors(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     """Ranks whose bits are not those of rank 0, by tensor; the same answer on every worker.
 
     Tensors are hashed by `torch.hash_tensor`, the XOR of their values, which any single difference
-    changes. Waits for the device, and is a collective: for log entries rather than steps.
-
-    Args:
-        tensors: Of any dtypes; the same names, in the same order, on every worker.
+    changes. Their names have the same order on every worker. Waits for the device, and is a
+    collective: for log entries rather than steps.
     """
     if world_size() == 1:
         return {}

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import torch
 
-from stem_complete.distributed import (
-    broadcast_tensors,
-    collectives,
-    differing_tensors,
-    torchrun_context,
-)
-
-collectives.BUCKET_BYTES = 1000  # several buckets, and tensors that are larger than one
+from stem_complete.distributed import broadcast_tensors, differing_tensors, torchrun_context
 
 with torchrun_context(use_gpu=False) as context:
     torch.manual_seed(context.rank)

@@ -32,8 +32,8 @@ def test_exchange_returns_its_parts_alone():
 
 def test_exchange_refuses_disorder():
     exchange = StatisticsExchange()
-    with pytest.raises(RuntimeError, match="without start"):
+    with pytest.raises(AssertionError, match="without start"):
         exchange.finish()
     exchange.start({"a": torch.ones(1)})
-    with pytest.raises(RuntimeError, match="without finish"):
+    with pytest.raises(AssertionError, match="without finish"):
         exchange.start({"a": torch.ones(1)})

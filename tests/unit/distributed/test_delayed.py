@@ -25,8 +25,3 @@ def test_flags_may_be_bools():
     flags = DelayedFlags(0)
     flags.push(1, torch.tensor([True, False]))
     assert flags.pop() == (1, [1.0, 0.0])
-
-
-def test_no_negative_delay():
-    with pytest.raises(ValueError, match="-1"):
-        DelayedFlags(-1)
