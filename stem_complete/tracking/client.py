@@ -56,15 +56,6 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
 
 
-def artifact_location(uri: str) -> str | None:
-    """URI of the folder for a new experiment's artifacts; None leaves it to the server.
-
-    MLflow's default for SQLite is `mlruns` in the working directory.
-    """
-    file = sqlite_file(uri)
-    return None if file is None else (file.parent / "artifacts").as_uri()
-
-
 def ui_command(uri: str) -> str:
     """The shell command that opens the MLflow page of `uri`."""
     if sqlite_file(uri) is None:

@@ -54,12 +54,7 @@ def list_curves(
 ) -> list[Curve]:
     """Curves of `metric` of all runs in an experiment that have it, sorted by arm and seed.
 
-    Args:
-        uri: Tracking server.
-        experiment: Name of the experiment.
-        metric: Name of the metric.
-        run_ids: Only these runs.
-        parent: Only runs of this sweep, by its run id.
+    With `run_ids` only of these runs, with `parent` only of runs of the sweep of that run id.
 
     Raises:
         TrackingError: The server does not answer, or has no such experiment.

@@ -8,23 +8,19 @@ import posixpath
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from stem_complete.tracking.client import connect, is_refusal, reason
 from stem_complete.tracking.folder import RecordFolder
 from stem_complete.tracking.journal import Entry, File, Scalars
 from stem_complete.tracking.runs import TrackedRun, enter_run
 
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
 _METRICS_PER_BATCH = 1000  # the server's limit
 
 _log = logging.getLogger(__name__)
-
-
-class _Point(NamedTuple):
-    key: str
-    value: float
-    time_ms: int
-    step: int
 
 
 class Delivery:
@@ -34,9 +30,7 @@ class Delivery:
     metric gets a second point at or before its last step. The steps that a resumed run repeats are
     dropped, and so is what arrived although its answer was lost.
 
-    Args:
-        run: From `open_run`; opened here if it is not.
-        folder: Where the run records.
+    A run that is not open yet is opened here.
 
     Attributes:
         num_refused: Points that MLflow will never take.
@@ -63,14 +57,11 @@ class Delivery:
 
     def undelivered(self) -> tuple[int, int]:
         """How many points of metrics and how many files MLflow has not confirmed."""
-        num_points, num_files, offset = 0, len(self._files), self._offset
-        while True:
-            entries, end = self._folder.journal.read(offset)
-            if end == offset:
-                return num_points, num_files
+        num_points, num_files = 0, len(self._files)
+        for entries, _ in self._folder.journal.read(self._offset):
             num_points += len(self._new_points(entries))
             num_files += len(_files(entries))
-            offset = end
+        return num_points, num_files
 
     def _deliver(self, deadline: float) -> None:
         if self._run.run_id is None:
@@ -83,10 +74,9 @@ class Delivery:
             self._arrived = {}
 
         # All points go before any file: an artifact store may be unreachable by itself.
-        while time.monotonic() < deadline:
-            entries, end = self._folder.journal.read(self._offset)
-            if end == self._offset:
-                break
+        for entries, end in self._folder.journal.read(self._offset):
+            if time.monotonic() >= deadline:
+                return
             self._send_points(run_id, entries)
             self._files.extend(_files(entries))
             self._offset = end
@@ -94,19 +84,20 @@ class Delivery:
             self._send_file(run_id, self._files[0])
             self._files.popleft()
 
-    def _new_points(self, entries: Sequence[Entry]) -> list[_Point]:
+    def _new_points(self, entries: Sequence[Entry]) -> list[Metric]:
+        from mlflow.entities import Metric
+
         last, points = dict(self._last_steps or {}), []
         for entry in entries:
             if not isinstance(entry, Scalars):
                 continue
             for key, value in entry.values.items():
-                if key not in last or entry.step > last[key]:
+                if entry.step > last.get(key, -1):
                     last[key] = entry.step
-                    points.append(_Point(key, value, entry.time, entry.step))
+                    points.append(Metric(key, value, entry.time, entry.step))
         return points
 
     def _send_points(self, run_id: str, entries: Sequence[Entry]) -> None:
-        from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
         points = self._new_points(entries)
@@ -114,7 +105,7 @@ class Delivery:
         for start in range(0, len(points), _METRICS_PER_BATCH):
             batch = points[start : start + _METRICS_PER_BATCH]
             try:
-                connect(self._run.uri).log_batch(run_id, metrics=[Metric(*p) for p in batch])
+                connect(self._run.uri).log_batch(run_id, metrics=batch)
             except MlflowException as error:
                 if not is_refusal(error, self._run.uri):
                     raise

@@ -37,12 +37,17 @@ class RecordFolder:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = Path(folder).absolute()
         else:
+            self._remote = folder
             self.path = Path(tempfile.mkdtemp(prefix=f"stem-complete-{folder.name}-"))
-            self._remote = self._joined(folder)
+            try:
+                _fetch(folder / JOURNAL, self.path / JOURNAL)
+            except Exception as error:  # of any store's client
+                self._warn("read", error)
+                self._remote = None  # so that it stays as it is
         self.place = str(self._remote or self.path)
         self.journal = Journal(self.path / JOURNAL)
         self._uploaded: set[str] = set()
-        self._uploaded_bytes = self._size()
+        self._uploaded_bytes = self.journal.size()
 
     def find(self, file: str) -> Path:
         """Local path of a recorded file, fetched if another host recorded it."""
@@ -59,7 +64,7 @@ class RecordFolder:
         pictures = {
             str(path.relative_to(self.path)) for path in self.path.glob(f"{PICTURES}/*/[!.]*.png")
         }
-        size = self._size()
+        size = self.journal.size()
         try:
             for file in [*sorted(pictures - self._uploaded), JOURNAL]:
                 self._remote.fs.put_file(str(self.path / file), (self._remote / file).path)
@@ -67,30 +72,22 @@ class RecordFolder:
             self._uploaded_bytes, self.place = size, str(self._remote)
         except Exception as error:  # of any store's client
             if self.place != str(self.path):
-                _warn(self._remote, "write to", error, self.path)
+                self._warn("write to", error)
             self.place = str(self.path)
 
     def close(self) -> None:
         """Removes a temporary folder of which all was uploaded."""
         if self._remote is None:
             return
-        if self._uploaded_bytes == self._size():
+        if self._uploaded_bytes == self.journal.size():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.place = str(self.path)
             _log.warning("%s has not all curves; %s has", self._remote, self.path)
 
-    def _size(self) -> int:
-        return self.journal.path.stat().st_size if self.journal.path.exists() else 0
-
-    def _joined(self, remote: UPath) -> UPath | None:
-        """`remote`, with its journal fetched; None, so that it stays as it is, if that fails."""
-        try:
-            _fetch(remote / JOURNAL, self.path / JOURNAL)
-        except Exception as error:  # of any store's client
-            _warn(remote, "read", error, self.path)
-            return None
-        return remote
+    def _warn(self, action: str, error: Exception) -> None:
+        message = "cannot %s %s (%s); training goes on, and its curves are kept in %s"
+        _log.warning(message, action, self._remote, reason(error), self.path)
 
 
 def _fetch(remote: UPath, local: Path) -> None:
@@ -102,8 +99,3 @@ def _fetch(remote: UPath, local: Path) -> None:
         return
     local.parent.mkdir(parents=True, exist_ok=True)
     local.write_bytes(content)
-
-
-def _warn(remote: UPath, action: str, error: Exception, local: Path) -> None:
-    message = "cannot %s %s (%s); training goes on, and its curves are kept in %s"
-    _log.warning(message, action, remote, reason(error), local)

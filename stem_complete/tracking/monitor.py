@@ -27,11 +27,7 @@ def system_metrics(run: TrackedRun | None, context: WorkerContext) -> Iterator[N
 
     The first worker of each node records them, as `system/<node>/...`, every
     `tracking.system_metrics_every_s` seconds, straight to the server. So the curves have a gap
-    where the server was away. Their steps count samples.
-
-    Args:
-        run: The run; None records nothing.
-        context: This worker.
+    where the server was away. Their steps count samples. Without a run nothing is recorded.
     """
     if run is None or context.local_rank != 0 or not run.config.tracking.system_metrics_every_s:
         yield

@@ -8,7 +8,8 @@ import posixpath
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -19,10 +20,9 @@ from stem_complete.files import write_atomically
 from stem_complete.tracking.client import connect, outages, reason
 from stem_complete.tracking.delivery import Delivery
 from stem_complete.tracking.folder import PICTURES, RecordFolder
-from stem_complete.tracking.journal import Entry, File, Scalars
+from stem_complete.tracking.journal import File, Scalars
 from stem_complete.tracking.runs import TrackedRun, enter_run
 
-_LONGEST_NAME = 250
 _LONGEST_PAUSE_S = 60.0
 
 _log = logging.getLogger(__name__)
@@ -49,10 +49,8 @@ class MlflowRecorder:
         self._upload_every_steps = run.config.training.checkpoint_every_steps
         self._folder = RecordFolder(run.config.run_folder)
         self._warned: set[str] = set()
-        try:
+        with self._disk_may_be_full():
             self._folder.journal.begin(run.since_ms)
-        except OSError as error:
-            self._warn_of_disk(error)
         self._delivery = Delivery(run, self._folder)
         self._flush_every_s, self._close_timeout_s = flush_every_s, close_timeout_s
         self._problem = ""
@@ -68,7 +66,9 @@ class MlflowRecorder:
         for name in values:
             if not _is_metric_name(name):
                 raise ValueError(f"MLflow takes no metric called {name!r}")
-        self._record(Scalars(_now_ms(), step, {key: float(v) for key, v in values.items()}))
+        entry = Scalars(_now_ms(), step, {key: float(value) for key, value in values.items()})
+        with self._disk_may_be_full():
+            self._folder.journal.append(entry)
         if step // self._upload_every_steps != self._last_step // self._upload_every_steps:
             self._upload_due = True
             self._wake.set()
@@ -82,13 +82,10 @@ class MlflowRecorder:
 
         to = f"{PICTURES}/step-{step:08d}"
         file = f"{to}/{name}.png"
-        path = self._folder.path / file
-        try:
-            write_atomically(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(image))))
-        except OSError as error:
-            self._warn_of_disk(error)
-        else:
-            self._record(File(_now_ms(), file, to))
+        png = imagecodecs.png_encode(np.ascontiguousarray(image))
+        with self._disk_may_be_full():
+            write_atomically(self._folder.path / file, bytes(png))
+            self._folder.journal.append(File(_now_ms(), file, to))
 
     def undelivered(self) -> tuple[int, int]:
         """How many points of metrics and how many files MLflow has not confirmed."""
@@ -117,11 +114,13 @@ class MlflowRecorder:
                 self._folder.place,
             )
 
-    def _record(self, entry: Entry) -> None:
+    @contextmanager
+    def _disk_may_be_full(self) -> Iterator[None]:
         try:
-            self._folder.journal.append(entry)
+            yield
         except OSError as error:
-            self._warn_of_disk(error)
+            message = "cannot write to %s (%s); training goes on"
+            self._warn("disk", message, self._folder.path, error)
 
     def _work(self) -> None:
         """Body of the thread: delivers until closed and done, or out of time."""
@@ -129,8 +128,8 @@ class MlflowRecorder:
         while time.monotonic() < self._deadline:
             self._wake.wait(pause_s)
             self._wake.clear()
-            closing, upload_due = self._closing, self._upload_due
-            if upload_due:
+            closing = self._closing
+            if self._upload_due:
                 self._upload_due = False
                 self._folder.upload()
             try:
@@ -153,10 +152,6 @@ class MlflowRecorder:
                 if closing:
                     return
 
-    def _warn_of_disk(self, error: OSError) -> None:
-        message = "cannot write to %s (%s); training goes on"
-        self._warn("disk", message, self._folder.path, error)
-
     def _warn(self, kind: str, message: str, *values: object) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
@@ -165,11 +160,12 @@ class MlflowRecorder:
 
 def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """Sets the final status, and delivers what killed workers left; warns if no server answers."""
+    problems: tuple[type[Exception], ...] = (TrackingError, *outages())
     try:
         if run.run_id is None:
             run = enter_run(run)
         connect(run.uri).set_terminated(run.run_id, status)
-    except _no_answer() as error:
+    except problems as error:
         _log.warning(
             "MLflow at %s does not answer (%s); its status of run %s is not %s",
             run.uri,
@@ -182,19 +178,10 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
         MlflowRecorder(run).close()
 
 
-def _no_answer() -> tuple[type[Exception], ...]:
-    return TrackingError, *outages()
-
-
 def _is_metric_name(name: str) -> bool:
     """Whether MLflow takes the name; for one bad name it refuses a whole batch."""
-    return (
-        len(name) <= _LONGEST_NAME
-        and re.fullmatch(r"[\w.\-:/ ]+", name) is not None
-        and posixpath.normpath(name) == name
-        and not name.startswith(("/", ".."))
-        and name != "."
-    )
+    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    return is_path and name != "." and re.fullmatch(r"[\w.\-:/ ]{1,250}", name) is not None
 
 
 def _now_ms() -> int:

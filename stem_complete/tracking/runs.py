@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -19,7 +19,7 @@ import yaml
 
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
-from stem_complete.tracking.client import absolute_uri, artifact_location, connect, outages, reason
+from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +46,6 @@ class TrackedRun:
         started_ms: When it started [ms since 1970].
         since_ms: An MLflow run that started earlier is another one [ms since 1970].
         run_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
-        experiment_id: None in the same case.
     """
 
     uri: str
@@ -55,22 +54,16 @@ class TrackedRun:
     started_ms: int = 0
     since_ms: int = 0
     run_id: str | None = None
-    experiment_id: str | None = None
 
 
 def open_run(
     config: Config, uri: str, *, parent: TrackedRun | None = None, resume: bool = True
 ) -> TrackedRun:
-    """Opens the MLflow run of `config.run_folder`: the one that exists, or a new one.
+    """Opens the MLflow run of `config.run_folder`: the one that exists if `resume`, or a new one.
 
-    Sets its status to RUNNING and records the resolved config, versions and the commit. If the
-    server does not answer, warns and returns a run without `run_id`.
-
-    Args:
-        config: The run, or a sweep.
-        uri: Tracking server.
-        parent: The sweep that the run belongs to; opened too if it is not open yet.
-        resume: False starts a new run even if the folder has one.
+    Sets its status to RUNNING and records the resolved config, versions and the commit. The sweep
+    that it belongs to is `parent`, which is opened too if it is not open yet. If the server does
+    not answer, warns and returns a run without `run_id`.
 
     Raises:
         TrackingError: The URI or the experiment cannot be used at all.
@@ -106,9 +99,7 @@ def enter_run(run: TrackedRun) -> TrackedRun:
     run_id = found.info.run_id
     client.update_run(run_id, status="RUNNING")
     _describe(client, found, run)
-    return replace(
-        run, run_id=run_id, experiment_id=experiment_id, started_ms=int(found.info.start_time)
-    )
+    return replace(run, run_id=run_id)
 
 
 def find_run_id(run: TrackedRun) -> str | None:
@@ -118,7 +109,8 @@ def find_run_id(run: TrackedRun) -> str | None:
     """
     client = connect(run.uri)
     if run.run_id is not None:
-        return str(client.get_run(run.run_id).info.run_id)
+        client.get_run(run.run_id)
+        return run.run_id
     experiment = client.get_experiment_by_name(run.config.tracking.experiment)
     found = None if experiment is None else _find(client, experiment.experiment_id, run)
     return None if found is None else str(found.info.run_id)
@@ -137,7 +129,11 @@ def _experiment(client: MlflowClient, run: TrackedRun) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location(run.uri)))
+            # None leaves it to a server. For a database MLflow's default is `mlruns` in the
+            # working directory.
+            file = sqlite_file(run.uri)
+            artifacts = None if file is None else (file.parent / "artifacts").as_uri()
+            return str(client.create_experiment(name, artifacts))
         except MlflowException as error:
             # Another run of a sweep was quicker.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -210,31 +206,30 @@ def _tags(run: TrackedRun) -> dict[str, str]:
         "stem_complete.workers": str(config.scaling.num_workers),
         PARENT_TAG: run.parent.run_id if run.parent else None,
         "mlflow.source.git.commit": _commit(),
+        "stem_complete.version.python": platform.python_version(),
     }
-    for package in ("stem-complete", "python", "torch", "ray", "zarr", "mlflow"):
+    for package in ("stem-complete", "torch", "ray", "zarr", "mlflow"):
         tags[f"stem_complete.version.{package}"] = _version(package)
     return {key: value for key, value in tags.items() if value is not None}
 
 
 def _version(package: str) -> str | None:
-    import platform
-
     try:
-        return platform.python_version() if package == "python" else version(package)
+        return version(package)
     except PackageNotFoundError:
         return None
 
 
 def _commit() -> str | None:
     """Commit of the source tree, with `-dirty` if it is changed; None for an installed package."""
-    root, git = Path(__file__).parents[2], shutil.which("git")
-    if git is None or not (root / ".git").exists():
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
         return None
-    command = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(  # noqa: S603 - fixed arguments
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=False
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return str(answer.stdout).strip()

@@ -13,12 +13,7 @@ VALUES = st.dictionaries(st.text(max_size=5), st.floats(), max_size=3)
 
 
 def read_all(journal: Journal, start: int = 0) -> list[Entry]:
-    entries: list[Entry] = []
-    while True:
-        more, end = journal.read(start)
-        if end == start:
-            return entries
-        entries, start = [*entries, *more], end
+    return [entry for entries, _ in journal.read(start) for entry in entries]
 
 
 def scalars(step: int) -> Scalars:
@@ -53,7 +48,7 @@ def test_reads_are_bounded_and_continue(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "metrics.jsonl")
     for step in range(1000):
         journal.append(scalars(step))
-    first, offset = journal.read(0)
+    first, offset = next(journal.read(0))
     assert len(first) < 1000
     assert [entry.step for entry in first] + steps(journal, offset) == list(range(1000))
 
