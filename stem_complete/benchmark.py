@@ -117,7 +117,7 @@ def durations(
         warm_up: Rounds that do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    with ProgressBar("rounds", rounds) as bar:
+    with ProgressBar("rounds") as bar:
         for number in range(-warm_up, rounds):
             for name in random.sample(list(cases), len(cases)):
                 case = cases[name]
@@ -126,7 +126,7 @@ def durations(
                     case()
                 if number >= 0:
                     seconds[name].append((timer() - started) / calls)
-            bar.update(max(number + 1, 0))
+            bar.show(max(number + 1, 0), rounds)
     return seconds
 
 

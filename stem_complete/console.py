@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn, Self, TypeVar
+from typing import NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.text import Text
 
 from stem_complete.errors import StemCompleteError
-
-T = TypeVar("T")
 
 console = Console(stderr=True, highlight=False)
 """Standard error, as standard output is for results."""
@@ -55,37 +50,27 @@ def errors_in_one_line() -> Iterator[None]:
     """Ends the process with one line at an error that its user can act on."""
     try:
         yield
-    except StemCompleteError as error:
-        fail(str(error), error.exit_code)
-    except OSError as error:
-        fail(str(error))
+    except (StemCompleteError, OSError) as error:
+        fail(str(error), getattr(error, "exit_code", 1))
 
 
 class ProgressBar:
-    """A bar that counts things, with details beside it.
+    """A bar that counts things, with details beside it."""
 
-    Args:
-        title: What is being done.
-        total: Number of things.
-        done: Number of things done before, when work resumes.
-    """
-
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self.title, self.total, self.done = title, total, done
+    def __init__(self, title: str) -> None:
+        self.title = title
         self._last_line = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            _TimeLeft(),
+            TextColumn("{task.fields[left]}", style="green"),
             TextColumn("{task.fields[details]}", style="cyan"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            title, total=total, completed=done, details="", left_s=None
-        )
+        self._task = self._progress.add_task(title, total=None, left="", details="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -94,38 +79,24 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, done: int, details: str = "", left_s: float | None = None) -> None:
-        """Shows how many things are done, details and the time left [s]."""
-        self.done = done
-        self._progress.update(
-            self._task, total=self.total, completed=done, details=details, left_s=left_s
-        )
+    def show(self, done: int, total: int, details: str = "", left_s: float | None = None) -> None:
+        """Shows how many of all things are done, details and the time left [s]."""
+        left = "" if left_s is None else f"{format_seconds(left_s)} left"
+        self._progress.update(self._task, total=total, completed=done, left=left, details=details)
         now = time.monotonic()
-        if not console.is_terminal and (
-            done >= self.total or now - self._last_line >= LINE_INTERVAL_S
-        ):
+        if not console.is_terminal and (done >= total or now - self._last_line >= LINE_INTERVAL_S):
             self._last_line = now
-            left = f", {format_seconds(left_s)} left" if left_s is not None else ""
-            say(f"{self.title} {done}/{self.total}{left}  {details}".rstrip())
-
-    def show(self, done: int, total: int, details: str = "") -> None:
-        """Shows progress of work whose length is known only once it has begun."""
-        self.total = total
-        self.update(done, details)
+            after = f", {left}" if left else ""
+            say(f"{self.title} {done}/{total}{after}  {details}".rstrip())
 
 
 class TrainingProgress:
-    """Recorder that shows losses, thresholds, examples/s and time left beside a progress bar.
-
-    Args:
-        title: Name of the run.
-        steps: Steps of the run.
-        batch_size: Examples of a step.
-    """
+    """Recorder that shows losses, thresholds, examples/s and time left beside a progress bar."""
 
     def __init__(self, title: str, steps: int, batch_size: int) -> None:
-        self.bar = ProgressBar(title, steps)
+        self.bar = ProgressBar(title)
         self.bar.__enter__()
+        self.bar.show(0, steps)
         self.steps, self.batch_size = steps, batch_size
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -141,7 +112,7 @@ class TrainingProgress:
             details += f"  threshold {values['train/outer_threshold']:.3g}  clipped {clipped:.1f} %"
         details += f"  {rate:.2f} examples/s"
         left_s = (self.steps - step) * self.batch_size / rate if rate > 0 else None
-        self.bar.update(step, details, left_s)
+        self.bar.show(step, self.steps, details, left_s)
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Shows nothing."""
@@ -149,16 +120,6 @@ class TrainingProgress:
     def close(self) -> None:
         """Ends the bar."""
         self.bar.__exit__()
-
-
-def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows a progress bar meanwhile."""
-    if total is None:
-        total = len(items) if isinstance(items, Sized) else 0
-    with ProgressBar(title, total) as bar:
-        for number, item in enumerate(items, start=1):
-            yield item
-            bar.update(number)
 
 
 @contextmanager
@@ -185,9 +146,3 @@ def format_seconds(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{number} {unit}" for number, unit in parts if number][:2]
     return " ".join(shown) or "0 s"
-
-
-class _TimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        left_s = task.fields.get("left_s")
-        return Text("" if left_s is None else f"{format_seconds(left_s)} left", style="green")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stem_complete.config import load_config
-from stem_complete.console import heading, say, track, waiting
+from stem_complete.console import heading, say, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import (
@@ -66,7 +66,8 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> R
     _complete(completer, output / "completed")
     heading("4/4 comparing with classical interpolation")
     scores = _compare(completer, released, output)
-    _draw(completer, released, output / "completions.png")
+    with waiting("drawing"):
+        _draw(completer, released, output / "completions.png")
     print(by_method(scores))
     _say_where_all_is(output, outcome)
     return scores
@@ -124,7 +125,7 @@ def _say_where_all_is(output: Path, outcome: Outcome) -> None:
 
 def _draw(completer: Completer, released: Completer, path: Path) -> None:
     examples = []
-    for number, scan in enumerate(track(list(published_scans()), "drawing"), start=1):
+    for number, scan in enumerate(published_scans(), start=1):
         completions = {"Linear interpolation": linear(scan.partial)} | {
             name: model.complete_scan(scan.partial, error_map=False).image
             for name, model in (("Released model", released), ("Demo's network", completer))

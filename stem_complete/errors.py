@@ -6,6 +6,8 @@ line prints it and exits with the class's `exit_code`.
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class StemCompleteError(Exception):
     """An error with a one-line message for the user.
@@ -26,13 +28,8 @@ class StemCompleteError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle rebuilds exceptions from `args`, and this one takes keywords.
-        return _rebuild, (type(self), self.expected, self.found, self.where, self.fix)
-
-
-def _rebuild(
-    kind: type[StemCompleteError], expected: str, found: str, where: object, fix: str
-) -> StemCompleteError:
-    return kind(expected=expected, found=found, where=where, fix=fix)
+        parts = {"expected": self.expected, "found": self.found, "where": self.where}
+        return partial(type(self), **parts, fix=self.fix), ()
 
 
 class ConfigError(StemCompleteError, ValueError):

@@ -28,10 +28,7 @@ _LONGEST_LIST = 40
 
 
 def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
-    """Plain values that describe what is at `path`, with its kind as `kind`.
-
-    Args:
-        path: A path, or the URL of a run.
+    """Plain values that describe what is at a path or a run's URL, with its kind as `kind`.
 
     Raises:
         StemCompleteError: There is nothing, or nothing known.
@@ -57,12 +54,9 @@ def _describe_store(path: Path) -> dict[str, Any]:
     sources, left_out = store.sources(), store.left_out()
     sizes = store.column("pixel_size_nm")
     known_sizes = sizes[np.isfinite(sizes)]
+    splits = {split: {s.sha256 for s in sources if s.split == split} for split in store.counts}
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     bytes_of_pixels = len(store) * store.crop_size**2 * np.dtype(store.dtype).itemsize
-    files: dict[str, set[str]] = {split: set() for split in store.counts}
-    for source in sources:
-        if source.split:
-            files[source.split].add(source.sha256)
     return {
         "kind": "store",
         "path": str(path),
@@ -74,7 +68,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "bytes_on_disk": bytes_on_disk,
         "compression": bytes_of_pixels / bytes_on_disk,
         "crops": dict(store.counts),
-        "files": {split: len(hashes) for split, hashes in files.items()},
+        "files": {split: len(hashes) for split, hashes in splits.items()},
         "pixel_size_nm": (
             [float(known_sizes.min()), float(known_sizes.max())] if known_sizes.size else None
         ),
@@ -92,22 +86,19 @@ def _describe_run(path: UPath) -> dict[str, Any]:
     folders, readable = checkpoints.folders(), checkpoints.readable()
     if not (folders or is_local(path)):
         raise _nothing(path)
+    scores = {m["step"]: m["score"] for m in readable.values() if _finite(m["score"]) is not None}
+    best = min(scores, key=lambda step: (scores[step], step), default=None)
     entries = [
         {
             "folder": str(folder),
             "step": metadata["step"],
             "score": _finite(metadata["score"]),
             "size_bytes": sum(content["size"] for content in metadata["files"].values()),
-            "last": False,
-            "best": False,
+            "last": number == 0,
+            "best": metadata["step"] == best,
         }
-        for folder, metadata in readable.items()
+        for number, (folder, metadata) in enumerate(readable.items())
     ]
-    if entries:
-        entries[0]["last"] = True
-    scored = [entry for entry in entries if entry["score"] is not None]
-    if scored:
-        min(scored, key=lambda entry: (entry["score"], entry["step"]))["best"] = True
     values: dict[str, Any] = {
         "kind": "run",
         "path": str(path),
@@ -169,18 +160,13 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
 
 
 def summary(values: dict[str, Any]) -> str:
-    """The values of `inspect_path` for a reader: long lists are counted, not printed."""
-    lines = []
+    """The values of `inspect_path` for a reader, as YAML: long lists are counted, not printed."""
+    shown = {}
     for key, value in values.items():
+        shown[key] = "none" if value in (None, [], {}) else value
         if isinstance(value, list) and len(value) > _LONGEST_LIST:
-            lines.append(f"{key}: {len(value)} (all with --json)")
-        elif isinstance(value, list | dict) and value:
-            text = yaml.safe_dump(
-                value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-            )
-            lines.append(f"{key}:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
-        elif value is None or value in ([], {}):
-            lines.append(f"{key}: none")
-        else:
-            lines.append(f"{key}: {value}")
-    return "\n".join(lines)
+            shown[key] = f"{len(value)} (all with --json)"
+    text = yaml.safe_dump(
+        shown, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+    return str(text).rstrip()

@@ -18,25 +18,18 @@ MISUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and ends the process; known errors become one line and an exit code.
-
-    Args:
-        arguments: Of the command line; None are those of this process.
-    """
+    """Runs a command, by default this process's, and ends it; errors become one line and a code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
     try:
         with errors_in_one_line():
             code = app(args=arguments, standalone_mode=False) or 0
     except typer.TyperException as error:  # an unknown command or option, or a value out of range
-        fail(f"{_sentence(error)}; see --help", MISUSED)
+        # Without what pydantic puts before its messages.
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        fail(f"{message}; see --help", MISUSED)
     except SystemExit as stop:
         code = stop.code
     if code in (INTERRUPTED, TERMINATED):
         fail("interrupted; start it again to go on", int(code))
     sys.exit(code)
-
-
-def _sentence(error: typer.TyperException) -> str:
-    """Typer's message, without what pydantic puts before it."""
-    return error.format_message().replace("Value error, ", "").rstrip(".")

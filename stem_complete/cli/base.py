@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -53,9 +53,15 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, allow_nan=False, default=str))
 
 
-def say_failed(failed: Mapping[str, str]) -> None:
-    """Says why files failed. Most reasons name the file themselves."""
+def end_batch(failed: Mapping[str, str], notes: Iterable[str], result: str) -> None:
+    """Says why files failed, then the notes, and prints the result; exits with 1 if any failed."""
     from stem_complete.console import say
 
     for file, reason in failed.items():
+        # Most reasons name the file themselves.
         say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+    for note in notes:
+        say(note)
+    print(result)
+    if failed:
+        raise typer.Exit(1)

@@ -49,7 +49,4 @@ def compare(
         names=name,
         parent=parent,
     )
-    if as_json:
-        print_json(comparison.to_dict())
-    else:
-        print(comparison.markdown)
+    print_json(comparison.to_dict()) if as_json else print(comparison.markdown)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, Precision, app, examples, print_json, say_failed
+from stem_complete.cli.base import Json, Precision, app, end_batch, examples
 
 
 @app.command(
@@ -57,11 +58,11 @@ def complete(
     What is completed already is passed over, so an interrupted batch goes on. Exits with 1 if
     scans could not be read; the others are completed.
     """
-    from stem_complete.console import ProgressBar, say
+    from stem_complete.console import ProgressBar
     from stem_complete.inference import Outputs, complete_files, load_completer
 
     completer = load_completer(model, device, precision=precision)
-    with ProgressBar("completing", 0) as bar:
+    with ProgressBar("completing") as bar:
         report = complete_files(
             scans,
             completer,
@@ -71,15 +72,9 @@ def complete(
             outputs=Outputs(png=png, error_map=error_map, overwrite=overwrite),
             progress=bar.show,
         )
-    say_failed(report.failed)
-    for file, note in report.notes.items():
-        say(f"note: {file}: {note}")
-    if as_json:
-        print_json(asdict(report))
-    else:
-        print(
-            f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "
-            f"{len(report.failed)} failed"
-        )
-    if report.failed:
-        raise typer.Exit(1)
+    summary = (
+        f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "
+        f"{len(report.failed)} failed"
+    )
+    notes = [f"note: {file}: {note}" for file, note in report.notes.items()]
+    end_batch(report.failed, notes, json.dumps(asdict(report), indent=2) if as_json else summary)

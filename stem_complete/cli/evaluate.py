@@ -89,14 +89,10 @@ def evaluate(
             where="evaluate",
             fix="give one of them; the protocol needs --data",
         )
-    fixed = {
-        "--coverage": coverage,
-        "--baseline": baseline,
-        "--noise": noise,
-        "--num-images": num_images,
-        "--seed": seed,
-    }
-    if protocol and (given := [name for name, value in fixed.items() if value is not None]):
+    names = ("--coverage", "--baseline", "--noise", "--num-images", "--seed")
+    values = (coverage, baseline, noise, num_images, seed)
+    given = [name for name, value in zip(names, values, strict=True) if value is not None]
+    if protocol and given:
         raise ConfigError(
             expected="--protocol alone, as its conditions are fixed",
             found=" and ".join(given),
@@ -112,7 +108,7 @@ def evaluate(
     if completer is not None:
         methods = {evaluation.MODEL: evaluation.Model(completer)} | methods
     noises = {None: None, "none": NoNoiseConfig(), "reference": ReferenceNoiseConfig()}
-    with ProgressBar("evaluating", 0) as bar:
+    with ProgressBar("evaluating") as bar:
         if data is None:
             report = evaluation.evaluate_published(methods)
         elif protocol:
@@ -120,17 +116,11 @@ def evaluate(
                 data, completer, split=split, output=output, progress=bar.show
             )
         else:
-            report = evaluation.evaluate(
-                evaluation.load_micrographs(
-                    data, split=split, max_images=num_images or DEFAULT_NUM_IMAGES
-                ),
-                methods,
-                evaluation.conditions_of(
-                    completer.card if completer else None, coverage or (), noises[noise]
-                ),
-                seed=seed or DEFAULT_SEED,
-                progress=bar.show,
-            )
+            num_images, seed = num_images or DEFAULT_NUM_IMAGES, seed or DEFAULT_SEED
+            images = evaluation.load_micrographs(data, split=split, max_images=num_images)
+            card = completer.card if completer else None
+            conditions = evaluation.conditions_of(card, coverage or (), noises[noise])
+            report = evaluation.evaluate(images, methods, conditions, seed=seed, progress=bar.show)
     for line in report.left_out:
         say(f"left out: {line}")
     if output is not None and not protocol:

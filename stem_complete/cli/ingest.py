@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from stem_complete.cli.base import Json, app, examples, say_failed
-
-if TYPE_CHECKING:
-    from stem_complete.data.store.ingest import IngestReport
+from stem_complete.cli.base import Json, app, end_batch, examples
 
 
 @app.command(
@@ -52,7 +49,7 @@ def ingest(
     from stem_complete.console import ProgressBar
     from stem_complete.data.store.ingest import ingest as ingest_files
 
-    with ProgressBar("ingesting", 0) as bar:
+    with ProgressBar("ingesting") as bar:
         report = ingest_files(
             sources,
             store,
@@ -63,27 +60,20 @@ def ingest(
             frame=frame,
             progress=lambda path, done, total: bar.show(done, total, path.name),
         )
-        bar.update(report.num_files)
-    _say_what_is_missing(report)
-    print(report.to_json() if as_json else _summary(report, store))
-    if report.failed:
-        raise typer.Exit(1)
-
-
-def _say_what_is_missing(report: IngestReport) -> None:
-    """Names files that failed or hold no image, and counts crops left out by file and reason."""
-    from stem_complete.console import say
-
-    say_failed(report.failed)
-    for line in report.skipped:
-        say(f"no image: {line}")
-    for (file, reason), number in Counter((c.path, c.reason) for c in report.left_out).items():
-        say(f"left out: {number} crop{'s' * (number > 1)} of {file}: {reason}")
-
-
-def _summary(report: IngestReport, store: Path) -> str:
-    return (
-        f"{report.num_added} crops of {len(report.added)} files added to {store}, "
+        bar.show(report.num_files, report.num_files)
+    left_out = Counter((crop.path, crop.reason) for crop in report.left_out)
+    end_batch(
+        report.failed,
+        [
+            *(f"no image: {line}" for line in report.skipped),
+            *(
+                f"left out: {number} crop{'s' * (number > 1)} of {file}: {reason}"
+                for (file, reason), number in left_out.items()
+            ),
+        ],
+        report.to_json()
+        if as_json
+        else f"{report.num_added} crops of {len(report.added)} files added to {store}, "
         f"{len(report.already_there)} files already there, {len(report.left_out)} crops left "
-        f"out, {len(report.failed)} files failed"
+        f"out, {len(report.failed)} files failed",
     )

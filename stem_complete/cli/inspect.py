@@ -30,7 +30,4 @@ def inspect(
     values = inspect_path(path)
     if contact_sheet is not None:
         draw_store(path, contact_sheet)
-    if as_json:
-        print_json(values)
-    else:
-        print(summary(values))
+    print_json(values) if as_json else print(summary(values))

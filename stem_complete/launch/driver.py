@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,13 +15,18 @@ from stem_complete.launch.messages import POLL_S, GroupStarted, Message, Metrics
 from stem_complete.launch.policy import Clock, ClusterPolicy, resources_per_worker
 from stem_complete.training import StopRequest, TrainingResult
 
+SILENCE_S = 15.0
+"""Workers silent for longer than this are missing: the user is told what the cluster has."""
 
-class ControllerLostError(Exception):
-    """The process that controls a worker group died; another group may go on."""
+NOTICE_EVERY_S = 4 * SILENCE_S
 
 
 class WorkersFailedError(Exception):
     """Workers failed more often than they may."""
+
+
+class ControllerLostError(WorkersFailedError):
+    """The process that controls a worker group died; another group may go on."""
 
 
 class Group(Protocol):
@@ -39,27 +45,18 @@ class Group(Protocol):
         """What its cluster has free, by Ray's names."""
 
     def result(self) -> TrainingResult:
-        """How training ended.
-
-        Raises:
-            StemCompleteError: From a worker; another group would fail likewise.
-            ControllerLostError: See there.
-            WorkersFailedError: See there.
-        """
+        """How training ended, or what ended it: WorkersFailedError, or a worker's own error."""
 
 
 class Driver:
-    """Follows the worker groups of one run, shows their messages and passes wishes to stop on.
-
-    Args:
-        config: The run.
-        stop: Ends the run early with a checkpoint.
-        clock: Of this process.
-    """
+    """Follows the worker groups of one run, shows their messages and passes wishes to stop on."""
 
     def __init__(self, config: Config, stop: StopRequest, clock: Clock = time.monotonic) -> None:
         self.config, self.stop, self.clock = config, stop, clock
         self.policy = ClusterPolicy(config.scaling, clock)
+        limit = config.scaling.max_failures
+        self.num_lost, self.max_lost = 0, math.inf if limit < 0 else limit  # controllers
+        self.noticed_s = -math.inf  # when the user was told of missing workers
         self.last_step: tuple[int, float] | None = None  # and when it was reported
         self.progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
 
@@ -79,13 +76,19 @@ class Driver:
             try:
                 with start_group() as group:
                     result = self._follow(group)
-            except ControllerLostError as lost:
-                if not self.policy.may_replace_controller():
-                    raise self._failure(lost) from lost
-                say(f"Ray Train's controller died ({lost}); starting another")
-                return None
             except WorkersFailedError as failed:
-                raise self._failure(failed) from failed
+                # Of controllers as many may die as of groups that Ray Train itself replaces.
+                self.num_lost += 1
+                if isinstance(failed, ControllerLostError) and self.num_lost <= self.max_lost:
+                    say(f"Ray Train's controller died ({failed}); starting another")
+                    return None
+                raise TrainingError(
+                    expected="workers that finish",
+                    found=str(failed),
+                    where=self.config.name,
+                    fix="see Ray's logs of the workers; started again, it goes on from the last "
+                    "checkpoint",
+                ) from failed
             if result.finished or self.stop.reason is not None:
                 return result
             say(f"stopped after step {result.step} with a checkpoint, and going on")
@@ -93,14 +96,14 @@ class Driver:
     def _follow(self, group: Group) -> TrainingResult:
         """How a group ended, or stands when it is too late for it to answer a wish to stop."""
         self.policy.group_starts()
-        started_s, asked = self.clock(), False
+        started_s, asked, self.noticed_s = self.clock(), False, -math.inf
         while not group.has_ended_within(POLL_S):
             silent_s = min(self._show_messages(group), self.clock() - started_s)
             if self.stop.reason is not None and not asked:
                 say(f"{self.stop.reason}: stopping with a checkpoint (again: without)")
                 group.ask_to_stop(self.stop.reason)
                 asked = True
-            if self.policy.are_missing(silent_s):
+            if silent_s > SILENCE_S:
                 self._say_what_is_missing(group, silent_s)
                 if asked:
                     return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
@@ -139,24 +142,16 @@ class Driver:
         each = _listed(resources_per_worker(scaling))
         needed = f"{scaling.world_sizes[0]} workers with {each} each"
         free = _listed({k: v for k, v in group.free_resources().items() if k in ("CPU", "GPU")})
-        if self.policy.waited_too_long(silent_s):
+        if silent_s > scaling.wait_for_nodes_s:
             raise TrainingError(
                 expected=f"{needed} within {format_seconds(scaling.wait_for_nodes_s)}",
                 found=f"{free} free",
                 where=f"the Ray cluster, for {self.config.name}",
                 fix="add nodes, lower scaling.num_workers, or set scaling.min_workers",
             )
-        if self.policy.is_notice_due():
-            since = format_seconds(silent_s)
+        if self.clock() - self.noticed_s >= NOTICE_EVERY_S:
+            self.noticed_s, since = self.clock(), format_seconds(silent_s)
             say(f"waiting for {needed} since {since}; the cluster has {free} free")
-
-    def _failure(self, error: Exception) -> TrainingError:
-        return TrainingError(
-            expected="workers that finish",
-            found=str(error),
-            where=self.config.name,
-            fix="see Ray's logs of the workers; started again, it goes on from the last checkpoint",
-        )
 
 
 def _listed(resources: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import ray
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
 
 
 class Mailbox:
-    """Keeps messages until the driver takes them. Lives in a Ray actor on the driver's node.
-
-    Args:
-        clock: Of the actor's process.
-    """
+    """Keeps messages until the driver takes them. Lives in a Ray actor on the driver's node."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
@@ -87,13 +84,10 @@ def poll_in_background(mailbox: ray.actor.ActorHandle, stop: StopRequest) -> Non
 
     def poll() -> None:
         while stop.reason is None:
-            try:
-                reason = ray.get(mailbox.poll.remote())
-            except ray.exceptions.RayError:
-                # The actor restarts, or the driver is gone and Ray ends this process.
-                reason = None
-            if reason is not None:
-                stop(reason)
+            # The actor may restart, or the driver be gone; then Ray ends this process.
+            with suppress(ray.exceptions.RayError):
+                if (reason := ray.get(mailbox.poll.remote())) is not None:
+                    stop(reason)
             time.sleep(POLL_S)
 
     threading.Thread(target=poll, name="mailbox", daemon=True).start()

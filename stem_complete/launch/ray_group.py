@@ -24,22 +24,15 @@ import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stem_complete.config import Config
-from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import waiting
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
-from stem_complete.errors import StemCompleteError
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
 from stem_complete.launch.messages import Message
 from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
 from stem_complete.tracking import TrackedRun
-from stem_complete.training import (
-    StopRequest,
-    TaskBuilder,
-    TrainingResult,
-    build_completion,
-)
+from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_completion
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -66,11 +59,7 @@ def train_on_ray(
 ) -> TrainingResult:
     """Trains on Ray Train worker groups: on the cluster of this job, or on a local one.
 
-    Args:
-        config: The run.
-        tracked: Its MLflow run.
-        stop: Ends the run early with a checkpoint.
-        build_task: Makes what is trained; workers must be able to import it.
+    Workers must be able to import `build_task`.
 
     Raises:
         StemCompleteError: Training failed; from the workers, or because there are none.
@@ -81,14 +70,8 @@ def train_on_ray(
     try:
         while True:
             with _ray_cluster(config):
-                mailbox = _start_mailbox()
-                arguments = {
-                    "config": config.model_dump(mode="json"),
-                    "tracked": tracked,
-                    "mailbox": mailbox,
-                    "build_task": build_task,
-                }
-                result = driver.run(partial(_ray_group, config.name, config.scaling, arguments))
+                start = partial(_ray_group, config, tracked, _start_mailbox(), build_task)
+                result = driver.run(start)
             if result is not None:
                 return result
     finally:
@@ -106,15 +89,14 @@ class RayGroup(threading.Thread):
     ) -> None:
         super().__init__(name="ray-train", daemon=True)
         self.trainer, self.mailbox = trainer, mailbox
-        self._returned: tuple[Any, ...] | StemCompleteError | None = None
-        self._error: Exception | None = None
+        self._outcome: Any = None
 
     def run(self) -> None:
         """Body of the thread."""
         try:
-            self._returned = self.trainer.fit().return_value
+            self._outcome = self.trainer.fit().return_value
         except Exception as error:  # for the main thread, which knows what to do
-            self._error = error
+            self._outcome = error
 
     def has_ended_within(self, seconds: float) -> bool:
         """Waits for its end, at most so long."""
@@ -130,68 +112,62 @@ class RayGroup(threading.Thread):
         self.mailbox.ask_to_stop.remote(reason)
 
     def free_resources(self) -> Mapping[str, float]:
-        """What the cluster has free."""
+        """What the cluster has free, by Ray's names."""
         return cast("dict[str, float]", ray.available_resources())
 
     def result(self) -> TrainingResult:
-        """How training ended.
-
-        Raises:
-            StemCompleteError: From a worker; another group would fail likewise.
-            ControllerLostError: Ray Train's controller died.
-            WorkersFailedError: Workers failed more often than they may.
-        """
-        if isinstance(self._error, ray.exceptions.RayActorError):
-            raise ControllerLostError(_in_short(self._error)) from self._error
-        if isinstance(self._error, ray.train.TrainingFailedError | ray.exceptions.RayError):
-            raise WorkersFailedError(_in_short(self._error)) from self._error
-        if self._error is not None:
-            raise self._error
-        if isinstance(self._returned, StemCompleteError):
-            raise self._returned
-        assert self._returned is not None
-        return TrainingResult(*self._returned)
+        """How training ended; raises what `driver.Group` says."""
+        outcome = self._outcome
+        if isinstance(outcome, ray.exceptions.RayActorError):
+            raise ControllerLostError(_in_short(outcome)) from outcome
+        if isinstance(outcome, ray.train.TrainingFailedError | ray.exceptions.RayError):
+            raise WorkersFailedError(_in_short(outcome)) from outcome
+        if isinstance(outcome, Exception):  # perhaps one that a worker returned
+            raise outcome
+        return TrainingResult(*outcome)
 
 
 @contextmanager
 def _ray_group(
-    name: str, scaling: ScalingConfig, arguments: Mapping[str, Any]
+    config: Config,
+    tracked: TrackedRun | None,
+    mailbox: ray.actor.ActorHandle,
+    build_task: TaskBuilder,
 ) -> Iterator[RayGroup]:
     """Starts a worker group."""
-    mailbox = arguments["mailbox"]
+    scaling, sizes = config.scaling, config.scaling.world_sizes
     ray.get(mailbox.ask_to_stop.remote(None))
     # Ray keeps notes about a group in a folder; no other group needs them.
     with TemporaryDirectory(prefix="stem-complete-ray-") as folder:
-        group = RayGroup(_trainer(name, scaling, arguments, folder), mailbox)
+        trainer = ray.train.torch.TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "tracked": tracked,
+                "mailbox": mailbox,
+                "build_task": build_task,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=sizes[0] if len(sizes) == 1 else (sizes[0], sizes[-1]),
+                # Ray would kill the workers to make room for more; the driver asks them to stop.
+                elastic_resize_monitor_interval_s=sys.float_info.max,
+                use_gpu=scaling.use_gpu,
+                resources_per_worker=resources_per_worker(scaling),
+            ),
+            torch_config=PreemptibleTorchConfig(
+                backend="nccl" if scaling.use_gpu else "gloo",
+                timeout_s=round(PROCESS_GROUP_TIMEOUT_S),
+            ),
+            run_config=ray.train.RunConfig(
+                name=config.name,
+                storage_path=folder,
+                failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        group = RayGroup(trainer, mailbox)
         group.start()
         yield group
-
-
-def _trainer(
-    name: str, scaling: ScalingConfig, arguments: Mapping[str, Any], folder: str
-) -> ray.train.torch.TorchTrainer:
-    sizes = scaling.world_sizes
-    return ray.train.torch.TorchTrainer(
-        train_worker,
-        train_loop_config=dict(arguments),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=sizes[0] if len(sizes) == 1 else (sizes[0], sizes[-1]),
-            # Ray would kill the workers to make room for more; the driver asks them to stop first.
-            elastic_resize_monitor_interval_s=sys.float_info.max,
-            use_gpu=scaling.use_gpu,
-            resources_per_worker=resources_per_worker(scaling),
-        ),
-        torch_config=PreemptibleTorchConfig(
-            backend="nccl" if scaling.use_gpu else "gloo",
-            timeout_s=round(PROCESS_GROUP_TIMEOUT_S),
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=folder,
-            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
-    )
 
 
 def _start_mailbox() -> ray.actor.ActorHandle:
@@ -212,9 +188,8 @@ def _ray_cluster(config: Config) -> Iterator[None]:
         return
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if "RAY_ADDRESS" not in os.environ:
-        scaling = config.scaling
         # One machine may have fewer cores than workers: they then share them.
-        needed = scaling.num_workers * scaling.cpus_per_worker
+        needed = config.scaling.num_workers * config.scaling.cpus_per_worker
         num_cpus = max(os.cpu_count() or 1, needed)
         # The dashboard takes seconds to start, and nobody is told of it.
         arguments |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import closing
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -19,16 +19,11 @@ from ray.train.torch import TorchConfig
 
 from stem_complete.config import Config, validate_config
 from stem_complete.distributed import WorkerContext, gather_objects
-from stem_complete.errors import (
-    CollectiveError,
-    ConfigError,
-    StemCompleteError,
-    TrainingError,
-)
+from stem_complete.errors import CollectiveError, ConfigError, StemCompleteError, TrainingError
 from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_in_background
 from stem_complete.launch.messages import GroupStarted
-from stem_complete.tracking import MlflowRecorder, TrackedRun, system_metrics
-from stem_complete.training import Recorder, Recorders, StopRequest, train
+from stem_complete.launch.runs import recording
+from stem_complete.training import StopRequest, train
 from stem_complete.training.storage import StorageError
 
 PREEMPTION_POLL_S = 1.0
@@ -86,19 +81,15 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
     _watch_for_preemption()
     if context.is_main:
         poll_in_background(mailbox, _stop)
-    tracked: TrackedRun | None = arguments["tracked"]
-    recorders: list[Recorder] = []
-    if context.is_main:
-        recorders = [MailboxRecorder(mailbox), *([MlflowRecorder(tracked)] if tracked else [])]
     try:
-        with system_metrics(tracked, context), closing(Recorders(recorders)) as recorder:
+        with recording(
+            context, arguments["tracked"], partial(MailboxRecorder, mailbox)
+        ) as recorder:
             hosts = gather_objects(socket.gethostname())
             if context.is_main:
                 mailbox.put.remote(GroupStarted(context.world_size, hosts))
-            build_task = arguments["build_task"]
-            return tuple(
-                train(config, context, recorder=recorder, stop=_stop, build_task=build_task)
-            )
+            task = arguments["build_task"]
+            return tuple(train(config, context, recorder=recorder, stop=_stop, build_task=task))
     except CollectiveError:
         raise
     except (ConfigError, StorageError, TrainingError) as error:

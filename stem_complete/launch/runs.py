@@ -106,7 +106,8 @@ def _launch_all(
     uri = None
     if context.is_main:
         say(f"run {config.name} in {config.run_folder}\n\n{_as_yaml(config)}")
-        uri = _tracking_uri(config)
+        if config.tracking.enabled:
+            uri = config.tracking.uri or default_uri(config.storage)
     if config.sweep is None:
         return [_launch_one(config, uri, context, training)]
     with _tracked(config, uri, resume=True) as parent:
@@ -131,7 +132,7 @@ def _launch_one(
     resume = bool(Checkpoints(config.run_folder).folders())
     with _tracked(config, uri, resume=resume, parent=parent) as tracked:
         result = _train(training, config, tracked)
-        with ProgressBar("exporting the model", 0) as bar:
+        with ProgressBar("exporting the model") as bar:
             export_checkpoint(
                 config.run_folder, model, which=config.training.export, progress=bar.show
             )
@@ -158,12 +159,24 @@ def _train_in_process(
 ) -> TrainingResult:
     """Trains in this process, the only worker or one of torchrun's."""
     tracked = from_main(lambda: tracked)
+    show = partial(TrainingProgress, config.name, config.training.steps, config.batch_size)
+    with recording(context, tracked, show) as recorder:
+        return train(config, context, recorder=recorder, stop=stop)
+
+
+@contextmanager
+def recording(
+    context: WorkerContext, tracked: TrackedRun | None, show: Callable[[], Recorder]
+) -> Iterator[Recorder]:
+    """Recorder of a worker: the first one shows, by what `show` makes, and sends to MLflow.
+
+    The first worker of each node records its system metrics meanwhile.
+    """
     recorders: list[Recorder] = []
     if context.is_main:
-        progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
-        recorders = [progress, *([MlflowRecorder(tracked)] if tracked else [])]
+        recorders = [show(), *([MlflowRecorder(tracked)] if tracked else [])]
     with system_metrics(tracked, context), closing(Recorders(recorders)) as recorder:
-        return train(config, context, recorder=recorder, stop=stop)
+        yield recorder
 
 
 @contextmanager
@@ -188,14 +201,7 @@ def _tracked(
 
 
 def _as_yaml(config: Config) -> str:
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    return text
-
-
-def _tracking_uri(config: Config) -> str | None:
-    if not config.tracking.enabled:
-        return None
-    return config.tracking.uri or default_uri(config.storage)
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _with_workers(config: Config, *, local: bool) -> Config:

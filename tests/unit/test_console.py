@@ -3,7 +3,7 @@
 import pytest
 
 from stem_complete import console
-from stem_complete.console import ProgressBar, TrainingProgress, format_seconds, track
+from stem_complete.console import ProgressBar, TrainingProgress, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -21,21 +21,16 @@ def test_durations(seconds, text):
 
 
 def test_a_bar_prints_now_and_then_and_at_the_end(capsys, monkeypatch):
-    with ProgressBar("working", 100) as bar:
+    with ProgressBar("working") as bar:
         for done in range(1, 51):
-            bar.update(done)
+            bar.show(done, 100)
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(console, "LINE_INTERVAL_S", 0.0)
-        bar.update(51, "details", left_s=61)
+        bar.show(51, 100, "details", left_s=61)
         assert capsys.readouterr().err == "working 51/100, 1 min 1 s left  details\n"
         monkeypatch.setattr(console, "LINE_INTERVAL_S", 1e9)
-        bar.update(100)
+        bar.show(100, 100)
         assert capsys.readouterr().err == "working 100/100\n"
-
-
-def test_track_passes_all_items_on(capsys):
-    assert list(track([3, 1, 2], "items")) == [3, 1, 2]
-    assert "items 3/3" in capsys.readouterr().err
 
 
 def test_training_shows_losses_thresholds_rate_and_time_left(capsys):

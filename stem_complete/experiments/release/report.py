@@ -71,7 +71,7 @@ def evaluate_released(unseen: Sequence[str], output: Path) -> None:
         if found.exists() and _weights_of(found) == completer.card.weights_sha256:
             say(f"{found.parent}: kept")
             continue
-        with ProgressBar(name, 0) as bar:
+        with ProgressBar(name) as bar:
             evaluate_protocol(files, completer, output=found.parent, progress=bar.show)
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
     (output / "published.txt").write_text(published + "\n")

@@ -8,9 +8,15 @@ from contextlib import contextmanager
 import pytest
 
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
+from stem_complete.launch.driver import (
+    NOTICE_EVERY_S,
+    SILENCE_S,
+    ControllerLostError,
+    Driver,
+    WorkersFailedError,
+)
 from stem_complete.launch.messages import GroupStarted, Message, Metrics
-from stem_complete.launch.policy import ROOM_LASTS_S, SILENCE_S
+from stem_complete.launch.policy import ROOM_LASTS_S
 from stem_complete.training import StopRequest, TrainingResult
 
 DONE = TrainingResult(6, {}, finished=True)
@@ -171,6 +177,11 @@ class TestSilence:
         needed = "2 workers with 1 CPU each"
         assert told == [f"waiting for {needed} since 16 s; the cluster has 0.5 CPU free"]
 
+    def test_is_told_from_time_to_time(self, drive, clock, said):
+        looks = self.looks(int(SILENCE_S + 3 * NOTICE_EVERY_S) + 1)
+        drive(ScriptedGroup(clock, looks, silent_s=1e9))
+        assert len([line for line in said if "waiting" in line]) == 4
+
     def test_of_the_group_before_does_not_count(self, drive, clock, said):
         drive(ScriptedGroup(clock, self.looks(int(SILENCE_S)), silent_s=1e9))
         assert not [line for line in said if "waiting" in line]
@@ -213,6 +224,13 @@ class TestFailures:
     def test_of_a_controller_need_a_new_connection(self, drive, clock, said):
         assert drive(ScriptedGroup(clock, end=ControllerLostError("it was killed"))) is None
         assert said == ["Ray Train's controller died (it was killed); starting another"]
+
+    def test_of_any_number_of_controllers_are_survived_if_the_config_says_so(
+        self, drive, make_config, stop, clock
+    ):
+        driver = Driver(make_config("scaling.max_failures=-1"), stop, clock)
+        lost = [ScriptedGroup(clock, end=ControllerLostError("killed")) for _ in range(10)]
+        assert [drive(group, driver=driver) for group in lost] == [None] * 10
 
     def test_of_more_controllers_than_allowed_end_the_run(self, drive, clock, make_config, stop):
         driver = Driver(make_config("scaling.max_failures=2"), stop, clock)

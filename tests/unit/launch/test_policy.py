@@ -1,4 +1,4 @@
-"""When a run on a cluster grows, waits and gives up; the clock is turned by hand."""
+"""When a run on a cluster grows; the clock is turned by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_complete.config.schema import ScalingConfig
-from stem_complete.launch.policy import (
-    NOTICE_EVERY_S,
-    ROOM_LASTS_S,
-    SILENCE_S,
-    ClusterPolicy,
-    resources_per_worker,
-)
+from stem_complete.launch.policy import ROOM_LASTS_S, ClusterPolicy, resources_per_worker
 
 ROOM = {"CPU": 1.0}
 
@@ -119,28 +113,6 @@ class TestPauseBetweenLooks:
             policy.group_trains(size)
             assert policy.look_every_s >= 60.0
         assert policy.num_workers == sizes[-1]
-
-
-class TestMissingWorkers:
-    def test_are_those_that_were_silent_for_long(self, clock):
-        policy = elastic(clock, wait_for_nodes_s=100.0)
-        assert [policy.are_missing(s) for s in (0, SILENCE_S, SILENCE_S + 1)] == [0, 0, 1]
-        assert [policy.waited_too_long(s) for s in (SILENCE_S + 1, 100, 101)] == [0, 0, 1]
-
-    def test_are_told_of_from_time_to_time(self, clock):
-        policy = elastic(clock)
-        policy.group_starts()
-        told = 0
-        for _ in range(int(SILENCE_S + 3 * NOTICE_EVERY_S) + 1):
-            told += policy.is_notice_due()
-            clock.turn(1)
-        assert told == 4
-
-
-@pytest.mark.parametrize(("max_failures", "replaced"), [(0, 0), (2, 2), (-1, 10)])
-def test_a_controller_is_replaced_as_often_as_workers_may_fail(clock, max_failures, replaced):
-    policy = elastic(clock, max_failures=max_failures)
-    assert sum(policy.may_replace_controller() for _ in range(10)) == replaced
 
 
 def test_resources_of_a_worker_are_named_as_ray_names_them():
