@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TIMEOUT_S = 600.0
-POLL_S = 0.1
+POLL_S = 0.25
 
 
 def wait_until(condition: Callable[[], T], what: str, *, timeout_s: float = TIMEOUT_S) -> T:
