@@ -34,6 +34,17 @@ def say(message: str) -> None:
     console.print(message, soft_wrap=True, markup=False)
 
 
+def aligned(rows: Mapping[str, object]) -> str:
+    """What is said of each thing, below one another, a line each."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"{label:{width}}  {text}" for label, text in rows.items())
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, as in `1 file` and `1,200 files`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def heading(message: str) -> None:
     """Prints the title of the next part of the work."""
     console.rule(f"[bold]{message}", align="left") if console.is_terminal else say(f"== {message}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from stem_complete.config import load_config
-from stem_complete.console import heading, say, waiting
+from stem_complete.console import aligned, counted, heading, say, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.store.ingest import ingest
 from stem_complete.evaluation import (
@@ -23,11 +24,10 @@ from stem_complete.evaluation import (
     published_scans,
     save_png,
 )
-from stem_complete.extras import require
+from stem_complete.extras import program, require
 from stem_complete.files import write_atomically
 from stem_complete.inference import Completer, Outputs, complete_files, load_completer
 from stem_complete.launch import Outcome, launch
-from stem_complete.tracking import ui_command
 
 
 def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> Report:
@@ -77,7 +77,8 @@ def _ingest(store: Path) -> None:
     micrographs = example_micrographs()
     with waiting(f"ingesting {len(micrographs)} micrographs"):
         report = ingest(micrographs, store, licences=example_licences())
-    say(f"{report.num_added} new crops, {len(report.already_there)} files already there")
+    already = counted(len(report.already_there), "file")
+    say(f"{counted(report.num_added, 'new crop')}, {already} already there")
 
 
 def _complete(completer: Completer, folder: Path) -> None:
@@ -107,20 +108,18 @@ def _say_where_all_is(output: Path, outcome: Outcome) -> None:
         "three published scans of pictures that neither network was trained on: `model` is this\n"
         "one, `released model` the one that `complete` uses by default.\n"
     )
-    places: dict[str, object] = {
+    places = {
         "figure": output / "completions.png",
         "completed scans": output / "completed",
         "scores": output / "scores.json",
+        "micrographs": output / "store.zarr",
         "model": outcome.model,
-        "store": output / "store.zarr",
+        **outcome.places,
+        "your own scans": f"{program()} complete SCANS --output FOLDER",
+        "with this model": f"{program()} complete SCANS --output FOLDER --model "
+        f"{quote(str(outcome.model))}",
     }
-    if outcome.tracking_uri is not None:
-        places["MLflow page"] = ui_command(outcome.tracking_uri)
-    places["your own scan"] = (
-        f"stem-complete complete SCAN --output OUT.tif, or with this model --model {outcome.model}"
-    )
-    for what, place in places.items():
-        say(f"{what:16} {place}")
+    say(aligned(places))
 
 
 def _draw(completer: Completer, released: Completer, path: Path) -> None:

@@ -1,8 +1,12 @@
-"""Packages that only some commands need, and the extras of this package that bring them."""
+"""What is installed: packages that only some commands need, and how their programs are called."""
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from stem_complete.errors import MissingPackageError
 
@@ -32,4 +36,19 @@ def require(*packages: str, purpose: str) -> None:
 
 def install_command(package: str) -> str:
     """The command that installs a package with the extra that brings it."""
-    return f"pip install 'stem-complete[{EXTRAS[package]}]'"
+    return f"{program('pip')} install 'stem-complete[{EXTRAS[package]}]'"
+
+
+def program(name: str = "stem-complete") -> str:
+    """How the shell that the user is in calls a program of this Python environment.
+
+    That is its name only if the PATH leads to this very one, as in an environment that is
+    activated.
+    """
+    folder = str(Path(sys.executable).parent)
+    here, found = shutil.which(name, path=folder), shutil.which(name)
+    if here is None:
+        return f"{shlex.quote(sys.executable)} -m {name.replace('-', '_')}"
+    if found is not None and Path(found).absolute() == Path(here).absolute():
+        return name
+    return shlex.quote(here)

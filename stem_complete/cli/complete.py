@@ -58,7 +58,7 @@ def complete(
     What is completed already is passed over, so an interrupted batch goes on. Exits with 1 if
     scans could not be read; the others are completed.
     """
-    from stem_complete.console import ProgressBar
+    from stem_complete.console import ProgressBar, counted
     from stem_complete.inference import Outputs, complete_files, load_completer
 
     completer = load_completer(model, device, precision=precision)
@@ -73,7 +73,8 @@ def complete(
             progress=bar.show,
         )
     summary = (
-        f"{len(report.done)} scans completed in {output}, {len(report.skipped)} already there, "
+        f"{counted(len(report.done), 'scan')} completed in {output}, "
+        f"{len(report.skipped)} already there, "
         f"{len(report.failed)} failed"
     )
     notes = [f"note: {file}: {note}" for file, note in report.notes.items()]

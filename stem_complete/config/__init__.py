@@ -1,5 +1,6 @@
 """Config of a training run: schema, defaults, loading."""
 
+from stem_complete.config.differences import differences, flatten, in_lines
 from stem_complete.config.loading import (
     BUNDLED,
     expand_sweep,
@@ -34,8 +35,11 @@ __all__ = [
     "OptimizerConfig",
     "ReferenceNoiseConfig",
     "ScanConfig",
+    "differences",
     "expand_sweep",
     "find_config",
+    "flatten",
+    "in_lines",
     "load_config",
     "validate_config",
 ]

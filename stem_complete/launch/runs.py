@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
 from upath import UPath
 
-from stem_complete.config import Config, expand_sweep, validate_config
-from stem_complete.console import ProgressBar, TrainingProgress, heading, say, waiting
+from stem_complete.config import Config, differences, expand_sweep, in_lines, validate_config
+from stem_complete.console import ProgressBar, TrainingProgress, aligned, heading, say, waiting
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, from_main, torchrun_context, under_torchrun
 from stem_complete.errors import ConfigError
-from stem_complete.extras import require
+from stem_complete.extras import program, require
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
@@ -28,8 +29,8 @@ from stem_complete.tracking import (
     default_uri,
     finish_run,
     open_run,
+    places,
     system_metrics,
-    ui_command,
 )
 from stem_complete.training import (
     Checkpoints,
@@ -54,12 +55,14 @@ class Outcome(NamedTuple):
         result: Steps, metrics, checkpoint.
         model: Folder of the exported model; local, or a URL.
         tracking_uri: Where its curves are; None if tracking was off.
+        places: How to see it in MLflow's page, see `tracking.places`.
     """
 
     config: Config
     result: TrainingResult
     model: UPath
     tracking_uri: str | None
+    places: Mapping[str, str] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -70,6 +73,7 @@ class Outcome(NamedTuple):
             "step": self.result.step,
             "metrics": self.result.metrics,
             "tracking_uri": self.tracking_uri,
+            "places": dict(self.places),
         }
 
 
@@ -105,7 +109,7 @@ def _launch_all(
 ) -> list[Outcome]:
     uri = None
     if context.is_main:
-        say(f"run {config.name} in {config.run_folder}\n\n{_as_yaml(config)}")
+        _say_what_is_trained(config)
         if config.tracking.enabled:
             uri = config.tracking.uri or default_uri(config.storage)
     if config.sweep is None:
@@ -131,15 +135,17 @@ def _launch_one(
     # A run without a checkpoint starts from step 0, and so must its curves.
     resume = bool(Checkpoints(config.run_folder).folders())
     with _tracked(config, uri, resume=resume, parent=parent) as tracked:
+        seen = {} if tracked is None else places(tracked.uri, tracked.experiment_id, tracked.run_id)
+        if seen:
+            say(aligned(seen))
         result = _train(training, config, tracked)
         with ProgressBar("exporting the model") as bar:
             export_checkpoint(
                 config.run_folder, model, which=config.training.export, progress=bar.show
             )
-    say(f"model: {model}")
-    if uri is not None:
-        say(f"curves: {ui_command(uri)}")
-    return Outcome(config, result, model, uri)
+    complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))} --output FOLDER"
+    say(aligned({"model": model, **seen, "to complete": complete}))
+    return Outcome(config, result, model, uri, seen)
 
 
 def _train(training: Training, config: Config, tracked: TrackedRun | None) -> TrainingResult:
@@ -198,6 +204,16 @@ def _tracked(
         raise
     finally:
         finish_run(run, status)
+
+
+def _say_what_is_trained(config: Config) -> None:
+    """Where it is kept, and what differs from the defaults."""
+    say(aligned({"run": config.run_folder, "micrographs": config.data.store}))
+    changes = in_lines(differences(config.model_dump(mode="json")))
+    whole = "each run's folder" if config.sweep else config.run_folder
+    say(f"settings that differ from the defaults; {whole}/config.yaml has all")
+    for line in changes or ["none"]:
+        say(f"  {line}")
 
 
 def _as_yaml(config: Config) -> str:

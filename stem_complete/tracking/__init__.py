@@ -6,8 +6,9 @@ way of a metric, from the device to MLflow's page and the progress bar. `system_
 MLflow's own monitor on each node sends its samples by itself.
 """
 
-from stem_complete.tracking.client import default_uri, ui_command
+from stem_complete.tracking.client import default_uri
 from stem_complete.tracking.curves import Curve, list_curves
+from stem_complete.tracking.links import places, ui_command
 from stem_complete.tracking.monitor import system_metrics
 from stem_complete.tracking.recorder import MlflowRecorder, finish_run
 from stem_complete.tracking.runs import TrackedRun, open_run
@@ -20,6 +21,7 @@ __all__ = [
     "finish_run",
     "list_curves",
     "open_run",
+    "places",
     "system_metrics",
     "ui_command",
 ]

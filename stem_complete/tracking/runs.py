@@ -9,17 +9,19 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from stem_complete.config import Config
+from stem_complete.config import Config, differences, flatten, in_lines
 from stem_complete.errors import TrackingError
 from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
+from stem_complete.tracking.links import VIEW, VIEW_TAG
+from stem_complete.vocabulary import format_coverage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +31,7 @@ RUN_TAG = "stem_complete.run"
 ARM_TAG = "stem_complete.arm"
 SEED_TAG = "stem_complete.seed"
 PARENT_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
 
 _PARAMS_PER_BATCH = 100  # the server's limit
 
@@ -45,7 +48,8 @@ class TrackedRun:
         parent: The sweep that it belongs to.
         started_ms: When it started [ms since 1970].
         since_ms: An MLflow run that started earlier is another one [ms since 1970].
-        run_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
+        experiment_id: None if the server did not answer; `MlflowRecorder` then opens the run later.
+        run_id: As `experiment_id`.
     """
 
     uri: str
@@ -53,6 +57,7 @@ class TrackedRun:
     parent: TrackedRun | None = None
     started_ms: int = 0
     since_ms: int = 0
+    experiment_id: str | None = None
     run_id: str | None = None
 
 
@@ -99,7 +104,7 @@ def enter_run(run: TrackedRun) -> TrackedRun:
     run_id = found.info.run_id
     client.update_run(run_id, status="RUNNING")
     _describe(client, found, run)
-    return replace(run, run_id=run_id)
+    return replace(run, experiment_id=experiment_id, run_id=run_id)
 
 
 def find_run_id(run: TrackedRun) -> str | None:
@@ -133,7 +138,7 @@ def _experiment(client: MlflowClient, run: TrackedRun) -> str:
             # working directory.
             file = sqlite_file(run.uri)
             artifacts = None if file is None else (file.parent / "artifacts").as_uri()
-            return str(client.create_experiment(name, artifacts))
+            return str(client.create_experiment(name, artifacts, tags={VIEW_TAG: VIEW}))
         except MlflowException as error:
             # Another run of a sweep was quicker.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -146,6 +151,9 @@ def _experiment(client: MlflowClient, run: TrackedRun) -> str:
             where=run.uri,
             fix="restore it in MLflow, or choose another name as tracking.experiment",
         )
+    if experiment.tags.get(VIEW_TAG) != VIEW:
+        with suppress(MlflowException):  # who may add runs may not change the experiment
+            client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, VIEW)
     return str(experiment.experiment_id)
 
 
@@ -170,7 +178,8 @@ def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
     from mlflow.entities import Param, RunTag
 
     values = run.config.model_dump(mode="json")
-    params, logged = dict(_flatten(values)), found.data.params
+    logged = found.data.params
+    params = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(values)}
     new = [Param(key, value) for key, value in params.items() if key not in logged]
     for start in range(0, len(new), _PARAMS_PER_BATCH):
         client.log_batch(found.info.run_id, params=new[start : start + _PARAMS_PER_BATCH])
@@ -183,16 +192,29 @@ def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
             ", ".join(f"{key} {logged[key]} -> {value}" for key, value in changed.items()),
         )
     tags = _tags(run) | {f"stem_complete.resumed.{key}": value for key, value in changed.items()}
+    if NOTE_TAG not in found.data.tags:  # it may have been changed in MLflow's page
+        tags[NOTE_TAG] = _note(run.config)
     client.log_batch(found.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_text(found.info.run_id, yaml.safe_dump(values, sort_keys=False), "config.yaml")
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+def _note(config: Config) -> str:
+    """Description of a run, in Markdown."""
+    training, scan = config.training, config.scan
+    changes = in_lines(differences(config.model_dump(mode="json")))
+    return "\n".join(
+        (
+            f"{training.steps:,} steps of batch {config.batch_size} with the {config.model.preset} "
+            f"network, on {scan.geometry} scans of coverage {format_coverage(scan.coverage)}.",
+            "",
+            f"* run: `{config.run_folder}`",
+            f"* micrographs: `{config.data.store}`",
+            "",
+            "What differs from the defaults:",
+            "",
+            *(f"    {line}" for line in changes),
+        )
+    )
 
 
 def _tags(run: TrackedRun) -> dict[str, str]:

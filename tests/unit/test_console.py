@@ -3,7 +3,7 @@
 import pytest
 
 from stem_complete import console
-from stem_complete.console import ProgressBar, TrainingProgress, format_seconds
+from stem_complete.console import ProgressBar, TrainingProgress, aligned, counted, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,20 @@ from stem_complete.console import ProgressBar, TrainingProgress, format_seconds
 )
 def test_durations(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_things_are_counted_in_words():
+    assert [counted(n, "file") for n in (0, 1, 2, 1200)] == [
+        "0 files",
+        "1 file",
+        "2 files",
+        "1,200 files",
+    ]
+
+
+def test_rows_are_aligned():
+    assert aligned({"a": 1, "long": "text"}) == "a     1\nlong  text"
+    assert aligned({}) == ""
 
 
 def test_a_bar_prints_now_and_then_and_at_the_end(capsys, monkeypatch):

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from stem_complete.config import load_config
 from stem_complete.demo import run_demo
 from stem_complete.errors import MissingPackageError
-from stem_complete.extras import EXTRAS, install_command, require
+from stem_complete.extras import EXTRAS, install_command, program, require
 from stem_complete.launch import launch
 from stem_complete.tracking import list_curves
 
@@ -72,4 +72,40 @@ def test_the_demo_says_so_before_it_ingests(without, tmp_path):
 
 
 def test_the_command_that_installs_a_package_names_its_extra():
-    assert install_command("rsciio") == "pip install 'stem-complete[microscopy]'"
+    assert install_command("rsciio") == f"{program('pip')} install 'stem-complete[microscopy]'"
+
+
+class TestPrograms:
+    """Are called as the shell that the user is in finds them."""
+
+    @pytest.fixture
+    def environment(self, tmp_path, monkeypatch):
+        folder = tmp_path / "my environment" / "bin"
+        self.add(folder, "python")
+        monkeypatch.setattr(sys, "executable", str(folder / "python"))
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        return folder
+
+    def add(self, folder, name):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(0o755)
+
+    def test_by_name_in_an_environment_that_is_activated(self, environment, monkeypatch):
+        self.add(environment, "stem-complete")
+        monkeypatch.setenv("PATH", f"{environment}:/usr/bin")
+        assert program() == "stem-complete"
+
+    def test_by_path_in_one_that_is_not(self, environment):
+        self.add(environment, "mlflow")
+        assert program("mlflow") == f"'{environment}/mlflow'"
+
+    def test_by_path_where_the_name_leads_to_another_environment(
+        self, environment, tmp_path, monkeypatch
+    ):
+        for folder in (environment, tmp_path / "other"):
+            self.add(folder, "stem-complete")
+        monkeypatch.setenv("PATH", str(tmp_path / "other"))
+        assert program() == f"'{environment}/stem-complete'"
+
+    def test_as_a_module_where_no_program_was_installed(self, environment):
+        assert program() == f"'{environment}/python' -m stem_complete"

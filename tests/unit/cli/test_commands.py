@@ -126,6 +126,7 @@ class TestTrain:
             "step": 6,
             "metrics": {"loss": 0.5},
             "tracking_uri": None,
+            "places": {},
         }
 
     def test_changes_alone_are_wrong_use(self, run, replaced):

@@ -18,6 +18,12 @@ from stem_complete.training.checkpoint_folder import METADATA_FILE
 DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
 
 
+class Tracked(str):
+    """Stands for a run of MLflow by its name."""
+
+    uri, experiment_id, run_id = "http://mlflow", "1", "2"
+
+
 class World:
     """Stands for training, MLflow and export, and notes in `log` what is asked of them."""
 
@@ -36,7 +42,7 @@ class World:
 
     def open_run(self, config, uri, *, parent, resume):
         self.log.append(("open", config.name, parent, "resume" if resume else "anew"))
-        return f"run of {config.name}"
+        return Tracked(f"run of {config.name}")
 
     def finish_run(self, run, status):
         self.log.append(("finish", run, status))
@@ -81,6 +87,17 @@ def test_the_resolved_config_lies_beside_the_run(world, small_config):
     (outcome,) = launch(small_config(), local=True)
     saved = yaml.safe_load((outcome.config.run_folder / "config.yaml").read_text())
     assert saved == outcome.config.model_dump(mode="json")
+
+
+def test_what_is_told_fits_a_screen_and_leads_to_the_curves(world, small_config, capsys):
+    (outcome,) = launch(small_config(TRACKED, "training.steps=3"), local=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 24
+    assert any(line.startswith("  training") and "steps=3" in line for line in lines)
+    assert any(f"{outcome.config.run_folder}/config.yaml has all" in line for line in lines)
+    curves = "http://mlflow/#/experiments/1/runs/2/model-metrics?workflowType=machine_learning"
+    assert sum(curves in line for line in lines) == 2  # before training, and after it
+    assert outcome.places["curves"] == curves
 
 
 def test_with_a_checkpoint_the_mlflow_run_is_found_and_without_it_begun_anew(world, small_config):

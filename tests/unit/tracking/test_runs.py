@@ -6,7 +6,7 @@ import pytest
 from upath import UPath
 
 from stem_complete.errors import ConfigError
-from stem_complete.tracking import default_uri, ui_command
+from stem_complete.tracking import default_uri
 from stem_complete.tracking.runs import arm_and_seed
 
 
@@ -33,9 +33,3 @@ def test_an_object_store_has_no_default_database(storage: str | UPath) -> None:
 def test_the_default_database_lies_with_the_runs(tmp_path: Path) -> None:
     for storage in (tmp_path, str(tmp_path), UPath(tmp_path)):
         assert default_uri(storage) == f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def test_ui_command_is_safe_in_a_shell(tmp_path: Path) -> None:
-    command = ui_command(default_uri(tmp_path / "my runs; echo $HOME"))
-    assert f"'sqlite:///{tmp_path}/my runs; echo $HOME/mlflow.db'" in command
-    assert ui_command("https://mlflow.org") == "python -m webbrowser https://mlflow.org"
