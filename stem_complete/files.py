@@ -12,6 +12,9 @@ from pathlib import Path
 
 from stem_complete.errors import BusyError
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all file systems in use."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -100,7 +103,15 @@ def sha256(path: Path) -> str:
 
 
 def _draft_of(path: Path) -> Path:
-    return path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    return _beside(path, f".unfinished-{os.getpid()}-")
+
+
+def _beside(path: Path, prefix: str) -> Path:
+    """A path in the same folder, with the suffix of `path`. Long names are replaced by a hash."""
+    name = path.name
+    if len(os.fsencode(prefix + name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix
+    return path.with_name(prefix + name)
 
 
 def _replace_folder(path: Path, complete: Path) -> None:
@@ -108,7 +119,7 @@ def _replace_folder(path: Path, complete: Path) -> None:
         complete.rename(path)
         return
     # A folder with files in it cannot be replaced in one call.
-    old = path.with_name(f".replaced-{os.getpid()}-{path.name}")
+    old = _beside(path, f".replaced-{os.getpid()}-")
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     try:

@@ -25,6 +25,30 @@ def test_a_file_replaces_the_old_one_at_the_end_of_the_block(tmp_path):
     assert names(path.parent) == ["image.png"]
 
 
+@pytest.mark.parametrize("length", [200, 239, 255])
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path, length):
+    path = tmp_path / ("n" * (length - 4) + ".tif")
+    for content in ("old", "new"):
+        with atomic_file(path) as draft:
+            assert draft.suffix == ".tif"
+            assert draft.name.startswith(".")
+            draft.write_text(content)
+    assert path.read_text() == "new"
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / ("f" * length)) as draft:
+            (draft / content).touch()
+    assert names(tmp_path) == ["f" * length, path.name]
+    assert names(tmp_path / ("f" * length)) == ["new"]
+
+
+def test_two_long_names_have_drafts_of_their_own(tmp_path):
+    paths = [tmp_path / ("n" * 250 + end) for end in "ab"]
+    with atomic_file(paths[0]) as first, atomic_file(paths[1]) as second:
+        first.write_text("a")
+        second.write_text("b")
+    assert [path.read_text() for path in paths] == ["a", "b"]
+
+
 def fail_in(context, name):
     with context as draft:
         target = draft / name if draft.is_dir() else draft
