@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
-from stem_complete.data.formats.micrographs import find_files, read_micrograph, read_micrographs
+from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
 from stem_complete.data.formats.published import read_published_scan
+from stem_complete.data.formats.search import find_files
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.cropping import Crop, cut

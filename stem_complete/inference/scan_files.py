@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from glob import has_magic
@@ -9,8 +10,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.formats.micrographs import SUPPORTED, find_files
+from stem_complete.data.formats.readers import SUPPORTED
+from stem_complete.data.formats.search import search
 from stem_complete.errors import ConfigError, DataError
+from stem_complete.files import LONGEST_NAME
 from stem_complete.inference.image_files import COMPLETED, ERROR
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -75,7 +78,7 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
         if len(pairs) + len(failed) != 1:
             raise ConfigError(
                 expected="a folder for the output of several scans",
-                found=f"one file for {len(pairs)} scans",
+                found=f"one file for {len(pairs) + len(failed)} scans",
                 where=output,
                 fix="give a folder",
             )
@@ -83,9 +86,22 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
     files = []
     for scan, root, path in pairs:
         folder = output / scan.parent.relative_to(root)
-        files.append(ScanFiles(scan, path, folder / f"{scan.stem}{COMPLETED}.tif"))
+        image = folder / f"{scan.stem}{COMPLETED}.tif"
+        if len(os.fsencode(image.name)) > LONGEST_NAME:
+            failed[str(scan)] = str(_too_long(scan, image))
+        else:
+            files.append(ScanFiles(scan, path, image))
     _check_distinct(files)
     return Plan(files, failed)
+
+
+def _too_long(scan: Path, image: Path) -> DataError:
+    return DataError(
+        expected=f"a name to which {COMPLETED}.tif can be added, {LONGEST_NAME} bytes in all",
+        found=f"{len(os.fsencode(image.name))} bytes",
+        where=scan,
+        fix="rename it",
+    )
 
 
 def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
@@ -94,11 +110,8 @@ def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[st
     failed: dict[str, str] = {}
     for source in scans:
         root = _root(source)
-        try:
-            files = find_files([source])
-        except DataError as error:
-            failed[str(source)] = str(error)
-            continue
+        files, bad = search([source])
+        failed |= {name: str(error) for name, error in bad.items()}
         for file in files:
             if root is None or not _OUTPUT.search(file.name):
                 found.setdefault(file, root or file.parent)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import math
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stem_complete.data.formats.pixel_size import is_reciprocal, nanometres, square
+from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.hdf5 import is_velox, read_hdf5
+from stem_complete.data.formats.pixel_size import nanometres
 from stem_complete.data.formats.signals import Contents
 
 PLUGINS = {
     ".dm3": "digitalmicrograph",
     ".dm4": "digitalmicrograph",
-    ".emd": "emd",  # Berkeley and Velox
+    ".emd": "emd",  # of Velox
     ".ser": "tia",
     ".emi": "tia",
     ".mrc": "mrc",
     ".bcf": "bruker",
-    ".hspy": "hspy",
 }
+
+_METRE_NM = 1e9
+
+
+def read_emd(path: Path, contents: Contents) -> None:
+    """Offers every image of an EMD file, of Velox or of Berkeley and py4DSTEM.
+
+    Raises:
+        ModuleNotFoundError: It is of Velox, and RosettaSciIO is not installed.
+    """
+    if is_velox(path):
+        read_instrument(path, contents)
+    else:
+        read_hdf5(path, contents)
 
 
 def read_instrument(path: Path, contents: Contents) -> None:
@@ -30,41 +45,47 @@ def read_instrument(path: Path, contents: Contents) -> None:
     Raises:
         ModuleNotFoundError: RosettaSciIO is not installed.
     """
-    plugin = import_module(f"rsciio.{PLUGINS[path.suffix.lower()]}")
-    # Lazy: the spectra and diffraction patterns of a file can be far larger than its images.
-    for number, signal in enumerate(plugin.file_reader(str(path), lazy=True)):
+    for number, signal in enumerate(_signals(path)):
         general = signal["metadata"].get("General", {})
         kind = signal["metadata"].get("Signal", {}).get("signal_type", "")
         name = str(general.get("title", "")) or (f"signal {number}" if number else "")
-        data, axes = signal["data"], signal["axes"]
-        reason = _no_micrograph(data, axes, kind)
-        if reason:
-            contents.skip(name, reason)
-            continue
-        size_nm = square(_axis_nm(axes[-2]), _axis_nm(axes[-1]))
-        # RosettaSciIO transposes Berkeley EMD files, though not all writers of them do; where the
-        # axes have names, they tell.
-        if [str(axis.get("name")).lower() for axis in axes[-2:]] == ["x", "y"]:
-            data = data.swapaxes(-2, -1)
-        contents.offer(name, data, size_nm)
+        # Bruker's images do not say which of their axes are scanned.
+        axes = [
+            Axis(
+                str(axis.get("name", "")),
+                np.asarray(axis.get("scale")).item(),
+                axis.get("units"),
+                scanned=bool(axis.get("navigate", False)),
+            )
+            for axis in signal["axes"]
+        ]
+        if path.suffix.lower() == ".ser" and _is_in_inverse_metres(axes[-1]):
+            contents.skip(name, "diffraction patterns, by their pixels of more than a metre")
+        else:
+            contents.offer(name, signal["data"], axes=axes, kind=kind)
 
 
-def _no_micrograph(data: Any, axes: list[dict[str, Any]], kind: str) -> str | None:
-    if kind.startswith(("EDS", "EELS")):
-        return f"a {kind} spectrum image {data.shape}"
-    # Bruker's images do not say which of their axes are scanned.
-    signal_axes = [axis for axis in axes if not axis.get("navigate", False)]
-    num_scanned = len(axes) - len(signal_axes)
-    if len(signal_axes) != 2:
-        return f"a spectrum or plot {data.shape}" if len(signal_axes) < 2 else _shape(data)
-    if any(is_reciprocal(axis.get("units")) for axis in signal_axes):
-        return f"diffraction patterns {data.shape}"
-    return _shape(data) if num_scanned > 1 and math.prod(data.shape[:-3]) > 1 else None
+def _signals(path: Path) -> list[dict[str, Any]]:
+    """The signals of a file, as RosettaSciIO has them.
+
+    Lazy: the spectra and diffraction patterns of a file can be far larger than its images.
+    """
+    plugin = import_module(f"rsciio.{PLUGINS[path.suffix.lower()]}")
+    if path.suffix.lower() == ".ser":
+        # Only the EMI file says whether it is an image or a diffraction pattern.
+        emi = path.with_name(re.sub(r"_\d+$", "", path.stem) + ".emi")
+        try:
+            pair: list[dict[str, Any]] = plugin.file_reader(str(emi), lazy=True)
+        except Exception:  # it is missing, or damaged in any way: the images are still there
+            pair = []
+        own = [s for s in pair if s["metadata"]["General"]["original_filename"] == path.name]
+        if own:
+            return own
+    signals: list[dict[str, Any]] = plugin.file_reader(str(path), lazy=True)
+    return signals
 
 
-def _shape(data: Any) -> str:
-    return f"{len(data.shape)}-D data {data.shape}"
-
-
-def _axis_nm(axis: dict[str, Any]) -> float | None:
-    return nanometres(np.asarray(axis.get("scale", math.nan)).item(), axis.get("units"))
+def _is_in_inverse_metres(axis: Axis) -> bool:
+    """Whether it is an axis of a pattern: without an EMI file, RosettaSciIO takes 1/m for m."""
+    step_nm = nanometres(axis.step, axis.unit)
+    return step_nm is not None and step_nm > _METRE_NM

@@ -1,4 +1,4 @@
-"""Files -> micrographs: which files are read, and what each holds.
+"""Files -> micrographs: what each file holds.
 
 TIFF, PNG, NPY, NPZ, HDF5 and zarr are read as they are, microscopes' own formats with the extra
 `microscopy`. Pixels keep the file's values and dtype, in the machine's byte order.
@@ -6,45 +6,19 @@ TIFF, PNG, NPY, NPZ, HDF5 and zarr are read as they are, microscopes' own format
 
 from __future__ import annotations
 
-import os
-import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.formats.containers import (
-    read_hdf5,
-    read_numpy,
-    read_png,
-    read_tiff,
-    read_zarr,
-)
-from stem_complete.data.formats.instruments import PLUGINS, read_instrument
+from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError
 from stem_complete.errors import DataError
 from stem_complete.extras import install_command
-
-_READERS: dict[str, Callable[[Path, Contents], None]] = {
-    ".tif": read_tiff,
-    ".tiff": read_tiff,
-    ".png": read_png,
-    ".npy": read_numpy,
-    ".npz": read_numpy,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
-    ".zarr": read_zarr,
-    **dict.fromkeys(PLUGINS, read_instrument),
-}
-SUPPORTED = tuple(_READERS)
-
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +41,17 @@ class Micrograph:
 
 
 class FileContents(NamedTuple):
-    """Micrographs of a file, and what else it holds, as lines "name: what it is"."""
+    """Micrographs of a file, and what else it holds, as lines "name: what it is".
+
+    Attributes:
+        micrographs: The images.
+        skipped: What is no image.
+        damaged: Images that could not be read, beside others that could: by name, why.
+    """
 
     micrographs: list[Micrograph]
     skipped: list[str]
+    damaged: dict[str, str]
 
 
 def read_file(
@@ -89,20 +70,25 @@ def read_file(
             signal or frame that was asked for is not in it.
     """
     path = Path(path)
-    reader = _reader(path)
+    reader = reader_of(path)
     contents = Contents(signal, frame, masks)
     # What readers warn of (odd tags, files they close late) is nothing the user can act on.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             reader(path, contents)
+        except DataError:
+            raise
         except Exception as error:  # damaged files make readers fail in any way
             traceback.clear_frames(error.__traceback__)  # closes the files it left open
             raise _data_error(error, path, frame) from error
+    if contents.damaged and not contents.signals:
+        cause = next(iter(contents.damaged.values()))
+        raise _data_error(cause, path, frame) from cause
     if not contents.names:
         raise DataError(
             expected="an image [h, w] or a stack of images [n, h, w] of real numbers",
-            found=", ".join(contents.skipped[:3]) or "no data",
+            found=_summary(contents.skipped or contents.passed_over),
             where=path,
         )
     if not contents.signals:
@@ -116,7 +102,10 @@ def read_file(
         for taken in contents.signals
         for number, pixels in enumerate(taken.frames)
     ]
-    return FileContents(micrographs, contents.skipped)
+    damaged = {
+        name: str(_data_error(error, path, frame)) for name, error in contents.damaged.items()
+    }
+    return FileContents(micrographs, contents.skipped, damaged)
 
 
 def read_micrographs(
@@ -167,41 +156,6 @@ def require_image(micrograph: Micrograph) -> Micrograph:
     return micrograph
 
 
-def find_files(sources: Iterable[str | Path]) -> list[Path]:
-    """Files of supported formats among files, folders (searched through) and globs.
-
-    Sorted within each source, without repetition. A zarr store counts as one file. Of a TIA pair
-    in a folder (`a.emi`, `a_1.ser`) the SER files are taken, as they hold the images. A store of
-    ingested crops in a folder is passed over.
-
-    Raises:
-        DataError: A source is missing, holds no file of a supported format, or is of another one.
-    """
-    found: list[Path] = []
-    for source in map(str, sources):
-        searched = has_magic(source) and not Path(source).exists()
-        # Path.glob takes no absolute patterns.
-        names = sorted(glob(source, recursive=True)) if searched else [source]  # noqa: PTH207
-        paths = [Path(name) for name in names]
-        files: list[Path] = []
-        for path in paths:
-            if path.is_dir() and not _is_zarr(path):
-                files += _search(path)
-                searched = True
-            elif not searched or _is_supported(path):
-                _reader(path)
-                files.append(path)
-        if not files:
-            raise DataError(
-                expected=f"files of a supported format ({' '.join(SUPPORTED)})",
-                found="none",
-                where=source,
-                fix="check the path",
-            )
-        found += _without_paired_emi(files) if searched else files
-    return list(dict.fromkeys(found))
-
-
 def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
     if isinstance(error, FrameError):
         return DataError(expected=str(error), found=f"frame {frame} asked for", where=path)
@@ -212,63 +166,22 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
             where=path,
             fix=install_command("rsciio"),
         )
-    lines = str(error).strip().splitlines()
     return DataError(
         expected=f"a readable {path.suffix or 'zarr'} file",
-        found=lines[0] if lines else type(error).__name__,
+        found=_first_line(error),
         where=path,
         fix="check that the file is complete",
     )
 
 
-def _reader(path: Path) -> Callable[[Path, Contents], None]:
-    """The reader of `path`, which exists."""
-    if not path.exists():
-        raise DataError(expected="a file", found="no such file", where=path, fix="check the path")
-    if _is_zarr(path):
-        return read_zarr
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None or path.is_dir():
-        raise DataError(
-            expected=f"a file of a supported format ({' '.join(SUPPORTED)})",
-            found="a folder" if path.is_dir() else f"a {path.suffix or 'suffixless'} file",
-            where=path,
-        )
-    if not path.stat().st_size:
-        raise DataError(expected="data", found="an empty file", where=path)
-    return reader
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in _ZARR_FILES)
-
-
-def _is_supported(path: Path) -> bool:
-    return _is_zarr(path) or (path.is_file() and path.suffix.lower() in _READERS)
-
-
-def _search(folder: Path) -> list[Path]:
-    files: list[Path] = []
-    for name, folders, names in os.walk(folder):
-        here = Path(name)
-        files += [here / n for n in folders + names if n[0] != "." and _is_supported(here / n)]
-        folders[:] = [n for n in folders if n[0] != "." and not _is_zarr(here / n)]
-    return sorted(file for file in files if not (_is_zarr(file) and _is_store(file)))
-
-
-def _is_store(path: Path) -> bool:
-    from stem_complete.data.store.layout import is_store
-
-    return is_store(path)
-
-
-def _without_paired_emi(files: list[Path]) -> list[Path]:
-    paired = {
-        path.with_name(re.sub(r"_\d+$", "", path.stem))
-        for path in files
-        if path.suffix.lower() == ".ser"
-    }
-    return [p for p in files if p.suffix.lower() != ".emi" or p.with_suffix("") not in paired]
+def _summary(skipped: list[str], longest: int = 3) -> str:
+    more = [f"and {len(skipped) - longest} more"] * (len(skipped) > longest)
+    return ", ".join([*skipped[:longest], *more]) or "no data"
 
 
 def _native(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stem_complete.data.formats.axes import Arrangement, Axis, NoImageError, by_axes, by_position
 
 
 class Signal(NamedTuple):
@@ -41,6 +45,8 @@ class Contents:
     Attributes:
         signals: What was taken.
         skipped: What is no image, as "name: reason".
+        passed_over: Vectors and numbers beside images, likewise: axes and the like, no news.
+        damaged: Images that could not be read, by name.
         names: Every image signal of the file, taken or not.
     """
 
@@ -49,56 +55,145 @@ class Contents:
     masks: bool = False
     signals: list[Signal] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    damaged: dict[str, Exception] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
     def skip(self, name: str, reason: str) -> None:
         """Note a signal that is no image."""
         self.skipped.append(f"{name}: {reason}" if name else reason)
 
-    def offer(self, name: str, data: Any, pixel_size_nm: float | None = None) -> None:
+    def pass_over(self, name: str, shape: tuple[int, ...]) -> None:
+        """Note a vector or a number in a tree of arrays."""
+        self.passed_over.append(f"{name}: {len(shape)}-D data {shape}")
+
+    def offer(
+        self,
+        name: str,
+        data: Any,
+        pixel_size_nm: float | None = None,
+        *,
+        axes: Sequence[Axis] | None = None,
+        kind: str = "",
+    ) -> None:
         """Take `data`, anything array-like, if it is an image that was asked for.
 
-        Only what is taken is loaded. Arrays [h, w] and [n, h, w] are images; so are colour images
-        [h, w, 3 or 4] whose colour channels are equal.
-        """
-        shape = tuple(data.shape)
-        # Writers of five-dimensional images (OME) leave the axes they do not use at length 1.
-        if len(shape) > 3 and all(size == 1 for size in shape[:-3]):
-            data, shape = data[(0,) * (len(shape) - 3)], shape[-3:]
-        reason = self._no_image(shape, np.dtype(data.dtype))
-        if reason:
-            self.skip(name, reason)
-            return
-        colour = len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4
-        if colour:
-            pixels = np.asarray(data)
-            if (pixels[..., :3] != pixels[..., :1]).any():
-                self.skip(name, "a colour image; convert it to greyscale")
-                return
-            data = pixels[..., 0]
-        self._take(name, data, pixel_size_nm)
+        Only what is taken is loaded. Of an array of which no axes are given, [h, w] and [n, h, w]
+        are images, and so are colour images [h, w, 1, 3 or 4] whose colours are equal. Fields of a
+        structured array are signals, and so are channels.
 
-    def _take(self, name: str, data: Any, pixel_size_nm: float | None) -> None:
-        if name in self.names:
-            name = f"{name} {self.names.count(name) + 1}"
+        Args:
+            name: Name of the signal.
+            data: Array.
+            pixel_size_nm: Side of a pixel [nm], where no axes tell it.
+            axes: Its dimensions, if the file describes them.
+            kind: HyperSpy's signal type, "" if there is none.
+        """
+        dtype = np.dtype(data.dtype)
+        for field_name in dtype.names or ():
+            part = f"{name} {field_name}".strip()
+            self.offer(part, data[field_name], pixel_size_nm, axes=axes, kind=kind)
+        if dtype.names:
+            return
+        shape = tuple(data.shape)
+        try:
+            self._check(shape, dtype)
+            if axes is None and _is_grey(shape, data):
+                data, shape = np.asarray(data)[..., 0], shape[:2]
+            arranged = by_axes(shape, axes, kind) if axes else by_position(shape, pixel_size_nm)
+        except NoImageError as reason:
+            self.skip(name, str(reason))
+            return
+        channels = list(np.ndindex(*(shape[i] for i in arranged.channels)))
+        for channel in channels:
+            own = _channel_name(axes or (), arranged, channel, len(channels))
+            part = f"{name} {own}".strip()
+            try:
+                self._take(part, data, arranged, channel)
+            except FrameError:
+                raise
+            except Exception as error:
+                self.damaged[part] = error
+
+    def offer_colours(
+        self, name: str, image: NDArray[Any], axes: Sequence[Axis] | None = None
+    ) -> None:
+        """Take an image whose last dimension is colours, if these are equal and opaque.
+
+        Args:
+            name: Name of the signal.
+            image: Grey or colour image, with opacity as its second or fourth value, [..., 1 to 4].
+            axes: All dimensions but the colours, if the file describes them.
+        """
+        colours = image[..., : 1 if image.shape[-1] < 3 else 3]
+        opacity = image[..., colours.shape[-1] :]
+        opaque = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1
+        if (opacity != opaque).any():
+            self.skip(
+                name,
+                "an image with transparent pixels; save its grey values and its transparency "
+                "(alpha) as greyscale images of their own",
+            )
+        elif (colours != colours[..., :1]).any():
+            self.skip(name, "a colour image; convert it to greyscale, or save detectors one by one")
+        else:
+            self.offer(name, colours[..., 0], axes=axes)
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if dtype.kind == "c":
+            raise NoImageError(f"{dtype} values; save their magnitude or phase")
+        if dtype.kind == "b" and not self.masks:
+            raise NoImageError("bool values, a mask without intensities")
+        if dtype.kind not in "iufb":
+            raise NoImageError(f"{dtype} values")
+        if not all(shape):
+            raise NoImageError(f"no pixels, shape {shape}")
+
+    def _own_name(self, name: str) -> str:
+        numbered = (f"{name} {number}".strip() for number in itertools.count(2))
+        return next(own for own in itertools.chain([name], numbered) if own not in self.names)
+
+    def _take(self, name: str, data: Any, arranged: Arrangement, channel: tuple[int, ...]) -> None:
+        name = self._own_name(name)
         self.names.append(name)
         if self.signal is not None and self.signal != name:
             return
-        num_frames = data.shape[0] if len(data.shape) == 3 else 1
+        frame_shape = tuple(data.shape[i] for i in arranged.frames)
+        num_frames = int(np.prod(frame_shape, dtype=int))
         if self.frame is not None and not 0 <= self.frame < num_frames:
             raise FrameError(f"a frame from 0 to {num_frames - 1}")
-        if self.frame is not None and len(data.shape) == 3:
-            data = data[self.frame]
+        chosen = dict(zip(arranged.channels, channel, strict=True))
+        if self.frame is not None:
+            numbers = np.unravel_index(self.frame, frame_shape) if frame_shape else ()
+            chosen |= {i: int(number) for i, number in zip(arranged.frames, numbers, strict=True)}
         # A copy, as the array may be a view of a file that is closed before anyone looks.
-        pixels = np.array(data)
+        pixels = np.array(data[tuple(chosen.get(i, slice(None)) for i in range(len(data.shape)))])
+        kept = [i for i in range(len(data.shape)) if i not in chosen]
+        order = [i for i in kept if i in arranged.frames] + [arranged.rows, arranged.columns]
+        pixels = pixels.transpose([kept.index(i) for i in order])
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
-        frames = pixels if pixels.ndim == 3 else pixels[None]
-        self.signals.append(Signal(name, frames, self.frame or 0, pixel_size_nm))
+        frames = pixels.reshape(-1, *pixels.shape[-2:])
+        self.signals.append(Signal(name, frames, self.frame or 0, arranged.pixel_size_nm))
 
-    def _no_image(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
-        if len(shape) not in (2, 3):
-            return f"{len(shape)}-D data {shape}"
-        if dtype.kind not in ("iufb" if self.masks else "iuf"):
-            return f"{dtype} values"
-        return None if all(shape) else f"no pixels, shape {shape}"
+
+def _is_grey(shape: tuple[int, ...], data: Any) -> bool:
+    """Whether it is a colour image [h, w, 1, 3 or 4] whose colours are equal."""
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or min(shape[:2]) <= 4:
+        return False
+    pixels = np.asarray(data)
+    opaque = bool((pixels[..., 3:] == pixels[0, 0, 3:]).all())
+    return opaque and bool((pixels[..., :3] == pixels[..., :1]).all())
+
+
+def _channel_name(
+    axes: Sequence[Axis], arranged: Arrangement, channel: tuple[int, ...], num_channels: int
+) -> str:
+    names = []
+    for i, number in zip(arranged.channels, channel, strict=True):
+        labels = axes[i].labels
+        if number < len(labels):
+            names.append(labels[number])
+        elif num_channels > 1:
+            names.append(f"channel {number}")
+    return " ".join(names)

@@ -13,7 +13,8 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.formats.micrographs import Micrograph, find_files, read_file
+from stem_complete.data.formats.micrographs import Micrograph, read_file
+from stem_complete.data.formats.search import find_files
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.layout import Compression, LeftOut, Source, StoredDtype
 from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of

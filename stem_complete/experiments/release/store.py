@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stem_complete.console import errors_in_one_line, say
-from stem_complete.data.formats.micrographs import find_files
+from stem_complete.data.formats.search import find_files
 from stem_complete.data.store.ingest import ingest
 from stem_complete.errors import DataError
 

@@ -21,7 +21,6 @@ import zarr
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.micrographs import (
-    find_files,
     read_file,
     read_micrograph,
     read_micrographs,
@@ -212,6 +211,68 @@ def test_png_of_grey_with_and_without_opacity(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_micrograph(tmp_path / name).pixels, IMAGE)
 
 
+@pytest.mark.parametrize("num_colours", [1, 3])
+def test_a_png_with_a_mask_in_its_opacity_is_refused_with_the_fix(
+    tmp_path: Path, num_colours: int
+) -> None:
+    opacity = np.where(IMAGE > 30_000, 65_535, 0).astype(np.uint16)
+    for name, grey in (("image", IMAGE), ("mask alone", np.zeros_like(IMAGE))):
+        path = tmp_path / f"{name}.png"
+        write_png(path, np.stack([grey] * num_colours + [opacity], axis=-1))
+        with pytest.raises(DataError, match=r"transparent pixels; save .*\(alpha\) as greyscale"):
+            read_micrograph(path)
+
+
+@pytest.mark.parametrize("num", [2, 3, 4, 8])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".zarr"])
+def test_detectors_along_the_last_axis_are_refused_with_the_fix(
+    tmp_path: Path, suffix: str, num: int
+) -> None:
+    path, data = tmp_path / f"a{suffix}", np.stack([IMAGE + k for k in range(num)], axis=-1)
+    {
+        ".npy": lambda: np.save(path, data),
+        ".npz": lambda: np.savez(path, scan=data),
+        ".h5": lambda: write_hdf5(path, scan=data),
+        ".zarr": lambda: zarr.create_array(path, data=data),
+    }[suffix]()
+    with pytest.raises(DataError, match=rf"{num} values a pixel.*detectors along the first axis"):
+        read_micrographs(path)
+    # The first axis is that of detectors or frames, however few.
+    np.save(tmp_path / "b.npy", np.moveaxis(data, -1, 0))
+    assert len(read_micrographs(tmp_path / "b.npy")) == num
+
+
+def test_a_last_axis_of_one_is_no_axis(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", IMAGE[..., None])
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.npy").pixels, IMAGE)
+
+
+def test_fields_of_a_structured_array_are_signals(tmp_path: Path) -> None:
+    data = np.zeros(IMAGE.shape, [("haadf", "<f4"), ("bf", "<u2"), ("mask", "?")])
+    data["haadf"], data["bf"] = IMAGE, IMAGE // 2
+    np.save(tmp_path / "a.npy", data)
+    write_hdf5(tmp_path / "a.h5", scan=data)
+    for name, prefix in (("a.npy", ""), ("a.h5", "scan ")):
+        contents = read_file(tmp_path / name)
+        assert [m.name for m in contents.micrographs] == [f"{prefix}haadf", f"{prefix}bf"]
+        np.testing.assert_array_equal(contents.micrographs[1].pixels, IMAGE // 2)
+        assert contents.skipped == [f"{prefix}mask: bool values, a mask without intensities"]
+
+
+def test_objects_beside_arrays_do_not_hide_these(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=IMAGE, notes=np.array([{"by": "me"}], object))
+    contents = read_file(tmp_path / "a.npz")
+    assert [m.name for m in contents.micrographs] == ["image"]
+    [line] = contents.skipped
+    assert line.startswith("notes: an array of Python objects (a pickle), which is not read")
+
+
+def test_a_file_of_many_other_things_says_how_many(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{f"plot{number}": np.arange(4.0) for number in range(9)})
+    with pytest.raises(DataError, match=r"plot2: 1-D data \(4,\), and 6 more"):
+        read_file(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
 def test_colours_are_read_only_if_they_are_grey(tmp_path: Path, suffix: str) -> None:
     write = {".tif": tifffile.imwrite, ".png": write_png}[suffix]
@@ -267,6 +328,13 @@ def test_signals_by_name(tmp_path: Path) -> None:
         read_micrographs(path, signal="adf")
 
 
+def test_signals_of_one_name_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    channels: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": ["HAADF"] * 3}}
+    tifffile.imwrite(path, STACK, ome=True, metadata=channels)
+    assert [m.name for m in read_micrographs(path)] == ["HAADF", "HAADF 2", "HAADF 3"]
+
+
 def test_what_is_no_image_is_skipped_and_said(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, image=IMAGE, spectrum=np.arange(9.0), cube=np.zeros((2, 3, 4, 5)), z=1j * IMAGE)
@@ -275,7 +343,7 @@ def test_what_is_no_image_is_skipped_and_said(tmp_path: Path) -> None:
     assert contents.skipped == [
         "spectrum: 1-D data (9,)",
         "cube: 4-D data (2, 3, 4, 5)",
-        "z: complex128 values",
+        "z: complex128 values; save their magnitude or phase",
     ]
 
 
@@ -413,7 +481,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "folder": ("folder", lambda path: path.mkdir(), "a folder"),
     "text as tiff": ("a.tif", lambda path: path.write_text("hello" * 99), "not a TIFF"),
     "text as png": ("a.png", lambda path: path.write_text("hello" * 99), "not a PNG"),
-    "text as npy": ("a.npy", lambda path: path.write_text("hello" * 99), "expected a readable"),
+    "text as npy": ("a.npy", lambda path: path.write_text("hello" * 99), "another format"),
     "text as hdf5": ("a.h5", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "text as npz": ("a.npz", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "npz of text": ("a.npz", not_zip, r"a\.txt: no array"),
@@ -424,7 +492,11 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "empty zarr": ("a.zarr", zarr.create_group, "no data"),
     "empty hdf5": ("a.h5", lambda path: write_hdf5(path), "no data"),
-    "pickle": ("a.npy", lambda path: np.save(path, np.array([{}]), allow_pickle=True), "pickle"),
+    "pickle": (
+        "a.npy",
+        lambda path: np.save(path, np.array([{}]), allow_pickle=True),
+        r"\(a pickle\).*; save numbers",
+    ),
     "complex": ("a.npy", lambda path: np.save(path, 1j * IMAGE), "complex128 values"),
     "truth values": ("a.npy", lambda path: np.save(path, IMAGE > 9), "bool values"),
     "text values": ("a.npy", lambda path: np.save(path, np.array([["a"]])), "<U1 values"),
@@ -518,54 +590,3 @@ def test_pickled_zarr_chunks_are_not_run(tmp_path: Path, dtype: str, place: str)
     with pytest.raises(DataError):
         read_micrographs(path)
     assert not (tmp_path / "sprung").exists()
-
-
-# --- finding files ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name in ("b.tif", "a.TIF", "sub/c.npy", "sub/notes.txt", ".hidden/d.tif", ".e.tif"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-    zarr.create_array(tmp_path / "sub" / "z.zarr", data=IMAGE)
-    return tmp_path
-
-
-def test_folders_are_searched(folder: Path) -> None:
-    expected = ["a.TIF", "b.tif", "sub/c.npy", "sub/z.zarr"]
-    assert find_files([folder]) == [folder / name for name in expected]
-
-
-def test_files_globs_and_repetition(folder: Path) -> None:
-    found = find_files([folder / "b.tif", f"{folder}/*.tif", f"{folder}/**/*.npy", folder])
-    expected = ["b.tif", "sub/c.npy", "a.TIF", "sub/z.zarr"]
-    assert found == [folder / name for name in expected]
-
-
-def test_a_file_name_with_brackets_is_no_glob(tmp_path: Path) -> None:
-    path = tmp_path / "scan[1].tif"
-    path.write_bytes(b"x")
-    assert find_files([path]) == [path]
-
-
-def test_the_series_of_a_tia_pair_counts_once(tmp_path: Path) -> None:
-    for name in ("a.emi", "a_1.ser", "a_2.ser", "b.emi"):
-        (tmp_path / name).write_bytes(b"x")
-    assert [path.name for path in find_files([tmp_path])] == ["a_1.ser", "a_2.ser", "b.emi"]
-    assert find_files([tmp_path / "a.emi"]) == [tmp_path / "a.emi"]  # asked for by name
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [("nothing.tif", "no such file"), ("*.dm4", "none"), ("sub/notes.txt", r"a \.txt file")],
-)
-def test_sources_without_files(folder: Path, source: str, found: str) -> None:
-    with pytest.raises(DataError, match=found):
-        find_files([folder / source])
-
-
-def test_a_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="supported format"):
-        find_files([tmp_path])

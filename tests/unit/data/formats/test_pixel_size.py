@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stem_complete.data.formats.pixel_size import is_reciprocal, nanometres, square
+from stem_complete.data.formats.pixel_size import nanometres, square
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_what_is_no_length_has_none(value: object, unit: object) -> None:
     assert nanometres(value, unit) is None
 
 
-@pytest.mark.parametrize("unit", ["1/nm", "nm^-1", "nm⁻¹", "1/Å", "mrad"])
-def test_diffraction_units_are_reciprocal(unit: str) -> None:
-    assert is_reciprocal(unit)
-    assert not is_reciprocal("nm")
-
-
 def test_only_square_pixels_have_one_side() -> None:
     assert square(0.1, 0.1005) == 0.1005
     assert square(0.1, 0.12) is None
     assert square(None, 0.1) is None
+
+
+@pytest.mark.parametrize("size_nm", [2e16, 1e3, 352_777.8, 5e-5])
+def test_what_no_electron_micrograph_has_is_unknown(size_nm: float) -> None:
+    """Metres for inverse metres, 72 dpi, metres for nanometres."""
+    assert square(size_nm, size_nm) is None

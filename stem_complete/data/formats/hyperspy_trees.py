@@ -1,0 +1,63 @@
+"""Reader of HyperSpy's signals, which lie alike in HDF5 (`.hspy`) and zarr (`.zspy`).
+
+A tree has a group `Experiments`. Each of its groups is a signal, with an array `data`, groups
+`axis-0`, `axis-1`, ..., and a group `metadata`; old files call that `mapped_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.signals import Contents
+
+_ROOT = "Experiments"
+
+
+def is_hyperspy(group: Any) -> bool:
+    """Whether an HDF5 or zarr group is the root of such a tree."""
+    return _ROOT in group and any("data" in group[_ROOT][name] for name in group[_ROOT])
+
+
+def offer_hyperspy(group: Any, contents: Contents) -> None:
+    """Offers every signal of a tree."""
+    for name in sorted(group[_ROOT]):
+        signal = group[_ROOT][name]
+        if "data" not in signal:
+            contents.skip(name, "a signal without data")
+            continue
+        data = signal["data"]
+        metadata: Any = next(
+            (signal[k] for k in ("metadata", "mapped_parameters") if k in signal), {}
+        )
+        title = _text(_attributes(metadata, "General").get("title")) or name
+        kind = _text(_attributes(metadata, "Signal").get("signal_type"))
+        axes = [_axis(signal, number) for number in range(len(data.shape))]
+        contents.offer(title, data, axes=axes, kind=kind)
+
+
+def _axis(signal: Any, number: int) -> Axis:
+    attributes: Mapping[str, Any] = next(
+        (signal[k].attrs for k in (f"axis-{number}", f"axis_{number}") if k in signal), {}
+    )
+    navigate = attributes.get("navigate")
+    return Axis(
+        _text(attributes.get("name")),
+        attributes.get("scale"),
+        attributes.get("units"),
+        None if navigate is None else bool(navigate),
+    )
+
+
+def _attributes(metadata: Any, name: str) -> Mapping[str, Any]:
+    """Attributes of a part of the metadata; old files have all at the top."""
+    if name in metadata:
+        part: Mapping[str, Any] = metadata[name].attrs
+        return part
+    return getattr(metadata, "attrs", {})
+
+
+def _text(value: Any) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+    return "" if text in ("None", "<undefined>", "_None_") else text

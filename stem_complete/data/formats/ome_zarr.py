@@ -1,0 +1,132 @@
+"""Reader of zarr 2 and 3, folders and zipped: OME-Zarr, HyperSpy, and plain arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import ZipFile
+
+from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.hdf5 import pixel_axes
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
+from stem_complete.data.formats.signals import Contents
+
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+"""One of these is in every folder of a hierarchy."""
+
+
+def read_zarr(path: Path, contents: Contents) -> None:
+    """Offers every array of a zarr hierarchy; of pyramids, wherever they are, the full size."""
+    import zarr
+    from zarr.storage import ZipStore
+
+    from stem_complete.data.store.layout import FORMAT
+
+    if path.is_dir():
+        node = zarr.open(path, mode="r")
+        if node.attrs.asdict().get("format") == FORMAT:
+            raise ValueError("a store of ingested crops, from which nothing is ingested again")
+        _offer_node("", node, contents)
+        return
+    root = _root(path)
+    with ZipStore(path, mode="r") as zipped:
+        _offer_node("", zarr.open(zipped, path=root, mode="r"), contents)
+
+
+def _root(path: Path) -> str:
+    """Where in a ZIP file the hierarchy begins: at its top, or in a folder that was zipped."""
+    with ZipFile(path) as zipped:
+        places = [PurePosixPath(name) for name in zipped.namelist()]
+    roots = [place.parent.parts for place in places if place.name in ZARR_FILES]
+    root = min(roots, key=len, default=())
+    return "/".join(root)
+
+
+def _offer_node(name: str, node: Any, contents: Contents) -> None:
+    """Offers what is at and below a node: an array, an image in a pyramid, or a group of these.
+
+    The roots of bioformats2raw and plates are groups of groups of images.
+    """
+    import zarr
+
+    if isinstance(node, zarr.Array):
+        if len(node.shape) < 2:
+            contents.pass_over(name, node.shape)
+        else:
+            _offer_array(name, node, contents)
+        return
+    attributes: dict[str, Any] = dict(node.attrs.asdict())
+    ome = attributes.get("ome", attributes)
+    if "image-label" in ome or name.split("/")[-1] == "labels":
+        contents.skip(name, "labels of segments")
+    elif ome.get("multiscales"):
+        _offer_pyramid(name, node, ome, contents)
+    elif is_hyperspy(node):
+        offer_hyperspy(node, contents)
+    else:
+        for key, item in sorted(node.members(max_depth=0)):
+            _offer_node(f"{name}/{key}".lstrip("/"), item, contents)
+
+
+def _offer_array(name: str, array: Any, contents: Contents) -> None:
+    attributes = array.attrs.asdict()
+    names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    if not names or len(names) != len(array.shape):
+        names = [""] * len(array.shape)
+    axes = pixel_axes(attributes, array.shape, [name or "" for name in names])
+    contents.offer(name, array, axes=axes)
+
+
+def _offer_pyramid(name: str, group: Any, ome: Mapping[str, Any], contents: Contents) -> None:
+    """Offers the largest of the images that `multiscales` lists."""
+    multiscale = ome["multiscales"][0]
+    listed = {dataset["path"]: dataset for dataset in multiscale["datasets"]}
+    datasets = {path: dataset for path, dataset in listed.items() if path in group}
+    if not datasets:
+        contents.skip(name, f"an image of which no array is there, of {', '.join(listed)}")
+        return
+    path = max(datasets, key=lambda path: group[path].size)  # the first of equals
+    array = group[path]
+    systems = multiscale.get("coordinateSystems")  # from OME-Zarr 0.6 on
+    axes = systems[0]["axes"] if systems else multiscale.get("axes")
+    axes = axes or "tczyx"[-len(array.shape) :]  # up to OME-Zarr 0.2
+    if len(axes) != len(array.shape):
+        contents.skip(name, f"{len(axes)} axes described of an array of shape {array.shape}")
+        return
+    scale = _scale([datasets[path], {} if systems else multiscale], len(axes))
+    labels = [str(c.get("label", "")) for c in (ome.get("omero") or {}).get("channels", [])]
+    described = [
+        _axis(axis, step, size, labels)
+        for axis, step, size in zip(axes, scale, array.shape, strict=True)
+    ]
+    contents.offer(name, array, axes=described)
+
+
+def _axis(axis: Any, step: float | None, size: int, labels: list[str]) -> Axis:
+    """An axis by its entry in `axes`, which up to OME-Zarr 0.3 is a name."""
+    own = axis if isinstance(axis, Mapping) else {"name": axis}
+    name = str(own.get("name", ""))
+    if own.get("type") != "channel" and name.lower() != "c":
+        return Axis(name, step, own.get("unit"))
+    return Axis("c", labels=tuple(labels) if len(labels) == size and all(labels) else ())
+
+
+def _scale(described: list[Mapping[str, Any]], num_axes: int) -> list[float | None]:
+    """Product of the scales of `coordinateTransformations`; None if these are more than scales."""
+    unknown: list[float | None] = [None] * num_axes
+    waiting = [each for part in described for each in part.get("coordinateTransformations") or []]
+    scales = []
+    while waiting:
+        each = waiting.pop()
+        match each.get("type"):
+            case "sequence":
+                waiting += each.get("transformations", [])
+            case "scale" if len(each.get("scale", [])) == num_axes:
+                scales.append(each["scale"])
+            case "translation" | "identity":
+                pass
+            case _:
+                return unknown
+    return [math.prod(steps) for steps in zip(*scales, strict=True)] if scales else unknown

@@ -1,0 +1,263 @@
+"""TIFF of every origin: sizes right or unknown, its own pages only, detectors and colours apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from stem_complete.data.formats.micrographs import read_file, read_micrograph, read_micrographs
+from stem_complete.errors import DataError
+
+IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 48)).astype(np.uint16)
+DETECTORS = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1], IMAGE // 2])
+Tag = tuple[int, str, int, Any, bool]
+
+
+def write_imagej(path: Path, unit: str, per_unit: float) -> None:
+    options: dict[str, Any] = {"resolution": (per_unit, per_unit), "metadata": {"unit": unit}}
+    tifffile.imwrite(path, IMAGE, imagej=True, **options)
+
+
+def digital_micrograph(unit: str, step: float) -> dict[str, Any]:
+    """Tags of an export: unit, origin and step along x and y."""
+    tags: list[Tag] = [(code, "s", 0, unit, True) for code in (65003, 65004)]
+    tags += [(code, "d", 1, 0.0, True) for code in (65006, 65007)]
+    return {"extratags": tags + [(code, "d", 1, step, True) for code in (65009, 65010)]}
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "size_nm"),
+    [
+        ("nm", 20, 0.05),
+        ("cm", 2e8, 0.05),
+        ("inch", 5.08e8, 0.05),
+        ("micron", 20_000, 0.05),
+        ("\\u00B5m", 20_000, 0.05),
+        ("\\u00C5", 2, 0.05),
+        ("nm/px", 20, 0.05),
+        ("pixel", 1, None),
+        ("inch", 72, None),  # of a printer
+        ("cm", 118.11, None),
+    ],
+)
+def test_imagej_units(tmp_path: Path, unit: str, per_unit: float, size_nm: float | None) -> None:
+    write_imagej(tmp_path / "a.tif", unit, per_unit)
+    found = read_micrograph(tmp_path / "a.tif").pixel_size_nm
+    assert found == (None if size_nm is None else pytest.approx(size_nm, rel=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "size_nm"),
+    [
+        ("CENTIMETER", 2e8, 0.05),
+        ("CENTIMETER", 20_000, 500),
+        ("INCH", 5.08e8, 0.05),
+        ("INCH", 60_000, None),  # of a scanner for film
+        ("CENTIMETER", 118.11, None),
+        ("INCH", 300, None),
+        ("NONE", 20, None),
+    ],
+)
+def test_resolution_tags(tmp_path: Path, unit: Any, per_unit: float, size_nm: float | None) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", IMAGE, resolution=(per_unit, per_unit), resolutionunit=unit
+    )
+    found = read_micrograph(tmp_path / "a.tif").pixel_size_nm
+    assert found == (None if size_nm is None else pytest.approx(size_nm, rel=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "size_nm"),
+    [("nm", 0.05, 0.05), ("µm", 5e-5, 0.05), ("", 0.05, None), ("pixel", 1.0, None)],
+)
+def test_exports_of_digital_micrograph(
+    tmp_path: Path, unit: str, step: float, size_nm: float | None
+) -> None:
+    options = digital_micrograph(unit.replace("µ", "u"), step)
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, **options)
+    found = read_micrograph(tmp_path / "a.tif").pixel_size_nm
+    assert found == (None if size_nm is None else pytest.approx(size_nm))
+
+
+@pytest.mark.parametrize("unit", ["1/nm", "nm^-1", "1 / A", "mrad", "deg", "2theta"])
+@pytest.mark.parametrize("origin", ["imagej", "digital micrograph"])
+def test_diffraction_patterns_are_left_out(tmp_path: Path, unit: str, origin: str) -> None:
+    path = tmp_path / "a.tif"
+    if origin == "imagej":
+        write_imagej(path, unit, 20)
+    else:
+        tifffile.imwrite(path, IMAGE, **digital_micrograph(unit, 0.05))
+    with pytest.raises(DataError, match="diffraction patterns"):
+        read_file(path)
+
+
+# --- OME --------------------------------------------------------------------------------------
+
+
+def ome(own: int, **pixels: str) -> str:
+    """OME-XML of the second of three files, each with one time of a series."""
+    uuids = [f"urn:uuid:0000-{number}" for number in range(3)]
+    planes = "".join(
+        f'<TiffData FirstT="{number}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="scan_T{number}.ome.tif">{uuid}</UUID></TiffData>'
+        for number, uuid in enumerate(uuids)
+    )
+    size = " ".join(f'{key}="{value}"' for key, value in pixels.items())
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/'
+        f'OME/2016-06" UUID="{uuids[own]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        f'DimensionOrder="XYZCT" Type="uint16" SizeX="48" SizeY="40" SizeZ="1" SizeC="1" '
+        f'SizeT="3" {size}><Channel ID="Channel:0:0"/>{planes}</Pixels></Image></OME>'
+    )
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_each_file_of_a_series_gives_its_own_pages(tmp_path: Path, alone: bool) -> None:
+    size = {f"PhysicalSize{axis}": "0.05" for axis in "XY"}
+    size |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+    for number in range(3):
+        tifffile.imwrite(
+            tmp_path / f"scan_T{number}.ome.tif",
+            IMAGE + number,
+            description=ome(number, **size),
+            metadata=None,
+        )
+    if alone:
+        (tmp_path / "scan_T0.ome.tif").unlink()
+    for number in range(1 if alone else 0, 3):
+        micrograph = read_micrograph(tmp_path / f"scan_T{number}.ome.tif")
+        np.testing.assert_array_equal(micrograph.pixels, IMAGE + number)
+        assert micrograph.pixel_size_nm == 0.05
+
+
+def test_a_file_whose_metadata_is_elsewhere_gives_its_pages(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="companion.ome" UUID="urn:uuid:0000-1"/></OME>'
+    )
+    tifffile.imwrite(path, IMAGE, description=xml, metadata=None)
+    micrograph = read_micrograph(path)
+    np.testing.assert_array_equal(micrograph.pixels, IMAGE)
+    assert micrograph.pixel_size_nm is None
+
+
+def test_channels_of_ome_are_signals(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    metadata: dict[str, Any] = {"axes": "TCYX", "Channel": {"Name": ["HAADF", "BF"]}}
+    tifffile.imwrite(path, np.stack([DETECTORS[:2]] * 3), ome=True, metadata=metadata)
+    micrographs = read_micrographs(path)
+    assert [(m.name, m.frame) for m in micrographs] == [
+        *(("HAADF", frame) for frame in range(3)),
+        *(("BF", frame) for frame in range(3)),
+    ]
+    np.testing.assert_array_equal(read_micrograph(path, "BF", 1).pixels, DETECTORS[1])
+
+
+def test_each_image_of_ome_has_its_own_pixel_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for size in (0.05, 0.2):
+            metadata = {f"PhysicalSize{axis}": size for axis in "XY"}
+            metadata |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+            tiff.write(IMAGE, metadata=metadata)
+    assert [m.pixel_size_nm for m in read_micrographs(path)] == [0.05, 0.2]
+
+
+# --- samples ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_samples_that_are_no_colours_are_detectors(tmp_path: Path, planar: str, num: int) -> None:
+    image = DETECTORS[:num] if planar == "separate" else np.moveaxis(DETECTORS[:num], 0, -1)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", planarconfig=planar)
+    micrographs = read_micrographs(tmp_path / "a.tif")
+    assert [m.name for m in micrographs] == [f"channel {number}" for number in range(num)]
+    for micrograph, expected in zip(micrographs, DETECTORS, strict=False):
+        np.testing.assert_array_equal(micrograph.pixels, expected)
+
+
+def test_an_image_with_opacity_is_read_if_it_is_opaque(tmp_path: Path) -> None:
+    for name, opacity in (("opaque", 65_535), ("mask", IMAGE)):
+        image = np.stack(np.broadcast_arrays(IMAGE, opacity), axis=-1).astype(np.uint16)
+        options: dict[str, Any] = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, **options)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "opaque.tif").pixels, IMAGE)
+    with pytest.raises(DataError, match=r"transparent pixels; save .* greyscale images"):
+        read_file(tmp_path / "mask.tif")
+
+
+# --- what is beside and below the image ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("subifds", [True, False])
+def test_only_the_full_size_of_a_pyramid_is_read(tmp_path: Path, subifds: bool) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(IMAGE, subifds=1 if subifds else None)
+        tiff.write(IMAGE[::2, ::2], subfiletype=1)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.tif").pixels, IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["means", "each fourth"])
+def test_levels_of_a_pyramid_that_are_not_marked_are_left_out(tmp_path: Path, kind: str) -> None:
+    rows, columns = np.mgrid[:160, :192]
+    image = (1000 + 900 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)
+    means = image.reshape(80, 2, 96, 2).mean(axis=(1, 3))
+    smaller = means if kind == "means" else image[::2, ::2]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for page in (image, smaller.astype(np.uint16), image[::4, ::4], image[:40, :48].T):
+            tiff.write(page)
+    contents = read_file(tmp_path / "a.tif")
+    assert [m.pixels.shape for m in contents.micrographs] == [(160, 192), (48, 40)]
+    assert contents.skipped[0] == "series 1: series 0 in a smaller size, 80 x 96 px"
+
+
+def fei(image: str, own: str) -> list[Tag]:
+    text = f"[User]\r\nDate=1\r\n[Image]\r\n{image}[PrivateFei]\r\n{own}"
+    text += "[Scan]\r\nPixelWidth=5e-10\r\nPixelHeight=5e-10\r\n"
+    return [(34682, "s", 0, text, True)]
+
+
+@pytest.mark.parametrize(
+    ("image", "own", "rows"),
+    [
+        ("ResolutionX=48\r\nResolutionY=32\r\n", "DatabarHeight=8\r\n", 32),
+        ("ResolutionX=48\r\nResolutionY=32\r\n", "", 32),
+        ("ResolutionX=48\r\n", "DatabarHeight=8\r\n", 32),
+        ("ResolutionX=48\r\nResolutionY=40\r\n", "DatabarHeight=8\r\n", 40),  # saved without
+        ("ResolutionX=48\r\nResolutionY=40\r\n", "", 40),
+        ("ResolutionX=96\r\nResolutionY=32\r\n", "DatabarHeight=8\r\n", 40),  # of another image
+    ],
+)
+@pytest.mark.parametrize("colours", [False, True])
+def test_the_databar_of_thermo_fisher_is_cut_off(
+    tmp_path: Path, image: str, own: str, rows: int, colours: bool
+) -> None:
+    pixels: NDArray[np.uint16] = np.stack([IMAGE] * 3, axis=-1) if colours else IMAGE
+    photometric = "rgb" if colours else "minisblack"
+    options: dict[str, Any] = {"photometric": photometric, "extratags": fei(image, own)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    micrograph = read_micrograph(tmp_path / "a.tif")
+    np.testing.assert_array_equal(micrograph.pixels, IMAGE[:rows])
+    assert micrograph.pixel_size_nm == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (IMAGE > 9, "bool values, a mask"),
+        ((IMAGE * 1j).astype(np.complex64), "complex64 values; save their magnitude"),
+    ],
+)
+def test_what_holds_no_intensities_is_said(
+    tmp_path: Path, image: NDArray[Any], reason: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    with pytest.raises(DataError, match=reason):
+        read_file(tmp_path / "a.tif")
