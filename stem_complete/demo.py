@@ -10,6 +10,7 @@ from stem_complete.config import load_config
 from stem_complete.console import aligned, counted, heading, say, waiting
 from stem_complete.data.bundled import example_licences, example_micrographs, published_triples
 from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
 from stem_complete.evaluation import (
     DEFAULT_BASELINES,
     MODEL,
@@ -76,7 +77,9 @@ def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> R
 def _ingest(store: Path) -> None:
     micrographs = example_micrographs()
     with waiting(f"ingesting {len(micrographs)} micrographs"):
-        report = ingest(micrographs, store, licences=example_licences())
+        report = ingest(
+            micrographs, store, licences=example_licences(), group_pattern=CROP_OF_ONE_FIELD
+        )
     already = counted(len(report.already_there), "file")
     say(f"{counted(report.num_added, 'new crop')}, {already} already there")
 

@@ -15,7 +15,7 @@ from upath import UPath
 
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.sampler import evenly_spread
-from stem_complete.data.store.layout import VERSION, is_store, to_json
+from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet, save_png
@@ -69,6 +69,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "compression": bytes_of_pixels / bytes_on_disk,
         "crops": dict(store.counts),
         "files": {split: len(hashes) for split, hashes in splits.items()},
+        "groups": _groups(sources),
         "pixel_size_nm": (
             [float(known_sizes.min()), float(known_sizes.max())] if known_sizes.size else None
         ),
@@ -78,6 +79,23 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "sources": [json.loads(to_json(source)) for source in sources],
         "left_out": [asdict(record) for record in left_out],
     }
+
+
+def _groups(sources: list[Source]) -> list[dict[str, Any]]:
+    """The fields of view, each with its split and how many files and crops are of it."""
+    groups: dict[str, list[Source]] = {}
+    for source in sources:
+        if source.split:
+            groups.setdefault(source.group, []).append(source)
+    return [
+        {
+            "group": group,
+            "split": of_group[0].split,
+            "files": len({source.sha256 for source in of_group}),
+            "crops": sum(source.num_crops for source in of_group),
+        }
+        for group, of_group in groups.items()
+    ]
 
 
 def _describe_run(path: UPath) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def benchmark(
     from stem_complete.config import load_config
     from stem_complete.data.bundled import example_micrographs
     from stem_complete.data.store.ingest import ingest
+    from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
     from stem_complete.data.store.store import MicrographStore
 
     files = [Path(argument) for argument in arguments or [] if "=" not in argument]
@@ -52,7 +53,7 @@ def benchmark(
         defaults = [] if files else ["model.preset=compact"]
         config = load_config(files, ["name=benchmark", f"data.store={store}", *defaults, *changes])
         if config.data.store == store:
-            ingest(example_micrographs(), store)
+            ingest(example_micrographs(), store, group_pattern=CROP_OF_ONE_FIELD)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         found = measuring.benchmark(config, MicrographStore(config.data.store), where, rounds)
     if as_json:

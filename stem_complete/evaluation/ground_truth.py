@@ -15,13 +15,13 @@ from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
 from stem_complete.data.formats.published import read_published_scan
-from stem_complete.data.formats.search import find_files
+from stem_complete.data.formats.search import search
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.cropping import Crop, cut
 from stem_complete.data.store.ingest import content_hash
 from stem_complete.data.store.layout import is_store
-from stem_complete.data.store.splits import group_of
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
 from stem_complete.evaluation.conditions import Condition
@@ -186,14 +186,15 @@ def _from_files(
     sources: Sequence[str | Path], max_images: int | None, max_per_field: int | None
 ) -> tuple[list[KnownMicrograph], list[str]]:
     crops: list[KnownMicrograph] = []
-    left_out: list[str] = []
-    for file in find_files(sources):
+    files, failed = search(sources)
+    left_out = [str(error) for error in failed.values()]
+    for file in files:
         try:
             found = read_micrographs(file)
         except DataError as error:
             left_out.append(str(error))
             continue
-        field, sha256 = group_of(file), content_hash(file)
+        field, sha256 = group_of(file, CROP_OF_ONE_FIELD), content_hash(file)
         for micrograph in found:
             kept, refused = cut(micrograph, CROP_SIZE, "float32")
             left_out += [f"{r.path} at {r.row}, {r.column}: {r.reason}" for r in refused]

@@ -38,6 +38,7 @@ from statistics import geometric_mean
 from stem_complete.console import errors_in_one_line, say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
 from stem_complete.evaluation import (
     BASELINES,
     NOISY,
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or Path(folder) / "store.zarr"
         if not store.exists():
-            ingest(example_micrographs(), store)
+            ingest(example_micrographs(), store, group_pattern=CROP_OF_ONE_FIELD)
         micrographs = load_micrographs(store, split="validation")
         rows = [
             tuned_row(name, noise, micrographs)

@@ -37,6 +37,9 @@ def test_what_a_store_holds(path: Path) -> None:
     assert (values["num_crops"], values["crop_size"], values["dtype"]) == (28, 16, "uint16")
     assert values["crops"] == store.counts
     assert values["files"] == {"train": 2, "validation": 1, "test": 1}
+    groups = [(Path(g["group"]).name, g["split"], g["files"], g["crops"]) for g in values["groups"]]
+    assert groups[0] == ("image0", "train", 1, 9)
+    assert {name for name, *_ in groups} == {"image0", "image1", "image2", "sized"}
     assert values["pixel_size_nm"] == pytest.approx([0.02, 0.02])
     assert values["num_unknown_pixel_size"] == 27
     assert values["reasons"] == {"smaller than a crop of 16": 2}

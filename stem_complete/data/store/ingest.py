@@ -13,11 +13,13 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from stem_complete.console import counted
 from stem_complete.data.formats.micrographs import Micrograph, read_file
-from stem_complete.data.formats.search import find_files
+from stem_complete.data.formats.search import search, unreadable
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.layout import Compression, LeftOut, Source, StoredDtype
-from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, SplitPlan, group_of
+from stem_complete.data.store.pixel_hash import UNKNOWN
+from stem_complete.data.store.splits import NUMBERED, SplitPlan, check_pattern, group_of
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.data.store.writer import StoredCrop, StoreWriter
 from stem_complete.errors import DataError
@@ -41,7 +43,8 @@ class IngestReport:
         already_there: Files that the store held already.
         left_out: Crops that were not stored, with the reason.
         skipped: What is no image in the files, as "file: name: what it is".
-        failed: Files that could not be read, and why.
+        failed: Files and folders that could not be read, and why.
+        notes: What to know of the store.
     """
 
     store: Path
@@ -51,6 +54,7 @@ class IngestReport:
     left_out: list[LeftOut] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def num_added(self) -> int:
@@ -82,17 +86,17 @@ def ingest(
     compression: Compression | None = None,
     signal: str | None = None,
     frame: int | None = None,
-    group_pattern: str = CROP_OF_ONE_FIELD,
+    group_pattern: str | None = None,
     licences: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Cuts images into crops and appends them to a store, which is created if need be.
 
-    Crops do not overlap; `cropping.cut` tells which are left out. Files that the store holds
-    already, judged by their content, are passed over; files that cannot be read are listed and
-    the others go on. While files are read, one after the other, threads cut and scale those
-    before. Running the same again completes an interrupted run. No store is created if there is
-    no crop to put into it.
+    Crops do not overlap; `cropping.cut` tells which are left out, and so are those that the store
+    holds already, judged by their pixels. Files that it holds, judged by their content, are passed
+    over. What cannot be read is listed and the others go on. While files are read, one after the
+    other, threads cut and scale those before. Running the same again completes an interrupted run.
+    No store is created if there is no crop to put into it.
 
     Args:
         sources: Files, folders and globs.
@@ -106,19 +110,26 @@ def ingest(
             1.5 times to read) or `none`; None is the store's own, lz4 for a new store.
         signal: Name of the only signal to take.
         frame: Number of the only frame to take.
-        group_pattern: What is ignored at the end of the names of files of one field of view,
-            which share their split; by default `_c1`, `_c2`, ...
+        group_pattern: Regular expression whose groups name a file's field of view, see
+            `splits.group_of`. Files of one field share their split. None: those whose names differ
+            in a number at the end.
         licences: Licence by file name, kept with the source.
         progress: Called before each file.
 
     Raises:
         DataError: No files were found.
+        ConfigError: The pattern is none, or matches no file.
         BusyError: Another process writes to the store.
         StoreError: The store is of another crop size, dtype or compression, or the disk is
             full.
     """
-    files = find_files(sources)
+    pattern = NUMBERED if group_pattern is None else group_pattern
+    files, failed = search(sources)
+    if not files and len(failed) == 1:
+        raise next(iter(failed.values()))
+    check_pattern(pattern, files)
     report = IngestReport(Path(store), num_files=len(files))
+    report.failed |= {name: str(error) for name, error in failed.items()}
     with (
         StoreWriter(store, crop_size, dtype, compression) as writer,
         ThreadPoolExecutor(os.cpu_count()) as threads,
@@ -130,13 +141,14 @@ def ingest(
             writer=writer,
             threads=threads,
             asked=(signal, frame),
-            group_pattern=group_pattern,
+            group_pattern=pattern,
             licences=licences or {},
-            known=_Known(held.sources()),
-            plan=SplitPlan(split_fractions, held.sources()),
+            known=_Known(held),
+            plan=SplitPlan(split_fractions, held.sources(), pattern),
         )
         for file in _ahead(steps.read(files, progress)):
             steps.store(file)
+        report.notes += steps.notes()
     return report
 
 
@@ -187,26 +199,27 @@ class _Ingestion:
     plan: SplitPlan
 
     def read(self, files: Sequence[Path], progress: Progress | None) -> Iterator[_File]:
-        """The files that can be read and that the store does not hold."""
+        """The files that can be read."""
         for number, path in enumerate(files):
             if progress:
                 progress(path, number, len(files))
             try:
                 file = self._read_file(path)
-            except (DataError, OSError) as error:
+            except DataError as error:
                 self.report.failed[str(path)] = str(error)
-                continue
-            if file is None:
-                self.report.already_there.append(str(path))
+            except OSError as error:
+                self.report.failed[str(path)] = str(unreadable(path, error))
             else:
                 yield file
 
-    def _read_file(self, path: Path) -> _File | None:
+    def _read_file(self, path: Path) -> _File:
+        """The file with what the store does not hold of it, perhaps nothing."""
         sha256 = content_hash(path)
         if self.known.asked_before(sha256, self.asked):
-            return None
+            return _File(path, sha256, {})
         contents = read_file(path, *self.asked)
         self.report.skipped += [f"{path}: {line}" for line in contents.skipped]
+        self.report.failed |= {f"{path}: {name}": why for name, why in contents.damaged.items()}
         new = self.known.new(sha256, contents.micrographs)
         return _File(path, sha256, {m: self.threads.submit(self._cut, m) for m in new})
 
@@ -216,22 +229,58 @@ class _Ingestion:
 
     def store(self, file: _File) -> None:
         """Appends the crops of a file, all or none."""
-        sources: list[tuple[Source, list[StoredCrop]]] = []
-        left_out: list[LeftOut] = []
         # Asked again, as a copy of the file may have gone in since it was read.
         new = self.known.new(file.sha256, file.crops)
-        for _, frames in groupby(new, key=lambda micrograph: micrograph.name):
-            micrographs = list(frames)
-            crops, faults = _joined(file.crops[m].result() for m in micrographs)
-            sources.append((self._source(file, micrographs, len(crops)), crops))
-            left_out += faults
-        self.writer.append(sources, left_out)
+        origin = _Origin(str(file.path), group_of(file.path, self.group_pattern))
+        parts = [(m, *self._without_twins(m, file.crops[m].result(), origin)) for m in new]
+        # Frames of one field of view stay together, also by an image that came with another.
+        twins = [twin for _, _, _, twin in parts if twin is not None]
+        self.plan.join(origin.group, file.sha256, twins)
+        sources: list[tuple[Source, list[StoredCrop]]] = []
+        left_out: list[LeftOut] = []
+        for _, frames in groupby(parts, key=lambda part: part[0].name):
+            micrographs, crops, faults, _ = zip(*frames, strict=True)
+            kept = list(chain.from_iterable(crops))
+            sources.append((self._source(file, micrographs, len(kept), origin.group), kept))
+            left_out += chain.from_iterable(faults)
+        if sources:
+            self.writer.append(sources, left_out)
         self.known.add(source for source, _ in sources)
         self.report.note(file.path, [source for source, _ in sources], left_out)
 
-    def _source(self, file: _File, frames: list[Micrograph], num_crops: int) -> Source:
+    def _without_twins(
+        self, micrograph: Micrograph, cut_out: _Crops, origin: _Origin
+    ) -> tuple[list[StoredCrop], list[LeftOut], str | None]:
+        """Crops that the store does not hold, those left out, and the group of one it holds."""
+        kept: list[StoredCrop] = []
+        twin = None
+        crops, left_out = cut_out
+        for crop in crops:
+            first = self.known.first_with(crop, origin)
+            if first is None:
+                kept.append(crop)
+            else:
+                twin = first.group
+                left_out.append(_duplicate(micrograph, crop, first.path))
+        return kept, left_out, twin
+
+    def notes(self) -> list[str]:
+        """What to know of the store: splits that should have crops and have none."""
+        if not (self.report.num_added and self.plan.empty):
+            return []
+        fields, files = self.plan.num_groups, self.plan.num_files
+        note = (
+            f"no crops for {' and '.join(self.plan.empty)}: a field of view is never split, and "
+            f"{counted(files, 'file')} count{'s' * (files == 1)} as {fields}"
+        )
+        if files > fields:
+            note += "; if they show more fields, ingest them into a new store with --group"
+        return [note]
+
+    def _source(
+        self, file: _File, frames: Sequence[Micrograph], num_crops: int, group: str
+    ) -> Source:
         first = frames[0]
-        group = group_of(file.path, self.group_pattern)
         height, width = first.pixels.shape
         return Source(
             path=str(file.path),
@@ -261,18 +310,47 @@ def _ahead(files: Iterable[_File]) -> Iterator[_File]:
     yield from waiting
 
 
-def _joined(parts: Iterable[_Crops]) -> _Crops:
-    crops, left_out = zip(*parts, strict=True)
-    return list(chain.from_iterable(crops)), list(chain.from_iterable(left_out))
+class _Origin(NamedTuple):
+    """Where a crop was seen first: file and field of view."""
+
+    path: str
+    group: str
+
+
+def _duplicate(micrograph: Micrograph, crop: StoredCrop, first: str) -> LeftOut:
+    return LeftOut(
+        str(micrograph.path),
+        micrograph.name,
+        micrograph.frame,
+        int(crop.facts["row"]),
+        int(crop.facts["column"]),
+        f"a duplicate, the same pixels as in {first}",
+    )
 
 
 class _Known:
     """What a store holds, by content."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, held: MicrographStore) -> None:
         self._asked: set[tuple[str, str | None, int | None]] = set()
         self._frames: set[tuple[str, str, int]] = set()
+        sources = held.sources()
         self.add(sources)
+        origins = [_Origin(source.path, source.group) for source in sources]
+        self._origins = {
+            pixel_hash: origins[number]
+            for pixel_hash, number in zip(
+                held.pixel_hashes().tolist(), held.column("source").tolist(), strict=True
+            )
+            if pixel_hash != UNKNOWN
+        }
+
+    def first_with(self, crop: StoredCrop, origin: _Origin) -> _Origin | None:
+        """Where a crop of these pixels was seen before; None if it is the first, from `origin`."""
+        first = self._origins.get(crop.pixel_hash)
+        if first is None:
+            self._origins[crop.pixel_hash] = origin
+        return first
 
     def add(self, sources: Iterable[Source]) -> None:
         for source in sources:
@@ -295,5 +373,5 @@ def content_hash(path: Path) -> str:
     for file_path in sorted(path.rglob("*")):
         if file_path.is_file():
             name = file_path.relative_to(path).as_posix()
-            digest.update(f"{name} {sha256(file_path)}\n".encode())
+            digest.update(os.fsencode(f"{name} {sha256(file_path)}\n"))
     return digest.hexdigest()

@@ -4,7 +4,7 @@ A store is a zarr group:
 
     images [n, h, w]    uint16 or float32, see `scaling`; a chunk is one crop, compressed by blosc
                         or not, with a CRC-32C; a shard (file) is some hundred crops
-    crops/*    [n]      one array per fact about a crop, see `COLUMNS`
+    crops/*    [n]      one array per fact about a crop, see `COLUMNS` and `PIXEL_HASHES`
     sources    [m]      JSON records, see `Source`
     left_out   [k]      JSON records, see `LeftOut`
 
@@ -52,6 +52,9 @@ COLUMNS: dict[str, str] = {
     "row": "int32",  # of the crop's first pixel [px]
     "column": "int32",
 }
+
+PIXEL_HASHES = "crops/pixel_hash"
+"""Array uint64 of `pixel_hash.pixel_hash`, shorter or absent in stores of older versions."""
 
 # Whole shards are kept in memory and written at once: 256 crops of 512 x 512 uint16.
 _SHARD_BYTES = 128 * 2**20
@@ -158,8 +161,14 @@ def _create_arrays(
     crops = group.create_group("crops")
     for name, column_dtype in COLUMNS.items():
         crops.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype=column_dtype)
+    create_pixel_hashes(group)
     for name in ("sources", "left_out"):
         group.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="str")
+
+
+def create_pixel_hashes(group: zarr.Group) -> None:
+    """Creates the array of hashes in a store, empty: all unknown."""
+    group.create_array(PIXEL_HASHES, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="uint64")
 
 
 def _compressors(compression: Compression) -> list[BloscCodec]:

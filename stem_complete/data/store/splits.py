@@ -8,14 +8,64 @@ from pathlib import Path
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import Source
+from stem_complete.errors import ConfigError
 
-# `gold_c1.tif` and `gold_c2.tif` are crops of one field of view.
-CROP_OF_ONE_FIELD = r"_c\d+$"
+# The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
+# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, 0001. Longer numbers are times and the like.
+_COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time)"
+_NUMBER = (
+    rf"(?:[ _.#-]+\(?{_COUNTED}?[ _.#-]?\d{{1,5}}\)?"
+    r"|(?<=/)\d{1,5}|(?:frame|slice)[ _.#-]?\d{1,5})"
+)
+NUMBERED = rf"(?is)^(.*?)(?:[ _.-]+[ctz]\d{{1,5}})*{_NUMBER}?$"
+"""Files that differ in the number at the end of their names are of one field of view."""
+
+CROP_OF_ONE_FIELD = r"(?s)^(.*?)(?:_c\d+)?$"
+"""Files that differ in `_c1`, `_c2`, ... at the end of their names are of one field of view."""
 
 
-def group_of(path: Path, pattern: str = CROP_OF_ONE_FIELD) -> str:
-    """Name of the field of view: folder and name of a file, less its suffix and `pattern`."""
-    return str(path.resolve().with_name(re.sub(pattern, "", path.stem)))
+def group_of(path: Path, pattern: str = NUMBERED) -> str:
+    """Name of the field of view that a file is of.
+
+    Args:
+        path: The file.
+        pattern: What its groups match in the file's path without suffix, "/" between folders,
+            names the field. A file that it does not match is a field of its own.
+    """
+    name = _without_suffix(path)
+    match = re.search(pattern, name)
+    return "/".join(filter(None, match.groups())) if match else name
+
+
+def _without_suffix(path: Path) -> str:
+    name = path.resolve()
+    return name.with_name(re.sub(r"(?i)(\.ome)?(\.zarr)?\.[^.]+$", "", name.name)).as_posix()
+
+
+def check_pattern(pattern: str, files: Sequence[Path]) -> None:
+    """Raises ConfigError if the pattern names no field of view of any of the files."""
+    fix = r"for example (.*)_\d+, which ignores a number after _ at the end of names"
+    try:
+        num_groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(
+            expected="a regular expression", found=f"{pattern!r}: {error}", where="group", fix=fix
+        ) from error
+    if not num_groups:
+        raise ConfigError(
+            expected="a regular expression with a group (...) that names the field of view",
+            found=f"{pattern!r} without a group",
+            where="group",
+            fix=fix,
+        )
+    paths = list(map(_without_suffix, files))
+    if files and not any(re.search(pattern, path) for path in paths):
+        raise ConfigError(
+            expected="a regular expression that matches the path of some file",
+            found=f"{pattern!r}, which matches none of {len(files)}, such as {paths[0]}",
+            where="group",
+            fix=fix,
+        )
 
 
 class SplitPlan:
@@ -29,20 +79,30 @@ class SplitPlan:
     Args:
         fractions: Shares of train, validation and test; they add up to 1.
         known: Sources that have their split already.
+        pattern: What names a source's field of view, see `group_of`.
     """
 
-    def __init__(self, fractions: Sequence[float], known: Iterable[Source] = ()) -> None:
+    def __init__(
+        self,
+        fractions: Sequence[float],
+        known: Iterable[Source] = (),
+        pattern: str = NUMBERED,
+    ) -> None:
         if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ValueError(
                 f"split_fractions must be {len(SPLITS)} shares that add up to 1, got {fractions}"
             )
         self._fractions: Mapping[Split, float] = dict(zip(SPLITS, fractions, strict=True))
         self._crops: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self._groups: set[str] = set()
         self._of_group: dict[str, Split] = {}
         self._of_content: dict[str, Split] = {}
         for source in known:
             if source.split is not None:
                 self._note(source.group, source.sha256, source.split, source.num_crops)
+                # It may have been named by another pattern.
+                group = group_of(Path(source.path), pattern)
+                self._of_group.setdefault(group, source.split)
 
     def assign(self, group: str, sha256: str, num_crops: int) -> Split:
         """The split of `num_crops` new crops from a file of that group and content."""
@@ -50,6 +110,28 @@ class SplitPlan:
         split = known or self._neediest(num_crops)
         self._note(group, sha256, split, num_crops)
         return split
+
+    def join(self, group: str, sha256: str, others: Iterable[str] = ()) -> None:
+        """Lets a group without a split share that of a known content, or of other groups."""
+        splits = [self._of_content.get(sha256), *map(self._of_group.get, others)]
+        for split in splits:
+            if split is not None:
+                self._of_group.setdefault(group, split)
+
+    @property
+    def num_groups(self) -> int:
+        """Fields of view of which there are crops."""
+        return len(self._groups)
+
+    @property
+    def num_files(self) -> int:
+        """Files of which there are crops."""
+        return len(self._of_content)
+
+    @property
+    def empty(self) -> list[Split]:
+        """Splits that should have a share and have no crops."""
+        return [s for s in SPLITS if self._fractions[s] > 0 and not self._crops[s]]
 
     def _neediest(self, num_crops: int) -> Split:
         total = sum(self._crops.values()) + num_crops
@@ -60,6 +142,7 @@ class SplitPlan:
         return max(wanted, key=lambda split: self._fractions[split] * total - self._crops[split])
 
     def _note(self, group: str, sha256: str, split: Split, num_crops: int) -> None:
+        self._groups.add(group)
         self._of_group.setdefault(group, split)
         self._of_content.setdefault(sha256, split)
         self._crops[split] += num_crops

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import (
     COLUMNS,
+    PIXEL_HASHES,
     LeftOut,
     Source,
     StoredDtype,
@@ -26,6 +27,7 @@ from stem_complete.data.store.layout import (
     open_images,
     shard_file,
 )
+from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.data.store.scaling import to_stored, to_unit_range
 from stem_complete.errors import StoreError
 
@@ -166,6 +168,15 @@ class MicrographStore:
                 raise self._damaged(f"{len(values)} of {len(self)} values of {name}")
             self._columns[name] = values
         return self._columns[name]
+
+    def pixel_hashes(self) -> NDArray[np.uint64]:
+        """Hashes of the pixels of crops [n]; `UNKNOWN` for those that an old version stored."""
+        hashes = np.full(len(self), UNKNOWN, np.uint64)
+        group = open_group(self.path)[0]
+        if PIXEL_HASHES in group:
+            known = np.asarray(array_of(group, PIXEL_HASHES)[: len(self)])
+            hashes[: len(known)] = known
+        return hashes
 
     def _records(self, name: str, number: int, kind: type[Record]) -> list[Record]:
         adapter = TypeAdapter(kind)

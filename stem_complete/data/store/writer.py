@@ -22,6 +22,7 @@ from stem_complete.data.examples import SPLITS
 from stem_complete.data.store.cropping import Crop
 from stem_complete.data.store.layout import (
     COLUMNS,
+    PIXEL_HASHES,
     Compression,
     LeftOut,
     Source,
@@ -29,10 +30,12 @@ from stem_complete.data.store.layout import (
     array_of,
     compression_of,
     create_group,
+    create_pixel_hashes,
     open_group,
     shard_file,
     to_json,
 )
+from stem_complete.data.store.pixel_hash import pixel_hash
 from stem_complete.data.store.scaling import quantise
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import StoreError
@@ -40,10 +43,17 @@ from stem_complete.files import exclusive, sync
 
 
 class StoredCrop(NamedTuple):
-    """A crop as the store keeps it: numbers [h, w], and the facts in `COLUMNS` that are its own."""
+    """A crop as the store keeps it.
+
+    Attributes:
+        stored: Numbers [h, w].
+        facts: Those in `COLUMNS` that are its own.
+        pixel_hash: By which it is known.
+    """
 
     stored: NDArray[Any]
     facts: dict[str, float]
+    pixel_hash: int
 
 
 class _Extent(NamedTuple):
@@ -58,6 +68,7 @@ class _File(NamedTuple):
     """Rows that the crops of one file add to the store, once all of these are on the disk."""
 
     facts: list[list[float]]  # of each crop, in the order of COLUMNS
+    hashes: list[int]  # of each crop
     sources: list[str]
     left_out: list[str]
 
@@ -127,6 +138,8 @@ class StoreWriter:
         self._group, attributes = open_group(self.path, "r+")
         self._images = array_of(self._group, "images")
         self._check(attributes)
+        if PIXEL_HASHES not in self._group:
+            create_pixel_hashes(self._group)
         for leftover in self.path.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
         self._stored_dtype: StoredDtype = attributes["dtype"]
@@ -164,9 +177,8 @@ class StoreWriter:
         """The crop as the store keeps it. Threads can do this side by side."""
         quantised = quantise(crop.pixels, self._stored_dtype)
         known = crop._asdict() | quantised._asdict()
-        return StoredCrop(
-            quantised.stored, {name: known[name] for name in known if name in COLUMNS}
-        )
+        facts = {name: known[name] for name in known if name in COLUMNS}
+        return StoredCrop(quantised.stored, facts, pixel_hash(crop.pixels))
 
     def append(
         self,
@@ -174,12 +186,13 @@ class StoreWriter:
         left_out: Iterable[LeftOut] = (),
     ) -> None:
         """Appends the sources of one file with their crops: all of them or, if killed, none."""
-        facts = []
+        facts, hashes = [], []
         for number, (source, crops) in enumerate(sources, self._num_sources):
             facts += [_row(crop, source, number) for crop in crops]
+            hashes += [crop.pixel_hash for crop in crops]
         self._num_sources += len(sources)
         records = [to_json(source) for source, _ in sources]
-        self._files.append(_File(facts, records, [to_json(record) for record in left_out]))
+        self._files.append(_File(facts, hashes, records, [to_json(record) for record in left_out]))
         for _, crops in sources:
             for crop in crops:
                 self._add(crop.stored)
@@ -226,6 +239,7 @@ class StoreWriter:
     def _commit(self) -> None:
         """Makes count all complete files whose crops are on disk."""
         facts: list[list[float]] = []
+        hashes: list[int] = []
         sources: list[str] = []
         left_out: list[str] = []
         old = self._committed
@@ -233,6 +247,7 @@ class StoreWriter:
         while self._files and len(facts) + len(self._files[0].facts) <= room:
             file = self._files.popleft()
             facts += file.facts
+            hashes += file.hashes
             sources += file.sources
             left_out += file.left_out
         added = _Extent(len(facts), len(sources), len(left_out))
@@ -242,6 +257,7 @@ class StoreWriter:
         with self._told():
             for column, name in enumerate(COLUMNS):
                 self._grow(f"crops/{name}", old.num_crops, [row[column] for row in facts])
+            self._grow(PIXEL_HASHES, old.num_crops, hashes)
             self._grow("sources", old.num_sources, sources)
             self._grow("left_out", old.num_left_out, left_out)
             # `attrs.update` would write the file once for each of the three numbers.

@@ -17,6 +17,7 @@ from pathlib import Path
 from stem_complete.console import errors_in_one_line, say
 from stem_complete.data.formats.search import find_files
 from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
 from stem_complete.errors import DataError
 
 VALIDATION_SOURCES = ("bshev", "rem", "scilink", "sjeon")
@@ -44,7 +45,13 @@ def build_store(micrographs: Path, store: Path) -> None:
             fix="add a row for each",
         )
     for chosen, fractions in ((trained_on, (1, 0, 0)), (held_out, (0, 1, 0))):
-        report = ingest(chosen, store, split_fractions=fractions, licences=licences)
+        report = ingest(
+            chosen,
+            store,
+            split_fractions=fractions,
+            licences=licences,
+            group_pattern=CROP_OF_ONE_FIELD,
+        )
         say(f"{report.num_added} crops of {len(report.added)} files")
 
 

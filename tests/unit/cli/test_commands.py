@@ -54,7 +54,7 @@ class TestIngest:
     def test_options(self, run, replaced):
         calls = replaced(self.TARGET, self.report())
         options = ("--crop-size", 64, "--dtype", "float32", "--compression", "zstd",
-                   "--signal", "HAADF", "--frame", 1)  # fmt: skip
+                   "--signal", "HAADF", "--frame", 1, "--group", "(.*)_")  # fmt: skip
         assert run("ingest", "a", "--store", "s", *options).code == 0
         assert {k: v for k, v in calls[0].kwargs.items() if k != "progress"} == {
             "crop_size": 64,
@@ -62,6 +62,7 @@ class TestIngest:
             "compression": "zstd",
             "signal": "HAADF",
             "frame": 1,
+            "group_pattern": "(.*)_",
         }
 
     @pytest.mark.parametrize(
@@ -92,6 +93,24 @@ class TestIngest:
             "left out: 2 crops of d.tif: constant",
         ]
         assert "2 crops left out, 2 files failed" in done.output
+
+    def test_reasons_that_differ_in_numbers_are_one(self, run, replaced):
+        left_out = [
+            LeftOut("d.tif", "", 0, row, 0, f"saturated, {row}% of the pixels at 255")
+            for row in (31, 31, 40, 25)
+        ]
+        replaced(self.TARGET, self.report(left_out=left_out, notes=["no crops for test"]))
+        assert run("ingest", "x", "--store", "s").error.splitlines()[-2:] == [
+            "left out: 4 crops of d.tif: saturated, 31% of the pixels at 255, or for one of 2 "
+            "reasons like it",
+            "note: no crops for test",
+        ]
+
+    def test_one_is_counted_as_one(self, run, replaced):
+        replaced(self.TARGET, self.report(added={"a.tif": 1}, failed={"b.tif": "b.tif: bad"}))
+        assert run("ingest", "x", "--store", "s").output == (
+            "1 crop of 1 file added to s, 0 files already there, 0 crops left out, 1 file failed\n"
+        )
 
     def test_json(self, run, replaced):
         replaced(self.TARGET, self.report(added={"a.tif": 2}))

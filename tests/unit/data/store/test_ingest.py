@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -16,8 +20,10 @@ from stores import read_raw
 from stem_complete.data.bundled import example_licences, example_micrographs
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.layout import PIXEL_HASHES
+from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.errors import DataError, StoreError
+from stem_complete.errors import ConfigError, DataError, StoreError
 
 IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 50)).astype(np.uint16)
 
@@ -72,8 +78,8 @@ def test_signals_and_frames_of_one_file_share_their_split(tmp_path: Path) -> Non
     folder, path = tmp_path / "images", tmp_path / "s.zarr"
     folder.mkdir()
     for number in range(4):
-        stack = np.stack([IMAGE + number, IMAGE[::-1] + number])
-        np.savez(folder / f"f{number}.npz", haadf=stack, bf=IMAGE // (number + 2), plot=stack[0, 0])
+        stack = np.random.default_rng(number).integers(0, 60_000, (3, 40, 50)).astype(np.uint16)
+        np.savez(folder / f"f{number}.npz", haadf=stack[:2], bf=stack[2], plot=stack[0, 0])
     report = ingest([folder], path, crop_size=16, signal="haadf", frame=1)
     assert report.num_added == 4 * 6
     assert report.skipped == [
@@ -95,6 +101,121 @@ def test_signals_and_frames_of_one_file_share_their_split(tmp_path: Path) -> Non
         by_file.setdefault(record.source.path, set()).add(record.split)
     assert all(len(splits) == 1 for splits in by_file.values())
     assert len({split for splits in by_file.values() for split in splits}) == 3
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_one_image_goes_in_once_under_several_names_and_formats(
+    tmp_path: Path, at_once: bool
+) -> None:
+    folder, path = tmp_path / "images", tmp_path / "s.zarr"
+    folder.mkdir()
+    np.save(folder / "a.npy", IMAGE)
+    tifffile.imwrite(folder / "b.tif", IMAGE, software="export")
+    np.save(folder / "c.npy", IMAGE.astype(np.float32))
+    np.save(folder / "d.npy", IMAGE / 65_535)
+    np.save(folder / "e.npy", np.stack([IMAGE, IMAGE[::-1], IMAGE]))
+    reports = [
+        ingest(sources, path, crop_size=16)
+        for sources in ([[folder]] if at_once else [[file] for file in sorted(folder.iterdir())])
+    ]
+    store = MicrographStore(path)
+    assert len(store) == 12  # of the image and of its mirror image
+    assert {record.split for record in store.records(range(12))} == {"train"}
+    left_out = [record for report in reports for record in report.left_out]
+    assert Counter(Path(record.path).name for record in left_out) == {
+        "b.tif": 6,
+        "c.npy": 6,
+        "d.npy": 6,
+        "e.npy": 12,
+    }
+    assert {record.reason for record in left_out} == {
+        f"a duplicate, the same pixels as in {folder / 'a.npy'}"
+    }
+
+
+def test_a_store_without_hashes_opens_and_grows(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    np.save(tmp_path / "a.npy", IMAGE)
+    ingest([tmp_path / "a.npy"], path, crop_size=16)
+    fingerprint = MicrographStore(path).fingerprint()
+    shutil.rmtree(path / PIXEL_HASHES)
+    store = MicrographStore(path)
+    assert (store.fingerprint(), set(store.pixel_hashes())) == (fingerprint, {UNKNOWN})
+    np.save(tmp_path / "b.npy", IMAGE[::-1])
+    np.save(tmp_path / "c.npy", IMAGE[::-1].astype(np.float32))
+    report = ingest([tmp_path / "b.npy", tmp_path / "c.npy"], path)
+    assert (report.num_added, len(report.left_out)) == (6, 6)
+    hashes = MicrographStore(path).pixel_hashes()
+    assert (hashes[:6] == UNKNOWN).all()
+    assert len(set(hashes[6:])) == 6
+
+
+def write_frames(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        np.save(folder / f"{name}.npy", np.random.default_rng(number).uniform(size=(16, 16)))
+
+
+def test_numbered_frames_share_their_split(tmp_path: Path) -> None:
+    names = [f"{field}_{number:04}" for field in "abcd" for number in range(3)]
+    write_frames(tmp_path / "images", *names)
+    report = ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16)
+    splits = [record.split for record in MicrographStore(tmp_path / "s.zarr").records(range(12))]
+    assert splits[::3] == splits[1::3] == splits[2::3]
+    assert set(splits) == {"train", "validation", "test"}
+    assert report.notes == []
+
+
+def test_a_single_field_of_view_is_told(tmp_path: Path) -> None:
+    write_frames(tmp_path / "images", *(f"a_{number:04}" for number in range(9)))
+    report = ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16)
+    assert MicrographStore(tmp_path / "s.zarr").counts["train"] == 9
+    [note] = report.notes
+    assert note == (
+        "no crops for validation and test: a field of view is never split, and 9 files count as 1; "
+        "if they show more fields, ingest them into a new store with --group"
+    )
+    [note] = ingest([tmp_path / "images" / "a_0000.npy"], tmp_path / "t.zarr", crop_size=16).notes
+    assert note.endswith("1 file counts as 1")
+
+
+def test_a_pattern_names_fields_of_view(tmp_path: Path) -> None:
+    names = [f"area{area}_{detector}" for area in range(4) for detector in ("bf", "haadf")]
+    write_frames(tmp_path / "images", *names)
+    ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16, group_pattern=r"(area\d)")
+    store = MicrographStore(tmp_path / "s.zarr")
+    splits = [record.split for record in store.records(range(8))]
+    assert splits[::2] == splits[1::2]
+    assert {source.group for source in store.sources()} == {f"area{area}" for area in range(4)}
+
+
+def test_a_bad_pattern_leaves_no_store(tmp_path: Path) -> None:
+    write_frames(tmp_path / "images", "a")
+    with pytest.raises(ConfigError, match="regular expression"):
+        ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16, group_pattern="(")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_bad_names_and_folders_are_listed_and_the_others_go_on(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_frames(images, "good", "n" * 250)
+    write_frames(tmp_path / "elsewhere", "a")
+    (images / "linked").symlink_to(tmp_path / "elsewhere")
+    (images / "gone.npy").symlink_to(tmp_path / "nowhere.npy")
+    bad = images / os.fsdecode(b"bad\xff.npy")
+    try:
+        shutil.copy(images / "good.npy", bad)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    report = ingest([images, tmp_path / "missing"], tmp_path / "s.zarr", crop_size=16)
+    assert report.num_added == 2
+    assert {Path(name).name for name in report.failed} == {
+        "linked",
+        "gone.npy",
+        r"bad\xff.npy",
+        "missing",
+    }
+    json.loads(report.to_json())
 
 
 def test_crops_of_one_field_of_view_share_their_split(tmp_path: Path) -> None:
@@ -141,6 +262,19 @@ def test_bad_files_are_listed_and_the_others_go_on(
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
 
 
+def test_a_damaged_image_fails_beside_others_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("bad", "good"):
+            file.create_dataset(name, data=IMAGE, chunks=IMAGE.shape, fletcher32=True)
+        place = file["bad"].id.get_chunk_info(0).byte_offset
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+    report = ingest([path], tmp_path / "s.zarr", crop_size=16)
+    assert (report.num_added, list(report.failed)) == (6, [f"{path}: bad"])
+
+
 def test_nothing_to_store_leaves_no_store(tmp_path: Path) -> None:
     np.save(tmp_path / "small.npy", IMAGE)
     report = ingest([tmp_path / "small.npy"], tmp_path / "s.zarr")
@@ -153,13 +287,16 @@ def test_every_number_format_survives(tmp_path: Path, stored: Any) -> None:
     dtypes = ["uint8", "int16", ">u2", "uint32", ">f4", "float64", "float16"]
     image: NDArray[Any] = IMAGE[:16, :16] // 256 + 3
     files = [tmp_path / f"{number}.npy" for number in range(len(dtypes))]
-    for file, dtype in zip(files, dtypes, strict=True):
-        np.save(file, image.astype(dtype))
+    images = [np.roll(image, number) for number in range(len(dtypes))]  # no two are the same
+    for file, shifted, dtype in zip(files, images, dtypes, strict=True):
+        np.save(file, shifted.astype(dtype))
     ingest(files, tmp_path / "s.zarr", crop_size=16, dtype=stored)
     store = MicrographStore(tmp_path / "s.zarr")
     assert len(store) == len(dtypes)
     for index, record in enumerate(store.records(range(len(store)))):
-        np.testing.assert_array_equal(read_raw(store, [index])[0], image, record.source.path)
+        np.testing.assert_array_equal(
+            read_raw(store, [index])[0], images[index], record.source.path
+        )
 
 
 def test_pixel_sizes_are_kept(tmp_path: Path) -> None:

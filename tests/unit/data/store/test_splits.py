@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import Source
-from stem_complete.data.store.splits import SplitPlan, group_of
+from stem_complete.data.store.splits import (
+    CROP_OF_ONE_FIELD,
+    SplitPlan,
+    check_pattern,
+    group_of,
+)
+from stem_complete.errors import ConfigError
 
 FRACTIONS = (0.7, 0.15, 0.15)
 
@@ -95,5 +101,101 @@ def test_crops_of_one_field_of_view_share_a_group() -> None:
     assert group_of(Path("a/gold_c1.tif")) == group_of(Path("a/gold_c12.tif"))
     assert group_of(Path("a/gold_c1.tif")) == group_of(Path("a/gold.dm4"))
     assert group_of(Path("a/gold_c1.tif")) != group_of(Path("b/gold_c1.tif"))
-    assert group_of(Path("a/gold_1.tif")) != group_of(Path("a/gold_2.tif"))
-    assert group_of(Path("gold_1.tif"), r"_\d+$") == group_of(Path("gold_2.tif"), r"_\d+$")
+    assert group_of(Path("a/gold_c1.tif"), CROP_OF_ONE_FIELD) == group_of(Path("a/gold_c2.tif"))
+    assert group_of(Path("a/gold_1.tif"), CROP_OF_ONE_FIELD) != group_of(Path("a/gold.tif"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("HAADF_0001.tif", "HAADF_0002.tif", "HAADF_0010.dm4"),
+        ("gold_1.tif", "gold_2.tif", "gold_10.tif"),
+        ("gold-001.tif", "gold-002.tif"),
+        ("gold 1.tif", "gold (2).tif"),
+        ("gold.0001.dm3", "gold.0002.dm3"),
+        ("gold_frame1.tif", "gold_frame 2.tif"),
+        ("frame0001.tif", "frame0002.tif"),
+        ("0001.tif", "0002.tif"),
+        ("scan_T0.ome.tif", "scan_T1.ome.tif", "scan_T2.ome.zarr", "scan_T3.zarr.zip"),
+        ("gold_t001_z02.tif", "gold_t002_z01.tif"),
+        ("gold_1.ser", "gold_2.ser"),
+        ("go\nld_1.tif", "go\nld_2.tif"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_numbered_frames_are_of_one_field_of_view(names: tuple[str, ...]) -> None:
+    assert len({group_of(Path("a") / name) for name in names}) == 1
+    assert group_of(Path("a") / names[0]) != group_of(Path("b") / names[0])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("HAADF_0001.tif", "BF_0001.tif"),
+        ("gold1.tif", "gold2.tif"),  # specimens, as likely as not
+        ("image001.tif", "image002.tif"),
+        ("20201021_141503.emd", "20201021_141611.emd"),  # times
+        ("gold_a.tif", "gold_b.tif"),
+        ("gold_Au5.tif", "gold_Au6.tif"),
+        ("gold_5nm.tif", "gold_6nm.tif"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_other_names_are_of_different_fields(names: tuple[str, ...]) -> None:
+    assert len({group_of(Path("a") / name) for name in names}) == len(names)
+
+
+def test_a_pattern_names_the_field_by_its_groups() -> None:
+    files = [
+        Path("day1/area7/HAADF_1.tif"),
+        Path("day1/area8/HAADF_1.tif"),
+        Path("day2/area7/x.tif"),
+    ]
+    assert [group_of(file, r"(area\d)/") for file in files] == ["area7", "area8", "area7"]
+    by_day = [group_of(file, r"(day\d)/(area\d)/") for file in files]
+    assert by_day == ["day1/area7", "day1/area8", "day2/area7"]
+    assert group_of(Path("other.tif"), r"(area\d)/") == str(Path("other").resolve())  # its own
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("(", "unterminated"),
+        ("area", "without a group"),
+        ("(?:area)", "without a group"),
+        ("(zone)", r"matches none of 1, such as .*area7/x"),
+    ],
+)
+def test_a_bad_pattern_is_one_line(pattern: str, found: str) -> None:
+    with pytest.raises(ConfigError, match=found) as caught:
+        check_pattern(pattern, [Path("area7/x.tif")])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_shares_the_split_of_one_that_holds_the_same_image() -> None:
+    plan = SplitPlan(FRACTIONS)
+    splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
+    for number, name in enumerate("abc"):
+        plan.join(f"by content {number}", f"hash of {name}")
+        plan.join(f"by pixels {number}", "new", ["unknown", name])
+        assert plan.assign(f"by content {number}", "x", 1) == splits[name]
+        assert plan.assign(f"by pixels {number}", "y", 1) == splits[name]
+        plan.join(name, "z", "bca"[number])
+        assert plan.assign(name, "z", 1) == splits[name]  # as before
+        plan = SplitPlan(FRACTIONS)
+        splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
+
+
+def test_frames_stay_with_those_that_an_older_version_took_for_fields() -> None:
+    known = [source(f"gold_{number}", split, 3) for number, split in enumerate(SPLITS)]
+    plan = SplitPlan(FRACTIONS, known)
+    assert plan.assign(group_of(Path("gold_7.tif")), "new", 9) == SPLITS[0]
+
+
+def test_splits_that_got_nothing_are_told() -> None:
+    plan = SplitPlan((0.8, 0.2, 0))
+    plan.assign("a", "x", 5)
+    plan.assign("a", "y", 5)
+    assert (plan.empty, plan.num_groups) == (["validation"], 1)
+    plan.assign("b", "z", 1)
+    assert (plan.empty, plan.num_groups) == ([], 2)
