@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from stem_complete.config import Config, validate_config
+from stem_complete.data.examples import check_recorded
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.store import MicrographStore
@@ -64,12 +65,13 @@ def export_checkpoint(
     Raises:
         ArtifactError: There is no usable checkpoint, or `output` holds something else.
         StoreError: The store cannot be read.
+        ConfigError: It is not the store that was trained on.
         StorageError: A URL cannot be read or written.
     """
     target = storage_path(output)
     checkpoint = _checkpoint(storage_path(source), which)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))
-    micrographs = MicrographStore(store or config.data.store)
+    micrographs = _trained_on(checkpoint, MicrographStore(store or config.data.store))
     crop_shape = (micrographs.crop_size, micrographs.crop_size)
     task = build_task(config, crop_shape)
     try:
@@ -153,6 +155,14 @@ def training_sources(store: MicrographStore) -> list[TrainingSource]:
         for source in store.sources()
         if source.split == "train"
     ]
+
+
+def _trained_on(checkpoint: Checkpoint, store: MicrographStore) -> MicrographStore:
+    """The store as it was when the run began."""
+    if checkpoint.examples is None:
+        return store
+    check_recorded(store, checkpoint.examples, checkpoint.folder)
+    return store.first(checkpoint.examples.num)
 
 
 def _checkpoint(source: UPath, which: Literal["last", "best"]) -> Checkpoint:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from upath import UPath
 
+from stem_complete.data.examples import ExamplesRecord
 from stem_complete.training.checkpoint_folder import (
     METADATA_FILE,
     Checkpoint,
@@ -71,6 +72,7 @@ class Checkpoints:
         config: Mapping[str, Any],
         metrics: Mapping[str, float],
         score: float | None,
+        examples: ExamplesRecord | None = None,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
 
@@ -85,6 +87,7 @@ class Checkpoints:
             config: Resolved config, as plain values.
             metrics: Latest metrics.
             score: Validation score of this very step, the lower the better; None if there is none.
+            examples: What the run is trained on.
         """
         self._join()
         if step == self._saved and self.failed is None:
@@ -93,7 +96,13 @@ class Checkpoints:
         self._saved, self.failed = step, None
         if self._scores is not None and score is not None:
             self._scores.append(score)
-        metadata = {"step": step, "score": score, "config": dict(config), "metrics": dict(metrics)}
+        metadata = {
+            "step": step,
+            "score": score,
+            "config": dict(config),
+            "metrics": dict(metrics),
+            "examples": examples and examples._asdict(),
+        }
         # Not a daemon: the interpreter does not end in the middle of a write.
         self._writer = threading.Thread(
             target=self._write, args=(step, metadata), name=f"checkpoint-{step}"

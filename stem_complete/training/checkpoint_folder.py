@@ -4,7 +4,8 @@
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   the optimizer's state, as Adam's moments
     average.safetensors     running average of the weights, where the run has one
-    metadata.json           step, score, config, metrics, versions; size and SHA-256 of these files
+    metadata.json           step, score, config, metrics, examples, versions; size and SHA-256 of
+                            these files
 
 `metadata.json` is written last and is the commit, on any file system: a folder without it is
 unfinished. Nothing is pickled.
@@ -23,6 +24,7 @@ from torch import Tensor
 from upath import UPath
 
 import stem_complete
+from stem_complete.data.examples import ExamplesRecord
 from stem_complete.errors import ArtifactError
 from stem_complete.training.storage import (
     FileContent,
@@ -55,6 +57,7 @@ class Checkpoint(NamedTuple):
         config: Resolved config, as plain values.
         metrics: Latest metrics.
         state: Saved tensors by part and name, on the CPU and contiguous.
+        examples: What it was trained on; None in checkpoints of earlier versions.
     """
 
     folder: UPath
@@ -62,6 +65,7 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     metrics: dict[str, float]
     state: dict[str, dict[str, Tensor]]
+    examples: ExamplesRecord | None = None
 
     def zeros(self, device: str) -> Checkpoint:
         """The same with zeros on `device`; on "meta" they take no memory and travel as shapes."""
@@ -82,7 +86,7 @@ def write_checkpoint(
     Args:
         folder: A checkpoint folder, or none yet.
         copies: Parts of the state by name.
-        metadata: Step, score, config and metrics.
+        metadata: Step, score, config, metrics and examples.
 
     Raises:
         StorageError: The storage cannot be written.
@@ -129,7 +133,20 @@ def load_checkpoint(folder: str | Path | UPath) -> Checkpoint:
         if found != expected:
             raise _damaged(folder, f"a corrupt {name}")
         state[name.removesuffix(_SUFFIX)] = unpack(file)
-    return Checkpoint(folder, metadata["step"], metadata["config"], metadata["metrics"], state)
+    return Checkpoint(
+        folder,
+        metadata["step"],
+        metadata["config"],
+        metadata["metrics"],
+        state,
+        examples_of(metadata),
+    )
+
+
+def examples_of(metadata: Mapping[str, Any]) -> ExamplesRecord | None:
+    """What a checkpoint with this metadata was trained on; None if it does not say."""
+    examples = metadata.get("examples")
+    return None if examples is None else ExamplesRecord(**examples)
 
 
 def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:

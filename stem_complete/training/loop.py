@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from stem_complete.config import Config
+from stem_complete.data.examples import Examples, ExamplesRecord, check_recorded, record_of
 from stem_complete.data.loader import Batch, training_batches
 from stem_complete.distributed import (
     LONG_PHASE_S,
@@ -30,8 +31,9 @@ from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
+from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_stages, stage_at
-from stem_complete.training.state import TrainingState, build_state, check_same_run
+from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskBuilder
@@ -108,16 +110,21 @@ class _Loop:
         self.stop, self.watchdog = stop, watchdog
         training = config.training
         self.micro_batch_size = _micro_batch_size(config, context)
-        task, self.examples = all_ok(lambda: build_task(config))
-        agree(environment() | {"config": _hash(config), "data": self.examples.fingerprint()})
+        task, examples = all_ok(lambda: build_task(config))
+        agree(environment() | {"config": _hash(config)})
         self.checkpoints = Checkpoints(
             config.run_folder, keep=training.keep_checkpoints, keep_best=training.keep_best
         )
         from_main(self.checkpoints.check_writable)
+        checkpoint = all_ok(self._newest_checkpoint)
+        # Examples that were appended since the run began are none of it.
+        self.record = from_main(lambda: _record(checkpoint, examples))
+        self.examples = examples.first(min(self.record.num, len(examples)))
+        agree({"data": self.examples.fingerprint()})
 
         self.task = task.to(context.device)
         self.metrics: dict[str, float] = {}
-        self.state = self._restored_state()
+        self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
         self.stages = build_stages(config, names)
         self.take_step = build_step(config, self.state, context)
@@ -258,13 +265,13 @@ class _Loop:
             config=self.config.model_dump(mode="json"),
             metrics=self.metrics,
             score=score,
+            examples=self.record,
         )
         self.take_step.window.pause(time.perf_counter() - started)
 
-    def _restored_state(self) -> TrainingState:
-        """State of the newest checkpoint, which rank 0 reads for all; or a fresh one."""
+    def _restored_state(self, checkpoint: Checkpoint | None) -> TrainingState:
+        """State of the newest checkpoint, which rank 0 has read for all; or a fresh one."""
         state = build_state(self.config, self.task)
-        checkpoint = all_ok(self._newest_checkpoint)
         outline = from_main(lambda: checkpoint and checkpoint.zeros("meta"))
         if outline is None:
             self.task.initialise(self.examples)
@@ -278,7 +285,7 @@ class _Loop:
         """On rank 0, if there is one."""
         checkpoint = self.checkpoints.latest() if self.context.is_main else None
         if checkpoint is not None:
-            check_same_run(self.config, checkpoint)
+            check_same_run(self.config, checkpoint.config, checkpoint.folder)
         return checkpoint
 
     def _nonfinite_examples(self) -> list[int]:
@@ -317,6 +324,14 @@ def _micro_batch_size(config: Config, context: WorkerContext) -> int:
             fix=f"start as many processes, or add scaling.num_workers={context.world_size}",
         )
     return config.micro_batch_size(context.world_size)
+
+
+def _record(checkpoint: Checkpoint | None, examples: Examples) -> ExamplesRecord:
+    """The examples that a run began with, of which `examples` must be the first."""
+    if checkpoint is None or checkpoint.examples is None:
+        return record_of(examples)
+    check_recorded(examples, checkpoint.examples, checkpoint.folder)
+    return checkpoint.examples
 
 
 def _hash(config: Config) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stem_complete.config import Config, validate_config
-from stem_complete.errors import ArtifactError, ConfigError
+from stem_complete.config import Config
+from stem_complete.errors import ArtifactError
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.optimizers import GuardedOptimizer
 from stem_complete.training.schedule import Stage
@@ -169,42 +168,3 @@ def averaged_weights(
 def _copy(values: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
     for name, value in values.items():
         parameters[name].copy_(value)
-
-
-def check_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """Checks that what the order of examples and the shape of the state depend on is the same.
-
-    How examples are simulated may have changed, so that a run can end on other scans than it began
-    with.
-
-    Raises:
-        ConfigError: It has changed.
-    """
-    before = validate_config(checkpoint.config, where=str(checkpoint.folder))
-    now, then = _identity(config), _identity(before)
-    for key, value in then.items():
-        if now[key] != value:
-            raise ConfigError(
-                expected=f"{key} = {value}, as this run began with",
-                found=str(now[key]),
-                where=checkpoint.folder,
-                fix="change it back, or start a new run with another name",
-            )
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What makes a run this run, by key."""
-    sections = {"model": config.model, "loss": config.loss}
-    return {
-        "training.seed": config.training.seed,
-        "training.batch_size": config.batch_size,
-        "training.weight_average": config.training.weight_average,
-        "training.gradient_clipping": config.training.gradient_clipping.kind,
-        "optimizer.name": config.optimizer.name,
-        "optimizer.options": config.optimizer.options,
-        **{
-            f"{name}.{key}": value
-            for name, section in sections.items()
-            for key, value in section.model_dump(mode="json").items()
-        },
-    }

@@ -25,7 +25,7 @@ from stem_complete.experiments.release.training import REST
 from stem_complete.experiments.release.warm_start import write_start
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
 from stem_complete.training import Checkpoints
-from stem_complete.training.state import check_same_run
+from stem_complete.training.resume import check_same_run
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_further_training_begins_at_its_step(tmp_path: Path) -> None:
     assert step == read_card(RELEASED_MODEL).metrics["train/steps"]
     checkpoint = Checkpoints(config.run_folder).latest()
     assert checkpoint is not None
-    check_same_run(config, checkpoint)
+    check_same_run(config, checkpoint.config, checkpoint.folder)
     assert checkpoint.step == step
 
 

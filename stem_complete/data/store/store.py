@@ -5,10 +5,11 @@ Written by `writer.StoreWriter`, one process at a time; read by any number of pr
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import zarr
@@ -17,7 +18,6 @@ from pydantic import TypeAdapter
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import (
-    COLUMNS,
     PIXEL_HASHES,
     LeftOut,
     Source,
@@ -32,6 +32,9 @@ from stem_complete.data.store.scaling import to_stored, to_unit_range
 from stem_complete.errors import StoreError
 
 Record = TypeVar("Record", Source, LeftOut)
+
+_IDENTITY = ("split", "frame", "row", "column", "minimum", "maximum", "offset", "scale")
+"""Columns that, with the hash of the file, say what a crop is."""
 
 
 class CropRecord(NamedTuple):
@@ -72,13 +75,13 @@ class MicrographStore:
         self.dtype: StoredDtype = attributes["dtype"]
         self.num_sources: int = attributes["num_sources"]
         self.num_left_out: int = attributes["num_left_out"]
-        self._num_crops: int = attributes["num_crops"]
+        self.num_crops: int = attributes["num_crops"]
         self._images: zarr.Array[Any] | None = None
         self._columns: dict[str, NDArray[Any]] = {}
         self._sources: list[Source] | None = None
 
     def __len__(self) -> int:
-        return self._num_crops
+        return self.num_crops
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None, "_columns": {}, "_sources": None}
@@ -150,12 +153,28 @@ class MicrographStore:
         """The crops that were not stored, with the reason."""
         return self._records("left_out", self.num_left_out, LeftOut)
 
+    def first(self, count: int) -> Self:
+        """The store as it was when it held `count` crops."""
+        if not 0 <= count <= len(self):
+            raise ValueError(f"count must be 0 to {len(self)}, got {count}")
+        if count == len(self):
+            return self
+        part = copy.copy(self)
+        part.num_crops = count
+        part.num_sources = int(part.column("source").max(initial=-1)) + 1
+        return part
+
     def fingerprint(self) -> str:
-        """Hash of what the store holds: its sources and how they were cut and stored."""
+        """Hash of what crops are and of their order, wherever store and files lie."""
         digest = hashlib.sha256(f"{self.crop_size} {self.dtype}".encode())
-        for source in self.sources():
+        # Files of which no crop was kept do not count.
+        numbers, places = np.unique(self.column("source"), return_inverse=True)
+        sources = self.sources()
+        for number in numbers.tolist():
+            source = sources[number]
             digest.update(f"{source.sha256} {source.signal} {source.split}".encode())
-        for name in COLUMNS:
+        digest.update(places.astype(np.int64).tobytes())
+        for name in _IDENTITY:
             digest.update(self.column(name).tobytes())
         return digest.hexdigest()
 

@@ -1,12 +1,15 @@
 """The training loop: exact resume, any way to share out the batch, bad steps skipped."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from training_runs import ALONE, Tape, assert_close_state, assert_same_state, latest, task_state
 
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
@@ -193,3 +196,57 @@ def test_storage_that_cannot_be_written_fails_before_the_first_step(small_config
     with pytest.raises(StorageError, match="checkpoints"):
         train(config, ALONE, recorder=tape)
     assert not tape.values
+
+
+class TestAStoreThatChanged:
+    """Runs stop after some steps, and go on with another store."""
+
+    @pytest.fixture
+    def grown(self, small_store, tmp_path):
+        """A copy of the store, elsewhere, to which another file was appended."""
+        grown = tmp_path / "grown.zarr"
+        shutil.copytree(small_store, grown)
+        another = sorted(example_micrographs(), key=lambda file: file.stat().st_size)[3]
+        ingest([another], grown)
+        return grown
+
+    def begun(self, small_config):
+        """A run that has taken some of its steps."""
+        train(small_config("training.max_minutes=1e-9", name="begun"), ALONE)
+        assert latest(small_config(name="begun")).step < 6
+
+    def test_and_grew_has_the_crops_that_the_run_began_with(self, small_config, grown):
+        """To the bit, validation too: no new crop is seen, and none changes its split."""
+        self.begun(small_config)
+        whole, begun = small_config(name="whole"), small_config(f"data.store={grown}", name="begun")
+        tapes = Tape(), Tape()
+        train(whole, ALONE, recorder=tapes[0])
+        train(begun, ALONE, recorder=tapes[1])
+        assert_same_state(task_state(whole), task_state(begun))
+        rmse = [tape.values["validation/rmse"][6] for tape in tapes]
+        assert rmse[0] == rmse[1]
+        # What goes on from there still has them alone.
+        assert latest(begun).examples == latest(whole).examples
+        assert latest(begun).examples.num < len(MicrographStore(grown))
+
+    def test_and_holds_others_is_refused(self, small_config, small_store, grown, tmp_path):
+        self.begun(small_config)
+        smaller, others = tmp_path / "smaller.zarr", tmp_path / "others.zarr"
+        files = sorted(example_micrographs(), key=lambda file: file.stat().st_size)[:3]
+        ingest(files[:2], smaller, crop_size=64)
+        ingest(files[::-1], others, crop_size=64)
+        assert len(MicrographStore(others)) == len(MicrographStore(small_store))
+        for store, found in ((smaller, "a store of"), (others, "others")):
+            with pytest.raises(ConfigError, match=f"that this run began with.*{found}.*data.store"):
+                train(small_config(f"data.store={store}", name="begun"), ALONE)
+
+    def test_is_not_noticed_by_checkpoints_that_do_not_say(self, small_config, grown):
+        """As those of earlier versions."""
+        self.begun(small_config)
+        old = latest(small_config(name="begun"))
+        config = small_config(f"data.store={grown}", name="old")
+        earlier = Checkpoints(config.run_folder)
+        earlier.save(old.step, old.state, config=old.config, metrics=old.metrics, score=None)
+        earlier.wait()
+        assert train(config, ALONE).step == 6
+        assert latest(config).examples.num == len(MicrographStore(grown))

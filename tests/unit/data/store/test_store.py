@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,6 +249,40 @@ def test_an_open_store_does_not_see_what_is_appended(
     assert MicrographStore(tmp_path / "s.zarr").fingerprint() != fingerprint
     with pytest.raises(IndexError, match="0 to 8"):
         store.read([9])
+
+
+def test_the_first_crops_of_a_store_that_grew_are_the_store_before(
+    tmp_path: Path, small_shards: None, write_images: Callable[..., Path]
+) -> None:
+    path = tmp_path / "s.zarr"
+    ingest([write_images(1)], path, crop_size=16)
+    before = MicrographStore(path)
+    # A file of which no crop is kept lies between.
+    tifffile.imwrite(tmp_path / "blank.tif", np.zeros((40, 40), np.float32))
+    ingest([tmp_path / "blank.tif"], path)
+    ingest([write_images(2)], path)
+    grown = MicrographStore(path)
+    first = grown.first(len(before))
+    assert (len(first), len(grown)) == (9, 18)
+    assert first.fingerprint() == before.fingerprint() != grown.fingerprint()
+    assert first.sources() == before.sources()
+    for split in SPLITS:
+        np.testing.assert_array_equal(first.indices(split), before.indices(split))
+    received = pickle.loads(pickle.dumps(first))
+    assert received.fingerprint() == before.fingerprint()
+    with pytest.raises(IndexError, match="0 to 8"):
+        received.read([9])
+
+
+def test_a_store_made_again_of_the_same_files_is_the_same(
+    tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    files = [write_images(1, "one"), write_images(1, "two", first=1)]
+    paths = [tmp_path / name for name in ("one.zarr", "two.zarr", "other_order.zarr")]
+    for path, order in zip(paths, (files, files, files[::-1]), strict=True):
+        ingest(order, path, crop_size=16)
+    one, two, other = (MicrographStore(path).fingerprint() for path in paths)
+    assert one == two != other
 
 
 @pytest.mark.parametrize("index", [-1, 11])
