@@ -33,6 +33,7 @@ from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
 from stem_complete.tracking import TrackedRun
 from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_completion
+from stem_complete.training.claim import Claim
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -55,6 +56,7 @@ def train_on_ray(
     config: Config,
     tracked: TrackedRun | None,
     stop: StopRequest,
+    claim: Claim | None = None,
     build_task: TaskBuilder = build_completion,
 ) -> TrainingResult:
     """Trains on Ray Train worker groups: on the cluster of this job, or on a local one.
@@ -70,7 +72,7 @@ def train_on_ray(
     try:
         while True:
             with _ray_cluster(config):
-                start = partial(_ray_group, config, tracked, _start_mailbox(), build_task)
+                start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
                 result = driver.run(start)
             if result is not None:
                 return result
@@ -131,6 +133,7 @@ class RayGroup(threading.Thread):
 def _ray_group(
     config: Config,
     tracked: TrackedRun | None,
+    claim: Claim | None,
     mailbox: ray.actor.ActorHandle,
     build_task: TaskBuilder,
 ) -> Iterator[RayGroup]:
@@ -144,6 +147,7 @@ def _ray_group(
             train_loop_config={
                 "config": config.model_dump(mode="json"),
                 "tracked": tracked,
+                "claim": claim,
                 "mailbox": mailbox,
                 "build_task": build_task,
             },

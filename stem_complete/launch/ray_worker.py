@@ -24,6 +24,7 @@ from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_i
 from stem_complete.launch.messages import GroupStarted
 from stem_complete.launch.runs import recording
 from stem_complete.training import StopRequest, train
+from stem_complete.training.claim import ClaimLostError
 from stem_complete.training.storage import StorageError
 
 PREEMPTION_POLL_S = 1.0
@@ -88,11 +89,18 @@ def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteErr
             hosts = gather_objects(socket.gethostname())
             if context.is_main:
                 mailbox.put.remote(GroupStarted(context.world_size, hosts))
-            task = arguments["build_task"]
-            return tuple(train(config, context, recorder=recorder, stop=_stop, build_task=task))
+            result = train(
+                config,
+                context,
+                recorder=recorder,
+                stop=_stop,
+                claim=arguments["claim"],
+                build_task=arguments["build_task"],
+            )
+            return tuple(result)
     except CollectiveError:
         raise
-    except (ConfigError, StorageError, TrainingError) as error:
+    except (ClaimLostError, ConfigError, StorageError, TrainingError) as error:
         return error
     finally:
         _stopped.set()

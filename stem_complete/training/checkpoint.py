@@ -24,6 +24,7 @@ from stem_complete.training.checkpoint_folder import (
     remove_checkpoint,
     write_checkpoint,
 )
+from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.storage import (
     clear_errors,
     list_folder,
@@ -47,17 +48,24 @@ class Checkpoints:
         run_folder: Path or URL.
         keep: Number of newest checkpoints to keep.
         keep_best: Number of checkpoints with the lowest score to keep besides.
+        claim: What lets this process write; None if nothing else can write there.
 
     Raises:
         StorageError: `run_folder` is a URL of an unknown kind.
     """
 
     def __init__(
-        self, run_folder: str | Path | UPath, *, keep: int = 2, keep_best: int = 1
+        self,
+        run_folder: str | Path | UPath,
+        *,
+        keep: int = 2,
+        keep_best: int = 1,
+        claim: Claim | None = None,
     ) -> None:
         self.folder = storage_path(run_folder) / "checkpoints"
         self.failed: Exception | None = None  # why the last write failed
         self._keep, self._keep_best = keep, keep_best
+        self._claim = claim
         self._copies: dict[str, HostCopy] = {}
         self._writer: threading.Thread | None = None
         self._saved: int | None = None
@@ -122,6 +130,7 @@ class Checkpoints:
 
         Raises:
             StorageError: The last write failed.
+            ClaimLostError: Another process has taken over the run.
         """
         self._join()
         if self.failed is not None:
@@ -180,7 +189,10 @@ class Checkpoints:
     def _write(self, step: int, metadata: Mapping[str, Any]) -> None:
         folder = self.folder / f"step-{step:08d}"
         try:
-            write_checkpoint(folder, self._copies, metadata)
+            self._check_claim()
+            write_checkpoint(folder, self._copies, metadata, self._check_claim)
+        except ClaimLostError as error:  # what is there is another's
+            self.failed = error
         except Exception as error:  # whatever it is, the run is told by `wait`
             self.failed, self._scores = error, None
             _log.warning(
@@ -193,6 +205,10 @@ class Checkpoints:
         else:
             self._damaged.discard(folder)
             _try("remove old checkpoints", partial(self._prune, step))
+
+    def _check_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.check()
 
     def _prune(self, newest: int) -> None:
         """Removes checkpoints that are neither new nor best, and unfinished or damaged ones."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,10 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(
-    folder: UPath, copies: Mapping[str, HostCopy], metadata: Mapping[str, Any]
+    folder: UPath,
+    copies: Mapping[str, HostCopy],
+    metadata: Mapping[str, Any],
+    before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes a checkpoint in place of what is in `folder`.
 
@@ -87,6 +90,7 @@ def write_checkpoint(
         folder: A checkpoint folder, or none yet.
         copies: Parts of the state by name.
         metadata: Step, score, config, metrics and examples.
+        before_commit: Called once the rest is written; what it raises leaves no checkpoint.
 
     Raises:
         StorageError: The storage cannot be written.
@@ -106,6 +110,7 @@ def write_checkpoint(
             "files": files,
         }
         text = json.dumps(values | {_SEAL: _hash(values)}, indent=2)
+        before_commit()
         write_atomically(folder / METADATA_FILE, text.encode())
 
 

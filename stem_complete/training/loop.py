@@ -29,6 +29,7 @@ from stem_complete.distributed import (
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
+from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
@@ -66,6 +67,7 @@ def train(
     *,
     recorder: Recorder | None = None,
     stop: StopRequest | None = None,
+    claim: Claim | None = None,
     build_task: TaskBuilder = build_completion,
 ) -> TrainingResult:
     """Trains until the run's last step, from its newest checkpoint if it has one.
@@ -78,6 +80,7 @@ def train(
         context: This worker.
         recorder: Takes curves and pictures; used on rank 0.
         stop: Ends the run early, on all workers after the same step and with a checkpoint.
+        claim: What lets rank 0 write the run; None if no other process can.
         build_task: Makes what is trained; by default completion.
 
     Raises:
@@ -86,11 +89,18 @@ def train(
         CollectiveError: Another worker died or is stuck.
         TrainingError: Losses or gradients stayed non-finite, or the workers' states diverged.
         StorageError: The run's folder, or the last checkpoint, could not be written.
+        ClaimLostError: Another process has taken over the run.
     """
     with Watchdog(context, config.scaling.collective_timeout_s) as watchdog:
         watchdog.beat(0, "start", allow_s=LONG_PHASE_S)
         loop = _Loop(
-            config, context, recorder or Recorders(), stop or StopRequest(), watchdog, build_task
+            config,
+            context,
+            recorder or Recorders(),
+            stop or StopRequest(),
+            claim,
+            watchdog,
+            build_task,
         )
         with closing(loop.checkpoints):
             return loop.run()
@@ -103,6 +113,7 @@ class _Loop:
         context: WorkerContext,
         recorder: Recorder,
         stop: StopRequest,
+        claim: Claim | None,
         watchdog: Watchdog,
         build_task: TaskBuilder,
     ) -> None:
@@ -113,7 +124,10 @@ class _Loop:
         task, examples = all_ok(lambda: build_task(config))
         agree(environment() | {"config": _hash(config)})
         self.checkpoints = Checkpoints(
-            config.run_folder, keep=training.keep_checkpoints, keep_best=training.keep_best
+            config.run_folder,
+            keep=training.keep_checkpoints,
+            keep_best=training.keep_best,
+            claim=claim,
         )
         from_main(self.checkpoints.check_writable)
         checkpoint = all_ok(self._newest_checkpoint)
@@ -161,7 +175,7 @@ class _Loop:
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
         if self.context.is_main:
             self.checkpoints.wait()
-        finished = self.state.step == training.steps or self.out_of_time
+        finished = self.state.step >= training.steps or self.out_of_time
         return TrainingResult(self.state.step, self.metrics, finished)
 
     def _act_on_flags(self, flags: tuple[int, list[float]] | None) -> None:
@@ -258,6 +272,8 @@ class _Loop:
         self.watchdog.beat(step, "checkpoint", allow_s=LONG_PHASE_S)
         if not self.context.is_main:
             return
+        if isinstance(self.checkpoints.failed, ClaimLostError):
+            self.stop(str(self.checkpoints.failed))
         started = time.perf_counter()
         self.checkpoints.save(
             step,

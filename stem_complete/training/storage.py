@@ -95,6 +95,40 @@ def write_atomically(path: UPath, content: bytes) -> None:
         path.write_bytes(content)  # an object is there once all of it is
 
 
+def create(path: UPath, content: bytes) -> bool:
+    """Writes a small file if there is none; False if there is one.
+
+    Of two that create the same one succeeds, but on object stores that cannot do that.
+    """
+    try:
+        if is_local(path):
+            _create_file(path, content)
+        else:
+            path.fs.pipe_file(path.path, content, mode="create")
+    except FileExistsError:
+        return False
+    except OSError:
+        if is_local(path):
+            raise
+        # S3's answer has no class of its own, whether there is an object or it knows no such mode.
+        path.fs.invalidate_cache()
+        if path.fs.exists(path.path):
+            return False
+        path.fs.pipe_file(path.path, content)
+    return True
+
+
+def _create_file(path: UPath, content: bytes) -> None:
+    with path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            remove(path)
+            raise
+
+
 def make_folder(path: UPath) -> None:
     """Makes a folder and those above it. Object stores need none, and buckets are not made."""
     if is_local(path):

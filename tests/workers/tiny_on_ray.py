@@ -15,5 +15,5 @@ from stem_complete.training import StopRequest
 
 if __name__ == "__main__":
     config = validate_config(json.loads(Path(sys.argv[1]).read_text()), "test")
-    result = train_on_ray(config, None, StopRequest(), tiny_task.build_one)
+    result = train_on_ray(config, None, StopRequest(), build_task=tiny_task.build_one)
     assert result.finished
