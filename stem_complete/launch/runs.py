@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import yaml
@@ -22,6 +23,7 @@ from stem_complete.distributed import WorkerContext, from_main, torchrun_context
 from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.inference import MODEL_FOLDER
+from stem_complete.inference.card import CARD_FILE
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
     MlflowRecorder,
@@ -33,18 +35,29 @@ from stem_complete.tracking import (
     system_metrics,
 )
 from stem_complete.training import (
-    Checkpoints,
     Recorder,
     Recorders,
     StopRequest,
     TrainingResult,
+    exit_on_sigterm,
     stop_on_signals,
     train,
 )
+from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.completion import check_training_split
+from stem_complete.training.resume import Before, find_before
 
-Training = Callable[[Config, TrackedRun | None, StopRequest], TrainingResult]
-"""Trains a run, on Ray or in this process."""
+_log = logging.getLogger(__name__)
+
+
+class Training(Protocol):
+    """Trains a run, on Ray or in this process."""
+
+    def __call__(
+        self, config: Config, tracked: TrackedRun | None, stop: StopRequest, claim: Claim | None
+    ) -> TrainingResult:
+        """How training ended; raises a StemCompleteError if it failed."""
+        ...
 
 
 class Outcome(NamedTuple):
@@ -96,12 +109,13 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
     runs = expand_sweep(config)
     for run in runs:
         _check(run)
-    if on_ray:
-        from stem_complete.launch.ray_group import train_on_ray
+    with exit_on_sigterm():
+        if on_ray:
+            from stem_complete.launch.ray_group import train_on_ray
 
-        return _launch_all(config, runs, WorkerContext(), train_on_ray)
-    with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
-        return _launch_all(config, runs, context, partial(_train_in_process, context=context))
+            return _launch_all(config, runs, WorkerContext(), train_on_ray)
+        with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
+            return _launch_all(config, runs, context, partial(_train_in_process, context=context))
 
 
 def _launch_all(
@@ -114,7 +128,12 @@ def _launch_all(
             uri = config.tracking.uri or default_uri(config.storage)
     if config.sweep is None:
         return [_launch_one(config, uri, context, training)]
-    with _tracked(config, uri, resume=True) as parent:
+    # Whether any may not go on is known before the first one changes anything.
+    from_main(lambda: [_find_before(run) for run in runs])
+    with (
+        _claimed(config, StopRequest()),
+        _tracked(config, uri, resume=True) as parent,
+    ):
         return [_launch_one(run, uri, context, training, parent) for run in runs]
 
 
@@ -125,49 +144,112 @@ def _launch_one(
     training: Training,
     parent: TrackedRun | None = None,
 ) -> Outcome:
-    model = config.run_folder / MODEL_FOLDER
-    if not context.is_main:
-        return Outcome(config, _train(training, config, None), model, uri)
-
-    heading(f"training {config.name}: {config.training.steps} steps")
-    config.run_folder.mkdir(parents=True, exist_ok=True)
-    (config.run_folder / "config.yaml").write_text(_as_yaml(config))
-    # A run without a checkpoint starts from step 0, and so must its curves.
-    resume = bool(Checkpoints(config.run_folder).folders())
-    with _tracked(config, uri, resume=resume, parent=parent) as tracked:
-        seen = {} if tracked is None else places(tracked.uri, tracked.experiment_id, tracked.run_id)
-        if seen:
-            say(aligned(seen))
-        result = _train(training, config, tracked)
-        with ProgressBar("exporting the model") as bar:
-            export_checkpoint(
-                config.run_folder, model, which=config.training.export, progress=bar.show
-            )
-    complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))} --output FOLDER"
-    say(aligned({"model": model, **seen, "to complete": complete}))
+    model, stop = config.run_folder / MODEL_FOLDER, StopRequest()
+    seen: Mapping[str, str] = {}
+    with _claimed(config, stop) as claim:
+        before = from_main(lambda: _find_before(config))
+        if context.is_main:
+            heading(f"training {config.name}: {config.training.steps} steps")
+            _say_how_it_goes_on(config, before)
+        if before is not None and before.step > config.training.steps:
+            result = TrainingResult(before.step, before.metrics, finished=True)
+            if context.is_main and not (model / CARD_FILE).exists():
+                _export(config, model)
+        elif not context.is_main:
+            result = _train(training, config, None, stop, None)
+        else:
+            (config.run_folder / "config.yaml").write_text(_as_yaml(config))
+            # A run without a checkpoint starts from step 0, and so must its curves.
+            resume = before is not None
+            with _tracked(config, uri, resume=resume, parent=parent) as tracked:
+                if tracked is not None:
+                    seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
+                    say(aligned(seen))
+                result = _train(training, config, tracked, stop, claim)
+                _export(config, model)
+    if context.is_main:
+        complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))}"
+        say(aligned({"model": model, **seen, "to complete": f"{complete} --output FOLDER"}))
     return Outcome(config, result, model, uri, seen)
 
 
-def _train(training: Training, config: Config, tracked: TrackedRun | None) -> TrainingResult:
+@contextmanager
+def _claimed(config: Config, stop: StopRequest) -> Iterator[Claim]:
+    """Holds a run, on rank 0 for all; asks to stop once another process has taken it over."""
+    with ExitStack() as stack:
+        yield from_main(lambda: stack.enter_context(claimed(config.run_folder, on_loss=stop)))
+
+
+def _find_before(config: Config) -> Before | None:
+    return find_before(config, MicrographStore(config.data.store))
+
+
+def _say_how_it_goes_on(config: Config, before: Before | None) -> None:
+    """Says from where a run goes on, and in what it differs from before."""
+    if before is None:
+        return
+    num_crops = len(MicrographStore(config.data.store))
+    if before.step > config.training.steps:
+        say(
+            f"{config.name} was trained for {before.step:,} steps, more than "
+            f"training.steps={config.training.steps}: nothing to do"
+        )
+        return
+    if before.examples is None:
+        _log.warning(
+            "%s does not say which crops it was trained on; training goes on with the %d of %s",
+            *(before.folder, num_crops, config.data.store),
+        )
+    elif before.examples.num < num_crops:
+        say(
+            f"{config.data.store} has {num_crops:,} crops by now; {config.name} goes on with the "
+            f"{before.examples.num:,} that it began with (to use all, train under another name)"
+        )
+    if before.changed:
+        _log.warning(
+            "%s goes on from step %d with other settings than before: %s",
+            *(config.name, before.step, ", ".join(before.changed)),
+        )
+
+
+def _train(
+    training: Training,
+    config: Config,
+    tracked: TrackedRun | None,
+    stop: StopRequest,
+    claim: Claim | None,
+) -> TrainingResult:
     """Trains to the end. A run that a signal stopped ends this process as that signal does."""
-    with stop_on_signals() as stop:
-        result = training(config, tracked, stop)
+    with stop_on_signals(stop):
+        result = training(config, tracked, stop, claim)
+    if claim is not None and stop.signal is None:
+        claim.check()  # losing it stops a run, too
     if result.finished:
         return result
-    say(f"{config.name} stopped after step {result.step}; started again, it goes on from there")
+    say(f"{config.name} stopped after step {result.step}; started again, it goes on")
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)
 
 
+def _export(config: Config, model: UPath) -> None:
+    with ProgressBar("exporting the model") as bar:
+        export_checkpoint(config.run_folder, model, which=config.training.export, progress=bar.show)
+
+
 def _train_in_process(
-    config: Config, tracked: TrackedRun | None, stop: StopRequest, *, context: WorkerContext
+    config: Config,
+    tracked: TrackedRun | None,
+    stop: StopRequest,
+    claim: Claim | None,
+    *,
+    context: WorkerContext,
 ) -> TrainingResult:
     """Trains in this process, the only worker or one of torchrun's."""
     tracked = from_main(lambda: tracked)
     show = partial(TrainingProgress, config.name, config.training.steps, config.batch_size)
     with recording(context, tracked, show) as recorder:
-        return train(config, context, recorder=recorder, stop=stop)
+        return train(config, context, recorder=recorder, stop=stop, claim=claim)
 
 
 @contextmanager
@@ -195,15 +277,19 @@ def _tracked(
         return
     with waiting("opening the MLflow run"):
         run = open_run(config, uri, parent=parent, resume=resume)
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
     try:
         yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
+    except ClaimLostError:
+        status = None  # it is the other process's run now
+        raise
     finally:
-        finish_run(run, status)
+        if status is not None:
+            finish_run(run, status)
 
 
 def _say_what_is_trained(config: Config) -> None:

@@ -185,12 +185,6 @@ def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
         client.log_batch(found.info.run_id, params=new[start : start + _PARAMS_PER_BATCH])
 
     changed = {k: v for k, v in params.items() if logged.get(k, v) != v}
-    if changed:
-        _log.warning(
-            "run %s goes on with other settings than it was started with: %s",
-            run.config.name,
-            ", ".join(f"{key} {logged[key]} -> {value}" for key, value in changed.items()),
-        )
     tags = _tags(run) | {f"stem_complete.resumed.{key}": value for key, value in changed.items()}
     if NOTE_TAG not in found.data.tags:  # it may have been changed in MLflow's page
         tags[NOTE_TAG] = _note(run.config)

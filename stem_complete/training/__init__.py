@@ -5,7 +5,7 @@ from stem_complete.training.checkpoint_folder import Checkpoint, load_checkpoint
 from stem_complete.training.completion import CompletionTask, build_completion, build_task
 from stem_complete.training.loop import TrainingResult, train
 from stem_complete.training.recorder import Recorder, Recorders
-from stem_complete.training.stopping import StopRequest, stop_on_signals
+from stem_complete.training.stopping import StopRequest, exit_on_sigterm, stop_on_signals
 from stem_complete.training.task import Task, TaskBuilder, TaskOutput, Validated
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Validated",
     "build_completion",
     "build_task",
+    "exit_on_sigterm",
     "load_checkpoint",
     "stop_on_signals",
     "train",

@@ -4,10 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from stem_complete.config import Config, validate_config
+from stem_complete.data.examples import Examples, ExamplesRecord, check_recorded
 from stem_complete.errors import ConfigError
+from stem_complete.training.checkpoint import Checkpoints
+from stem_complete.training.checkpoint_folder import examples_of
+
+
+class Before(NamedTuple):
+    """What a run's newest checkpoint says of it.
+
+    Attributes:
+        step: Optimizer steps taken.
+        metrics: Latest metrics.
+        folder: Of the checkpoint.
+        changed: Settings that have changed since, each as `key: old -> new`.
+        examples: What the run is trained on; None if the checkpoint does not say.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    folder: str
+    changed: list[str]
+    examples: ExamplesRecord | None
+
+
+def find_before(config: Config, examples: Examples) -> Before | None:
+    """What the run has done before; None if it has no checkpoint. Weights are not read.
+
+    Raises:
+        ConfigError: It may not go on with this config or these examples.
+        ArtifactError: Its checkpoints are of another format.
+        StorageError: The storage cannot be read.
+    """
+    newest = next(iter(Checkpoints(config.run_folder).readable().items()), None)
+    if newest is None:
+        return None
+    folder, metadata = newest
+    check_same_run(config, metadata["config"], folder)
+    record = examples_of(metadata)
+    if record is not None:
+        check_recorded(examples, record, folder)
+    changed = changed_settings(config, metadata["config"], folder)
+    return Before(metadata["step"], metadata["metrics"], str(folder), changed, record)
 
 
 def check_same_run(config: Config, before: Mapping[str, Any], where: object) -> None:

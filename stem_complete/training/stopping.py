@@ -53,12 +53,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(stop: StopRequest | None = None) -> Iterator[StopRequest]:
     """A request that SIGTERM (preemption, `ray job stop`) and SIGINT (Ctrl-C) make in the block.
 
     Only the main thread receives signals; elsewhere nothing is installed.
     """
-    stop = StopRequest()
+    stop = stop or StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -70,3 +70,23 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) in the block, so that what the process holds is given back.
+
+    Only the main thread receives signals; elsewhere nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

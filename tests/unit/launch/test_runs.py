@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
 
-from stem_complete.errors import ConfigError, StoreError, TrainingError
+from stem_complete.config import Config
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.examples import record_of
+from stem_complete.data.store.ingest import ingest
+from stem_complete.data.store.store import MicrographStore
+from stem_complete.errors import BusyError, ConfigError, StoreError, TrainingError
 from stem_complete.launch import launch, runs
-from stem_complete.training import Recorders, TrainingResult
-from stem_complete.training.checkpoint_folder import METADATA_FILE
+from stem_complete.training import Checkpoints, Recorders, TrainingResult
+from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
 
 DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
 
@@ -31,8 +36,10 @@ class World:
         self.log: list[tuple[object, ...]] = []
         self.outcome: object = DONE
 
-    def train(self, config, context, *, recorder, stop):
+    def train(self, config, context, *, recorder, stop, claim):
         self.log.append(("train", config.name, context.world_size))
+        if callable(self.outcome):
+            return self.outcome(config)
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         if isinstance(self.outcome, signal.Signals):
@@ -62,6 +69,24 @@ def world(monkeypatch) -> World:
 
 
 TRACKED = "tracking.enabled=true"
+
+
+def save(config: Config, step: int = 2, **changes: object) -> None:
+    """A checkpoint of a run; `changes` to its config as it was then."""
+    checkpoints = Checkpoints(config.run_folder)
+    checkpoints.save(
+        step,
+        {"task": {}},
+        config=config.model_dump(mode="json") | changes,
+        metrics={"train/outer_loss": 0.25},
+        score=None,
+        examples=record_of(MicrographStore(config.data.store)),
+    )
+    checkpoints.wait()
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_a_run_is_trained_tracked_and_exported(world, small_config):
@@ -103,9 +128,7 @@ def test_what_is_told_fits_a_screen_and_leads_to_the_curves(world, small_config,
 def test_with_a_checkpoint_the_mlflow_run_is_found_and_without_it_begun_anew(world, small_config):
     config = small_config(TRACKED)
     launch(config, local=True)
-    checkpoint = config.run_folder / "checkpoints" / "step-00000002"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / METADATA_FILE).touch()
+    save(config)
     launch(config, local=True)
     assert [entry[-1] for entry in world.log if entry[0] == "open"] == ["anew", "resume"]
 
@@ -212,3 +235,120 @@ def test_a_gpu_that_is_not_there_is_told_before_any_worker_starts(world, small_c
     with pytest.raises(ConfigError, match=r"a CUDA device.*add scaling.use_gpu=false"):
         launch(small_config("scaling.use_gpu=true"), local=True)
     assert world.log == []
+
+
+class TestARunThatGoesOn:
+    """Whether it may is known before anything is written."""
+
+    @pytest.mark.parametrize("refusal", ["settings", "examples", "claim"])
+    def test_and_may_not_leaves_all_as_it_was(self, world, small_config, small_store, refusal):
+        config = small_config(TRACKED)
+        launch(config, local=True)
+        save(config)
+        world.log.clear()
+        before = content(config.run_folder)
+        with ExitStack() as stack:
+            if refusal == "settings":
+                refused, error = small_config(TRACKED, "training.seed=1"), ConfigError
+            elif refusal == "examples":
+                other = config.run_folder.parent / "other.zarr"
+                refused, error = small_config(TRACKED, f"data.store={other}"), ConfigError
+                ingest(example_micrographs()[:3], other, crop_size=64)
+            else:
+                stack.enter_context(claimed(config.run_folder))
+                refused, error = config, BusyError
+            with pytest.raises(error, match="; "):
+                launch(refused, local=True)
+        assert world.log == []
+        assert content(config.run_folder) == before
+
+    def test_in_a_sweep_and_may_not_stops_all_of_it(self, world, small_config):
+        sweep = "sweep.arms={mse: {}, huber: {}}"
+        config = small_config(TRACKED, sweep)
+        for outcome in launch(config, local=True):
+            save(outcome.config)
+        world.log.clear()
+        before = content(config.run_folder)
+        arms = "sweep.arms={mse: {}, huber: {loss: {huber: true}}}"
+        with pytest.raises(ConfigError, match=r"loss.huber = False, as this run began with"):
+            launch(small_config(TRACKED, arms), local=True)
+        assert world.log == []
+        assert content(config.run_folder) == before
+
+    def test_says_which_settings_have_changed(self, world, small_config, caplog):
+        config = small_config("tracking.enabled=false")
+        save(config)
+        launch(small_config("tracking.enabled=false", "optimizer.learning_rate=0.01"), local=True)
+        assert caplog.messages == [
+            "run goes on from step 2 with other settings than before: "
+            "optimizer.learning_rate: 0.0003 -> 0.01"
+        ]
+
+    def test_says_nothing_of_keys_that_are_called_otherwise_now(self, world, small_config, caplog):
+        config = small_config("augmentation.max_zoom=2", "tracking.enabled=false")
+        old = config.model_dump(mode="json")
+        old["scan"]["max_zoom"] = old["augmentation"].pop("max_zoom")
+        save(config, **old)
+        launch(config, local=True)
+        assert caplog.messages == []
+
+    def test_says_that_a_store_has_grown(self, world, small_config, monkeypatch, capsys):
+        config = small_config()
+        save(config)
+        monkeypatch.setattr(runs, "MicrographStore", Grown)
+        launch(config, local=True)
+        num = len(MicrographStore(config.data.store))
+        assert f"goes on with the {num:,} that it began with (to use all" in capsys.readouterr().err
+
+    def test_and_was_trained_for_longer_has_nothing_to_do(self, world, small_config, capsys):
+        config = small_config(TRACKED)
+        save(config, step=7)
+        for _ in range(2):
+            (outcome,) = launch(config, local=True)
+            assert outcome.result == TrainingResult(7, {"train/outer_loss": 0.25}, finished=True)
+            said = capsys.readouterr().err
+            assert "run was trained for 7 steps, more than training.steps=6: nothing to do" in said
+            (config.run_folder / "model").mkdir(exist_ok=True)
+            (config.run_folder / "model" / "model.json").touch()
+        assert world.log == [("export", "run", "model", "last")]
+
+
+class Grown:
+    """A store to which a crop was appended."""
+
+    def __init__(self, path):
+        self.before = MicrographStore(path)
+
+    def __len__(self):
+        return len(self.before) + 1
+
+    def first(self, count):
+        return self.before.first(count)
+
+    def indices(self, split):
+        return self.before.indices(split)
+
+
+def test_a_run_is_held_while_it_is_trained_and_exported(world, small_config):
+    seen = []
+
+    def look(config):
+        seen.append((config.run_folder / CLAIM_FILE).exists())
+        return DONE
+
+    world.outcome = look
+    (outcome,) = launch(small_config(), local=True)
+    assert seen == [True]
+    assert not (outcome.config.run_folder / CLAIM_FILE).exists()
+
+
+def test_a_run_that_another_process_took_over_is_left_to_it(world, small_config):
+    def lose(config):
+        (config.run_folder / CLAIM_FILE).write_text("another's")
+        return DONE
+
+    world.outcome = lose
+    with pytest.raises(ClaimLostError, match="this process to hold the run"):
+        launch(small_config(TRACKED), local=True)
+    assert [entry[0] for entry in world.log] == ["open", "train"]
+    assert (small_config().run_folder / CLAIM_FILE).read_text() == "another's"
