@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from stem_complete.credentials import hidden
+
 
 class StemCompleteError(Exception):
     """An error with a one-line message for the user.
@@ -22,9 +24,11 @@ class StemCompleteError(Exception):
     exit_code = 1
 
     def __init__(self, *, expected: str, found: str, where: object, fix: str = "") -> None:
-        self.expected, self.found, self.where, self.fix = expected, found, str(where), fix
-        line = f"{where}: expected {expected}, found {found}"
-        super().__init__(" ".join((f"{line}; {fix}" if fix else line).split()))
+        # A user's own words come back in these, and they may have a password in them.
+        self.expected, self.found, self.fix = hidden(expected), hidden(found), hidden(fix)
+        self.where = hidden(str(where))
+        line = f"{self.where}: expected {self.expected}, found {self.found}"
+        super().__init__(" ".join((f"{line}; {self.fix}" if fix else line).split()))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle rebuilds exceptions from `args`, and this one takes keywords.

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, Sample, parse_coverage
 
 if TYPE_CHECKING:
@@ -349,7 +350,9 @@ class TrackingConfig(Section):
     """MLflow."""
 
     enabled: bool = True
-    uri: str | None = Field(None, description="None: sqlite file in the run's storage folder")
+    uri: str | None = Field(
+        None, description="None: MLFLOW_TRACKING_URI, or else an SQLite file in storage"
+    )
     experiment: str = "stem-complete"
     system_metrics_every_s: Annotated[float, Field(ge=0)] = Field(
         10.0,
@@ -386,6 +389,12 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     sweep: SweepConfig | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_credentials(cls, values: Any) -> Any:
+        # Configs go into logs, checkpoints, models and MLflow.
+        return put_aside(values)
+
     @property
     def run_folder(self) -> UPath:
         """Folder of this run: checkpoints, config, completed pictures, the model.
@@ -394,7 +403,7 @@ class Config(Section):
         """
         from upath import UPath  # with fsspec, which completing a scan does without
 
-        return UPath(self.storage) / self.name
+        return UPath(self.storage, **storage_options(self.storage)) / self.name
 
     @property
     def batch_size(self) -> int:

@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stem_complete.config import Config
 from stem_complete.console import waiting
+from stem_complete.credentials import Handover
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
@@ -150,6 +151,7 @@ def _ray_group(
                 "claim": claim,
                 "mailbox": mailbox,
                 "build_task": build_task,
+                "credentials": Handover(),
             },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=sizes[0] if len(sizes) == 1 else (sizes[0], sizes[-1]),

@@ -74,6 +74,7 @@ def _end_process() -> None:
 
 def train_worker(arguments: dict[str, Any]) -> tuple[Any, ...] | StemCompleteError:
     """Trains; returns a `TrainingResult` as a tuple, or an error that a restart would not cure."""
+    arguments["credentials"].accept()
     config = validate_config(arguments["config"], where="the config that the driver sent")
     mailbox = arguments["mailbox"]
     context = _context(config)

@@ -26,13 +26,14 @@ from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
+    URI_VARIABLE,
     MlflowRecorder,
     TrackedRun,
-    default_uri,
     finish_run,
     open_run,
     places,
     system_metrics,
+    tracking_uri,
 )
 from stem_complete.training import (
     Recorder,
@@ -125,7 +126,9 @@ def _launch_all(
     if context.is_main:
         _say_what_is_trained(config)
         if config.tracking.enabled:
-            uri = config.tracking.uri or default_uri(config.storage)
+            uri = tracking_uri(config)
+            if config.tracking.uri is None and os.environ.get(URI_VARIABLE):
+                say(f"tracking at {uri}, as {URI_VARIABLE} says")
     if config.sweep is None:
         return [_launch_one(config, uri, context, training)]
     # Whether any may not go on is known before the first one changes anything.

@@ -6,7 +6,7 @@ way of a metric, from the device to MLflow's page and the progress bar. `system_
 MLflow's own monitor on each node sends its samples by itself.
 """
 
-from stem_complete.tracking.client import default_uri
+from stem_complete.tracking.client import URI_VARIABLE, default_uri, tracking_uri
 from stem_complete.tracking.curves import Curve, list_curves
 from stem_complete.tracking.links import places, ui_command
 from stem_complete.tracking.monitor import system_metrics
@@ -14,6 +14,7 @@ from stem_complete.tracking.recorder import MlflowRecorder, finish_run
 from stem_complete.tracking.runs import TrackedRun, open_run
 
 __all__ = [
+    "URI_VARIABLE",
     "Curve",
     "MlflowRecorder",
     "TrackedRun",
@@ -23,5 +24,6 @@ __all__ = [
     "open_run",
     "places",
     "system_metrics",
+    "tracking_uri",
     "ui_command",
 ]

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from upath import UPath
 
+from stem_complete.credentials import hidden, put_aside, restored
 from stem_complete.errors import ConfigError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from stem_complete.config import Config
+
+_T = TypeVar("_T")
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's environment variable, which holds where a config or an option says nothing."""
 
 _SQLITE = "sqlite:///"
 
@@ -26,6 +37,9 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+
+OPENING_S = 10.0
+"""For how long the start of a run waits for a server [s]."""
 
 
 def default_uri(storage: str | Path) -> str:
@@ -44,8 +58,15 @@ def default_uri(storage: str | Path) -> str:
     return f"{_SQLITE}{Path(storage).absolute()}/mlflow.db"
 
 
+def tracking_uri(config: Config) -> str:
+    """`tracking.uri` of a run, or else what MLFLOW_TRACKING_URI says, or else `default_uri`."""
+    uri = config.tracking.uri or os.environ.get(URI_VARIABLE)
+    return absolute_uri(uri or default_uri(config.storage))
+
+
 def absolute_uri(uri: str) -> str:
-    """`uri`, with the path of an SQLite file made absolute: workers run in other folders."""
+    """`uri` as it may be kept and shown: without credentials, and the same from any folder."""
+    uri = put_aside(uri)
     file = sqlite_file(uri)
     return uri if file is None else f"{_SQLITE}{file}"
 
@@ -55,25 +76,40 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
 
 
+def load_mlflow() -> None:
+    """Imports MLflow with our settings, which takes seconds."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # These tell of each outage at length, of which the recorder tells once.
+    for chatty in ("mlflow.store.db.utils", "mlflow.system_metrics"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+def patience(uri: str) -> float:
+    """For how long the end of a run waits for an answer [s].
+
+    A server may be anywhere. A database is a file here, which another process may hold for a while.
+    """
+    return 4.0 if sqlite_file(uri) is None else 30.0
+
+
 def connect(uri: str) -> MlflowClient:
     """MLflow's client for `uri`. The fluent API is not safe with several runs in one process.
 
     Raises:
         TrackingError: MLflow cannot use such a URI at all.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for chatty in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Its monitor tells of each outage, of which the recorder tells once.
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
     try:
         if not uri:  # MLflow would take one from the environment
             raise MlflowException.invalid_parameter_value("an empty text")
-        return MlflowClient(uri)
+        return MlflowClient(restored(uri))
     except (MlflowException, ImportError) as error:
         if getattr(error, "error_code", "INVALID_PARAMETER_VALUE") != "INVALID_PARAMETER_VALUE":
             raise
@@ -85,8 +121,35 @@ def connect(uri: str) -> MlflowClient:
         ) from error
 
 
+def within(limit_s: float, call: Callable[[], _T]) -> _T:
+    """The result of `call`, which waits for a server.
+
+    After `limit_s` seconds it is left alone in its daemon thread. A request has a time limit, too,
+    but one that starts anew with each byte of the answer, and none while a name is looked up.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # for `result` to raise
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="mlflow-request", daemon=True).start()
+    try:
+        return future.result(limit_s)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise TimeoutError(f"no answer within {limit_s:g} s") from None
+
+
 def outages() -> tuple[type[Exception], ...]:
     """Exceptions of MLflow when its server or database does not answer, or not as one."""
+    load_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -110,5 +173,5 @@ def reason(error: BaseException) -> str:
     """The root cause of `error` in one short line."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = " ".join(hidden(str(error)).split()) or type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from stem_complete.credentials import restored
 from stem_complete.tracking.client import reason
 from stem_complete.tracking.runs import TrackedRun, find_run_id
 
@@ -41,7 +42,7 @@ def system_metrics(run: TrackedRun | None, context: WorkerContext) -> Iterator[N
         yield
     finally:
         closing.set()
-        thread.join(timeout=10.0)
+        thread.join(timeout=2.0)
 
 
 def _record(run: TrackedRun, closing: threading.Event) -> None:
@@ -59,7 +60,7 @@ def _record(run: TrackedRun, closing: threading.Event) -> None:
                     sampling_interval=run.config.tracking.system_metrics_every_s,
                     resume_logging=True,
                     node_id=re.sub(r"[^\w-]", "_", socket.gethostname()),
-                    tracking_uri=run.uri,
+                    tracking_uri=restored(run.uri),
                 )
                 monitor._shutdown_event = closing  # noqa: SLF001 - to end it from here
                 monitor.monitor()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from upath import UPath
 
 from stem_complete import files
+from stem_complete.credentials import put_aside, storage_options
 from stem_complete.errors import StemCompleteError
 from stem_complete.extras import install_command
 
@@ -40,9 +41,10 @@ def storage_path(path: str | Path | UPath) -> UPath:
     """
     with clear_errors(path):
         try:
-            upath = UPath(path)
+            bare = put_aside(path)
+            upath = UPath(bare, **(storage_options(bare) if isinstance(bare, str) else {}))
             protocols = upath.fs.protocol
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StorageError(
                 expected="a path or a URL such as s3://bucket/runs",
                 found=str(error),

@@ -28,6 +28,7 @@ LAYERS = [
     {"extras"},
     {"console", "files", "vocabulary"},
     {"errors"},
+    {"credentials"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
