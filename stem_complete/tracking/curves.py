@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,22 @@ from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
 from stem_complete.extras import require
-from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
+from stem_complete.tracking.client import (
+    absolute_uri,
+    connect,
+    outages,
+    reason,
+    sqlite_file,
+    within,
+)
 from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_seed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+ANSWER_S = 30.0
+"""For how long a server may keep its first answer [s]."""
 
 _RUNS_PER_PAGE = 1000
 
@@ -65,8 +76,9 @@ def list_curves(
     # MLflow would make a new, empty database of a misspelt path.
     if file is not None and not file.exists():
         raise _unreachable(uri, "no such file")
+    problems = outages()
     try:
-        client = connect(uri)
+        client = within(ANSWER_S, partial(connect, uri))
         curves = [
             _curve(client, run, metric)
             for run in _runs(client, uri, experiment)
@@ -74,13 +86,13 @@ def list_curves(
             and (run_ids is None or run.info.run_id in run_ids)
             and (parent is None or run.data.tags.get(PARENT_TAG) == parent)
         ]
-    except outages() as error:
+    except problems as error:
         raise _unreachable(uri, reason(error)) from error
     return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
 
 
 def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:
-    experiment = client.get_experiment_by_name(name)
+    experiment = within(ANSWER_S, partial(client.get_experiment_by_name, name))
     if experiment is None:
         names = sorted(found.name for found in client.search_experiments())
         raise TrackingError(

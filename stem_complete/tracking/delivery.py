@@ -34,10 +34,11 @@ class Delivery:
 
     Attributes:
         num_refused: Points that MLflow will never take.
+        answered_s: When MLflow last answered [s of `time.monotonic`].
     """
 
     def __init__(self, run: TrackedRun, folder: RecordFolder) -> None:
-        self.num_refused = 0
+        self.num_refused, self.answered_s = 0, -math.inf
         self._run, self._folder = run, folder
         self._offset = folder.journal.start
         self._files: deque[File] = deque()  # read from the journal, not yet sent
@@ -66,12 +67,14 @@ class Delivery:
     def _deliver(self, deadline: float) -> None:
         if self._run.run_id is None:
             self._run = enter_run(self._run)
+            self.answered_s = time.monotonic()
         run_id = self._run.run_id
         assert run_id is not None
         if self._last_steps is None:
             metrics = connect(self._run.uri).get_run(run_id).data.to_proto().metrics
             self._last_steps = {metric.key: metric.step for metric in metrics}
             self._arrived = {}
+            self.answered_s = time.monotonic()
 
         # All points go before any file: an artifact store may be unreachable by itself.
         for entries, end in self._folder.journal.read(self._offset):
@@ -83,6 +86,7 @@ class Delivery:
         while self._files and time.monotonic() < deadline:
             self._send_file(run_id, self._files[0])
             self._files.popleft()
+            self.answered_s = time.monotonic()
 
     def _new_points(self, entries: Sequence[Entry]) -> list[Metric]:
         from mlflow.entities import Metric
@@ -114,6 +118,7 @@ class Delivery:
                     _log.warning("MLflow at %s: %s", self._run.uri, reason(error))
                 self.num_refused += len(batch)
             self._last_steps.update((point.key, point.step) for point in batch)
+            self.answered_s = time.monotonic()
 
     def _send_file(self, run_id: str, entry: File) -> None:
         client = connect(self._run.uri)

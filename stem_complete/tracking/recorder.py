@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,13 +19,14 @@ from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
 from stem_complete.files import write_atomically
-from stem_complete.tracking.client import connect, outages, reason
+from stem_complete.tracking.client import connect, outages, patience, reason, within
 from stem_complete.tracking.delivery import Delivery
 from stem_complete.tracking.folder import PICTURES, RecordFolder
 from stem_complete.tracking.journal import File, Scalars
-from stem_complete.tracking.runs import TrackedRun, enter_run
+from stem_complete.tracking.runs import TrackedRun, enter_run, find_run_id
 
 _LONGEST_PAUSE_S = 60.0
+_LOOK_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -40,20 +43,29 @@ class MlflowRecorder:
         run: From `open_run`; if the server did not answer then, the run is opened when it does.
         flush_every_s: Pause between deliveries [s]; doubles with each failure, to a minute.
         close_timeout_s: How long `close` tries to deliver what is left [s].
+        patience_s: How long `close` waits for an answer [s]; None: as long as the kind of server
+            deserves.
     """
 
     def __init__(
-        self, run: TrackedRun, *, flush_every_s: float = 2.0, close_timeout_s: float = 60.0
+        self,
+        run: TrackedRun,
+        *,
+        flush_every_s: float = 2.0,
+        close_timeout_s: float = 60.0,
+        patience_s: float | None = None,
     ) -> None:
         self._uri = run.uri
         self._upload_every_steps = run.config.training.checkpoint_every_steps
         self._folder = RecordFolder(run.config.run_folder)
-        self._warned: set[str] = set()
+        # `open_run` has told of an outage at the start.
+        self._warned = {"outage"} if run.run_id is None else set()
         with self._disk_may_be_full():
             self._folder.journal.begin(run.since_ms)
         self._delivery = Delivery(run, self._folder)
         self._flush_every_s, self._close_timeout_s = flush_every_s, close_timeout_s
-        self._problem = ""
+        self._patience_s = patience(run.uri) if patience_s is None else patience_s
+        self._problem, self._opened = "", run.run_id is not None
         self._last_step = 0
         self._upload_due = self._closing = False
         self._wake = threading.Event()
@@ -95,10 +107,14 @@ class MlflowRecorder:
         """Delivers the rest, or warns of what could not be delivered and where it is."""
         if self._closing:
             return
-        self._deadline = time.monotonic() + self._close_timeout_s
+        began_s = time.monotonic()
+        self._deadline = began_s + self._close_timeout_s
         self._upload_due = self._closing = True
         self._wake.set()
-        self._thread.join(self._close_timeout_s)
+        while self._thread.is_alive() and time.monotonic() < self._deadline:
+            if time.monotonic() > max(began_s, self._delivery.answered_s) + self._patience_s:
+                self._deadline = -math.inf
+            self._thread.join(_LOOK_S)
         self._folder.close()
         if self._delivery.num_refused:
             _log.warning("MLflow at %s refused %d points", self._uri, self._delivery.num_refused)
@@ -151,6 +167,9 @@ class MlflowRecorder:
                 pause_s = self._flush_every_s
                 if closing:
                     return
+                if not self._opened:
+                    self._opened = True
+                    self._warned.discard("outage")  # the next one is another
 
     def _warn(self, kind: str, message: str, *values: object) -> None:
         if kind not in self._warned:
@@ -162,9 +181,7 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
     """Sets the final status, and delivers what killed workers left; warns if no server answers."""
     problems: tuple[type[Exception], ...] = (TrackingError, *outages())
     try:
-        if run.run_id is None:
-            run = enter_run(run)
-        connect(run.uri).set_terminated(run.run_id, status)
+        run = within(patience(run.uri), partial(_set_status, run, status))
     except problems as error:
         _log.warning(
             "MLflow at %s does not answer (%s); its status of run %s is not %s",
@@ -176,6 +193,12 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
         return
     if run.config.sweep is None:
         MlflowRecorder(run).close()
+
+
+def _set_status(run: TrackedRun, status: str) -> TrackedRun:
+    run_id = run.run_id or find_run_id(run) or enter_run(run).run_id
+    connect(run.uri).set_terminated(run_id, status)
+    return replace(run, run_id=run_id)
 
 
 def _is_metric_name(name: str) -> bool:

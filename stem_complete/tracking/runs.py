@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import re
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,16 @@ import yaml
 
 from stem_complete.config import Config, differences, flatten, in_lines
 from stem_complete.errors import TrackingError
-from stem_complete.tracking.client import absolute_uri, connect, outages, reason, sqlite_file
+from stem_complete.tracking.client import (
+    OPENING_S,
+    absolute_uri,
+    connect,
+    outages,
+    patience,
+    reason,
+    sqlite_file,
+    within,
+)
 from stem_complete.tracking.links import VIEW, VIEW_TAG
 from stem_complete.vocabulary import format_coverage
 
@@ -68,16 +79,20 @@ def open_run(
 
     Sets its status to RUNNING and records the resolved config, versions and the commit. The sweep
     that it belongs to is `parent`, which is opened too if it is not open yet. If the server does
-    not answer, warns and returns a run without `run_id`.
+    not answer within seconds, warns and returns a run without `run_id`.
 
     Raises:
         TrackingError: The URI or the experiment cannot be used at all.
     """
     now_ms = time.time_ns() // 1_000_000
     run = TrackedRun(absolute_uri(uri), config, parent, now_ms, since_ms=0 if resume else now_ms)
+    problems = outages()
+    limit_s = OPENING_S if parent is None or parent.run_id else patience(run.uri)
     try:
-        return enter_run(run)
-    except outages() as error:
+        if sqlite_file(run.uri):
+            return enter_run(run)  # a new database takes its time
+        return within(limit_s, partial(enter_run, run, time.monotonic() + limit_s))
+    except problems as error:
         _log.warning(
             "MLflow at %s does not answer (%s); training goes on and tries again later",
             run.uri,
@@ -86,14 +101,19 @@ def open_run(
         return run
 
 
-def enter_run(run: TrackedRun) -> TrackedRun:
-    """Finds or creates `run` and its parent, and returns it with ids; raises what MLflow raises."""
+def enter_run(run: TrackedRun, deadline: float = math.inf) -> TrackedRun:
+    """Finds or creates `run` and its parent, and returns it with ids; raises what MLflow raises.
+
+    After `deadline` [s of `time.monotonic`], when another thread may be doing so, none is created.
+    """
     if run.parent is not None and run.parent.run_id is None:
-        run = replace(run, parent=enter_run(run.parent))
+        run = replace(run, parent=enter_run(run.parent, deadline))
     client = connect(run.uri)
     experiment_id = _experiment(client, run)
     found = _find(client, experiment_id, run)
     if found is None:
+        if time.monotonic() >= deadline:
+            raise TimeoutError("too slow")
         found = client.create_run(
             experiment_id,
             # It may have started long before its server.
