@@ -107,6 +107,8 @@ class MlflowRecorder:
         """Delivers the rest, or warns of what could not be delivered and where it is."""
         if self._closing:
             return
+        with self._disk_may_be_full():
+            self._folder.journal.write_waiting()
         began_s = time.monotonic()
         self._deadline = began_s + self._close_timeout_s
         self._upload_due = self._closing = True
@@ -116,6 +118,8 @@ class MlflowRecorder:
                 self._deadline = -math.inf
             self._thread.join(_LOOK_S)
         self._folder.close()
+        if num_lost := self._folder.journal.num_waiting():
+            _log.warning("%s had no room for the last %d points", self._folder.path, num_lost)
         if self._delivery.num_refused:
             _log.warning("MLflow at %s refused %d points", self._uri, self._delivery.num_refused)
         num_points, num_files = self.undelivered()
@@ -135,8 +139,8 @@ class MlflowRecorder:
         try:
             yield
         except OSError as error:
-            message = "cannot write to %s (%s); training goes on"
-            self._warn("disk", message, self._folder.path, error)
+            message = "cannot write to %s (%s); training goes on, and its curves wait in memory"
+            self._warn("disk", message, self._folder.path, reason(error))
 
     def _work(self) -> None:
         """Body of the thread: delivers until closed and done, or out of time."""

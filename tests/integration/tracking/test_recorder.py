@@ -218,7 +218,7 @@ def test_a_full_disk_is_a_warning(run: TrackedRun, caplog: pytest.LogCaptureFixt
     (run.config.run_folder / "metrics.jsonl").rmdir()
     recorder.scalars(3, {"a": 1.0})
     recorder.close()
-    assert history(run, "a") == [(3, 1.0)]
+    assert history(run, "a") == [(1, 1.0), (2, 1.0), (3, 1.0)]
 
 
 @pytest.mark.parametrize(

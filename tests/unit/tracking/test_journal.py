@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -89,6 +93,89 @@ def test_a_run_begins_also_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
             journal.begin(1000)
     journal.append(scalars(1))
     assert steps(journal, journal.start) == [1]
+    assert steps(Journal(journal.path), Journal(journal.path).start) == [1]
+
+
+def test_what_a_full_disk_does_not_take_is_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.append(scalars(0))
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", refuse)
+        for step in range(1, 100):
+            with pytest.raises(OSError, match="full"):
+                journal.append(scalars(step))
+        assert journal.num_waiting() == 99
+    journal.append(scalars(100))
+    assert journal.num_waiting() == 0
+    assert steps(journal) == list(range(101))
+
+
+def test_what_a_disk_takes_in_part_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for a few bytes more: the system writes those, and fails on the rest."""
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.append(scalars(0))
+    room = journal.size() + 50
+
+    class Nearly:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, content: bytes) -> int:
+            left = room - self.file.seek(0, os.SEEK_END)
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(content[:left])
+
+    with monkeypatch.context() as full:
+        path_open = Path.open
+        full.setattr(Path, "open", lambda *a, **k: Nearly(path_open(*a, **k)))
+        journal.append(scalars(1))
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space"):
+                journal.append(scalars(step))
+    assert steps(journal) == [0, 1]
+    journal.append(scalars(4))
+    assert steps(journal) == [0, 1, 2, 3, 4]
+    assert len(journal.path.read_bytes().splitlines()) == 5
+
+
+def test_memory_stays_bounded_and_curves_evenly_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stem_complete.tracking.journal.MOST_WAITING", 100)
+    journal = Journal(tmp_path / "metrics.jsonl")
+    picture = File(1, "completions/p.png", "completions")
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", refuse)
+        for step in range(3000):
+            with suppress(OSError):
+                journal.append(Scalars(1, step, {"loss": 1.0}))
+            if step % 100 == 0:
+                for rare in (Scalars(1, step, {"validation": 2.0}), picture):
+                    with suppress(OSError):
+                        journal.append(rare)
+        assert journal.num_waiting() <= 100 + 30 + 30
+    journal.append(Scalars(1, 3000, {"loss": 1.0}))
+    entries = read_all(journal)
+    loss = [
+        entry.step for entry in entries if isinstance(entry, Scalars) and "loss" in entry.values
+    ]
+    assert len(loss) > 90
+    assert loss == [*range(0, 3000, 32), 3000]
+    assert len(entries) == len(loss) + 30 + 30
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -132,4 +219,4 @@ def test_goes_on_after_a_failed_write(tmp_path: Path) -> None:
     path.rmdir()
     (tmp_path / "kept").rename(path)
     journal.append(scalars(2))
-    assert steps(journal) == [0, 2]
+    assert steps(journal) == [0, 1, 2]
