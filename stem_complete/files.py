@@ -62,13 +62,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Holds `path` for this block alone; `<path>.lock` says which process it is.
 
     The system frees the lock of a process that died.
 
     Raises:
-        BusyError: Another process, or another block of this one, holds it.
+        BusyError: Another process, or another block of this one, holds it for `wait_s` seconds.
         OSError: The lock cannot be written.
     """
     from filelock import FileLock, Timeout  # slow to import, and most users of files lock none
@@ -77,7 +77,7 @@ def exclusive(path: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(file), ""
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_s)
     except Timeout as error:
         with suppress(FileNotFoundError):  # the holder just ended
             holder = file.read_text(encoding="utf-8")

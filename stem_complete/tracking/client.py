@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from upath import UPath
 
 from stem_complete.credentials import hidden, put_aside, restored
-from stem_complete.errors import ConfigError, TrackingError
+from stem_complete.errors import BusyError, ConfigError, StemCompleteError, TrackingError
+from stem_complete.tracking.database import DatabaseError, prepare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,6 +100,8 @@ def patience(uri: str) -> float:
 def connect(uri: str) -> MlflowClient:
     """MLflow's client for `uri`. The fluent API is not safe with several runs in one process.
 
+    An SQLite file is made if there is none.
+
     Raises:
         TrackingError: MLflow cannot use such a URI at all.
     """
@@ -106,6 +109,8 @@ def connect(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    if (file := sqlite_file(uri)) is not None:
+        prepare(file)
     try:
         if not uri:  # MLflow would take one from the environment
             raise MlflowException.invalid_parameter_value("an empty text")
@@ -150,11 +155,13 @@ def within(limit_s: float, call: Callable[[], _T]) -> _T:
 def outages() -> tuple[type[Exception], ...]:
     """Exceptions of MLflow when its server or database does not answer, or not as one."""
     load_mlflow()
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    databases = SQLAlchemyError, CommandError, DatabaseError, BusyError
     # ValueError: a proxy's HTML page where JSON was expected.
-    return MlflowException, SQLAlchemyError, OSError, ValueError
+    return MlflowException, *databases, OSError, ValueError
 
 
 def is_refusal(error: BaseException, uri: str) -> bool:
@@ -170,8 +177,14 @@ def is_refusal(error: BaseException, uri: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The root cause of `error` in one short line."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    """The root cause of `error` in one short line, or what one of ours says with its fix."""
+    while not isinstance(error, StemCompleteError):
+        context = None if error.__suppress_context__ else error.__context__
+        cause = error.__cause__ or context
+        if cause is None:
+            break
         error = cause
+    if isinstance(error, StemCompleteError):
+        return str(error)
     line = " ".join(hidden(str(error)).split()) or type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."

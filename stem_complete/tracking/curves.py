@@ -20,6 +20,7 @@ from stem_complete.tracking.client import (
     sqlite_file,
     within,
 )
+from stem_complete.tracking.database import DatabaseError
 from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_seed
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def list_curves(
             and (run_ids is None or run.info.run_id in run_ids)
             and (parent is None or run.data.tags.get(PARENT_TAG) == parent)
         ]
+    except DatabaseError:
+        raise  # which has a fix of its own
     except problems as error:
         raise _unreachable(uri, reason(error)) from error
     return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))

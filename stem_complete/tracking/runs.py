@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from upath import UPath
 
 from stem_complete.config import Config, differences, flatten, in_lines
 from stem_complete.errors import TrackingError
@@ -31,6 +32,7 @@ from stem_complete.tracking.client import (
     sqlite_file,
     within,
 )
+from stem_complete.tracking.database import ARTIFACTS, RUN_TAG, follow_move
 from stem_complete.tracking.links import VIEW, VIEW_TAG
 from stem_complete.vocabulary import format_coverage
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RUN_TAG = "stem_complete.run"
 ARM_TAG = "stem_complete.arm"
 SEED_TAG = "stem_complete.seed"
 PARENT_TAG = "mlflow.parentRunId"
@@ -109,6 +110,8 @@ def enter_run(run: TrackedRun, deadline: float = math.inf) -> TrackedRun:
     if run.parent is not None and run.parent.run_id is None:
         run = replace(run, parent=enter_run(run.parent, deadline))
     client = connect(run.uri)
+    if (file := sqlite_file(run.uri)) is not None:
+        follow_move(file)
     experiment_id = _experiment(client, run)
     found = _find(client, experiment_id, run)
     if found is None:
@@ -157,7 +160,7 @@ def _experiment(client: MlflowClient, run: TrackedRun) -> str:
             # None leaves it to a server. For a database MLflow's default is `mlruns` in the
             # working directory.
             file = sqlite_file(run.uri)
-            artifacts = None if file is None else (file.parent / "artifacts").as_uri()
+            artifacts = None if file is None else (file.parent / ARTIFACTS).as_uri()
             return str(client.create_experiment(name, artifacts, tags={VIEW_TAG: VIEW}))
         except MlflowException as error:
             # Another run of a sweep was quicker.
@@ -178,7 +181,15 @@ def _experiment(client: MlflowClient, run: TrackedRun) -> str:
 
 
 def _find(client: MlflowClient, experiment_id: str, run: TrackedRun) -> Run | None:
-    identity = _identity(run.config)
+    found = _newest(client, experiment_id, run, _identity(run.config))
+    if found is None and not run.since_ms and (earlier := _moved_from(run.config)) is not None:
+        found = _newest(client, experiment_id, run, earlier)
+        if found is not None:
+            client.set_tag(found.info.run_id, RUN_TAG, _identity(run.config))
+    return found
+
+
+def _newest(client: MlflowClient, experiment_id: str, run: TrackedRun, identity: str) -> Run | None:
     quote = '"' if "'" in identity else "'"
     runs = client.search_runs(
         [experiment_id],
@@ -191,6 +202,20 @@ def _find(client: MlflowClient, experiment_id: str, run: TrackedRun) -> Run | No
 
 def _identity(config: Config) -> str:
     return str(config.run_folder.absolute())
+
+
+def _moved_from(config: Config) -> str | None:
+    """Where the run's newest checkpoint was written, if that is a folder that is no more."""
+    from stem_complete.training import Checkpoints  # with torch
+    from stem_complete.training.storage import is_local
+
+    if not is_local(config.run_folder):
+        return None
+    for metadata in Checkpoints(config.run_folder).readable().values():
+        written = metadata["config"]
+        there = UPath(written["storage"]).absolute() / written["name"]
+        return str(there) if is_local(there) and not there.exists() else None
+    return None
 
 
 def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:

@@ -1,0 +1,176 @@
+"""The SQLite file in which runs are tracked without a server: whole or absent, and at its place."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from stem_complete.errors import TrackingError
+from stem_complete.files import atomic_file, exclusive
+
+ARTIFACTS = "artifacts"
+"""Folder of the runs' files, beside the database."""
+
+RUN_TAG = "stem_complete.run"
+"""Tag of a run, with its folder, by which it is found again."""
+
+_BUSY_S = 20.0
+"""For how long another process may hold the database, as in MLflow."""
+
+_MAKING_S = 60.0
+"""For how long another process may be making it."""
+
+_log = logging.getLogger(__name__)
+
+
+class DatabaseError(TrackingError):
+    """A database that cannot be used as it is; training goes on without it."""
+
+
+class _Schema(NamedTuple):
+    """What a database holds: versions of its tables by MLflow's count, and number of runs."""
+
+    versions: set[str]
+    num_runs: int
+
+
+@cache  # but for errors
+def prepare(file: Path) -> None:
+    """Makes the database, if there is none that MLflow can use.
+
+    MLflow makes its tables in many steps, and neither it nor another process can use what is left
+    if that ends half-way, or is done twice at a time. So one process makes a draft.
+
+    Raises:
+        DatabaseError: It has runs, and tables of another version; or it is no database.
+        BusyError: Another process takes too long to make it.
+        OSError: It cannot be made.
+    """
+    from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
+
+    newest = _get_latest_schema_revision()
+    if _schema(file).versions == {newest}:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(file, wait_s=_MAKING_S):
+        schema = _schema(file)
+        if schema.versions == {newest}:
+            return
+        from alembic.script import ScriptDirectory
+
+        scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+        known = {revision.revision for revision in scripts.walk_revisions()}
+        if not schema.versions <= known:
+            raise DatabaseError(
+                expected="a database of this version of MLflow or an earlier one",
+                found=f"tables of version {', '.join(schema.versions)}",
+                where=file,
+                fix="install the newer MLflow, or choose another tracking.uri",
+            )
+        if schema.num_runs:
+            raise DatabaseError(
+                expected=f"tables of version {newest}",
+                found=f"version {', '.join(schema.versions) or 'unknown'}",
+                where=file,
+                fix=f"keep a copy, and bring it up to date with `mlflow db upgrade sqlite:///{file}`",
+            )
+        _make(file)
+
+
+def _make(file: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # Of processes that were killed while they made it.
+    for left in file.parent.glob(f".unfinished-*-{file.name}*"):
+        left.unlink()
+    if file.exists() and file.stat().st_size:
+        aside = file.with_name(f"{file.name}.half-made")
+        file.replace(aside)
+        _log.warning("%s was half made and has no runs; it is now %s", file, aside.name)
+    with atomic_file(file) as draft:
+        # The root is that of MLflow's experiment `Default`, which no run is in.
+        store = SqlAlchemyStore(f"sqlite:///{draft}", (file.parent / ARTIFACTS).as_uri())
+        store.engine.dispose()
+
+
+def follow_move(file: Path) -> None:
+    """Corrects the places that a database knows, if it was moved or copied along with its runs.
+
+    MLflow keeps absolute paths alone. What lay beside the database lies beside it still.
+    """
+    here = file.parent
+    with _opened(file) as database:
+        experiments = database.execute("SELECT experiment_id, artifact_location FROM experiments")
+        for experiment, location in experiments.fetchall():
+            there = _local_path(location)
+            if there is None or there.name != ARTIFACTS or there.parent == here:
+                continue
+            if there.exists() and not (here / ARTIFACTS).exists():
+                continue  # it is the database alone that was copied
+            root = (here / ARTIFACTS).as_uri()
+            database.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                (root, len(location) + 1, experiment, len(location) + 1, f"{location}/"),
+            )
+            folder = f"{there.parent}/"
+            database.execute(
+                "UPDATE tags SET value = ? || substr(value, ?) WHERE key = ? "
+                "AND substr(value, 1, ?) = ? AND run_uuid IN "
+                "(SELECT run_uuid FROM runs WHERE experiment_id = ?)",
+                (f"{here}/", len(folder) + 1, RUN_TAG, len(folder), folder, experiment),
+            )
+            database.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+                (root, experiment),
+            )
+            _log.warning("%s was in %s; its runs go on where it is now", file, there.parent)
+
+
+def _schema(file: Path) -> _Schema:
+    """What is in a database; nothing if there is none."""
+    if not file.exists():
+        return _Schema(set(), 0)
+    with _opened(file) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in names}
+        versions, num_runs = set(), 0
+        if "alembic_version" in tables:
+            rows = database.execute("SELECT version_num FROM alembic_version")
+            versions = {version for (version,) in rows}
+        if "runs" in tables:
+            ((num_runs,),) = database.execute("SELECT count(*) FROM runs")
+    return _Schema(versions, num_runs)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """The database, as it was if the block fails."""
+    try:
+        with (
+            closing(
+                sqlite3.connect(f"file:{quote(str(file))}?mode=rw", _BUSY_S, uri=True)
+            ) as database,
+            database,
+        ):
+            yield database
+    except sqlite3.Error as error:
+        raise DatabaseError(
+            expected="an SQLite database that can be read and written",
+            found=str(error),
+            where=file,
+            fix="give it room and this user rights on it, end what holds it, or choose another "
+            "tracking.uri",
+        ) from error
+
+
+def _local_path(location: str | None) -> Path | None:
+    """The path of a location on a disk; None for another kind."""
+    parts = urlsplit(location or "")
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

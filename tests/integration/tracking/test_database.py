@@ -1,0 +1,241 @@
+"""The SQLite database of runs: made once, whatever ends half-way, and moved with its runs."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+from stem_complete.config import Config
+from stem_complete.errors import TrackingError
+from stem_complete.tracking import MlflowRecorder, default_uri, list_curves, open_run
+from stem_complete.tracking.client import connect
+from stem_complete.tracking.database import prepare
+from stem_complete.training import Checkpoints
+
+# MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+MakeConfig = Callable[..., Config]
+
+OPEN = """
+import sys
+from stem_complete.config import Config
+from stem_complete.tracking import default_uri, open_run
+name, storage = sys.argv[1:]
+values = {"name": name, "storage": storage, "data": {"store": "store.zarr"}}
+run = open_run(Config.model_validate(values), default_uri(storage))
+print(run.run_id)
+"""
+
+
+def change(file: Path, statement: str) -> None:
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(statement)
+
+
+def opening(name: str, storage: Path) -> subprocess.Popen[str]:
+    """A process that opens a run."""
+    command = [sys.executable, "-c", OPEN, name, str(storage)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_make_it_once_after_another_was_killed_half_way(tmp_path: Path) -> None:
+    with opening("killed", tmp_path) as killed:
+        while not [draft for draft in tmp_path.glob(".unfinished-*.db") if draft.stat().st_size]:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    assert not (tmp_path / "mlflow.db").exists()
+    with opening("a", tmp_path) as one, opening("b", tmp_path) as other:
+        answers = [process.communicate() for process in (one, other)]
+    run_ids = {output.strip() for output, _ in answers}
+    assert len(run_ids - {"None", ""}) == 2, answers
+    assert [error for _, error in answers] == ["", ""]
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "artifacts"}
+    client = connect(default_uri(tmp_path))
+    assert {client.get_run(run_id).info.run_name for run_id in run_ids} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM alembic_version",
+        "UPDATE alembic_version SET version_num = '451aebb31d03'",
+        "DROP TABLE alembic_version",
+        "",
+    ],
+    ids=["no version", "an early version", "no table of versions", "empty"],
+)
+def test_one_that_was_left_half_made_is_put_aside(
+    damage: str,
+    make_config: MakeConfig,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "mlflow.db"
+    if damage:
+        shutil.copy(template, file)
+        change(file, damage)
+    else:
+        file.touch()
+
+    class Quickly:
+        """Makes a database as MLflow does, but not in 9 s."""
+
+        def __init__(self, uri: str, _: str) -> None:
+            shutil.copy(template, uri.removeprefix("sqlite:///"))
+            self.engine = self
+
+        def dispose(self) -> None: ...
+
+    with monkeypatch.context() as quick:
+        quick.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", Quickly)
+        prepare(file)
+    assert open_run(make_config(), default_uri(tmp_path)).run_id is not None
+    assert (tmp_path / "mlflow.db.half-made").exists() == bool(damage)
+    assert len(caplog.messages) == bool(damage)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (
+            "UPDATE alembic_version SET version_num = '451aebb31d03'",
+            "`mlflow db upgrade sqlite:///",
+        ),
+        ("UPDATE alembic_version SET version_num = 'fedcba987654'", "install the newer MLflow"),
+        (None, "file is not a database"),
+    ],
+    ids=["older", "newer", "another file"],
+)
+def test_one_that_cannot_be_used_is_an_outage_with_a_fix(
+    damage: str | None,
+    expected: str,
+    make_config: MakeConfig,
+    template: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "kept" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(template, file)
+    run = open_run(make_config(), default_uri(file.parent))
+    unusable = tmp_path / "mlflow.db"
+    shutil.copy(file, unusable)
+    if damage:
+        change(unusable, damage)
+    else:
+        unusable.write_text("no database " * 100)
+    before = unusable.read_bytes()
+
+    late = open_run(make_config(), default_uri(tmp_path))
+    assert late.run_id is None
+    recorder = MlflowRecorder(late, flush_every_s=0.05, close_timeout_s=0.5)
+    recorder.scalars(1, {"a": 1.0})
+    recorder.close()
+    outages = [message for message in caplog.messages if "does not answer" in message]
+    (outage,) = outages
+    assert expected in outage
+    assert "training goes on" in outage
+    with pytest.raises(TrackingError, match=r"upgrade|install|choose"):
+        list_curves(default_uri(tmp_path), "stem-complete", "a")
+    assert unusable.read_bytes() == before
+
+    file.replace(unusable)  # it was brought up to date
+    again = open_run(make_config(), default_uri(tmp_path))
+    recorder = MlflowRecorder(again, close_timeout_s=20)
+    recorder.close()
+    assert again.run_id == run.run_id
+    assert len(connect(again.uri).get_metric_history(again.run_id, "a")) == 1
+
+
+def record(config: Config, step: int) -> str:
+    """Opens a run, records a point and a picture, and returns its id."""
+    _artifact_repos_cache.clear()  # as in a process of its own
+    run = open_run(config, default_uri(config.storage))
+    recorder = MlflowRecorder(run, close_timeout_s=20)
+    recorder.scalars(step, {"a": float(step)})
+    recorder.picture(step, "p", np.zeros((4, 4), np.uint8))
+    recorder.close()
+    assert run.run_id is not None
+    return run.run_id
+
+
+def pictures(config: Config, run_id: str) -> list[str]:
+    """Names of a run's pictures as MLflow lists them, which are those beside its database."""
+    files = connect(default_uri(config.storage)).list_artifacts(run_id, "completions")
+    names = [Path(file.path).name for file in files]
+    folder = Path(config.storage) / "artifacts" / run_id / "artifacts" / "completions"
+    assert names == sorted(path.name for path in folder.iterdir())
+    return names
+
+
+@pytest.mark.parametrize("way", ["moved", "copied", "by a link"])
+def test_a_storage_that_was_moved_goes_on_with_its_runs(
+    way: str, make_config: MakeConfig, template: Path, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old runs", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(template, old / "mlflow.db")
+    before = make_config(storage=old)
+    run_id = record(before, 1)
+    if way == "moved":
+        old.rename(new)
+    elif way == "copied":
+        shutil.copytree(old, new)
+    else:
+        new.symlink_to(old)
+
+    after = make_config(storage=new)
+    assert record(after, 2) == run_id
+    assert pictures(after, run_id) == ["step-00000001", "step-00000002"]
+    points = connect(default_uri(new)).get_metric_history(run_id, "a")
+    assert [point.step for point in points] == [1, 2]
+    client = connect(default_uri(new))
+    assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
+    if way == "moved":
+        assert not old.exists()
+    if way == "copied":
+        assert pictures(before, run_id) == ["step-00000001"]
+        assert record(before, 3) == run_id
+        assert pictures(before, run_id) == ["step-00000001", "step-00000003"]
+        assert pictures(after, run_id) == ["step-00000001", "step-00000002"]
+
+
+def test_a_run_that_was_moved_away_from_its_server_is_found_by_its_checkpoint(
+    uri: str, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_config(storage=tmp_path / "old")
+    run = open_run(before, uri)
+    written = {"config": before.model_dump(mode="json")}
+    monkeypatch.setattr(Checkpoints, "readable", lambda self: {self.folder: written})
+    before.run_folder.mkdir(parents=True)
+    copied = open_run(make_config(storage=tmp_path / "copy"), uri)
+    assert copied.run_id != run.run_id
+    (tmp_path / "old").rename(tmp_path / "new")
+    after = make_config(storage=tmp_path / "new")
+    assert open_run(after, uri).run_id == run.run_id
+    assert open_run(after, uri).run_id == run.run_id  # by its new place
+    assert connect(uri).get_run(run.run_id).data.tags["stem_complete.run"] == str(after.run_folder)
+
+
+def test_a_database_that_another_process_holds_is_an_outage(
+    uri: str, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stem_complete.tracking.database._BUSY_S", 0.1)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert open_run(make_config(), uri).run_id is None
+    assert open_run(make_config(), uri).run_id is not None
