@@ -167,6 +167,14 @@ def page(status: str) -> str:
     return f"{head}\r\nConnection: close\r\n\r\n{body}"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is well may take seconds on a busy machine."""
+    monkeypatch.setattr("stem_complete.tracking.runs.OPENING_S", 60.0)
+    for module in ("runs", "recorder"):
+        monkeypatch.setattr(f"stem_complete.tracking.{module}.patience", lambda _: 60.0)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Made once; a test that ends it starts it again."""
