@@ -35,9 +35,10 @@ def say(message: str) -> None:
 
 
 def aligned(rows: Mapping[str, object]) -> str:
-    """What is said of each thing, below one another, a line each."""
+    """What is said of each thing, below one another; further lines of a text are indented."""
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{label:{width}}  {text}" for label, text in rows.items())
+    indented = {label: str(text).replace("\n", f"\n{'':{width}}  ") for label, text in rows.items()}
+    return "\n".join(f"{label:{width}}  {text}" for label, text in indented.items())
 
 
 def counted(number: int, thing: str) -> str:
@@ -157,3 +158,18 @@ def format_seconds(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{number} {unit}" for number, unit in parts if number][:2]
     return " ".join(shown) or "0 s"
+
+
+def format_digits(value: float) -> str:
+    """A number with three digits and no exponent where one can do without: `0.0512`, `12,300`."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e9 else f"{rounded:.3g}"
+
+
+def format_bytes(number: float) -> str:
+    """A number of bytes with three digits, as in `1.37 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{format_digits(number)} {unit}"
+        number /= 1000
+    return f"{format_digits(number)} TB"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import yaml
 from upath import UPath
 
+from stem_complete.config import CONFIG_FILE
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
@@ -21,10 +24,16 @@ from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
+from stem_complete.tracking import default_uri, places
+from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.training import Checkpoints
 from stem_complete.training.storage import is_local, storage_path
 
-_LONGEST_LIST = 40
+_TAIL_BYTES = 2**16
+_PATIENCE = 3
+"""A run that is silent for so many times its usual pause is taken as stopped."""
+
+_SHORTEST_PATIENCE_S = 120.0
 
 
 def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
@@ -43,8 +52,9 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
         return _describe_store(path)
     if (path / CARD_FILE).is_file():
         card = read_card(path)
-        return {"kind": "model", **card.model_dump(mode="json", exclude={"calibration"})}
-    if (path / "checkpoints").is_dir():
+        facts = card.model_dump(mode="json", exclude={"calibration"})
+        return {"kind": "model", "path": str(path), **facts, "error_map": bool(card.calibration)}
+    if any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL)):
         return _describe_run(location)
     return _describe_file(path)
 
@@ -117,18 +127,66 @@ def _describe_run(path: UPath) -> dict[str, Any]:
         }
         for number, (folder, metadata) in enumerate(readable.items())
     ]
+    model, config_file = path / MODEL_FOLDER, path / CONFIG_FILE
     values: dict[str, Any] = {
         "kind": "run",
         "path": str(path),
         "checkpoints": entries,
         "damaged": [str(folder) for folder in folders if folder not in readable],
+        "model": str(model) if (model / CARD_FILE).exists() else None,
+        "config_file": str(config_file) if is_local(path) and config_file.exists() else None,
+        "metrics": {},
     }
     if readable:
         newest = next(iter(readable.values()))
-        values["metrics"] = {name: _finite(value) for name, value in newest["metrics"].items()}
-        values |= {key: newest[key] for key in ("versions", "config")}
-    model = path / MODEL_FOLDER
-    return values | {"model": str(model) if (model / CARD_FILE).exists() else None}
+        values |= {key: newest[key] for key in ("versions", "config", "metrics")}
+    elif values["config_file"] is not None:
+        values["config"] = yaml.safe_load(config_file.read_text())
+    return values | _progress(path, values)
+
+
+def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
+    """How far a run is, whether it runs, and its newest metrics: by checkpoints and journal."""
+    done = max((entry["step"] for entry in values["checkpoints"]), default=None)
+    training = values.get("config", {}).get("training", {})
+    steps = training.get("steps")
+    records = _last_records(Path(str(path))) if is_local(path) else []
+    metrics = dict(values["metrics"])
+    for record in records:
+        metrics |= record.values
+    step = max((record.step for record in records), default=done)
+    state, heard_s = "stopped", None
+    if records:
+        heard_s = time.time() - records[-1].time / 1000
+        pauses = [b.time - a.time for a, b in pairwise(records)]
+        patience_s = max(_SHORTEST_PATIENCE_S, _PATIENCE * max(pauses, default=0) / 1000)
+        if heard_s < patience_s:
+            state = "running"
+    if done is not None and steps is not None and done >= steps:
+        state, step = "finished", done
+    return {
+        "state": state,
+        "step": step,
+        "steps": steps,
+        "heard_s": heard_s,
+        "metrics": {name: _finite(value) for name, value in metrics.items()},
+        "places": _places(values),
+    }
+
+
+def _last_records(path: Path) -> list[Scalars]:
+    """What a run recorded last, oldest first."""
+    journal = Journal(path / JOURNAL)
+    start = max(journal.start, journal.size() - _TAIL_BYTES)
+    return [e for some, _ in journal.read(start) for e in some if isinstance(e, Scalars)]
+
+
+def _places(values: dict[str, Any]) -> dict[str, str]:
+    """How to see a run's curves."""
+    tracking = values.get("config", {}).get("tracking", {})
+    if not tracking.get("enabled"):
+        return {}
+    return places(tracking["uri"] or default_uri(values["config"]["storage"]))
 
 
 def _finite(value: float | None) -> float | None:
@@ -175,16 +233,3 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
     crops = evenly_spread(np.arange(len(store)), num)
     labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
     save_png(contact_sheet(list(store.read(crops)[:, 0]), labels), picture)
-
-
-def summary(values: dict[str, Any]) -> str:
-    """The values of `inspect_path` for a reader, as YAML: long lists are counted, not printed."""
-    shown = {}
-    for key, value in values.items():
-        shown[key] = "none" if value in (None, [], {}) else value
-        if isinstance(value, list) and len(value) > _LONGEST_LIST:
-            shown[key] = f"{len(value)} (all with --json)"
-    text = yaml.safe_dump(
-        shown, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
-    return str(text).rstrip()

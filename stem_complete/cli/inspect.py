@@ -22,12 +22,19 @@ def inspect(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also draw crops of a store into this PNG.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print all that is known, not only what fits a screen.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tells what a store, model, run, scan or image file contains."""
-    from stem_complete.inspection import draw_store, inspect_path, summary
+    from stem_complete import summaries
+    from stem_complete.inspection import draw_store, inspect_path
 
     values = inspect_path(path)
     if contact_sheet is not None:
         draw_store(path, contact_sheet)
-    print_json(values) if as_json else print(summary(values))
+    if as_json:
+        print_json(values)
+    else:
+        print(summaries.everything(values) if everything else summaries.screen(values))

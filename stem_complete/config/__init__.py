@@ -3,6 +3,7 @@
 from stem_complete.config.differences import differences, flatten, in_lines
 from stem_complete.config.loading import (
     BUNDLED,
+    CONFIG_FILE,
     expand_sweep,
     find_config,
     load_config,
@@ -24,6 +25,7 @@ from stem_complete.config.schema import (
 
 __all__ = [
     "BUNDLED",
+    "CONFIG_FILE",
     "ALRCConfig",
     "AugmentationConfig",
     "Config",

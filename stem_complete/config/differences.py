@@ -9,8 +9,7 @@ from typing import Any
 
 from stem_complete.config.schema import Config, DataConfig
 
-_WIDTH = 79
-_LONGEST = 60
+_LONGEST = 48
 _SHOWN_APART = {"name", "recipe", "storage", "data.store"}
 
 
@@ -36,7 +35,7 @@ def differences(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def in_lines(different: Mapping[str, Any]) -> list[str]:
+def in_lines(different: Mapping[str, Any], line_length: int = 78) -> list[str]:
     """Differences for a reader, a section a line: `training  steps=100 batch_size=4`."""
     sections: dict[str, list[str]] = {}
     for key, value in different.items():
@@ -49,6 +48,6 @@ def in_lines(different: Mapping[str, Any]) -> list[str]:
     width = max(map(len, sections), default=0)
     lines = []
     for section, fields in sections.items():
-        rows = wrap(" ".join(fields), _WIDTH - width - 2, break_long_words=False)
+        rows = wrap(" ".join(fields), line_length - width - 2, break_long_words=False)
         lines += [f"{section if row is rows[0] else '':{width}}  {row}" for row in rows]
     return lines

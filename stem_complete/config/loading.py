@@ -16,6 +16,9 @@ from stem_complete.errors import ConfigError
 BUNDLED = Path(__file__).parent.parent / "configs"
 """Folder of the configs that come with the package."""
 
+CONFIG_FILE = "config.yaml"
+"""Name of the resolved config in a run's folder."""
+
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Config from YAML files, later ones on top, then `section.field=value` overrides.

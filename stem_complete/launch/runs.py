@@ -16,7 +16,14 @@ import torch
 import yaml
 from upath import UPath
 
-from stem_complete.config import Config, differences, expand_sweep, in_lines, validate_config
+from stem_complete.config import (
+    CONFIG_FILE,
+    Config,
+    differences,
+    expand_sweep,
+    in_lines,
+    validate_config,
+)
 from stem_complete.console import ProgressBar, TrainingProgress, aligned, heading, say, waiting
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext, from_main, torchrun_context, under_torchrun
@@ -161,7 +168,7 @@ def _launch_one(
         elif not context.is_main:
             result = _train(training, config, None, stop, None)
         else:
-            (config.run_folder / "config.yaml").write_text(_as_yaml(config))
+            (config.run_folder / CONFIG_FILE).write_text(_as_yaml(config))
             # A run without a checkpoint starts from step 0, and so must its curves.
             resume = before is not None
             with _tracked(config, uri, resume=resume, parent=parent) as tracked:
@@ -300,7 +307,7 @@ def _say_what_is_trained(config: Config) -> None:
     say(aligned({"run": config.run_folder, "micrographs": config.data.store}))
     changes = in_lines(differences(config.model_dump(mode="json")))
     whole = "each run's folder" if config.sweep else config.run_folder
-    say(f"settings that differ from the defaults; {whole}/config.yaml has all")
+    say(f"settings that differ from the defaults; {whole}/{CONFIG_FILE} has all")
     for line in changes or ["none"]:
         say(f"  {line}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 import tifffile
 
 import stem_complete
+from stem_complete.extras import install_command
 
+ROOT = Path(stem_complete.__file__).parents[1]
 EXAMPLES = Path(stem_complete.__file__).parent / "examples"
 CONFIGS = Path(stem_complete.__file__).parent / "configs"
 SMALL = (
@@ -29,14 +32,14 @@ SMALL = (
 pytestmark = pytest.mark.timeout(300)
 
 
-def command(*arguments, code=0, cwd=None):
+def command(*arguments, code=0, cwd=None, env=os.environ):
     done = subprocess.run(
         [sys.executable, "-m", "stem_complete", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={**env, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -56,9 +59,11 @@ def work(tmp_path_factory):
     done = command(
         *("train", CONFIGS / "compact.yaml", f"storage={folder / 'runs'}"),
         *(f"data.store={folder / 'store.zarr'}", *SMALL, "--local", "--json"),
+        env=os.environ | {"PATH": "/usr/bin:/bin"},
     )
     assert json.loads(done.stdout)[0]["step"] == 20
     assert "20/20" in done.stderr
+    folder.joinpath("training.log").write_text(done.stderr)
     return folder
 
 
@@ -122,7 +127,24 @@ def test_evaluate_on_a_store_at_several_coverages(work):
 )
 def test_inspect(work, path, kind):
     assert json.loads(command("inspect", work / path, "--json").stdout)["kind"] == kind
-    assert f"kind: {kind}" in command("inspect", work / path).stdout
+    assert f"kind: {kind}" in command("inspect", work / path, "--all").stdout
+    assert command("inspect", work / path).stdout.startswith(f"{kind} ")
+
+
+def test_every_command_that_is_printed_runs_in_a_shell_without_the_environment(work):
+    bare = {"PATH": "/usr/bin:/bin", "HOME": str(work), "PYTHONPATH": str(ROOT)}
+    printed = work.joinpath("training.log").read_text() + install_command("s3fs")
+    for path in ("store.zarr", "runs/compact", "runs/compact/model"):
+        printed += command("inspect", work / path, env=bare).stdout
+    folder = re.escape(str(Path(sys.executable).parent))
+    called = re.findall(rf"(?:env \S+=\S+ )?{folder}/[\w-]+(?: -m \w+)? [a-z]+", printed)
+    assert len(called) >= 8
+    assert {Path(call.split()[-2]).name for call in called} >= {"mlflow", "pip"}
+    for call in dict.fromkeys(called):
+        done = subprocess.run(
+            f"{call} --help", shell=True, capture_output=True, env=bare, check=False, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_inspect_draws_a_contact_sheet(work):

@@ -13,7 +13,7 @@ PACKAGE = Path(stem_complete.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"benchmark", "demo", "inspection"},
+    {"benchmark", "demo", "inspection", "summaries"},
     {"experiments"},
     {"launch"},
     {"evaluation"},

@@ -3,7 +3,15 @@
 import pytest
 
 from stem_complete import console
-from stem_complete.console import ProgressBar, TrainingProgress, aligned, counted, format_seconds
+from stem_complete.console import (
+    ProgressBar,
+    TrainingProgress,
+    aligned,
+    counted,
+    format_bytes,
+    format_digits,
+    format_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +39,24 @@ def test_things_are_counted_in_words():
 
 def test_rows_are_aligned():
     assert aligned({"a": 1, "long": "text"}) == "a     1\nlong  text"
+    assert aligned({"a": "1\n2"}) == "a  1\n   2"
     assert aligned({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.05123, "0.0512"), (8.0, "8"), (12345.0, "12,300"), (1e-7, "1e-07"), (2.5e12, "2.5e+12")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert format_digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1371095, "1.37 MB"), (5e9, "5 GB"), (7e15, "7,000 TB")],
+)
+def test_bytes_have_the_unit_that_suits_them(number, text):
+    assert format_bytes(number) == text
 
 
 def test_a_bar_prints_now_and_then_and_at_the_end(capsys, monkeypatch):

@@ -12,7 +12,8 @@ import tifffile
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.layout import create_group
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.inspection import inspect_path, summary
+from stem_complete.inspection import inspect_path
+from stem_complete.summaries import everything, screen
 
 
 @pytest.fixture
@@ -48,9 +49,22 @@ def test_what_a_store_holds(path: Path) -> None:
     assert values["sources"][0]["split"] == "train"
     assert values["left_out"][0]["reason"].startswith("smaller than a crop of 16, 8 x 20")
     assert json.loads(json.dumps(values, allow_nan=False)) == values
-    assert "num_crops: 28" in summary(values)
+    assert "num_crops: 28" in everything(values)
+
+
+def test_the_screen_of_a_store(path: Path) -> None:
+    lines = screen(inspect_path(path)).splitlines()
+    assert len(lines) <= 24
+    rows = {line[:11].strip(): line[13:] for line in lines}
+    assert rows["crops"].startswith("28 of 16 x 16 px, uint16: ")
+    assert rows["files"] == "4: 2 train, 1 validation, 1 test"
+    assert rows["pixel size"] == "0.02 nm, unknown of 27 crops"
+    assert rows["left out"] == "2 smaller than a crop of 16"
+    assert rows["next"].endswith(f"train compact data.store={path}")
 
 
 def test_a_store_without_crops(tmp_path: Path) -> None:
     create_group(tmp_path / "s.zarr", 16, "uint16", "lz4")
-    assert inspect_path(tmp_path / "s.zarr")["num_crops"] == 0
+    values = inspect_path(tmp_path / "s.zarr")
+    assert values["num_crops"] == 0
+    assert f"ingest IMAGES --store {tmp_path / 's.zarr'}" in screen(values)

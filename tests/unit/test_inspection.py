@@ -53,6 +53,7 @@ def test_a_run_is_told_by_its_metadata_alone(tmp_path):
     assert all(entry["size_bytes"] > 4000 for entry in entries)
     assert values["metrics"] == {"validation/rmse": None}
     assert values["config"] == {"name": "x"}
+    assert values["state"] == "stopped"
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 

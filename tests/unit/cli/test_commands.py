@@ -209,16 +209,21 @@ class TestCompare:
 class TestInspect:
     def test_prints_a_summary(self, run, replaced):
         calls = replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
-        replaced("stem_complete.inspection.summary", "kind: store")
-        assert run("inspect", "s.zarr") == (0, "kind: store\n", "")
+        replaced("stem_complete.summaries.screen", "store s.zarr")
+        assert run("inspect", "s.zarr") == (0, "store s.zarr\n", "")
         assert calls == [((Path("s.zarr"),), {})]
 
     def test_json(self, run, replaced):
         replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
         assert json.loads(run("inspect", "s.zarr", "--json").output) == {"kind": "store"}
 
+    def test_prints_all(self, run, replaced):
+        replaced("stem_complete.inspection.inspect_path", {"kind": "store", "files": [1]})
+        assert run("inspect", "s.zarr", "--all") == (0, "kind: store\nfiles: [1]\n", "")
+
     def test_draws_a_contact_sheet(self, run, replaced):
         replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
+        replaced("stem_complete.summaries.screen", "")
         drawn = replaced("stem_complete.inspection.draw_store")
         assert run("inspect", "s.zarr", "--contact-sheet", "x.png").code == 0
         assert drawn == [((Path("s.zarr"), Path("x.png")), {})]

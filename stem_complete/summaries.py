@@ -1,0 +1,224 @@
+"""What `inspect` tells a reader: a screen on a store, a model, a run or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from shlex import quote
+from typing import Any
+
+import yaml
+
+from stem_complete.config import differences, in_lines
+from stem_complete.console import aligned, counted, format_bytes, format_digits, format_seconds
+from stem_complete.extras import program
+from stem_complete.vocabulary import format_coverage
+
+_MOST_LINES = 8
+"""Of settings, reasons and images; `--all` has the others."""
+
+_LINE_LENGTH = 64
+"""Of settings, which are indented."""
+
+Values = Mapping[str, Any]
+
+
+def screen(values: Values) -> str:
+    """The values of `inspection.inspect_path` for a reader, on a screen of 80 x 24 characters."""
+    rows: Callable[[Values], dict[str, object]] = {
+        "store": _store, "run": _run, "model": _model, "file": _file
+    }[values["kind"]]  # fmt: skip
+    return aligned({label: text for label, text in rows(values).items() if text is not None})
+
+
+def everything(values: Values) -> str:
+    """All values of `inspection.inspect_path` for a reader, as YAML."""
+    text = yaml.safe_dump(
+        dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+    return str(text).rstrip()
+
+
+def _store(values: Values) -> dict[str, object]:
+    path, crops, side = values["path"], values["crops"], values["crop_size"]
+    known = values["pixel_size_nm"]
+    unknown = counted(values["num_unknown_pixel_size"], "crop")
+    sizes = "unknown"
+    if known is not None:
+        sizes = f"{_range(*known)} nm" + (
+            f", unknown of {unknown}" if values["num_unknown_pixel_size"] else ""
+        )
+    reasons = [f"{number:,} {reason}" for reason, number in values["reasons"].items()]
+    call = f"{program()} train compact data.store={quote(path)}"
+    if not crops["train"]:
+        call = f"{program()} ingest IMAGES --store {quote(path)}"
+    return {
+        "store": path,
+        "crops": f"{values['num_crops']:,} of {side} x {side} px, {values['dtype']}: "
+        f"{_shares(crops)}",
+        "files": f"{sum(values['files'].values()):,}: {_shares(values['files'])}",
+        "pixel size": sizes,
+        "left out": _lines(reasons, "reasons") if reasons else "nothing",
+        "on disk": f"{format_bytes(values['bytes_on_disk'])}, "
+        f"{format_digits(values['compression'])} times smaller than its pixels",
+        "fingerprint": values["fingerprint"][:16],
+        "next": call,
+        "more": "--all or --json lists files, --contact-sheet FILE.png draws crops",
+    }
+
+
+def _run(values: Values) -> dict[str, object]:
+    path, config = values["path"], values.get("config") or {}
+    metrics, checkpoints = values.get("metrics") or {}, values["checkpoints"]
+    rows: dict[str, object] = {
+        "run": path,
+        "state": _state(values),
+        "error": _error(values),
+        "training": _training(metrics),
+        "micrographs": config.get("data", {}).get("store"),
+        "settings": None,
+        "checkpoints": _checkpoints(checkpoints),
+        "damaged": _lines(values["damaged"], "checkpoints") if values["damaged"] else None,
+        "model": values["model"] or "none yet",
+        **values.get("places", {}),
+        "next": _next(values),
+        "more": "--all or --json has the whole config and all checkpoints",
+    }
+    if config:
+        rows["settings"] = _lines(
+            in_lines(differences(config), _LINE_LENGTH) or ["the defaults"], "lines"
+        )
+    return rows
+
+
+def _state(values: Values) -> str:
+    done, steps, heard_s = values["step"], values["steps"], values["heard_s"]
+    ago = "" if heard_s is None else f"; the last record is {format_seconds(heard_s)} old"
+    if done is None:
+        return f"{values['state']}, no step was recorded{ago}"
+    of_all = f"step {done:,} of {steps:,} ({100 * done / steps:.3g} %)" if steps else f"step {done}"
+    return f"{values['state']}: {of_all}{ago}"
+
+
+def _error(values: Values) -> str | None:
+    """Validation errors: the last, and the best with its checkpoint."""
+    scored = [entry for entry in values["checkpoints"] if entry["score"] is not None]
+    if not scored:
+        return None
+    best = next(entry for entry in scored if entry["best"])
+    last = scored[0]
+    text = f"validation RMSE {_percent(best['score'])} of the range at step {best['step']:,}"
+    if last is best:
+        return f"{text}, the last and best"
+    return f"{text}, the best; {_percent(last['score'])} at step {last['step']:,}"
+
+
+def _training(metrics: Values) -> str | None:
+    loss = metrics.get("train/outer_loss")
+    if loss is None:
+        return None
+    parts = [f"loss {format_digits(loss)}"]
+    if (threshold := metrics.get("train/outer_threshold")) is not None:
+        clipped = metrics.get("train/outer_clip_fraction") or 0.0
+        parts.append(f"threshold {format_digits(threshold)}, {_percent(clipped)} clipped")
+    if (rate := metrics.get("train/examples_per_s")) is not None:
+        parts.append(f"{format_digits(rate)} examples/s")
+    return ", ".join(parts)
+
+
+def _checkpoints(entries: list[Values]) -> str:
+    if not entries:
+        return "none"
+    steps = ", ".join(
+        f"{entry['step']:,}{' (best)' if entry['best'] else ''}" for entry in entries[:_MOST_LINES]
+    )
+    more = f" and {len(entries) - _MOST_LINES} more" if len(entries) > _MOST_LINES else ""
+    size = format_bytes(max(entry["size_bytes"] for entry in entries))
+    return f"{len(entries)} of {size} each, of step {steps}{more}"
+
+
+def _next(values: Values) -> str:
+    if values["state"] == "finished" or (values["model"] and values["state"] != "running"):
+        model = quote(values["path"])
+        return f"{program()} complete SCANS --model {model} --output FOLDER"
+    if values["state"] == "running":
+        return "wait, or stop it by Ctrl-C or SIGTERM: it writes a checkpoint and can go on"
+    if values["config_file"] is None:
+        return "start it again by its train command: it goes on from the last checkpoint"
+    return f"{program()} train {quote(values['config_file'])}"
+
+
+def _model(values: Values) -> dict[str, object]:
+    metrics, sources = values["metrics"], values["training_data"]
+    steps, rmse = metrics.get("train/steps"), metrics.get("validation/rmse")
+    trained = "" if steps is None else f"{steps:,.0f} steps"
+    if rmse is not None:
+        trained += f"{', ' * bool(trained)}validation RMSE {_percent(rmse)} of the range"
+    coverages = sorted({values["coverage"], *values["more_coverages"]}, reverse=True)
+    shown = " to ".join(map(format_coverage, dict.fromkeys((coverages[0], coverages[-1]))))
+    licences = sorted({source["licence"] or "unknown" for source in sources})
+    crops = sum(source["num_crops"] for source in sources)
+    return {
+        "model": values["path"],
+        "name": f"{values['name']}, recipe {values['recipe']}, encoding {values['encoding']}",
+        "trained": trained or "unknown",
+        "scans": f"of coverage {shown}",
+        "micrographs": f"{counted(crops, 'crop')} of {counted(len(sources), 'image')}, licence: "
+        f"{', '.join(licences) or 'unknown'}",
+        "error map": "calibrated" if values["error_map"] else "none",
+        "made by": ", ".join(f"{name} {version}" for name, version in values["versions"].items()),
+        "weights": values["weights_sha256"][:16],
+        "next": f"{program()} complete SCANS --model {quote(values['path'])} --output FOLDER",
+        "more": "--all or --json has architecture, metrics, files and config",
+    }
+
+
+def _file(values: Values) -> dict[str, object]:
+    images = values["images"]
+    has_gaps = any(image["measured_fraction"] < 1 for image in images)
+    path = quote(values["path"])
+    rows: dict[str, object] = {
+        "file": values["path"],
+        "images": _lines([_image(image) for image in images], "images") if images else "none",
+        "skipped": _lines(values["skipped"], "parts") if values["skipped"] else None,
+    }
+    if images and not has_gaps:
+        rows["a micrograph"] = f"{program()} ingest {path} --store STORE"
+    if images:
+        dwell = "" if has_gaps else " --dwell DWELL_MAP"
+        rows["a partial scan"] = f"{program()} complete {path}{dwell} --output FOLDER"
+    return rows
+
+
+def _image(image: Values) -> str:
+    height, width = image["shape"]
+    size = image["pixel_size_nm"]
+    parts = [
+        f"{height} x {width} px, {image['dtype']}",
+        "pixel size unknown" if size is None else f"{format_digits(size)} nm per pixel",
+    ]
+    if image["minimum"] is not None:
+        parts.append(f"values {_range(image['minimum'], image['maximum'])}")
+    if image["measured_fraction"] < 1:
+        parts.append(f"{_percent(image['measured_fraction'])} of the pixels measured")
+    name = " ".join((image["signal"], f"frame {image['frame']}" if image["frame"] else "")).strip()
+    return f"{name}: {', '.join(parts)}" if name else ", ".join(parts)
+
+
+def _lines(lines: list[str], what: str) -> str:
+    """The first lines of many, below one another."""
+    hidden = len(lines) - _MOST_LINES
+    if hidden <= 0:
+        return "\n".join(lines)
+    return "\n".join((*lines[: _MOST_LINES - 1], f"and {hidden + 1} {what} more: --all"))
+
+
+def _shares(numbers: Values) -> str:
+    return ", ".join(f"{number:,} {split}" for split, number in numbers.items())
+
+
+def _range(low: float, high: float) -> str:
+    return f"{format_digits(low)} to {format_digits(high)}" if low != high else format_digits(low)
+
+
+def _percent(fraction: float) -> str:
+    return f"{format_digits(100 * fraction)} %"

@@ -1,0 +1,110 @@
+"""What `inspect` shows of a run, a model and a file, on a screen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from textwrap import wrap
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from stem_complete.config import BUNDLED, load_config
+from stem_complete.inspection import inspect_path
+from stem_complete.summaries import everything, screen
+from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
+from stem_complete.training import Checkpoints
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The first line of each row, by its label."""
+    lines = text.splitlines()
+    width = max(line.index("  ") for line in lines if not line.startswith(" "))
+    found = {}
+    for line in lines:
+        label, _, rest = line.partition("  ")
+        found.setdefault(label.strip() or "", rest.strip() if label else line[width:].strip())
+    return found
+
+
+@pytest.fixture
+def make_run(tmp_path: Path):
+    """A run of 1,000 steps with checkpoints; its journal was last written so many seconds ago."""
+
+    def make(*scores: float, name: str = "compact", last_step: int = 0, ago_s: float = 0) -> Path:
+        changes = ["name=r", f"storage={tmp_path}", "training.steps=1000", "data.store=s.zarr"]
+        config = load_config([name], changes)
+        folder = tmp_path / "r"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        checkpoints = Checkpoints(folder, keep=9)
+        for number, score in enumerate(scores, start=1):
+            metrics = {"validation/rmse": score}
+            state = {"task": {"w": torch.zeros(10)}}
+            plain = config.model_dump(mode="json")
+            checkpoints.save(250 * number, state, config=plain, metrics=metrics, score=score)
+            checkpoints.wait()
+        if last_step:
+            now_ms = int(1000 * (time.time() - ago_s))
+            values = {"train/outer_loss": 13.61234, "train/examples_per_s": 80.123}
+            Journal(folder / JOURNAL).append(Scalars(now_ms, last_step, values))
+        return folder
+
+    return make
+
+
+def test_a_finished_run_is_used(make_run) -> None:
+    folder = make_run(0.4, 0.2, 0.1, 0.30123)
+    rows = rows_of(screen(inspect_path(folder)))
+    assert rows["state"] == "finished: step 1,000 of 1,000 (100 %)"
+    assert rows["error"] == (
+        "validation RMSE 10 % of the range at step 750, the best; 30.1 % at step 1,000"
+    )
+    assert rows["next"].endswith(f"complete SCANS --model {folder} --output FOLDER")
+
+
+def test_a_stopped_run_is_started_again_by_the_command_that_is_told(make_run) -> None:
+    folder = make_run(0.4, last_step=300, ago_s=7200)
+    rows = rows_of(screen(inspect_path(folder)))
+    assert rows["state"] == "stopped: step 300 of 1,000 (30 %); the last record is 2 h old"
+    assert rows["training"] == "loss 13.6, 80.1 examples/s"
+    assert rows["next"].endswith(f"train {folder}/config.yaml")
+
+
+def test_a_run_that_recorded_something_just_now_runs(make_run) -> None:
+    rows = rows_of(screen(inspect_path(make_run(last_step=20, ago_s=3))))
+    assert rows["state"].startswith("running: step 20 of 1,000 (2 %)")
+    assert rows["checkpoints"] == "none"
+    assert rows["next"].startswith("wait")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BUNDLED.glob("*.yaml")))
+def test_a_run_of_any_bundled_config_fits_a_screen(make_run, name) -> None:
+    text = screen(inspect_path(make_run(0.4, 0.3, name=name, last_step=700)))
+    # Paths of tests are long.
+    assert sum(len(wrap(line, 80)) for line in text.splitlines()) <= 24 + 6
+
+
+def test_a_model(model_folder) -> None:
+    values = inspect_path(model_folder)
+    rows = rows_of(screen(values))
+    assert rows["scans"] == "of coverage 1/10"
+    assert rows["error map"] == "calibrated"
+    assert len(screen(values).splitlines()) <= 24
+    assert "architecture:" in everything(values)
+
+
+def test_a_scan_with_gaps_is_completed_and_a_whole_image_may_be_either(tmp_path) -> None:
+    image = np.random.default_rng(0).uniform(size=(48, 48)).astype(np.float32)
+    np.save(tmp_path / "whole.npy", image)
+    rows = rows_of(screen(inspect_path(tmp_path / "whole.npy")))
+    assert rows["images"].startswith("48 x 48 px, float32, pixel size unknown, values ")
+    assert rows["a micrograph"].endswith(f"ingest {tmp_path}/whole.npy --store STORE")
+    assert "--dwell" in rows["a partial scan"]
+    image[::2] = np.nan
+    np.save(tmp_path / "gaps.npy", image)
+    rows = rows_of(screen(inspect_path(tmp_path / "gaps.npy")))
+    assert rows["images"].endswith("50 % of the pixels measured")
+    assert "a micrograph" not in rows
