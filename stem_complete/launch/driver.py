@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from stem_complete.config import Config
-from stem_complete.console import TrainingProgress, format_seconds, say
+from stem_complete.console import TrainingProgress, counted, format_seconds, say
 from stem_complete.errors import TrainingError
 from stem_complete.launch.messages import POLL_S, GroupStarted, Message, Metrics
 from stem_complete.launch.policy import Clock, ClusterPolicy, resources_per_worker
@@ -43,6 +43,12 @@ class Group(Protocol):
 
     def free_resources(self) -> Mapping[str, float]:
         """What its cluster has free, by Ray's names."""
+
+    def all_resources(self) -> Mapping[str, float]:
+        """What its cluster has, free or not."""
+
+    def has_places(self) -> bool:
+        """Whether its cluster gave its workers their places, in which they may still start."""
 
     def result(self) -> TrainingResult:
         """How training ended, or what ended it: WorkersFailedError, or a worker's own error."""
@@ -135,24 +141,33 @@ class Driver:
         if self.last_step is not None:
             step, reported_s = self.last_step
             after = f", {format_seconds(self.clock() - reported_s)} after step {step} was reported"
-        say(f"{group.num_workers} workers train on {hosts}{after}")
+        trains = "trains" if group.num_workers == 1 else "train"
+        say(f"{counted(group.num_workers, 'worker')} {trains} on {hosts}{after}")
 
     def _say_what_is_missing(self, group: Group, silent_s: float) -> None:
         scaling = self.config.scaling
-        each = _listed(resources_per_worker(scaling))
-        needed = f"{scaling.world_sizes[0]} workers with {each} each"
-        free = _listed({k: v for k, v in group.free_resources().items() if k in ("CPU", "GPU")})
+        each = resources_per_worker(scaling)
+        needed = f"{counted(scaling.world_sizes[0], 'worker')} with {_listed(each)} each"
+        if group.has_places():
+            waiting_for = f"{counted(scaling.world_sizes[0], 'worker')} to start"
+            found = "places for them"
+        else:
+            free, total = group.free_resources(), group.all_resources()
+            waiting_for = needed
+            found = " and ".join(
+                f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind} free" for kind in each
+            )
         if silent_s > scaling.wait_for_nodes_s:
             raise TrainingError(
                 expected=f"{needed} within {format_seconds(scaling.wait_for_nodes_s)}",
-                found=f"{free} free",
+                found=found,
                 where=f"the Ray cluster, for {self.config.name}",
                 fix="add nodes, lower scaling.num_workers, or set scaling.min_workers",
             )
         if self.clock() - self.noticed_s >= NOTICE_EVERY_S:
             self.noticed_s, since = self.clock(), format_seconds(silent_s)
-            say(f"waiting for {needed} since {since}; the cluster has {free} free")
+            say(f"waiting for {waiting_for} since {since}; the cluster has {found}")
 
 
 def _listed(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{number:g} {kind}" for kind, number in resources.items()) or "nothing"
+    return " and ".join(f"{number:g} {kind}" for kind, number in resources.items())

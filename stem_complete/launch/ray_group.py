@@ -7,9 +7,7 @@ that follows it; and start anew when its own controller dies. `driver` decides, 
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,9 +22,9 @@ import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stem_complete.config import Config
-from stem_complete.console import waiting
 from stem_complete.credentials import Handover
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
+from stem_complete.launch.cluster import ray_cluster
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
 from stem_complete.launch.messages import Message
@@ -72,7 +70,7 @@ def train_on_ray(
     driver = Driver(config, stop)
     try:
         while True:
-            with _ray_cluster(config):
+            with ray_cluster(config.scaling):
                 start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
                 result = driver.run(start)
             if result is not None:
@@ -92,6 +90,7 @@ class RayGroup(threading.Thread):
     ) -> None:
         super().__init__(name="ray-train", daemon=True)
         self.trainer, self.mailbox = trainer, mailbox
+        self._others = set(ray.util.placement_group_table())
         self._outcome: Any = None
 
     def run(self) -> None:
@@ -117,6 +116,15 @@ class RayGroup(threading.Thread):
     def free_resources(self) -> Mapping[str, float]:
         """What the cluster has free, by Ray's names."""
         return cast("dict[str, float]", ray.available_resources())
+
+    def all_resources(self) -> Mapping[str, float]:
+        """What the cluster has, free or not, by Ray's names."""
+        return cast("dict[str, float]", ray.cluster_resources())
+
+    def has_places(self) -> bool:
+        """Whether the cluster gave its workers their places, in which they may still start."""
+        table = ray.util.placement_group_table()
+        return any(table[group]["state"] == "CREATED" for group in table.keys() - self._others)
 
     def result(self) -> TrainingResult:
         """How training ended; raises what `driver.Group` says."""
@@ -184,30 +192,6 @@ def _start_mailbox() -> ray.actor.ActorHandle:
         .options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)
         .remote()
     )
-
-
-@contextmanager
-def _ray_cluster(config: Config) -> Iterator[None]:
-    """Joins the cluster that this job was submitted to, or starts a local one for the block."""
-    if ray.is_initialized():
-        yield
-        return
-    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if "RAY_ADDRESS" not in os.environ:
-        # One machine may have fewer cores than workers: they then share them.
-        needed = config.scaling.num_workers * config.scaling.cpus_per_worker
-        num_cpus = max(os.cpu_count() or 1, needed)
-        # The dashboard takes seconds to start, and nobody is told of it.
-        arguments |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    handler = signal.getsignal(signal.SIGTERM)
-    with waiting("starting Ray"):
-        ray.init(**arguments)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process at once
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _in_short(error: BaseException) -> str:

@@ -26,7 +26,13 @@ from stem_complete.config import (
 )
 from stem_complete.console import ProgressBar, TrainingProgress, aligned, heading, say, waiting
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.distributed import WorkerContext, from_main, torchrun_context, under_torchrun
+from stem_complete.distributed import (
+    WorkerContext,
+    from_main,
+    set_threads,
+    torchrun_context,
+    under_torchrun,
+)
 from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.inference import MODEL_FOLDER
@@ -122,6 +128,8 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
             from stem_complete.launch.ray_group import train_on_ray
 
             return _launch_all(config, runs, WorkerContext(), train_on_ray)
+        num_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if under_torchrun() else 1
+        set_threads(num_here, at_least=config.scaling.cpus_per_worker)
         with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
             return _launch_all(config, runs, context, partial(_train_in_process, context=context))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 
@@ -64,6 +65,14 @@ def test_without_a_command_there_is_help(run):
     done = run()
     assert done.code == 2
     assert all(name in done.output for name in COMMANDS)
+
+
+def test_threads_of_torch_rest_while_they_wait_unless_the_user_says_otherwise(run, monkeypatch):
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_version(run):

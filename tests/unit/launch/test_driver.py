@@ -32,9 +32,13 @@ class ScriptedGroup:
         end: How it ends; or, once it is asked to stop, at the next look.
         silent_s: How long its workers have been silent at each look.
         free: What the cluster has free.
+        placed: Whether its workers have their places.
     """
 
-    def __init__(self, clock, looks=(), end=DONE, *, silent_s=0.0, free=None, obeys=True):
+    def __init__(
+        self, clock, looks=(), end=DONE, *, silent_s=0.0, free=None, obeys=True, placed=False
+    ):
+        self.placed = placed
         self.clock, self.end, self.silent_s, self.free = clock, end, silent_s, free or {}
         self.looks: list[Message | Callable[[], object]] = list(looks)
         self.obeys = obeys
@@ -63,6 +67,12 @@ class ScriptedGroup:
 
     def free_resources(self):
         return self.free
+
+    def all_resources(self):
+        return {"CPU": 4.0, "memory": 9.0}
+
+    def has_places(self):
+        return self.placed
 
     def result(self):
         if self.asked and self.obeys:
@@ -175,7 +185,12 @@ class TestSilence:
         drive(group, overrides=["scaling.num_workers=2", "training.batch_size=4"])
         told = [line for line in said if "waiting" in line]
         needed = "2 workers with 1 CPU each"
-        assert told == [f"waiting for {needed} since 16 s; the cluster has 0.5 CPU free"]
+        assert told == [f"waiting for {needed} since 16 s; the cluster has 0.5 of 4 CPU free"]
+
+    def test_while_workers_start_blames_no_lack_of_room(self, drive, clock, said):
+        drive(ScriptedGroup(clock, self.looks(20), silent_s=1e9, placed=True))
+        told = [line for line in said if "waiting" in line]
+        assert told == ["waiting for 1 worker to start since 16 s; the cluster has places for them"]
 
     def test_is_told_from_time_to_time(self, drive, clock, said):
         looks = self.looks(int(SILENCE_S + 3 * NOTICE_EVERY_S) + 1)
@@ -189,7 +204,7 @@ class TestSilence:
     def test_for_too_long_is_an_error(self, drive, clock):
         group = ScriptedGroup(clock, self.looks(40), silent_s=1e9)
         with pytest.raises(
-            TrainingError, match=r"1 workers with 1 CPU each within 30 s, found noth"
+            TrainingError, match=r"1 worker with 1 CPU each within 30 s, found 0 of 4 CPU free"
         ):
             drive(group, overrides=["scaling.wait_for_nodes_s=30"])
         assert len(group.looks) == 40 - 31

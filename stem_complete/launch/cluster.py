@@ -1,0 +1,234 @@
+"""The Ray cluster of a run: the one that the job belongs to, or a local one while it trains.
+
+What is wrong with an address is found before Ray is asked, which would try for minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+
+from stem_complete.config.schema import ScalingConfig
+from stem_complete.console import waiting
+from stem_complete.distributed import num_cores
+from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
+from stem_complete.extras import program
+
+CONNECT_S = 5.0
+"""Time that a head has to take a connection."""
+
+START_S = 55.0
+"""Time that Ray has to start, or to join a cluster."""
+
+_OBJECT_STORE_BYTES = 2**27
+"""Configs and messages are all that goes through Ray's object store, by default a third of memory,
+which /dev/shm of a container is too small for."""
+
+_LONGEST_SOCKET = 107
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store_1"
+"""What Ray puts behind the temporary folder; the system allows no longer paths of sockets."""
+
+
+@contextmanager
+def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
+    """Joins the cluster at RAY_ADDRESS, or starts a local one for the block.
+
+    Raises:
+        ConfigError: RAY_ADDRESS is no address of a cluster's head.
+        TrainingError: No cluster answers there, or it has other versions, or none can be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "local")
+    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address in ("", "local"):
+        arguments |= _local_arguments(scaling)
+        title = "starting Ray"
+    else:
+        check_address(address)
+        title = f"joining the Ray cluster at {address}"
+    handler = signal.getsignal(signal.SIGTERM)
+    with waiting(title), _errors_in_one_line(address), _deadline(START_S):
+        ray.init(**arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process at once
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
+    """Checks that something listens at an address like HOST:PORT; `auto` is left to Ray.
+
+    Raises:
+        ConfigError: It is of another kind.
+        TrainingError: Nothing listens there.
+    """
+    if address == "auto":
+        return
+    scheme, separator, _ = address.partition("://")
+    host, _, port = address.rpartition(":")
+    if separator or not host or not port.isdigit():
+        kinds = {"http": "the address of its jobs", "https": "the address of its jobs"}
+        submit = f"`{program('ray')} job submit --address {address} -- ...`"
+        raise ConfigError(
+            expected="HOST:PORT of a cluster's head",
+            found=kinds.get(scheme, "an address of another kind"),
+            where=f"RAY_ADDRESS={address}",
+            fix=f"submit the job by {submit}"
+            if scheme in kinds
+            else "set it to HOST:6379 on a node of the cluster, or unset it to train on this "
+            "machine alone",
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except (OSError, OverflowError) as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
+        raise _no_cluster(address, reason) from None
+
+
+def _local_arguments(scaling: ScalingConfig) -> dict[str, Any]:
+    """How `ray.init` starts a local cluster."""
+    if "RAY_AUTH_TOKEN" not in os.environ and not _may_read(Path.home() / ".ray" / "auth_token"):
+        # Ray would write one there for good, where a home can be written at all.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    arguments: dict[str, Any] = {
+        "address": "local",
+        # One machine may have fewer cores than workers: they then share them.
+        "num_cpus": max(num_cores(), scaling.num_workers * scaling.cpus_per_worker),
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        # The dashboard takes seconds to start, and nobody is told of it.
+        "include_dashboard": False,
+    }
+    if (folder := short_folder()) is not None:
+        arguments["_temp_dir"] = str(folder)
+    return arguments
+
+
+def short_folder() -> Path | None:
+    """Folder for Ray's files, if its own choice cannot be used for sockets; else None.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    chosen = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    if _fits(Path(chosen)) and _may_write(Path(chosen) / "ray"):
+        return None
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - others may write there, too
+        folder = Path(place) / f"ray-{os.getuid()}"
+        if _may_write(folder):
+            return folder
+    raise ConfigError(
+        expected="a folder for Ray's sockets that can be written, with a path of at most "
+        f"{_LONGEST_SOCKET - len(_SOCKET)} characters",
+        found="none",
+        where=f"TMPDIR={chosen}",
+        fix="set RAY_TMPDIR to one",
+    )
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder)) + len(_SOCKET) <= _LONGEST_SOCKET
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether this user may make files in a folder, or the folder itself."""
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK)
+
+
+def _may_read(file: Path) -> bool:
+    return os.access(file, os.R_OK)
+
+
+@contextmanager
+def _errors_in_one_line(address: str) -> Iterator[None]:
+    """Turns what Ray raises when it starts into one line with the fix."""
+    try:
+        yield
+    except StemCompleteError:
+        raise
+    except _TooLongError:
+        raise _no_cluster(address, f"none within {START_S:g} s") from None
+    except Exception as error:
+        raise _clear(address, error) from error
+
+
+def _clear(address: str, error: Exception) -> StemCompleteError:
+    text = " ".join(f"{error} {error.__cause__ or error.__context__ or ''}".split())
+    if "Version mismatch" in text:
+        cluster, _, own = text.partition("Version mismatch:")[2].partition("This process on")
+        version = cluster.partition("Ray:")[2].split()[0]
+        return TrainingError(
+            expected=f"the versions of this process ({_versions(own)})",
+            found=_versions(cluster),
+            where=f"the Ray cluster at {address}",
+            fix=f"start it from this environment, or install ray=={version} and that Python here",
+        )
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return TrainingError(
+            expected="the token of the cluster",
+            found="none, or another one",
+            where=f"the Ray cluster at {address}",
+            fix="copy ~/.ray/auth_token of its head here and set RAY_AUTH_MODE=token",
+        )
+    if address not in ("", "local"):
+        return _no_cluster(address, text.partition(". ")[0])
+    return TrainingError(
+        expected="a local Ray cluster",
+        found=text if len(text) < 300 else f"{text[:297]}...",
+        where="Ray",
+        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or train "
+        "without Ray by --local",
+    )
+
+
+def _versions(text: str) -> str:
+    """`Ray 2.60.0, Python 3.11.7` of Ray's lines."""
+    ray_version, python = (text.partition(f"{name}:")[2].split() for name in ("Ray", "Python"))
+    return f"Ray {ray_version[0]}, Python {python[0]}"
+
+
+def _no_cluster(address: str, found: str) -> TrainingError:
+    return TrainingError(
+        expected="a Ray cluster",
+        found=found,
+        where=f"RAY_ADDRESS={address}" if address not in ("", "local") else "Ray on this machine",
+        fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
+        "train on this machine alone",
+    )
+
+
+class _TooLongError(BaseException):
+    """Time is up. Ray, which tries again after any `Exception`, lets it through."""
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Ends the block after so long; on the main thread, where alone a timer can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
