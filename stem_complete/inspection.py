@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,10 @@ from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.tracking import default_uri, places
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.training import Checkpoints
+from stem_complete.training.claim import living_holder
 from stem_complete.training.storage import is_local, storage_path
 
 _TAIL_BYTES = 2**16
-_PATIENCE = 3
-"""A run that is silent for so many times its usual pause is taken as stopped."""
-
-_SHORTEST_PATIENCE_S = 120.0
 
 
 def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
@@ -146,7 +142,7 @@ def _describe_run(path: UPath) -> dict[str, Any]:
 
 
 def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
-    """How far a run is, whether it runs, and its newest metrics: by checkpoints and journal."""
+    """How far a run is, who trains it, and its newest metrics: by checkpoints and journal."""
     done = max((entry["step"] for entry in values["checkpoints"]), default=None)
     training = values.get("config", {}).get("training", {})
     steps = training.get("steps")
@@ -155,20 +151,16 @@ def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
     for record in records:
         metrics |= record.values
     step = max((record.step for record in records), default=done)
-    state, heard_s = "stopped", None
-    if records:
-        heard_s = time.time() - records[-1].time / 1000
-        pauses = [b.time - a.time for a, b in pairwise(records)]
-        patience_s = max(_SHORTEST_PATIENCE_S, _PATIENCE * max(pauses, default=0) / 1000)
-        if heard_s < patience_s:
-            state = "running"
-    if done is not None and steps is not None and done >= steps:
+    holder = living_holder(path)
+    state = "stopped" if holder is None else "running"
+    if holder is None and done is not None and steps is not None and done >= steps:
         state, step = "finished", done
     return {
         "state": state,
+        "holder": None if holder is None else str(holder),
         "step": step,
         "steps": steps,
-        "heard_s": heard_s,
+        "recorded_s": time.time() - records[-1].time / 1000 if records else None,
         "metrics": {name: _finite(value) for name, value in metrics.items()},
         "places": _places(values),
     }

@@ -91,12 +91,16 @@ def _run(values: Values) -> dict[str, object]:
 
 
 def _state(values: Values) -> str:
-    done, steps, heard_s = values["step"], values["steps"], values["heard_s"]
-    ago = "" if heard_s is None else f"; the last record is {format_seconds(heard_s)} old"
+    done, steps, state = values["step"], values["steps"], values["state"]
+    if values["holder"] is not None:
+        state = f"running as {values['holder']}"
     if done is None:
-        return f"{values['state']}, no step was recorded{ago}"
+        return f"{state}, no step was recorded"
     of_all = f"step {done:,} of {steps:,} ({100 * done / steps:.3g} %)" if steps else f"step {done}"
-    return f"{values['state']}: {of_all}{ago}"
+    ago = ""
+    if values["recorded_s"] is not None and state != "finished":
+        ago = f", recorded {format_seconds(values['recorded_s'])} ago"
+    return f"{state}: {of_all}{ago}"
 
 
 def _error(values: Values) -> str | None:

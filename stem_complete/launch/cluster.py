@@ -58,6 +58,8 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
         title = "starting Ray"
     else:
         check_address(address)
+        # Ray would print each of its vain tries.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         title = f"joining the Ray cluster at {address}"
     handler = signal.getsignal(signal.SIGTERM)
     with waiting(title), _errors_in_one_line(address), _deadline(START_S):
@@ -73,11 +75,15 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
 def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
     """Checks that something listens at an address like HOST:PORT; `auto` is left to Ray.
 
+    Args:
+        address: Of a cluster, as RAY_ADDRESS has it; empty or `local` for one to be started.
+        timeout_s: Time to take a connection [s].
+
     Raises:
         ConfigError: It is of another kind.
         TrainingError: Nothing listens there.
     """
-    if address == "auto":
+    if address in ("", "local", "auto"):
         return
     scheme, separator, _ = address.partition("://")
     host, _, port = address.rpartition(":")
@@ -184,8 +190,10 @@ def _clear(address: str, error: Exception) -> StemCompleteError:
             where=f"the Ray cluster at {address}",
             fix="copy ~/.ray/auth_token of its head here and set RAY_AUTH_MODE=token",
         )
+    if "Could not find any running Ray" in text:
+        return _no_cluster(address, "none on this machine")
     if address not in ("", "local"):
-        return _no_cluster(address, text.partition(". ")[0])
+        return _no_cluster(address, f"no answer of its head ({text.partition('. ')[0]})")
     return TrainingError(
         expected="a local Ray cluster",
         found=text if len(text) < 300 else f"{text[:297]}...",

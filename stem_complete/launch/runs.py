@@ -123,6 +123,10 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
     runs = expand_sweep(config)
     for run in runs:
         _check(run)
+    if on_ray:
+        from stem_complete.launch.cluster import check_address
+
+        check_address(os.environ.get("RAY_ADDRESS", ""))
     with exit_on_sigterm():
         if on_ray:
             from stem_complete.launch.ray_group import train_on_ray

@@ -158,6 +158,23 @@ def claimed(
                 remove(path)
 
 
+def living_holder(run_folder: Path | UPath) -> Holder | None:
+    """Who trains a run now, as far as one look can tell; None if nobody does.
+
+    Raises:
+        StorageError: The storage cannot be read.
+    """
+    path = storage_path(run_folder) / CLAIM_FILE
+    with clear_errors(path):
+        seen = _look(path)
+    if seen is None or seen.holder is None:
+        return None
+    holder = seen.holder
+    if holder.machine == _machine() and os.name == "posix":
+        return holder if _runs(holder.pid, holder.birth) else None
+    return holder if not is_local(path) or seen.last_sign_s() < LAPSE_S else None
+
+
 def _keep(
     claim: Claim,
     path: UPath,

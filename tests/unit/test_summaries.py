@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from textwrap import wrap
@@ -16,6 +17,7 @@ from stem_complete.inspection import inspect_path
 from stem_complete.summaries import everything, screen
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.training import Checkpoints
+from stem_complete.training.claim import claimed
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -68,14 +70,17 @@ def test_a_finished_run_is_used(make_run) -> None:
 def test_a_stopped_run_is_started_again_by_the_command_that_is_told(make_run) -> None:
     folder = make_run(0.4, last_step=300, ago_s=7200)
     rows = rows_of(screen(inspect_path(folder)))
-    assert rows["state"] == "stopped: step 300 of 1,000 (30 %); the last record is 2 h old"
+    assert rows["state"] == "stopped: step 300 of 1,000 (30 %), recorded 2 h ago"
     assert rows["training"] == "loss 13.6, 80.1 examples/s"
     assert rows["next"].endswith(f"train {folder}/config.yaml")
 
 
-def test_a_run_that_recorded_something_just_now_runs(make_run) -> None:
-    rows = rows_of(screen(inspect_path(make_run(last_step=20, ago_s=3))))
-    assert rows["state"].startswith("running: step 20 of 1,000 (2 %)")
+def test_a_run_that_is_held_runs(make_run) -> None:
+    folder = make_run(last_step=20, ago_s=3)
+    with claimed(folder):
+        rows = rows_of(screen(inspect_path(folder)))
+    assert rows["state"].startswith(f"running as process {os.getpid()} of ")
+    assert ": step 20 of 1,000 (2 %), recorded 3 s ago" in rows["state"]
     assert rows["checkpoints"] == "none"
     assert rows["next"].startswith("wait")
 

@@ -103,7 +103,7 @@ class TestErrorsOfRay:
     def test_no_cluster_on_this_machine(self, scaling, monkeypatch):
         error = ConnectionError("Could not find any running Ray instance. Please specify")
         line = self.start(scaling, monkeypatch, error, "auto")
-        assert "found Could not find any running Ray instance; start one by" in line
+        assert "found none on this machine; start one by" in line
 
     def test_a_cluster_that_cannot_be_started(self, scaling, monkeypatch):
         line = self.start(scaling, monkeypatch, RuntimeError("no GCS\n\nlast 0 lines"))
