@@ -39,7 +39,7 @@ def reader_of(path: Path) -> Reader:
     """The reader of a file, or of the folder of a zarr hierarchy.
 
     Raises:
-        DataError: It is missing, empty or of no supported format.
+        DataError: It is missing, empty, no file, or of no supported format.
         OSError: It cannot be looked at.
     """
     if not path.exists():
@@ -53,16 +53,20 @@ def reader_of(path: Path) -> Reader:
             found="a folder" if path.is_dir() else f"a {path.suffix or 'suffixless'} file",
             where=path,
         )
+    if not path.is_dir() and not path.is_file():
+        raise DataError(
+            expected="a file", found="a pipe, socket or device", where=path, fix="leave it out"
+        )
     if not path.stat().st_size:
         raise DataError(expected="data", found="an empty file", where=path)
     return reader
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether it is a folder of a zarr hierarchy; a folder that cannot be read is none."""
+    """Whether it is a folder of a zarr hierarchy; a folder that cannot be looked into is none."""
     try:
         return any((path / name).is_file() for name in ZARR_FILES)
-    except PermissionError:
+    except OSError:
         return False
 
 

@@ -9,8 +9,11 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
+from stem_complete.data.formats.ome_zarr import ZARR_FILES
 from stem_complete.data.formats.readers import SUPPORTED, has_reader, is_zarr, reader_of
 from stem_complete.errors import DataError
+
+_ZARR_FOLDERS = (".zarr", ".zspy")
 
 
 class Found(NamedTuple):
@@ -93,8 +96,13 @@ def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
         return [Path(source)]
     files: list[Path] = []
     # Path.glob takes no absolute patterns.
-    for name in sorted(glob(source, recursive=True)) if is_pattern else [source]:  # noqa: PTH207
-        path = Path(name)
+    names = sorted(glob(source, recursive=True)) if is_pattern else [source]  # noqa: PTH207
+    hierarchies: set[Path] = set()
+    for path in map(Path, names):
+        if not hierarchies.isdisjoint(path.parents):  # an array of a hierarchy that ** went into
+            continue
+        if is_pattern and path.is_dir() and is_zarr(path):
+            hierarchies.add(path)
         if path.is_dir() and not is_zarr(path):
             files += _search_folder(path, failed)
         elif is_zarr(path) or has_reader(path):
@@ -104,6 +112,7 @@ def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
 
 def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
     files: list[Path] = []
+    named_zarr: list[Path] = []
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -113,12 +122,14 @@ def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
         except OSError as error:
             failed[printable(here)] = unreadable(here, error)
             continue
+        if here.suffix.lower() in _ZARR_FOLDERS:
+            named_zarr.append(here)
         for path in _checked(paths, failed):
             is_folder = path.is_dir()
             if is_folder and is_zarr(path):
                 files += [] if _is_store(path) else [path]
             elif not is_folder:
-                files += [path] if path.is_file() and has_reader(path) else []
+                files += [path] if has_reader(path) else []
             elif not path.is_symlink():
                 waiting.append(path)
             elif not path.resolve().is_relative_to(folder.resolve()):
@@ -128,14 +139,28 @@ def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
                     where=path,
                     fix="give that folder, too",
                 )
+    for path in named_zarr:
+        if not any(path in file.parents for file in files):
+            failed[str(path)] = DataError(
+                expected="a zarr hierarchy",
+                found=f"a folder without {' or '.join(ZARR_FILES)}",
+                where=path,
+                fix="copy it again, with the files whose names begin with a dot",
+            )
     return sorted(files)
 
 
 def _may_matter(entry: os.DirEntry[str]) -> bool:
     """Whether it may be a folder or a file of a supported format, as far as its name tells."""
     path = Path(entry.name)
-    is_linked_folder = not path.suffix and entry.is_symlink()
-    return entry.name[0] != "." and (has_reader(path) or entry.is_dir() or is_linked_folder)
+    if entry.name[0] == ".":
+        return False
+    if has_reader(path) or (not path.suffix and entry.is_symlink()):
+        return True
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, which `_check` tells
+        return True
 
 
 def _checked(paths: Iterable[Path], failed: dict[str, DataError]) -> list[Path]:

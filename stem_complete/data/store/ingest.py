@@ -28,6 +28,8 @@ from stem_complete.files import sha256
 # Pixels that wait for their turn while their crops are cut: enough for every core to have work.
 _MAX_WAITING_BYTES = 256 * 2**20
 
+_MOST = 0.5  # share of the crops from which on a field of view is too large to be likely
+
 Progress = Callable[[Path, int, int], None]
 """Called with a file, its number from 0 and the number of files, before the file is read."""
 
@@ -265,17 +267,26 @@ class _Ingestion:
         return kept, left_out, twin
 
     def notes(self) -> list[str]:
-        """What to know of the store: splits that should have crops and have none."""
-        if not (self.report.num_added and self.plan.empty):
+        """What to know of the store: files that fill one split, splits without crops."""
+        if not self.report.num_added:
             return []
-        fields, files = self.plan.num_groups, self.plan.num_files
-        note = (
-            f"no crops for {' and '.join(self.plan.empty)}: a field of view is never split, and "
-            f"{counted(files, 'file')} count{'s' * (files == 1)} as {fields}"
-        )
-        if files > fields:
-            note += "; if they show more fields, ingest them into a new store with --group"
-        return [note]
+        none_for = f"no crops for {' and '.join(self.plan.empty)}" if self.plan.empty else ""
+        group = self.plan.largest
+        if group.num_files > 1 and (none_for or group.share > _MOST):
+            is_default = self.group_pattern == NUMBERED
+            by = "the numbers at the end of their names" if is_default else "--group"
+            return [
+                f"{group.num_files} files count as one field of view, {group.name}, by {by}, so "
+                f"all are in {group.split}; {none_for}{'; ' * bool(none_for)}if they show "
+                "different fields, ingest them into a new store with --group '(.*)'"
+            ]
+        if not none_for:
+            return []
+        files = counted(self.plan.num_files, "file")
+        return [
+            f"{none_for}: a field of view is never split, and {files} "
+            f"count{'s' * (self.plan.num_files == 1)} as {self.plan.num_groups}"
+        ]
 
     def _source(
         self, file: _File, frames: Sequence[Micrograph], num_crops: int, group: str

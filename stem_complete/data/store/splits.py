@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import Source
 from stem_complete.errors import ConfigError
 
 # The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
-# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, 0001. Longer numbers are times and the like.
+# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001. Longer numbers are times and
+# the like, unless they begin with zeros. The name of a detector may follow: gold_0001_HAADF.
 _COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time)"
+_DIGITS = r"(?:\d{1,5}|00\d{4,8})"
 _NUMBER = (
-    rf"(?:[ _.#-]+\(?{_COUNTED}?[ _.#-]?\d{{1,5}}\)?"
-    r"|(?<=/)\d{1,5}|(?:frame|slice)[ _.#-]?\d{1,5})"
+    rf"(?:[ _.#-]+\(?{_COUNTED}?[ _.#-]?{_DIGITS}\)?|\(\d{{1,5}}\)"
+    rf"|(?<=/){_DIGITS}|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
 )
-NUMBERED = rf"(?is)^(.*?)(?:[ _.-]+[ctz]\d{{1,5}})*{_NUMBER}?$"
+_DETECTOR = r"(?:[ _.-]+(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|(?:ch|channel|detector)[ _-]?\d))"
+NUMBERED = rf"(?is)^(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})*{_NUMBER}?|{_NUMBER}{_DETECTOR})$"
 """Files that differ in the number at the end of their names are of one field of view."""
+
+_LONGEST_SEARCH = 2  # seconds
 
 CROP_OF_ONE_FIELD = r"(?s)^(.*?)(?:_c\d+)?$"
 """Files that differ in `_c1`, `_c2`, ... at the end of their names are of one field of view."""
@@ -30,11 +40,47 @@ def group_of(path: Path, pattern: str = NUMBERED) -> str:
     Args:
         path: The file.
         pattern: What its groups match in the file's path without suffix, "/" between folders,
-            names the field. A file that it does not match is a field of its own.
+            names the field. A file of which they match nothing is a field of its own.
+
+    Raises:
+        ConfigError: The pattern takes seconds for one path.
     """
     name = _without_suffix(path)
-    match = re.search(pattern, name)
-    return "/".join(filter(None, match.groups())) if match else name
+    return _named(pattern, name) or name
+
+
+def _named(pattern: str, name: str) -> str:
+    """What the groups of the pattern match in a path without suffix."""
+    try:
+        with _time_limit(_LONGEST_SEARCH):
+            match = re.search(pattern, name)
+    except TimeoutError as error:
+        raise ConfigError(
+            expected="a regular expression that is searched for quickly",
+            found=f"{pattern!r}, which takes over {_LONGEST_SEARCH} s for {name}",
+            where="group",
+            fix="repeat no group that repeats something itself, such as (a+)+",
+        ) from error
+    return "/".join(filter(None, match.groups())) if match else ""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in a block that takes longer, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():  # others hear no signals
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def _without_suffix(path: Path) -> str:
@@ -59,13 +105,37 @@ def check_pattern(pattern: str, files: Sequence[Path]) -> None:
             fix=fix,
         )
     paths = list(map(_without_suffix, files))
-    if files and not any(re.search(pattern, path) for path in paths):
+    if files and not any(_named(pattern, path) for path in paths):
         raise ConfigError(
-            expected="a regular expression that matches the path of some file",
-            found=f"{pattern!r}, which matches none of {len(files)}, such as {paths[0]}",
+            expected="a regular expression whose groups match in the path of some file",
+            found=f"{pattern!r}, which matches nothing in {len(files)}, such as {paths[0]}",
             where="group",
             fix=fix,
         )
+
+
+class LargestGroup(NamedTuple):
+    """The field of view of most crops.
+
+    Attributes:
+        name: Its name.
+        split: Where it is.
+        num_files: Files that it has crops of.
+        share: Of all crops.
+    """
+
+    name: str
+    split: Split
+    num_files: int
+    share: float
+
+
+@dataclass
+class _Group:
+    """What there is of a field of view."""
+
+    contents: set[str] = field(default_factory=set)
+    num_crops: int = 0
 
 
 class SplitPlan:
@@ -94,7 +164,7 @@ class SplitPlan:
             )
         self._fractions: Mapping[Split, float] = dict(zip(SPLITS, fractions, strict=True))
         self._crops: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-        self._groups: set[str] = set()
+        self._groups: dict[str, _Group] = {}
         self._of_group: dict[str, Split] = {}
         self._of_content: dict[str, Split] = {}
         for source in known:
@@ -129,6 +199,13 @@ class SplitPlan:
         return len(self._of_content)
 
     @property
+    def largest(self) -> LargestGroup:
+        """The field of view of most crops; there must be crops."""
+        name, group = max(self._groups.items(), key=lambda item: item[1].num_crops)
+        share = group.num_crops / sum(self._crops.values())
+        return LargestGroup(name, self._of_group[name], len(group.contents), share)
+
+    @property
     def empty(self) -> list[Split]:
         """Splits that should have a share and have no crops."""
         return [s for s in SPLITS if self._fractions[s] > 0 and not self._crops[s]]
@@ -142,7 +219,9 @@ class SplitPlan:
         return max(wanted, key=lambda split: self._fractions[split] * total - self._crops[split])
 
     def _note(self, group: str, sha256: str, split: Split, num_crops: int) -> None:
-        self._groups.add(group)
+        of_group = self._groups.setdefault(group, _Group())
+        of_group.contents.add(sha256)
+        of_group.num_crops += num_crops
         self._of_group.setdefault(group, split)
         self._of_content.setdefault(sha256, split)
         self._crops[split] += num_crops

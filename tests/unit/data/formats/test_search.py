@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.search import find_files, search
 from stem_complete.errors import DataError
 
@@ -133,6 +134,27 @@ def test_links_to_folders_and_dangling_ones_are_listed(tmp_path: Path) -> None:
     assert search([f"{images}/*.npy"]).files == [images / "file.npy"]
     assert list(failures(Path(f"{images}/*.npy"))) == ["gone.npy"]
     assert search([images / "linked"]).files == [images / "linked" / "b.npy"]  # asked for by name
+
+
+def test_what_is_no_file_is_told_and_the_others_go_on(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "loop.d").symlink_to("loop.d")
+    (folder / "lost.zarr" / "0").mkdir(parents=True)  # copied without its hidden files
+    os.mkfifo(folder / "pipe.tif")
+    files, failed = search([folder])
+    assert folder / "b.tif" in files
+    assert folder / "pipe.tif" in files  # reading it says what it is
+    assert {Path(name).name for name in failed} == {"loop", "loop.d", "lost.zarr"}
+    assert "files whose names begin with a dot" in str(failed[str(folder / "lost.zarr")])
+    with pytest.raises(DataError, match="found a pipe, socket or device"):
+        reader_of(folder / "pipe.tif")
+
+
+def test_a_pattern_takes_a_zarr_hierarchy_as_one_file(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a" / "image.zarr")
+    group.create_array("0", data=np.ones((4, 4)))
+    assert find_files([str(tmp_path / "**")]) == [tmp_path / "a" / "image.zarr"]
+    assert find_files([str(tmp_path / "a/image.zarr/*")]) == [tmp_path / "a" / "image.zarr" / "0"]
 
 
 def test_one_bad_source_does_not_hide_the_others(folder: Path) -> None:

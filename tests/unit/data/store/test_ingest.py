@@ -172,11 +172,24 @@ def test_a_single_field_of_view_is_told(tmp_path: Path) -> None:
     assert MicrographStore(tmp_path / "s.zarr").counts["train"] == 9
     [note] = report.notes
     assert note == (
-        "no crops for validation and test: a field of view is never split, and 9 files count as 1; "
-        "if they show more fields, ingest them into a new store with --group"
+        f"9 files count as one field of view, {tmp_path}/images/a, by the numbers at the end of "
+        "their names, so all are in train; no crops for validation and test; if they show "
+        "different fields, ingest them into a new store with --group '(.*)'"
     )
     [note] = ingest([tmp_path / "images" / "a_0000.npy"], tmp_path / "t.zarr", crop_size=16).notes
     assert note.endswith("1 file counts as 1")
+
+
+def test_a_field_of_view_that_most_files_count_as_is_told(tmp_path: Path) -> None:
+    write_frames(tmp_path / "images", "a", "b", *(f"gold_{number:03}" for number in range(9)))
+    [note] = ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16).notes
+    assert note.startswith("9 files count as one field of view")
+    assert "so all are in test; if they" in note
+    options = {"crop_size": 16, "group_pattern": "(.*)"}
+    assert ingest([tmp_path / "images"], tmp_path / "t.zarr", **options).notes == []
+    options["group_pattern"] = "(images)"
+    [note] = ingest([tmp_path / "images"], tmp_path / "u.zarr", **options).notes
+    assert note.startswith("11 files count as one field of view, images, by --group, so all")
 
 
 def test_a_pattern_names_fields_of_view(tmp_path: Path) -> None:

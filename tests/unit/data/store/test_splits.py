@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_complete.data.examples import SPLITS, Split
+from stem_complete.data.store import splits
 from stem_complete.data.store.layout import Source
 from stem_complete.data.store.splits import (
     CROP_OF_ONE_FIELD,
@@ -120,6 +121,10 @@ def test_crops_of_one_field_of_view_share_a_group() -> None:
         ("gold_t001_z02.tif", "gold_t002_z01.tif"),
         ("gold_1.ser", "gold_2.ser"),
         ("go\nld_1.tif", "go\nld_2.tif"),
+        ("gold0009.tif", "gold0010.tif", "gold1000.tif"),  # an image sequence of ImageJ
+        ("gold_000009.tif", "gold_000010.tif", "gold_9.tif"),
+        ("gold(1).tif", "gold(2).tif"),
+        ("gold_01_HAADF.tif", "gold_02_HAADF.tif", "gold_02_BF.tif"),
     ],
     ids=lambda names: names[0],
 )
@@ -163,13 +168,24 @@ def test_a_pattern_names_the_field_by_its_groups() -> None:
         ("(", "unterminated"),
         ("area", "without a group"),
         ("(?:area)", "without a group"),
-        ("(zone)", r"matches none of 1, such as .*area7/x"),
+        ("(zone)", r"matches nothing in 1, such as .*area7/x"),
+        ("(zone)?", r"matches nothing in 1, such as .*area7/x"),
     ],
 )
 def test_a_bad_pattern_is_one_line(pattern: str, found: str) -> None:
     with pytest.raises(ConfigError, match=found) as caught:
         check_pattern(pattern, [Path("area7/x.tif")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_which_a_pattern_matches_nothing_is_its_own_field() -> None:
+    assert group_of(Path("a/x.tif"), r"(area\d)?") != group_of(Path("a/y.tif"), r"(area\d)?")
+
+
+def test_a_pattern_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "_LONGEST_SEARCH", 0.05)
+    with pytest.raises(ConfigError, match="searched for quickly"):
+        check_pattern("(a+)+!", [Path("a" * 40 + ".tif")])
 
 
 def test_a_group_shares_the_split_of_one_that_holds_the_same_image() -> None:
