@@ -8,6 +8,7 @@ import posixpath
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,7 @@ from stem_complete.tracking.runs import TrackedRun, enter_run, find_run_id
 
 _LONGEST_PAUSE_S = 60.0
 _LOOK_S = 0.1
+_MOST_PICTURES = 64
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class MlflowRecorder:
         self._patience_s = patience(run.uri) if patience_s is None else patience_s
         self._problem, self._opened = "", run.run_id is not None
         self._last_step = 0
+        self._pictures: deque[tuple[File, bytes]] = deque(maxlen=_MOST_PICTURES)  # wait for room
         self._upload_due = self._closing = False
         self._wake = threading.Event()
         self._deadline = math.inf
@@ -95,9 +98,8 @@ class MlflowRecorder:
         to = f"{PICTURES}/step-{step:08d}"
         file = f"{to}/{name}.png"
         png = imagecodecs.png_encode(np.ascontiguousarray(image))
-        with self._disk_may_be_full():
-            write_atomically(self._folder.path / file, bytes(png))
-            self._folder.journal.append(File(_now_ms(), file, to))
+        self._pictures.append((File(_now_ms(), file, to), bytes(png)))
+        self._write_pictures()
 
     def undelivered(self) -> tuple[int, int]:
         """How many points of metrics and how many files MLflow has not confirmed."""
@@ -107,6 +109,7 @@ class MlflowRecorder:
         """Delivers the rest, or warns of what could not be delivered and where it is."""
         if self._closing:
             return
+        self._write_pictures()
         with self._disk_may_be_full():
             self._folder.journal.write_waiting()
         began_s = time.monotonic()
@@ -134,12 +137,22 @@ class MlflowRecorder:
                 self._folder.place,
             )
 
+    def _write_pictures(self) -> None:
+        with self._disk_may_be_full():
+            while self._pictures:
+                entry, png = self._pictures[0]
+                write_atomically(self._folder.path / entry.file, png)
+                self._pictures.popleft()
+                self._folder.journal.append(entry)
+
     @contextmanager
     def _disk_may_be_full(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            message = "cannot write to %s (%s); training goes on, and its curves wait in memory"
+            message = (
+                "cannot write to %s (%s); training goes on, and what it records waits in memory"
+            )
             self._warn("disk", message, self._folder.path, reason(error))
 
     def _work(self) -> None:

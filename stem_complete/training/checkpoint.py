@@ -68,6 +68,7 @@ class Checkpoints:
         self._claim = claim
         self._copies: dict[str, HostCopy] = {}
         self._writer: threading.Thread | None = None
+        self._num_lost = 0  # since the last one that was written
         self._saved: int | None = None
         self._scores: list[float] | None = None
         self._damaged: set[UPath] = set()
@@ -195,14 +196,24 @@ class Checkpoints:
             self.failed = error
         except Exception as error:  # whatever it is, the run is told by `wait`
             self.failed, self._scores = error, None
-            _log.warning(
-                "the checkpoint of step %d is lost, training goes on: %s; %s",
-                step,
-                error,
-                self._newest_for_message(),
-            )
-            _try("remove what was written of it", partial(remove_checkpoint, folder))
+            self._num_lost += 1
+            # Of an outage that lasts, the 1st, 10th, 100th ... is told.
+            is_told = str(self._num_lost).strip("0") == "1"
+            if is_told:
+                others = f" (as {self._num_lost - 1} before it)" if self._num_lost > 1 else ""
+                _log.warning(
+                    "the checkpoint of step %d is lost%s, training goes on: %s; %s",
+                    *(step, others, error, self._newest_for_message()),
+                )
+            remove = partial(remove_checkpoint, folder)
+            _try("remove what was written of it", remove, is_told=is_told)
         else:
+            if self._num_lost > 1:
+                _log.warning(
+                    "the checkpoint of step %d is written; %d before it were lost",
+                    *(step, self._num_lost),
+                )
+            self._num_lost = 0
             self._damaged.discard(folder)
             _try("remove old checkpoints", partial(self._prune, step))
 
@@ -273,9 +284,10 @@ def _scores(metadata: Mapping[UPath, Mapping[str, Any]]) -> dict[UPath, float]:
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0].name)))
 
 
-def _try(what: str, action: Callable[[], None]) -> None:
-    """Runs an action whose failure loses no checkpoint: it is logged."""
+def _try(what: str, action: Callable[[], None], *, is_told: bool = True) -> None:
+    """Runs an action whose failure loses no checkpoint: it is logged, if `is_told`."""
     try:
         action()
     except Exception as error:
-        _log.warning("could not %s: %s", what, error)
+        if is_told:
+            _log.warning("could not %s: %s", what, error)

@@ -209,16 +209,26 @@ def test_points_do_not_wait_for_files(run: TrackedRun, tmp_path: Path) -> None:
     assert connect(run.uri).list_artifacts(run.run_id, "completions/step-00000001")
 
 
-def test_a_full_disk_is_a_warning(run: TrackedRun, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_delays_what_is_recorded(
+    run: TrackedRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
     recorder = record(run)
     (run.config.run_folder / "metrics.jsonl").mkdir()
     recorder.scalars(1, {"a": 1.0})
     recorder.scalars(2, {"a": 1.0})
+    with monkeypatch.context() as full:
+        full.setattr("stem_complete.tracking.recorder.write_atomically", refuse)
+        for step in (1, 2):
+            recorder.picture(step, "p", np.zeros((4, 4), np.uint8))
     assert len([message for message in caplog.messages if "cannot write" in message]) == 1
     (run.config.run_folder / "metrics.jsonl").rmdir()
     recorder.scalars(3, {"a": 1.0})
     recorder.close()
     assert history(run, "a") == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    assert len(connect(run.uri).list_artifacts(run.run_id, "completions")) == 2
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,21 @@ class TestFailedWrites:
         save(checkpoints, 2)  # a step that failed may be saved again
         assert_is(checkpoints.latest(), 2)
 
+    def test_of_many_few_are_told_and_then_how_many(self, tmp_path, caplog, request):
+        checkpoints = Checkpoints(tmp_path)
+        request.getfixturevalue("full_disk")
+        for step in range(1, 13):
+            checkpoints.save(step, state_of(step), config={}, metrics={}, score=None)
+        checkpoints.close()
+        request.getfixturevalue("monkeypatch").undo()
+        save(checkpoints, 13)
+        first, tenth, last = caplog.messages
+        assert first.startswith("the checkpoint of step 1 is lost, training goes on")
+        assert tenth.startswith("the checkpoint of step 10 is lost (as 9 before it), training")
+        assert last == "the checkpoint of step 13 is written; 12 before it were lost"
+        save(checkpoints, 14)
+        assert len(caplog.messages) == 3
+
     def test_a_folder_that_cannot_be_written_is_known_at_the_start(self, tmp_path, full_disk):
         with pytest.raises(StorageError, match="make room"):
             Checkpoints(tmp_path).check_writable()
