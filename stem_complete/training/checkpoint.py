@@ -69,6 +69,8 @@ class Checkpoints:
         self._copies: dict[str, HostCopy] = {}
         self._writer: threading.Thread | None = None
         self._num_lost = 0  # since the last one that was written
+        self._held: tuple[int, dict[str, Any]] | None = None  # step and metadata of the copy
+        self._is_doubted = False
         self._saved: int | None = None
         self._scores: list[float] | None = None
         self._damaged: set[UPath] = set()
@@ -82,6 +84,7 @@ class Checkpoints:
         metrics: Mapping[str, float],
         score: float | None,
         examples: ExamplesRecord | None = None,
+        hold: bool = False,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
 
@@ -97,10 +100,12 @@ class Checkpoints:
             metrics: Latest metrics.
             score: Validation score of this very step, the lower the better; None if there is none.
             examples: What the run is trained on.
+            hold: Writes it only once `settle` says that it is sound, or by `wait` or `close`.
         """
         self._join()
         if step == self._saved and self.failed is None:
             return
+        self._held = None  # in doubt until now, or it would have been written
         self._copies = {part: self._host_copy(part, tensors) for part, tensors in state.items()}
         self._saved, self.failed = step, None
         if self._scores is not None and score is not None:
@@ -112,11 +117,27 @@ class Checkpoints:
             "metrics": dict(metrics),
             "examples": examples and examples._asdict(),
         }
-        # Not a daemon: the interpreter does not end in the middle of a write.
-        self._writer = threading.Thread(
-            target=self._write, args=(step, metadata), name=f"checkpoint-{step}"
-        )
-        self._writer.start()
+        self._held, self._is_doubted = (step, metadata), False
+        if not hold:
+            self._write_held()
+
+    def settle(self, step: int, *, sound: bool) -> None:
+        """Tells how a later step went, which shows whether the state that is held is worth writing.
+
+        From ruined weights no loss is finite, whatever the examples. A state is in doubt while all
+        steps since are skipped.
+
+        Args:
+            step: Steps taken with it.
+            sound: Whether its losses and gradients were finite.
+        """
+        if self._held is None or step <= self._held[0]:
+            return
+        self._is_doubted = not sound
+        if sound:
+            self._write_held()
+        else:
+            self._scores = None
 
     def is_best(self, score: float) -> bool:
         """Whether a checkpoint with this score would be kept for it."""
@@ -133,12 +154,14 @@ class Checkpoints:
             StorageError: The last write failed.
             ClaimLostError: Another process has taken over the run.
         """
+        self._write_held()
         self._join()
         if self.failed is not None:
             raise self.failed
 
     def close(self) -> None:
         """Waits until all is written or has failed, and frees the host memory."""
+        self._write_held()
         self._join()
         self._copies.clear()
 
@@ -186,6 +209,17 @@ class Checkpoints:
         """
         self._join()
         return self._first_whole(_scores(self.readable()))
+
+    def _write_held(self) -> None:
+        """Starts the thread that writes, unless there is nothing to write, or that is in doubt."""
+        if self._held is None or self._is_doubted:
+            return
+        (step, metadata), self._held = self._held, None
+        # Not a daemon: the interpreter does not end in the middle of a write.
+        self._writer = threading.Thread(
+            target=self._write, args=(step, metadata), name=f"checkpoint-{step}"
+        )
+        self._writer.start()
 
     def _write(self, step: int, metadata: Mapping[str, Any]) -> None:
         folder = self.folder / f"step-{step:08d}"

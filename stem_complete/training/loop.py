@@ -143,6 +143,7 @@ class _Loop:
         self.stages = build_stages(config, names)
         self.take_step = build_step(config, self.state, context)
         self.stopping = self.out_of_time = False
+        self.skipped_in_a_row = 0
 
     def run(self) -> TrainingResult:
         training = self.config.training
@@ -170,8 +171,12 @@ class _Loop:
             self._act_on_flags(self.take_step.flags.pop())
             due = step % training.checkpoint_every_steps == 0 or last or self.stopping
             allow_s = LONG_PHASE_S if due or score is not None else 0.0
-            if due or self._is_best(score):
-                self._save(step, score)
+            if due or score is not None:
+                # The copy waits for the device anyway, and only a sound state is worth one.
+                self._act_on_all_flags()
+                due = due or self.stopping
+                if self._is_sound(step, score, last=last) and (due or self._is_best(score)):
+                    self._save(step, score)
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
         if self.context.is_main:
             self.checkpoints.wait()
@@ -183,24 +188,54 @@ class _Loop:
         if flags is None:
             return
         step, (stop, out_of_time, skipped_in_a_row) = flags
-        if skipped_in_a_row >= self.config.training.max_nonfinite_steps:
-            raise TrainingError(
-                expected="finite losses and gradients",
-                found=f"{skipped_in_a_row:.0f} steps in a row without "
-                f"(examples {self._nonfinite_examples()})",
-                where=f"{self.config.name}, step {step}",
-                fix="lower optimizer.learning_rate, or look at those examples with "
-                "`stem-complete inspect`",
-            )
+        self.skipped_in_a_row = round(skipped_in_a_row)
+        self.checkpoints.settle(step + 1, sound=not self.skipped_in_a_row)
+        if self.skipped_in_a_row >= self.config.training.max_nonfinite_steps:
+            raise self._diverged(step)
         self.out_of_time |= bool(out_of_time and not stop)
         self.stopping |= bool(stop or out_of_time)
         if stop and self.stop.reason is not None:
             _log.warning("stopping with a checkpoint: %s", self.stop.reason)
 
-    def _log(self, step: int, stage: Stage) -> None:
-        # What follows waits for the device anyway: no flag need be left for later.
+    def _act_on_all_flags(self) -> None:
         for flags in self.take_step.flags.drain():
             self._act_on_flags(flags)
+
+    def _is_sound(self, step: int, score: float | None, *, last: bool) -> bool:
+        """Whether the state may become a checkpoint; the same on every worker.
+
+        From ruined weights no loss is finite. So none is written while steps are skipped: the run
+        must be able to go on from its newest one. At the end validation can speak for the weights.
+
+        Raises:
+            TrainingError: That of the last step may not.
+        """
+        is_doubted = self.skipped_in_a_row > 0
+        if last and score is not None and math.isfinite(score):
+            is_doubted = False
+        if not is_doubted and self.state.is_finite():
+            return True
+        if last:
+            raise self._diverged(step)
+        if self.stopping and self.context.is_main:
+            _log.warning("no checkpoint of step %d, as its losses are not finite", step)
+        return False
+
+    def _diverged(self, step: int) -> TrainingError:
+        found = f"{self.skipped_in_a_row} steps in a row without"
+        return TrainingError(
+            expected="finite losses, gradients and weights",
+            found=f"{found} (examples {self._nonfinite_examples()})"
+            if self.skipped_in_a_row
+            else "weights or moments that are not",
+            where=f"{self.config.name}, step {step}",
+            fix="lower optimizer.learning_rate and start again, which goes on from the checkpoint "
+            "before those steps; or look at those examples with `stem-complete inspect`",
+        )
+
+    def _log(self, step: int, stage: Stage) -> None:
+        # What follows waits for the device anyway: no flag need be left for later.
+        self._act_on_all_flags()
         self._check_replicas(step)
         window = self.take_step.window
         metrics = window.metrics(self.config.batch_size)
@@ -282,6 +317,7 @@ class _Loop:
             metrics=self.metrics,
             score=score,
             examples=self.record,
+            hold=True,
         )
         self.take_step.window.pause(time.perf_counter() - started)
 

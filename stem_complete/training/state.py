@@ -85,6 +85,18 @@ class TrainingState:
             f"{prefix}{name}": part[name] for prefix, part in parts.items() for name in sorted(part)
         }
 
+    def is_finite(self) -> bool:
+        """Whether weights, the optimizer's state and ALRC's moments are. Waits for the device."""
+        tensors = [
+            *self.task.parameters(),
+            *self.task.alrc.buffers(),
+            *self.optimizer.state(self._parameters()).values(),
+        ]
+        # Optimizers may count steps on the CPU.
+        device = device_of(self.task)
+        finite = [t.isfinite().all().to(device) for t in tensors if t.is_floating_point()]
+        return bool(torch.stack(finite).all())
+
     def enter(self, stage: Stage) -> None:
         """Sets what a stage of the schedule says."""
         if stage == self.stage:

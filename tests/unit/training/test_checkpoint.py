@@ -311,6 +311,35 @@ class TestDamage:
             checkpoints.latest()
 
 
+class TestAHeldState:
+    def hold(self, checkpoints, step, score=None):
+        checkpoints.save(step, state_of(step), config={}, metrics={}, score=score, hold=True)
+
+    def test_is_written_once_a_later_step_was_sound(self, run):
+        checkpoints = Checkpoints(run)
+        self.hold(checkpoints, 1)
+        checkpoints.settle(1, sound=True)  # of which it is the outcome
+        assert checkpoints.folders() == []
+        for sound in (False, False, True):
+            assert checkpoints.latest() is None
+            checkpoints.settle(2, sound=sound)
+        assert checkpoints.latest().step == 1
+
+    @pytest.mark.parametrize("end", ["wait", "close"])
+    def test_is_written_at_the_end_unless_it_is_in_doubt(self, run, end):
+        checkpoints = Checkpoints(run)
+        self.hold(checkpoints, 1)
+        getattr(checkpoints, end)()
+        assert checkpoints.latest().step == 1
+        self.hold(checkpoints, 2, score=0.1)
+        checkpoints.settle(3, sound=False)
+        getattr(checkpoints, end)()
+        assert checkpoints.latest().step == 1
+        assert checkpoints.is_best(0.2)  # what was in doubt was not the best
+        save(checkpoints, 4)
+        assert [folder.name[-1] for folder in checkpoints.folders()] == ["4", "1"]
+
+
 class TestFailedWrites:
     @pytest.fixture
     def full_disk(self, monkeypatch):

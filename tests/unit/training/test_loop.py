@@ -13,7 +13,7 @@ from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.training import Checkpoints, train
+from stem_complete.training import Checkpoints, StopRequest, train
 from stem_complete.training.storage import StorageError
 
 
@@ -105,12 +105,62 @@ def test_a_bad_example_skips_the_step_and_is_named(small_config, monkeypatch, ca
     assert f"examples [{poisoned[1]}]" in caplog.text
     assert tape.values["train/skipped_steps"] == {1: 0, 2: 0, 3: 0, 4: 1}
     assert tape.values["train/nonfinite_examples"][4] == 1
-    # Weights, moments and running means are those of the last good step.
-    good = latest(config)
-    assert good.step == 4
-    assert all(
-        value.isfinite().all() for value in good.state["task"].values() if torch.is_tensor(value)
+    # That of step 4 could be of ruined weights.
+    assert [folder.name for folder in Checkpoints(config.run_folder).folders()] == ["step-00000002"]
+
+
+def test_a_run_that_diverged_goes_on_at_a_lower_rate(small_config):
+    """As its error says: the newest checkpoint is from before the weights were ruined."""
+    settings = "training.steps=12", "training.checkpoint_every_steps=1"
+    few_skipped = "training.max_nonfinite_steps=3"
+    train(small_config(*settings, "training.max_minutes=1e-9"), ALONE)
+    begun = latest(small_config()).step
+    with pytest.raises(TrainingError, match="start again, which goes on from the checkpoint befo"):
+        train(small_config(*settings, few_skipped, "optimizer.learning_rate=10"), ALONE)
+    # One more step was taken, which led to no finite loss any more.
+    assert latest(small_config()).step == begun
+    result = train(small_config(*settings, few_skipped), ALONE)
+    assert (result.step, result.finished) == (12, True)
+    assert math.isfinite(result.metrics["validation/rmse"])
+
+
+def test_a_bad_last_batch_costs_no_checkpoint_if_validation_is_finite(small_config, monkeypatch):
+    read, config = MicrographStore.read, small_config()
+
+    def read_with_nan(self, indices):
+        images = read(self, indices)
+        if len(indices) == 4 and tape.values and max(tape.values["train/outer_loss"]) == 5:
+            images[0] = math.nan
+        return images
+
+    monkeypatch.setattr(MicrographStore, "read", read_with_nan)
+    tape = Tape()
+    assert train(config, ALONE, recorder=tape).finished
+    assert tape.values["train/skipped_steps"][6] == 1
+    assert latest(config).step == 6
+
+
+def test_a_run_whose_weights_are_ruined_at_the_end_has_failed(small_config):
+    config = small_config("training.steps=3", "optimizer.learning_rate=10")
+    with pytest.raises(TrainingError, match="2 steps in a row"):
+        train(config, ALONE)
+    assert latest(config) is None
+
+
+def test_a_stop_while_steps_are_skipped_leaves_the_checkpoint_before(small_config, caplog):
+    config = small_config(
+        "training.steps=12", "optimizer.learning_rate=10", "training.validate_every_steps=100"
     )
+    stop = StopRequest()
+
+    class StopAtStep4(Tape):
+        def scalars(self, step, values):
+            if step == 4:
+                stop("a test wants it")
+
+    assert not train(config, ALONE, recorder=StopAtStep4(), stop=stop).finished
+    assert latest(config) is None
+    assert "no checkpoint of step 5, as its losses are not finite" in caplog.text
 
 
 @pytest.mark.parametrize(
