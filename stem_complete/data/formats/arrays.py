@@ -50,10 +50,11 @@ def read_numpy(path: Path, contents: Contents) -> None:
         for name in loaded.files:
             try:
                 array = loaded[name]
-            except ValueError as error:
-                if _OBJECT_ARRAY not in str(error):
-                    raise
-                contents.skip(name, f"{_OBJECTS}; {_SAVE_NUMBERS}")
+            except Exception as error:  # the others may be whole
+                if _OBJECT_ARRAY in str(error):
+                    contents.skip(name, f"{_OBJECTS}; {_SAVE_NUMBERS}")
+                else:
+                    contents.damaged[name] = error
                 continue
             if isinstance(array, np.ndarray):
                 contents.offer(name, array)

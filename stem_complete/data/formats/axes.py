@@ -15,6 +15,11 @@ _COLUMNS = {"x", "width", "column", "columns", "rx", "r_x"}
 _CHANNELS = {"c", "channel", "channels", "detector", "detectors", "segment", "segments"}
 
 _OF_PATTERNS = r"[qkg][ _]?[xy]"  # qx, k_y
+# Signal types of HyperSpy's extensions. Virtual images are made of patterns, and are images.
+_DIFFRACTION = (
+    r"(?!virtual).*(?:diffraction|pattern|ebsd|cbed|nbed|saed|kikuchi|ronchigram)"
+    r"|(?:lazy)?_?(?:polar|power|correlation)(?:_?(?:signal|spectrum))?_?(?:2d)?$"
+)
 _OF_DIFFRACTION: set[Quantity] = {"reciprocal", "angle"}
 
 # Shorter than this [px] is no side of a micrograph.
@@ -112,11 +117,16 @@ def _image_axes(shape: Sequence[int], axes: Sequence[Axis]) -> tuple[int, int]:
     """Rows and columns: by name if both have one, else the last two that are not scanned."""
     pixels = [i for i, axis in enumerate(axes) if not axis.scanned and not _is_channel(axis)]
     scanned = [i for i, axis in enumerate(axes) if axis.scanned]
+    if not pixels and len(scanned) == 2:  # what the sum of each spectrum or pattern gives
+        return scanned[0], scanned[1]
     if len(pixels) < 2:
         raise NoImageError(f"a spectrum or plot, shape {tuple(shape)}")
     is_told = any(axis.scanned is not None for axis in axes)
     if _num_long(shape, scanned) > 1 or (is_told and len(pixels) > 2):
         raise NoImageError(f"{len(shape)}-D data {tuple(shape)}")
+    along_line = [i for i in scanned if axes[i].name.lower() in _ROWS | _COLUMNS]
+    if _num_long(shape, along_line):
+        raise NoImageError(f"patterns along a line of the probe, shape {tuple(shape)}")
     rows = [i for i in pixels if axes[i].name.lower() in _ROWS]
     columns = [i for i in pixels if axes[i].name.lower() in _COLUMNS]
     if len(rows) == len(columns) == 1:
@@ -144,8 +154,7 @@ def _check_units(shape: Sequence[int], axes: Sequence[Axis], rows: int, columns:
 
 
 def _is_diffraction(kind: str) -> bool:
-    name = kind.lower()
-    return ("diffraction" in name or "ebsd" in name) and not name.startswith("virtual")
+    return bool(re.match(_DIFFRACTION, kind.lower()))
 
 
 def _num_long(shape: Sequence[int], axes: Iterable[int]) -> int:

@@ -35,10 +35,16 @@ def read_hdf5(path: Path, contents: Contents) -> None:
         for name, dataset in _datasets(file, contents, "", set()):
             if dataset.shape is None:
                 contents.skip(name, "a null data set, without data")
+            elif _holds_images(dataset.dtype):  # in fields of a table
+                contents.offer(name, dataset)
             elif len(dataset.shape) < 2:
                 contents.pass_over(name, dataset.shape)
             elif lost := _lost_sources(dataset, path):
                 contents.skip(name, f"a virtual data set of {', '.join(lost)}, not there")
+            elif _is_unwritten(dataset):
+                contents.skip(name, f"declared, but never written, shape {dataset.shape}")
+            elif h5py.check_enum_dtype(dataset.dtype):
+                contents.skip(name, "classes, each pixel one of a few names")
             else:
                 _offer(name, dataset, contents)
 
@@ -64,7 +70,10 @@ def _datasets(
         name = f"{prefix}{key}"
         try:
             item = group[key]
-        except (KeyError, OSError):
+        except Exception as error:  # h5py has many for links that lead nowhere
+            if _is_hard(link):
+                contents.damaged[name] = error
+                continue
             target = " in ".join(filter(None, (link.path, getattr(link, "filename", ""))))
             contents.skip(name, f"a link to {target}, which is not there")
             continue
@@ -94,6 +103,17 @@ def _lost_sources(dataset: Any, path: Path) -> list[str]:
     return sorted(file for file in files if "%" not in file and not (path.parent / file).exists())
 
 
+def _holds_images(dtype: np.dtype[Any]) -> bool:
+    """Whether the type has a field of arrays with two dimensions or more."""
+    return any(len(dtype[name].shape) > 1 for name in dtype.names or ())
+
+
+def _is_unwritten(dataset: Any) -> bool:
+    """Whether there are no data behind it: it would read as zeros, however many it declares."""
+    is_elsewhere = dataset.is_virtual or dataset.external
+    return not (is_elsewhere or dataset.id.get_storage_size())
+
+
 def _is_hard(link: Any) -> bool:
     import h5py
 
@@ -112,7 +132,12 @@ def _offer(name: str, dataset: Any, contents: Contents) -> None:
     if "diffractionslices" in dataset.name.split("/"):  # of py4DSTEM before 0.14
         contents.skip(name, f"diffraction patterns, shape {dataset.shape}")
         return
-    axes = _emd_axes(dataset) or _swift_axes(dataset.attrs, dataset.shape) or _labelled(dataset)
+    axes = (
+        _emd_axes(dataset)
+        or _swift_axes(dataset.attrs, dataset.shape)
+        or _scaled_axes(dataset)
+        or _labelled(dataset)
+    )
     contents.offer(name, dataset, axes=axes)
 
 
@@ -153,6 +178,28 @@ def _swift_axes(attributes: Mapping[str, Any], shape: tuple[int, ...]) -> list[A
         return [Axis("", *step) for step in steps]
     first = len(shape) - num_pixels
     return [Axis("", *step, scanned=i < first) for i, step in enumerate(steps)]
+
+
+def _scaled_axes(dataset: Any) -> list[Axis] | None:
+    """By HDF5's dimension scales, or by the vectors that NeXus names as axes of its signal."""
+    group, own = dataset.parent, dataset.name.rsplit("/", 1)[-1]
+    nexus = [_text(name) for name in np.ravel(group.attrs.get("axes", []))]
+    if _text(group.attrs.get("signal")) != own or len(nexus) != len(dataset.shape):
+        nexus = [""] * len(dataset.shape)
+    vectors = [
+        dim[0] if len(dim) else group.get(name) if name else None
+        for dim, name in zip(dataset.dims, nexus, strict=True)
+    ]
+    if not any(vectors):
+        return None
+    axes = []
+    for dim, vector, size in zip(dataset.dims, vectors, dataset.shape, strict=True):
+        if vector is None or vector.shape != (size,) or vector.dtype.kind not in "iuf":
+            axes.append(Axis(dim.label))
+        else:
+            name = dim.label or vector.name.rsplit("/", 1)[-1]
+            axes.append(Axis(name, step_of(vector[:].tolist()), vector.attrs.get("units")))
+    return axes
 
 
 def _labelled(dataset: Any) -> list[Axis] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.readers import reader_of
-from stem_complete.data.formats.signals import Contents, FrameError
+from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
 from stem_complete.errors import DataError
 from stem_complete.extras import install_command
 
@@ -166,12 +166,26 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
             where=path,
             fix=install_command("rsciio"),
         )
+    if isinstance(error, TooLargeError):
+        return DataError(
+            expected="an image or stack that fits in memory",
+            found=str(error),
+            where=path,
+            fix="save it in parts, or take one frame of a stack",
+        )
     return DataError(
         expected=f"a readable {path.suffix or 'zarr'} file",
-        found=_first_line(error),
+        found=_of_reader(error),
         where=path,
         fix="check that the file is complete",
     )
+
+
+def _of_reader(error: Exception) -> str:
+    line = _first_line(error)
+    if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
+        return f"what its reader cannot follow ({type(error).__name__}: {line})"
+    return line
 
 
 def _first_line(error: Exception) -> str:

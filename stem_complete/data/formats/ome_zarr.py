@@ -62,15 +62,52 @@ def _offer_node(name: str, node: Any, contents: Contents) -> None:
     if "image-label" in ome or name.split("/")[-1] == "labels":
         contents.skip(name, "labels of segments")
     elif ome.get("multiscales"):
-        _offer_pyramid(name, node, ome, contents)
+        _offer_pyramids(name, node, ome, contents)
     elif is_hyperspy(node):
+        for _, item in node.members(max_depth=None):
+            if isinstance(item, zarr.Array):
+                _check_chunks(item)
         offer_hyperspy(node, contents)
     else:
-        for key, item in sorted(node.members(max_depth=0)):
-            _offer_node(f"{name}/{key}".lstrip("/"), item, contents)
+        for path in _listed(ome):
+            if path not in node:
+                contents.skip(f"{name}/{path}".lstrip("/"), "listed, but not there")
+        for key, item in _members(node):
+            member = f"{name}/{key}".lstrip("/")
+            if isinstance(item, Exception):
+                contents.damaged[member] = item
+            else:
+                _offer_node(member, item, contents)
+
+
+def _listed(ome: Mapping[str, Any]) -> list[str]:
+    """Wells of a plate and images of a well, as its attributes list them."""
+    wells = (ome.get("plate") or {}).get("wells", [])
+    return [each["path"] for each in [*wells, *(ome.get("well") or {}).get("images", [])]]
+
+
+def _members(group: Any) -> list[tuple[str, Any]]:
+    """Arrays and groups in a group by name; in place of a damaged one, what opening it raises."""
+    from zarr.storage import LocalStore
+
+    try:
+        return sorted(group.members(max_depth=0))
+    except Exception:
+        if not isinstance(group.store, LocalStore):
+            raise
+    members = []
+    for folder in sorted((group.store.root / group.path).iterdir()):
+        if any((folder / name).exists() for name in ZARR_FILES):
+            try:
+                members.append((folder.name, group[folder.name]))
+            except Exception as error:
+                members.append((folder.name, error))
+    return members
 
 
 def _offer_array(name: str, array: Any, contents: Contents) -> None:
+    if not _has_data(name, array, contents):
+        return
     attributes = array.attrs.asdict()
     names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     if not names or len(names) != len(array.shape):
@@ -79,16 +116,64 @@ def _offer_array(name: str, array: Any, contents: Contents) -> None:
     contents.offer(name, array, axes=axes)
 
 
-def _offer_pyramid(name: str, group: Any, ome: Mapping[str, Any], contents: Contents) -> None:
-    """Offers the largest of the images that `multiscales` lists."""
-    multiscale = ome["multiscales"][0]
+def _has_data(name: str, array: Any, contents: Contents) -> bool:
+    """Whether the chunks of an array are there and whole; if not, that is noted."""
+    if not array.nchunks_initialized:
+        contents.skip(name, f"declared, but never written, shape {array.shape}")
+        return False
+    try:
+        _check_chunks(array)
+    except EOFError as error:
+        contents.damaged[name] = error
+        return False
+    return True
+
+
+def _check_chunks(array: Any) -> None:
+    """Raises EOFError if a chunk that Blosc wrote was cut off, where it would read anything."""
+    from zarr.storage import LocalStore
+
+    codecs = getattr(array.metadata, "codecs", None) or [array.metadata.compressor]
+    is_blosc = "Blosc" in type(codecs[-1]).__name__
+    if not is_blosc or not isinstance(array.store, LocalStore):  # a ZIP file has checksums
+        return
+    for path in (array.store.root / array.path).rglob("*"):
+        if path.is_file() and path.name[0] != "." and path.name not in ZARR_FILES:
+            with path.open("rb") as file:
+                header = file.read(16)
+            if int.from_bytes(header[12:], "little") != path.stat().st_size:
+                raise EOFError(f"chunk {path.name} is cut off")
+
+
+def _offer_pyramids(name: str, group: Any, ome: Mapping[str, Any], contents: Contents) -> None:
+    """Offers each image that `multiscales` lists, mostly one."""
+    seen: set[str] = set()
+    for multiscale in ome["multiscales"]:
+        paths = {dataset["path"] for dataset in multiscale["datasets"]}
+        if paths.isdisjoint(seen):  # or it is the same in other words
+            _offer_pyramid(name, group, multiscale, ome, contents)
+        seen |= paths
+
+
+def _offer_pyramid(
+    name: str,
+    group: Any,
+    multiscale: Mapping[str, Any],
+    ome: Mapping[str, Any],
+    contents: Contents,
+) -> None:
+    """Offers the largest array of an image."""
     listed = {dataset["path"]: dataset for dataset in multiscale["datasets"]}
     datasets = {path: dataset for path, dataset in listed.items() if path in group}
     if not datasets:
         contents.skip(name, f"an image of which no array is there, of {', '.join(listed)}")
         return
+    if first := next((path for path in listed if path not in datasets), None):
+        contents.skip(f"{name}/{first}".lstrip("/"), "listed, but not there")
     path = max(datasets, key=lambda path: group[path].size)  # the first of equals
     array = group[path]
+    if not _has_data(name, array, contents):
+        return
     systems = multiscale.get("coordinateSystems")  # from OME-Zarr 0.6 on
     axes = systems[0]["axes"] if systems else multiscale.get("axes")
     axes = axes or "tczyx"[-len(array.shape) :]  # up to OME-Zarr 0.2

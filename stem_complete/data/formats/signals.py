@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -166,6 +168,8 @@ class Contents:
         if self.frame is not None:
             numbers = np.unravel_index(self.frame, frame_shape) if frame_shape else ()
             chosen |= {i: int(number) for i, number in zip(arranged.frames, numbers, strict=True)}
+        kept_shape = [size for i, size in enumerate(data.shape) if i not in chosen]
+        require_memory(kept_shape, data.dtype)
         # A copy, as the array may be a view of a file that is closed before anyone looks.
         pixels = np.array(data[tuple(chosen.get(i, slice(None)) for i in range(len(data.shape)))])
         kept = [i for i in range(len(data.shape)) if i not in chosen]
@@ -177,10 +181,29 @@ class Contents:
         self.signals.append(Signal(name, frames, self.frame or 0, arranged.pixel_size_nm))
 
 
+class TooLargeError(MemoryError):
+    """Says of an image how large it is, if that is too much for this machine."""
+
+
+def require_memory(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raises TooLargeError if an array and a copy of it do not fit in memory.
+
+    The system would not refuse: it ends the process once the pixels are written.
+    """
+    num_bytes = math.prod(shape) * dtype.itemsize
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * num_bytes > memory:
+        raise TooLargeError(
+            f"shape {tuple(shape)} of {dtype}, {num_bytes / 2**30:,.0f} GiB twice over, "
+            f"of {memory / 2**30:,.0f} GiB"
+        )
+
+
 def _is_grey(shape: tuple[int, ...], data: Any) -> bool:
     """Whether it is a colour image [h, w, 1, 3 or 4] whose colours are equal."""
     if len(shape) != 3 or shape[2] not in (1, 3, 4) or min(shape[:2]) <= 4:
         return False
+    require_memory(shape, data.dtype)
     pixels = np.asarray(data)
     opaque = bool((pixels[..., 3:] == pixels[0, 0, 3:]).all())
     return opaque and bool((pixels[..., :3] == pixels[..., :1]).all())

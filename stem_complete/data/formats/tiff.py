@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.axes import Axis
-from stem_complete.data.formats.signals import Contents
+from stem_complete.data.formats.signals import Contents, require_memory
 
 # Of DigitalMicrograph's exports: unit and size of a pixel along x and y.
 _DM_UNIT_X, _DM_UNIT_Y, _DM_STEP_X, _DM_STEP_Y = 65003, 65004, 65009, 65010
@@ -75,14 +75,24 @@ def _offer_series(tiff: Any, contents: Contents, ome: Sequence[ET.Element]) -> N
     for index, series in enumerate(tiff.series):
         name = f"series {index}" if several else ""
         axes = _axes(tiff, series, _ome_image(ome, index, len(tiff.series)))
+        if num_missing := sum(page is None for page in series.pages):
+            raise EOFError(f"{num_missing} of {len(series.pages)} pages missing")
+        if index and series.keyframe.is_reduced:
+            contents.skip(name, f"a preview, shape {series.shape}")
+            continue
+        require_memory(series.shape, series.dtype)
         data = _without_databar(tiff, series.asarray(), series.axes)
         samples = series.axes.find("S")
-        if whole is not None and data.ndim == 2 and _is_reduced(data, whole):
-            contents.skip(name, f"series 0 in a smaller size, {data.shape[0]} x {data.shape[1]} px")
+        if whole is not None and samples < 0 and _is_reduced(data, whole):
+            height, width = data.shape[-2:]
+            contents.skip(name, f"series 0 in a smaller size, {height} x {width} px")
             continue
-        if index == 0 and data.ndim == 2:
+        if index == 0 and samples < 0:
             whole = data
-        if samples >= 0 and _has_colours(series.keyframe):
+        colours = _colours(tiff, series.keyframe)
+        if colours is not None and data.dtype.kind == "u":
+            contents.offer_colours(name, colours[data], axes)
+        elif samples >= 0 and _has_colours(series.keyframe):
             del axes[samples]
             contents.offer_colours(name, np.moveaxis(data, samples, -1), axes)
         else:
@@ -90,7 +100,13 @@ def _offer_series(tiff: Any, contents: Contents, ome: Sequence[ET.Element]) -> N
 
 
 def _is_reduced(image: NDArray[Any], whole: NDArray[Any]) -> bool:
-    """Whether it shows the same as `whole` in fewer pixels, as the levels of a pyramid do."""
+    """Whether it shows the same as `whole` in fewer pixels, as the levels of a pyramid do.
+
+    Of stacks [..., h, w] the first images are compared.
+    """
+    if image.shape[:-2] != whole.shape[:-2]:
+        return False
+    image, whole = (each.reshape(-1, *each.shape[-2:])[0] for each in (image, whole))
     steps = {round(long / short) for long, short in zip(whole.shape, image.shape, strict=True)}
     are_numbers = image.dtype.kind in "iuf" and whole.dtype.kind in "iuf"
     if len(steps) != 1 or max(steps) < 2 or min(image.shape) < 2 or not are_numbers:
@@ -102,6 +118,14 @@ def _is_reduced(image: NDArray[Any], whole: NDArray[Any]) -> bool:
     with np.errstate(invalid="ignore", divide="ignore"):
         likeness = np.corrcoef(means.ravel(), image[:height, :width].ravel().astype(np.float64))
     return bool(likeness[0, 1] > _LIKE)
+
+
+def _colours(tiff: Any, page: Any) -> NDArray[np.uint16] | None:
+    """Colours [n, 3] of a palette; none for ImageJ, whose palettes colour intensities."""
+    if page.photometric.name != "PALETTE" or page.colormap is None or tiff.is_imagej:
+        return None
+    colours: NDArray[np.uint16] = page.colormap.T
+    return colours
 
 
 def _has_colours(page: Any) -> bool:

@@ -6,6 +6,7 @@ with it, and no library knows all the spellings of microscopes, such as `[n_m]` 
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from functools import cache
@@ -47,14 +48,15 @@ _NANOMETRES = {
         for prefix, power in _LONG_PREFIXES.items()
         for metre in ("meter", "metre")
     },
-    **dict.fromkeys(("å", "a", "ang", "angstrom", "ångström", "ångstrom", "angström"), 0.1),
+    **dict.fromkeys(("å", "a", "aa", "ang", "angstrom", "angstroem"), 0.1),
+    **dict.fromkeys(("ångström", "ångstrom", "angström"), 0.1),
     **dict.fromkeys(("u", "micron"), 1e3),
     **dict.fromkeys(("in", "inch", "inche"), 2.54e7),  # "inches" without its s
     "bohr": 0.0529177,
 }
 _ANGLES = {
     *(f"{prefix}rad" for prefix in _PREFIXES),
-    *(f"{prefix}radian" for prefix in _LONG_PREFIXES),
+    *(prefix + radian for prefix in _LONG_PREFIXES for radian in ("rad", "radian")),
     *("deg", "degree", "°", "arcsec", "arcmin", "theta", "θ", "twotheta", "tth"),
 }
 _ENERGIES = {
@@ -81,6 +83,7 @@ _TEX = {
     "per": "/",
     "pi": "π",
 }
+_PER_PIXEL = r"[·*.]?(?:px|pix|pixel)s?(?:\^|\*\*)?-1$"
 _RECIPROCAL = r"^(?:reciprocal|inverse|inv\.?|rec\.?)"
 
 
@@ -107,6 +110,7 @@ def _parse(text: str) -> Unit:
     plain = _plain(text)
     if plain == "n/a":
         return _UNKNOWN
+    plain = re.sub(_PER_PIXEL, "/px", plain)
     inverse, words = re.subn(_RECIPROCAL, "", plain)
     numerator, _, denominator = inverse.rpartition("/")
     if words:
@@ -117,6 +121,8 @@ def _parse(text: str) -> Unit:
         return _measured(plain)
     if denominator.removesuffix("s") in _PIXELS and _measured(numerator).nm:
         return _measured(numerator)  # nm/px
+    if numerator.removesuffix("s") in _PIXELS:  # px/nm, in which the step is no pixel size
+        return _UNKNOWN
     # 1/px is the unit of a Fourier transform; what else is inverse on an axis is no length either.
     is_length = _measured(denominator).quantity in ("length", "unknown")
     return Unit("reciprocal") if is_length else _UNKNOWN
@@ -142,7 +148,7 @@ def _plain(text: str) -> str:
     for wrong, right in ((r"\u00B5", "u"), (r"\u00C5", "Å"), ("Âµ", "u"), ("Ã…", "Å"), ("º", "°")):
         text = text.replace(wrong, right)
     # Superscripts become digits, and of several code points for one letter one remains.
-    text = unicodedata.normalize("NFKC", text).lower().strip().strip("\0")
+    text = unicodedata.normalize("NFKC", html.unescape(text)).lower().strip().strip("\0")
     text = text.replace("\u03bc", "u").replace("\u2212", "-").replace("\u2013", "-")
     # TeX: commands that are units become their letters; those of layout (\mathrm, \text) go.
     text = re.sub(r"\\([a-z]+)", lambda command: _TEX.get(command[1], ""), text)

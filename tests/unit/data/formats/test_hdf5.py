@@ -52,6 +52,76 @@ def test_each_data_set_is_read_once_and_dead_links_are_said(tmp_path: Path) -> N
     ]
 
 
+def test_links_in_circles_are_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = IMAGE
+        file["group/up"] = file["/"]
+        file["one"], file["two"] = h5py.SoftLink("/two"), h5py.SoftLink("/one")
+    contents = read_file(tmp_path / "a.h5")
+    assert [m.name for m in contents.micrographs] == ["image"]
+    assert contents.skipped == [
+        "one: a link to /two, which is not there",
+        "two: a link to /one, which is not there",
+    ]
+
+
+def test_what_was_declared_and_never_written_is_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("huge", (10**6, 10**6), "f8", chunks=(1000, 1000))
+        file.create_dataset("small", (40, 48), "f8")
+        file["image"] = IMAGE
+    contents = read_file(tmp_path / "a.h5")
+    assert [m.name for m in contents.micrographs] == ["image"]
+    assert contents.skipped == [
+        "huge: declared, but never written, shape (1000000, 1000000)",
+        "small: declared, but never written, shape (40, 48)",
+    ]
+
+
+def test_an_image_that_does_not_fit_in_memory_is_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("stack", (10**6, 1000, 1000), "f4", chunks=(1, 1000, 1000))
+        file["stack"][0, 0, 0] = 1
+    with pytest.raises(DataError, match=r"fits in memory.*3,725 GiB twice over.*one frame"):
+        read_file(tmp_path / "a.h5")
+    assert read_file(tmp_path / "a.h5", frame=0).micrographs[0].pixels[0, 0] == 1
+
+
+def test_images_in_the_fields_of_a_table_and_classes(tmp_path: Path) -> None:
+    table = np.zeros(2, [("time", "f8"), ("image", "u2", IMAGE.shape)])
+    table["image"] = STACK
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["frames"] = table
+        kind = h5py.enum_dtype({"atom": 0, "hole": 1}, "u1")
+        file.create_dataset("classes", data=IMAGE > 9, dtype=kind)
+    contents = read_file(tmp_path / "a.h5")
+    assert [(m.name, m.frame) for m in contents.micrographs] == [
+        ("frames image", 0),
+        ("frames image", 1),
+    ]
+    np.testing.assert_array_equal(contents.micrographs[1].pixels, STACK[1])
+    assert contents.skipped[0] == "classes: classes, each pixel one of a few names"
+
+
+@pytest.mark.parametrize("by", ["scales", "nexus"])
+def test_axes_by_vectors_beside_the_data(tmp_path: Path, by: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, unit in (("real", "nm"), ("pattern", "1/nm")):
+            group = file.create_group(name)
+            group["data"] = IMAGE
+            for number, size in enumerate(IMAGE.shape):
+                vector = group.create_dataset(f"axis{number}", data=np.arange(size) * 0.25)
+                vector.attrs["units"] = unit
+                if by == "scales":
+                    vector.make_scale()
+                    group["data"].dims[number].attach_scale(vector)
+            if by == "nexus":
+                group.attrs.update({"signal": "data", "axes": ["axis0", "axis1"]})
+    contents = read_file(tmp_path / "a.h5")
+    assert [(m.name, m.pixel_size_nm) for m in contents.micrographs] == [("real/data", 0.25)]
+    assert contents.skipped == ["pattern/data: diffraction patterns, shape (40, 48), in 1/nm"]
+
+
 def test_a_virtual_data_set_is_read_if_its_sources_are_there(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "source.h5", "w") as file:
         file["image"] = IMAGE

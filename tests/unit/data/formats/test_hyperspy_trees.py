@@ -68,6 +68,10 @@ def test_images_and_stacks(tmp_path: Path, suffix: str) -> None:
         ((40, 48), [("", "", False), ("", "", False)], "electron_diffraction", "diffraction"),
         ((40, 48), [("", "", False), ("", "", False)], "diffraction", "diffraction"),
         ((9, 40, 48), [("x", "nm", True), *REAL], "EBSD", "diffraction"),
+        ((9, 40, 48), [("x", "nm", True), *REAL], "", "patterns along a line"),
+        ((40, 48), REAL, "ECPMasterPattern", "diffraction"),
+        ((40, 48), REAL, "PolarSignal2D", "diffraction"),
+        ((40, 48), REAL, "CBED", "diffraction"),
         ((3, 4, 40, 48), [*SCANNED, *REAL], "", "4-D data"),
     ],
 )
@@ -77,6 +81,13 @@ def test_what_is_no_micrograph(
     write(tmp_path / f"a{suffix}", {"map": (np.ones(shape), axes, kind)})
     with pytest.raises(DataError, match=f"map: {reason}"):
         read_file(tmp_path / f"a{suffix}")
+
+
+def test_a_map_over_the_positions_of_the_probe_is_an_image(tmp_path: Path) -> None:
+    write(tmp_path / "a.hspy", {"sum": (IMAGE, SCANNED, "")})
+    image = read_micrograph(tmp_path / "a.hspy")
+    np.testing.assert_array_equal(image.pixels, IMAGE)
+    assert image.pixel_size_nm == 0.05
 
 
 def test_a_virtual_image_is_none_of_the_patterns_it_was_made_of(tmp_path: Path) -> None:

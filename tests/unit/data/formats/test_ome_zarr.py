@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -126,6 +127,69 @@ def test_images_below_a_root_are_read_at_full_size(
     contents = read_file(tmp_path / "a.zarr")
     assert [m.name for m in contents.micrographs] == [place, place[:-1] + "1"]
     assert {(m.pixels.shape, m.pixel_size_nm) for m in contents.micrographs} == {((40, 48), 0.02)}
+
+
+def test_what_is_listed_and_not_there_is_said(tmp_path: Path) -> None:
+    plate = zarr.create_group(tmp_path / "a.zarr")
+    wells = [{"path": "A/1"}, {"path": "A/2"}]
+    plate.attrs["ome"] = {"plate": {"wells": wells}}
+    well = plate.create_group("A/1")
+    well.attrs["ome"] = {"well": {"images": [{"path": "0"}, {"path": "1"}]}}
+    image = well.create_group("0")
+    create_pyramid(image, IMAGE, {"axes": AXES_5D[-2:], "datasets": levels(2, 0.02)})
+    del image["0"]
+    contents = read_file(tmp_path / "a.zarr")
+    assert [(m.name, m.pixels.shape, m.pixel_size_nm) for m in contents.micrographs] == [
+        ("A/1/0", (20, 24), 0.04)
+    ]
+    lost = ("A/2", "A/1/1", "A/1/0/0")
+    assert contents.skipped == [f"{name}: listed, but not there" for name in lost]
+
+
+def test_each_image_of_a_group_is_read(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("other", data=IMAGE[::-1])
+    described = [
+        {"axes": AXES_5D[-2:], "datasets": levels(2, 0.02)},
+        {"axes": AXES_5D[-2:], "datasets": levels(2, 0.02)},
+        {"axes": AXES_5D[-2:], "datasets": [{"path": "other"}]},
+    ]
+    create_pyramid(group, IMAGE, {})
+    group.attrs["ome"] = {"multiscales": described}
+    first, second = read_micrographs(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(first.pixels, IMAGE)
+    np.testing.assert_array_equal(second.pixels, IMAGE[::-1])
+    assert (first.pixel_size_nm, second.pixel_size_nm) == (0.02, None)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_damaged_and_unwritten_arrays_do_not_hide_the_others(
+    tmp_path: Path, zarr_format: Any
+) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format)
+    group.create_array("damaged", data=IMAGE)
+    group.create_array("huge", shape=(10**6, 10**6), chunks=(1000, 1000), dtype="f8")
+    group.create_array("image", data=IMAGE)
+    metadata = "zarr.json" if zarr_format == 3 else ".zarray"
+    (tmp_path / "a.zarr" / "damaged" / metadata).write_text("{")
+    contents = read_file(tmp_path / "a.zarr")
+    assert [m.name for m in contents.micrographs] == ["image"]
+    assert contents.skipped == ["huge: declared, but never written, shape (1000000, 1000000)"]
+    assert list(contents.damaged) == ["damaged"]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("codec", ["blosc", "other"])
+def test_a_chunk_that_was_cut_off_is_told(tmp_path: Path, zarr_format: Any, codec: str) -> None:
+    blosc = zarr.codecs.BloscCodec() if zarr_format == 3 else numcodecs.Blosc()
+    options: dict[str, Any] = {"compressors": blosc} if codec == "blosc" else {}
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format)
+    group.create_array("image", data=IMAGE, chunks=(20, 24), **options)
+    assert len(read_micrographs(tmp_path / "a.zarr")) == 1
+    chunk = tmp_path / "a.zarr" / "image" / ("c/1/1" if zarr_format == 3 else "1.1")
+    chunk.write_bytes(chunk.read_bytes()[:60])
+    with pytest.raises(DataError, match="check that the file is complete"):
+        read_file(tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize("suffix", [".zarr.zip", ".ozx"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,42 @@ def test_levels_of_a_pyramid_that_are_not_marked_are_left_out(tmp_path: Path, ki
     contents = read_file(tmp_path / "a.tif")
     assert [m.pixels.shape for m in contents.micrographs] == [(160, 192), (48, 40)]
     assert contents.skipped[0] == "series 1: series 0 in a smaller size, 80 x 96 px"
+
+
+def test_levels_of_a_stack_and_previews_are_left_out(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:160, :192]
+    image = (1000 + 900 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)
+    stack = np.stack([image, image[::-1]])
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for pages in (stack, stack[:, ::2, ::2]):
+            tiff.write(pages, photometric="minisblack")
+        tiff.write((image[::4, ::4, None] // np.array([8, 9, 10])).astype(np.uint8), subfiletype=1)
+    contents = read_file(tmp_path / "a.tif")
+    assert [m.pixels.shape for m in contents.micrographs] == [(160, 192)] * 2
+    assert contents.skipped == [
+        "series 1: series 0 in a smaller size, 80 x 96 px",
+        "series 2: a preview, shape (40, 48, 3)",
+    ]
+
+
+@pytest.mark.parametrize("slope", [1, -1])
+def test_a_grey_palette_gives_its_greys(tmp_path: Path, slope: int) -> None:
+    image = (IMAGE % 256).astype(np.uint8)
+    greys = np.arange(256)[::slope].astype(np.uint16) * 257
+    palette = {"photometric": "palette", "colormap": np.stack([greys] * 3)}
+    tifffile.imwrite(tmp_path / "a.tif", image, **palette)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.tif").pixels, greys[image])
+    palette["colormap"][0] = 0
+    tifffile.imwrite(tmp_path / "a.tif", image, **palette)
+    with pytest.raises(DataError, match="a colour image"):
+        read_file(tmp_path / "a.tif")
+
+
+def test_planes_that_ome_promises_and_are_not_there_are_said(tmp_path: Path) -> None:
+    xml = re.sub("<TiffData.*</TiffData>", "<TiffData/>", ome(0))
+    tifffile.imwrite(tmp_path / "a.ome.tif", IMAGE, description=xml, metadata=None)
+    with pytest.raises(DataError, match="2 of 3 pages missing"):
+        read_file(tmp_path / "a.ome.tif")
 
 
 def fei(image: str, own: str) -> list[Tag]:
