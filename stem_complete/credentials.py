@@ -66,14 +66,21 @@ _kept: dict[str, Credentials] = {}
 """Credentials by the place that they are for: the start of a URL, with its host."""
 
 
-def put_aside(value: Any) -> Any:
-    """`value` with all URLs in it, at any depth, without their credentials, which are kept."""
+def put_aside(value: Any, *, keep: bool = True) -> Any:
+    """`value` with all URLs in it, at any depth, without their credentials.
+
+    These are kept, unless `keep` is false, as for a file of an earlier version: what the user says
+    now is newer.
+    """
     if isinstance(value, str):
-        return _put_aside(value)
+        bare, found = _split(value)
+        if found is not None and keep:
+            _kept[_place(bare)] = found
+        return bare
     if isinstance(value, Mapping):
-        return {key: put_aside(item) for key, item in value.items()}
+        return {key: put_aside(item, keep=keep) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(put_aside(item) for item in value)
+        return type(value)(put_aside(item, keep=keep) for item in value)
     return value
 
 
@@ -130,19 +137,19 @@ class Handover:
             os.environ.setdefault(name, value)
 
 
-def _put_aside(text: str) -> str:
-    if "://" not in text or not _URL.match(text):
-        return text
+def _split(text: str) -> tuple[str, Credentials | None]:
+    """A URL without credentials, and what it had of them."""
+    if not _URL.match(text):
+        return text, None
     found = _IN_FRONT.match(text)
     user = found["user"] if found else ""
     bare = _IN_FRONT.sub(r"\g<scheme>://", text, count=1) if found else text
     options = {match["name"]: match["value"] for match in _BEHIND.finditer(bare)}
     if not (user or options):
-        return text
+        return text, None
     bare = re.sub(r"\?&+", "?", _BEHIND.sub(r"\g<mark>", bare)).rstrip("?&")
     bare = re.sub(r"&{2,}", "&", bare)
-    _kept[_place(bare)] = Credentials(user, options)
-    return bare
+    return bare, Credentials(user, options)
 
 
 def _place(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -15,6 +16,7 @@ import yaml
 from upath import UPath
 
 from stem_complete.config import CONFIG_FILE
+from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
@@ -23,7 +25,7 @@ from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
-from stem_complete.tracking import default_uri, places
+from stem_complete.tracking import DATABASE, URI_VARIABLE, default_uri, places
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.training import Checkpoints
 from stem_complete.training.claim import living_holder
@@ -137,7 +139,7 @@ def _describe_run(path: UPath) -> dict[str, Any]:
         newest = next(iter(readable.values()))
         values |= {key: newest[key] for key in ("versions", "config", "metrics")}
     elif values["config_file"] is not None:
-        values["config"] = yaml.safe_load(config_file.read_text())
+        values["config"] = put_aside(yaml.safe_load(config_file.read_text()), keep=False)
     return values | _progress(path, values)
 
 
@@ -162,7 +164,7 @@ def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
         "steps": steps,
         "recorded_s": time.time() - records[-1].time / 1000 if records else None,
         "metrics": {name: _finite(value) for name, value in metrics.items()},
-        "places": _places(values),
+        "places": _places(path, values),
     }
 
 
@@ -173,12 +175,17 @@ def _last_records(path: Path) -> list[Scalars]:
     return [e for some, _ in journal.read(start) for e in some if isinstance(e, Scalars)]
 
 
-def _places(values: dict[str, Any]) -> dict[str, str]:
+def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     """How to see a run's curves."""
     tracking = values.get("config", {}).get("tracking", {})
     if not tracking.get("enabled"):
         return {}
-    return places(tracking["uri"] or default_uri(values["config"]["storage"]))
+    if uri := tracking["uri"] or os.environ.get(URI_VARIABLE):
+        return places(uri)
+    # Not where the config says, as the run may have been moved. One of a sweep lies deeper.
+    above = list(Path(str(path)).absolute().parents)[:2] if is_local(path) else []
+    uris = [default_uri(folder) for folder in above if (folder / DATABASE).exists()]
+    return places(uris[0]) if uris else {}
 
 
 def _finite(value: float | None) -> float | None:

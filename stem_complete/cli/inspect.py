@@ -18,7 +18,9 @@ from stem_complete.cli.base import Json, app, examples, print_json
     )
 )
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A store, a model, a run, a scan or an image.")],
+    path: Annotated[
+        str, typer.Argument(help="A store, a model, a run or its URL, a scan or an image.")
+    ],
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also draw crops of a store into this PNG.")
     ] = None,
@@ -33,7 +35,7 @@ def inspect(
 
     values = inspect_path(path)
     if contact_sheet is not None:
-        draw_store(path, contact_sheet)
+        draw_store(Path(path), contact_sheet)
     if as_json:
         print_json(values)
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
+from stem_complete.credentials import put_aside
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import (
@@ -132,7 +133,8 @@ def read_card(folder: str | Path) -> ModelCard:
             fix="update stem-complete",
         )
     try:
-        return ModelCard.model_validate(values)
+        # Earlier versions wrote passwords that URLs in the config had.
+        return ModelCard.model_validate(put_aside(values, keep=False))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -8,12 +8,14 @@ MLflow's own monitor on each node sends its samples by itself.
 
 from stem_complete.tracking.client import URI_VARIABLE, default_uri, tracking_uri
 from stem_complete.tracking.curves import Curve, list_curves
+from stem_complete.tracking.database import DATABASE
 from stem_complete.tracking.links import places, ui_command
 from stem_complete.tracking.monitor import system_metrics
 from stem_complete.tracking.recorder import MlflowRecorder, finish_run
 from stem_complete.tracking.runs import TrackedRun, open_run
 
 __all__ = [
+    "DATABASE",
     "URI_VARIABLE",
     "Curve",
     "MlflowRecorder",

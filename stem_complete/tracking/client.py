@@ -14,7 +14,7 @@ from upath import UPath
 
 from stem_complete.credentials import hidden, put_aside, restored
 from stem_complete.errors import BusyError, ConfigError, StemCompleteError, TrackingError
-from stem_complete.tracking.database import DatabaseError, prepare
+from stem_complete.tracking.database import DATABASE, DatabaseError, prepare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,7 +56,7 @@ def default_uri(storage: str | Path) -> str:
             where=str(storage),
             fix="add tracking.uri=http://host:port of an MLflow server, or tracking.enabled=false",
         )
-    return f"{_SQLITE}{Path(storage).absolute()}/mlflow.db"
+    return f"{_SQLITE}{Path(storage).absolute()}/{DATABASE}"
 
 
 def tracking_uri(config: Config) -> str:

@@ -14,6 +14,9 @@ from urllib.parse import quote, unquote, urlsplit
 from stem_complete.errors import TrackingError
 from stem_complete.files import atomic_file, exclusive
 
+DATABASE = "mlflow.db"
+"""Name of the file in the folder of all runs."""
+
 ARTIFACTS = "artifacts"
 """Folder of the runs' files, beside the database."""
 

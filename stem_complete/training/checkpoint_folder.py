@@ -24,6 +24,7 @@ from torch import Tensor
 from upath import UPath
 
 import stem_complete
+from stem_complete.credentials import put_aside
 from stem_complete.data.examples import ExamplesRecord
 from stem_complete.errors import ArtifactError
 from stem_complete.training.storage import (
@@ -183,7 +184,8 @@ def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:
             if version > FORMAT_VERSION
             else "it is too old to go on from: train anew under another name",
         )
-    return dict(values)
+    # Earlier versions wrote passwords that URLs in the config had.
+    return dict(values) | {"config": put_aside(values["config"], keep=False)}
 
 
 def remove_checkpoint(folder: UPath) -> None:

@@ -18,6 +18,7 @@ from stem_complete.errors import ArtifactError, DataError
 from stem_complete.inference import load_completer
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
+from stem_complete.launch import launch
 from stem_complete.training import Checkpoints, build_task
 from stem_complete.training.storage import StorageError
 
@@ -169,6 +170,22 @@ class TestErrors:
         with pytest.raises(StorageError, match=r"bucket does not exist"):
             inspect_path("s3://elsewhere/runs/a")
         assert s3.fs.ls("") == [BUCKET]  # none was made
+
+    def test_a_run_makes_no_bucket(self, s3, small_config):
+        config = small_config("storage=s3://nowhere/runs", "tracking.enabled=false")
+        with pytest.raises(StorageError, match=r"bucket does not exist; create the bucket"):
+            launch(config, local=True)
+        assert s3fs.S3FileSystem().ls("") == [BUCKET]
+
+    def test_credentials_may_come_by_the_url(self, s3, monkeypatch):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setattr("stem_complete.credentials._kept", {})
+        checkpoints = Checkpoints(f"s3://someone:sec/ret@{BUCKET}/run")
+        save(checkpoints, 1)
+        assert_is(checkpoints.latest(), 1)
+        assert str(checkpoints.folder) == f"s3://{BUCKET}/run/checkpoints"
+        assert checkpoints.folder.fs.secret == "sec/ret"
 
     def test_missing_credentials_are_one_line(self, s3, monkeypatch):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -100,6 +100,15 @@ def test_a_config_has_no_credentials_at_any_depth() -> None:
     assert restored("http://other") == f"http://u:{SECRET}@other"
 
 
+def test_what_a_file_says_is_not_kept() -> None:
+    put_aside(f"http://u:{SECRET}@host")
+    old = {"tracking": {"uri": "http://u:0ld-password@host"}, "storage": "s3://k:0ld@bucket"}
+    bare = {"tracking": {"uri": "http://host"}, "storage": "s3://bucket"}
+    assert put_aside(old, keep=False) == bare
+    assert restored("http://host") == f"http://u:{SECRET}@host"
+    assert storage_options("s3://bucket") == {}
+
+
 def test_messages_have_no_credentials() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(["compact"], [f"tracking.uri=http://u:{SECRET}@host", "nonsense=1"])

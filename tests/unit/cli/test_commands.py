@@ -211,7 +211,9 @@ class TestInspect:
         calls = replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
         replaced("stem_complete.summaries.screen", "store s.zarr")
         assert run("inspect", "s.zarr") == (0, "store s.zarr\n", "")
-        assert calls == [((Path("s.zarr"),), {})]
+        assert calls == [(("s.zarr",), {})]
+        run("inspect", "s3://bucket/run")
+        assert calls[1:] == [(("s3://bucket/run",), {})]
 
     def test_json(self, run, replaced):
         replaced("stem_complete.inspection.inspect_path", {"kind": "store"})
