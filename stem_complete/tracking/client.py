@@ -67,14 +67,16 @@ def tracking_uri(config: Config) -> str:
 
 def absolute_uri(uri: str) -> str:
     """`uri` as it may be kept and shown: without credentials, and the same from any folder."""
-    uri = put_aside(uri)
-    file = sqlite_file(uri)
-    return uri if file is None else f"{_SQLITE}{file}"
+    uri = str(put_aside(uri))
+    file, (_, mark, options) = sqlite_file(uri), uri.partition("?")
+    return uri if file is None else f"{_SQLITE}{file}{mark}{options}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The SQLite file behind `uri`, absolute; None for a server."""
-    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
 def load_mlflow() -> None:

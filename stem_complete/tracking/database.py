@@ -97,7 +97,7 @@ def _make(file: Path) -> None:
         file.replace(aside)
         _log.warning("%s was half made and has no runs; it is now %s", file, aside.name)
     with atomic_file(file) as draft:
-        # The root is that of MLflow's experiment `Default`, which no run is in.
+        # The root is that of MLflow's own experiment `Default`.
         store = SqlAlchemyStore(f"sqlite:///{draft}", (file.parent / ARTIFACTS).as_uri())
         store.engine.dispose()
 
@@ -107,22 +107,24 @@ def follow_move(file: Path) -> None:
 
     MLflow keeps absolute paths alone. What lay beside the database lies beside it still.
     """
-    here = file.parent
+    here, moved_from = file.parent, set()
     with _opened(file) as database:
         experiments = database.execute("SELECT experiment_id, artifact_location FROM experiments")
         for experiment, location in experiments.fetchall():
-            there = _local_path(location)
-            if there is None or there.name != ARTIFACTS or there.parent == here:
+            # MLflow's own experiment `Default` has a folder there.
+            start, _, rest = (location or "").rpartition(f"/{ARTIFACTS}")
+            there = _local_path(start)
+            if there is None or rest not in ("", "/0") or there == here:
                 continue
-            if there.exists() and not (here / ARTIFACTS).exists():
+            if (there / ARTIFACTS).exists() and not (here / ARTIFACTS).exists():
                 continue  # it is the database alone that was copied
-            root = (here / ARTIFACTS).as_uri()
+            root = f"{(here / ARTIFACTS).as_uri()}{rest}"
             database.execute(
                 "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
                 "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
                 (root, len(location) + 1, experiment, len(location) + 1, f"{location}/"),
             )
-            folder = f"{there.parent}/"
+            folder = f"{there}/"
             database.execute(
                 "UPDATE tags SET value = ? || substr(value, ?) WHERE key = ? "
                 "AND substr(value, 1, ?) = ? AND run_uuid IN "
@@ -133,7 +135,9 @@ def follow_move(file: Path) -> None:
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
                 (root, experiment),
             )
-            _log.warning("%s was in %s; its runs go on where it is now", file, there.parent)
+            moved_from.add(there)
+    for there in moved_from:
+        _log.warning("%s was in %s; its runs go on where it is now", file, there)
 
 
 def _schema(file: Path) -> _Schema:
@@ -173,7 +177,8 @@ def _opened(file: Path) -> Iterator[sqlite3.Connection]:
         ) from error
 
 
-def _local_path(location: str | None) -> Path | None:
-    """The path of a location on a disk; None for another kind."""
-    parts = urlsplit(location or "")
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+def _local_path(location: str) -> Path | None:
+    """The absolute path of a location on a disk; None for another kind."""
+    parts = urlsplit(location)
+    path = Path(unquote(parts.path) if parts.scheme == "file" else location)
+    return path if parts.scheme in ("", "file") and path.is_absolute() else None

@@ -177,19 +177,27 @@ def pictures(config: Config, run_id: str) -> list[str]:
     """Names of a run's pictures as MLflow lists them, which are those beside its database."""
     files = connect(default_uri(config.storage)).list_artifacts(run_id, "completions")
     names = [Path(file.path).name for file in files]
-    folder = Path(config.storage) / "artifacts" / run_id / "artifacts" / "completions"
+    own = "0" if config.tracking.experiment == "Default" else ""
+    folder = Path(config.storage) / "artifacts" / own / run_id / "artifacts" / "completions"
     assert names == sorted(path.name for path in folder.iterdir())
     return names
 
 
-@pytest.mark.parametrize("way", ["moved", "copied", "by a link"])
+@pytest.mark.parametrize(
+    ("way", "experiment"),
+    [("moved", "stem-complete"), ("moved", "Default"), ("copied", "mine"), ("by a link", "mine")],
+)
 def test_a_storage_that_was_moved_goes_on_with_its_runs(
-    way: str, make_config: MakeConfig, template: Path, tmp_path: Path
+    way: str, experiment: str, make_config: MakeConfig, template: Path, tmp_path: Path
 ) -> None:
     old, new = tmp_path / "old runs", tmp_path / "new"
     old.mkdir()
     shutil.copy(template, old / "mlflow.db")
-    before = make_config(storage=old)
+    # Where this program makes MLflow's own experiment.
+    default = f"UPDATE experiments SET artifact_location = '{(old / 'artifacts').as_uri()}/0'"
+    change(old / "mlflow.db", default)
+    tracking = {"experiment": experiment}
+    before = make_config(storage=old, tracking=tracking)
     run_id = record(before, 1)
     if way == "moved":
         old.rename(new)
@@ -198,7 +206,7 @@ def test_a_storage_that_was_moved_goes_on_with_its_runs(
     else:
         new.symlink_to(old)
 
-    after = make_config(storage=new)
+    after = make_config(storage=new, tracking=tracking)
     assert record(after, 2) == run_id
     assert pictures(after, run_id) == ["step-00000001", "step-00000002"]
     points = connect(default_uri(new)).get_metric_history(run_id, "a")

@@ -7,6 +7,7 @@ from upath import UPath
 
 from stem_complete.errors import ConfigError
 from stem_complete.tracking import default_uri
+from stem_complete.tracking.client import absolute_uri, sqlite_file
 from stem_complete.tracking.runs import arm_and_seed
 
 
@@ -33,3 +34,10 @@ def test_an_object_store_has_no_default_database(storage: str | UPath) -> None:
 def test_the_default_database_lies_with_the_runs(tmp_path: Path) -> None:
     for storage in (tmp_path, str(tmp_path), UPath(tmp_path)):
         assert default_uri(storage) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_options_of_a_database_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///a.db?timeout=5") == f"sqlite:///{tmp_path}/a.db?timeout=5"
+    assert sqlite_file("sqlite:///a.db?timeout=5") == tmp_path / "a.db"
+    assert absolute_uri("http://host/?a=b") == "http://host/?a=b"
