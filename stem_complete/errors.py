@@ -11,6 +11,11 @@ from functools import partial
 from stem_complete.credentials import hidden
 
 
+def in_one_line(text: str) -> str:
+    r"""The text with escapes, such as `\n`, for what a name may hold and a terminal would obey."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class StemCompleteError(Exception):
     """An error with a one-line message for the user.
 
@@ -26,7 +31,7 @@ class StemCompleteError(Exception):
     def __init__(self, *, expected: str, found: str, where: object, fix: str = "") -> None:
         # A user's own words come back in these, and they may have a password in them.
         self.expected, self.found, self.fix = hidden(expected), hidden(found), hidden(fix)
-        self.where = hidden(str(where))
+        self.where = hidden(in_one_line(str(where)))
         line = f"{self.where}: expected {self.expected}, found {self.found}"
         super().__init__(" ".join((f"{line}; {self.fix}" if fix else line).split()))
 

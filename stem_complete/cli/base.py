@@ -56,12 +56,14 @@ def print_json(values: Any) -> None:
 def end_batch(failed: Mapping[str, str], notes: Iterable[str], result: str) -> None:
     """Says why files failed, then the notes, and prints the result; exits with 1 if any failed."""
     from stem_complete.console import say
+    from stem_complete.errors import in_one_line
 
     for file, reason in failed.items():
+        name = in_one_line(file)
         # Most reasons name the file themselves.
-        say(f"failed: {reason if file in reason else f'{file}: {reason}'}")
+        say(f"failed: {reason if name in reason else f'{name}: {reason}'}")
     for note in notes:
-        say(note)
+        say(in_one_line(note))
     print(result)
     if failed:
         raise typer.Exit(1)

@@ -17,6 +17,11 @@ def test_one_line_with_four_parts_that_survives_pickling(kind):
     assert again.exit_code == error.exit_code
 
 
+def test_names_of_files_do_not_reach_the_terminal_as_they_are():
+    error = DataError(expected="a cat", found="a dog", where="a\nb\x1b[31m é.tif")
+    assert str(error) == r"a\nb\x1b[31m é.tif: expected a cat, found a dog"
+
+
 def test_wrong_use_has_its_own_exit_code():
     assert ConfigError(expected="", found="", where="").exit_code == 2
     assert DataError(expected="", found="", where="").exit_code == 1

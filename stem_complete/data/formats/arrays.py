@@ -9,6 +9,7 @@ import numpy as np
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
 
+_DEPTH_AND_COLOURS = slice(24, 26)  # in a PNG
 _BEGINNINGS = (b"\x93NUMPY", b"PK")  # of NPY and of NPZ, a ZIP file
 _OBJECT_ARRAY = "Object arrays"  # NumPy's words
 _OBJECTS = "an array of Python objects (a pickle), which is not read as it could run code"
@@ -19,8 +20,11 @@ def read_png(path: Path, contents: Contents) -> None:
     """Offers the image of a PNG, 8 or 16 bit."""
     import imagecodecs
 
-    image = imagecodecs.png_decode(path.read_bytes())
-    if image.ndim == 3:
+    encoded = path.read_bytes()
+    image = imagecodecs.png_decode(encoded)
+    if tuple(encoded[_DEPTH_AND_COLOURS]) == (1, 0):  # a grey bit, which is decoded as 0 and 255
+        contents.offer("", image > 0)
+    elif image.ndim == 3:
         contents.offer_colours("", image)
     else:
         contents.offer("", image)

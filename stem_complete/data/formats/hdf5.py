@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stem_complete.data.formats.axes import Axis, step_of
-from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
 from stem_complete.data.formats.signals import Contents
 
 # Classes of py4DSTEM by their attribute `python_class`. Its `VirtualImage` and `RealSlice` are
@@ -41,12 +41,13 @@ def read_hdf5(path: Path, contents: Contents) -> None:
                 contents.pass_over(name, dataset.shape)
             elif lost := _lost_sources(dataset, path):
                 contents.skip(name, f"a virtual data set of {', '.join(lost)}, not there")
-            elif _is_unwritten(dataset):
+            elif is_unwritten(dataset):
                 contents.skip(name, f"declared, but never written, shape {dataset.shape}")
             elif h5py.check_enum_dtype(dataset.dtype):
                 contents.skip(name, "classes, each pixel one of a few names")
             else:
-                _offer(name, dataset, contents)
+                with contents.apart(name):
+                    _offer(name, dataset, contents)
 
 
 def is_velox(path: Path) -> bool:
@@ -106,12 +107,6 @@ def _lost_sources(dataset: Any, path: Path) -> list[str]:
 def _holds_images(dtype: np.dtype[Any]) -> bool:
     """Whether the type has a field of arrays with two dimensions or more."""
     return any(len(dtype[name].shape) > 1 for name in dtype.names or ())
-
-
-def _is_unwritten(dataset: Any) -> bool:
-    """Whether there are no data behind it: it would read as zeros, however many it declares."""
-    is_elsewhere = dataset.is_virtual or dataset.external
-    return not (is_elsewhere or dataset.id.get_storage_size())
 
 
 def _is_hard(link: Any) -> bool:
@@ -224,12 +219,17 @@ def pixel_axes(
         unit = next((attributes[k] for k in units if k in attributes), None)
     if scale is None and not any(names):
         return None
-    sizes = np.ravel(np.asarray(scale, dtype=object)).tolist()
-    steps = ([None] * len(shape) + (sizes * 2 if len(sizes) == 1 else sizes))[-len(shape) :]
+    steps, own_units = _of_last(scale, len(shape)), _of_last(unit, len(shape))
     return [
-        Axis(name, step, None if step is None else unit)
-        for name, step in zip(names, steps, strict=True)
+        Axis(name, step, None if step is None else own)
+        for name, step, own in zip(names, steps, own_units, strict=True)
     ]
+
+
+def _of_last(values: Any, num_axes: int) -> list[Any]:
+    """A value for each axis: one is that of the last two, several are those of the last ones."""
+    each = np.ravel(np.asarray(values, dtype=object)).tolist()
+    return ([None] * num_axes + (each * 2 if len(each) == 1 else each))[-num_axes:]
 
 
 def _text(value: Any) -> str:

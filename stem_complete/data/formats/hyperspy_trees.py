@@ -17,24 +17,44 @@ _ROOT = "Experiments"
 
 def is_hyperspy(group: Any) -> bool:
     """Whether an HDF5 or zarr group is the root of such a tree."""
-    return _ROOT in group and any("data" in group[_ROOT][name] for name in group[_ROOT])
+    if _ROOT not in group or _is_array(group[_ROOT]):
+        return False
+    signals = (group[_ROOT][name] for name in group[_ROOT])
+    return any(not _is_array(signal) and "data" in signal for signal in signals)
+
+
+def is_unwritten(dataset: Any) -> bool:
+    """Whether there are no data behind a data set of HDF5 or an array of zarr.
+
+    It would read as zeros, however many it declares.
+    """
+    if hasattr(dataset, "nchunks_initialized"):
+        return not dataset.nchunks_initialized
+    is_elsewhere = dataset.is_virtual or dataset.external
+    return not (is_elsewhere or dataset.id.get_storage_size())
+
+
+def _is_array(node: Any) -> bool:
+    return hasattr(node, "shape")
 
 
 def offer_hyperspy(group: Any, contents: Contents) -> None:
     """Offers every signal of a tree."""
     for name in sorted(group[_ROOT]):
-        signal = group[_ROOT][name]
-        if "data" not in signal:
-            contents.skip(name, "a signal without data")
-            continue
-        data = signal["data"]
-        metadata: Any = next(
-            (signal[k] for k in ("metadata", "mapped_parameters") if k in signal), {}
-        )
-        title = _text(_attributes(metadata, "General").get("title")) or name
-        kind = _text(_attributes(metadata, "Signal").get("signal_type"))
-        axes = [_axis(signal, number) for number in range(len(data.shape))]
-        contents.offer(title, data, axes=axes, kind=kind)
+        with contents.apart(name):
+            _offer_signal(name, group[_ROOT][name], contents)
+
+
+def _offer_signal(name: str, signal: Any, contents: Contents) -> None:
+    data: Any = None if _is_array(signal) or "data" not in signal else signal["data"]
+    if not _is_array(data) or data.shape is None or is_unwritten(data):
+        contents.skip(name, "a signal without data")
+        return
+    metadata: Any = next((signal[k] for k in ("metadata", "mapped_parameters") if k in signal), {})
+    title = _text(_attributes(metadata, "General").get("title")) or name
+    kind = _text(_attributes(metadata, "Signal").get("signal_type"))
+    axes = [_axis(signal, number) for number in range(len(data.shape))]
+    contents.offer(title, data, axes=axes, kind=kind)
 
 
 def _axis(signal: Any, number: int) -> Axis:

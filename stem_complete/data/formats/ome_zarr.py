@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.hdf5 import pixel_axes
-from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
 from stem_complete.data.formats.signals import Contents
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
@@ -69,7 +69,7 @@ def _offer_node(name: str, node: Any, contents: Contents) -> None:
                 _check_chunks(item)
         offer_hyperspy(node, contents)
     else:
-        for path in _listed(ome):
+        for path in _listed(node, ome):
             if path not in node:
                 contents.skip(f"{name}/{path}".lstrip("/"), "listed, but not there")
         for key, item in _members(node):
@@ -77,11 +77,15 @@ def _offer_node(name: str, node: Any, contents: Contents) -> None:
             if isinstance(item, Exception):
                 contents.damaged[member] = item
             else:
-                _offer_node(member, item, contents)
+                with contents.apart(member):
+                    _offer_node(member, item, contents)
 
 
-def _listed(ome: Mapping[str, Any]) -> list[str]:
-    """Wells of a plate and images of a well, as its attributes list them."""
+def _listed(group: Any, ome: Mapping[str, Any]) -> list[str]:
+    """Wells of a plate, images of a well or of a conversion, as the attributes list them."""
+    if "bioformats2raw.layout" in ome and "OME" in group:
+        attributes = group["OME"].attrs.asdict()
+        return list(attributes.get("ome", attributes).get("series", []))
     wells = (ome.get("plate") or {}).get("wells", [])
     return [each["path"] for each in [*wells, *(ome.get("well") or {}).get("images", [])]]
 
@@ -118,7 +122,7 @@ def _offer_array(name: str, array: Any, contents: Contents) -> None:
 
 def _has_data(name: str, array: Any, contents: Contents) -> bool:
     """Whether the chunks of an array are there and whole; if not, that is noted."""
-    if not array.nchunks_initialized:
+    if is_unwritten(array):
         contents.skip(name, f"declared, but never written, shape {array.shape}")
         return False
     try:

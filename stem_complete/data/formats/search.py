@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from glob import glob, has_magic
+from collections.abc import Iterable, Iterator
+from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,10 +95,8 @@ def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
         reader_of(Path(source))
         return [Path(source)]
     files: list[Path] = []
-    # Path.glob takes no absolute patterns.
-    names = sorted(glob(source, recursive=True)) if is_pattern else [source]  # noqa: PTH207
     hierarchies: set[Path] = set()
-    for path in map(Path, names):
+    for path in sorted(_matches(source), key=str) if is_pattern else [Path(source)]:
         if not hierarchies.isdisjoint(path.parents):  # an array of a hierarchy that ** went into
             continue
         if is_pattern and path.is_dir() and is_zarr(path):
@@ -108,6 +106,14 @@ def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
         elif is_zarr(path) or has_reader(path):
             files += _checked([path], failed)
     return _without_paired_emi(files)
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """What a glob matches, but for hidden names that it does not name. `**` follows no links."""
+    path = Path(pattern)
+    for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))):
+        if not any(part[0] == "." and part not in path.parts for part in match.parts):
+            yield match
 
 
 def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:

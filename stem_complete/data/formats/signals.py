@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,6 +66,16 @@ class Contents:
         """Note a signal that is no image."""
         self.skipped.append(f"{name}: {reason}" if name else reason)
 
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """Notes what goes wrong in a block as damage of one signal, so that the others go on."""
+        try:
+            yield
+        except FrameError:
+            raise
+        except Exception as error:
+            self.damaged[name] = error
+
     def pass_over(self, name: str, shape: tuple[int, ...]) -> None:
         """Note a vector or a number in a tree of arrays."""
         self.passed_over.append(f"{name}: {len(shape)}-D data {shape}")
@@ -110,12 +121,8 @@ class Contents:
         for channel in channels:
             own = _channel_name(axes or (), arranged, channel, len(channels))
             part = f"{name} {own}".strip()
-            try:
+            with self.apart(part):
                 self._take(part, data, arranged, channel)
-            except FrameError:
-                raise
-            except Exception as error:
-                self.damaged[part] = error
 
     def offer_colours(
         self, name: str, image: NDArray[Any], axes: Sequence[Axis] | None = None

@@ -129,8 +129,13 @@ def ingest(
     files, failed = search(sources)
     if not files and len(failed) == 1:
         raise next(iter(failed.values()))
-    check_pattern(pattern, files)
+    unnamed = check_pattern(pattern, files)
     report = IngestReport(Path(store), num_files=len(files))
+    if unnamed:
+        report.notes.append(
+            f"--group matches nothing in {len(unnamed)} of {counted(len(files), 'file')}, such as "
+            f"{unnamed[0]}; each of these is a field of view of its own"
+        )
     report.failed |= {name: str(error) for name, error in failed.items()}
     with (
         StoreWriter(store, crop_size, dtype, compression) as writer,

@@ -88,8 +88,12 @@ def _without_suffix(path: Path) -> str:
     return name.with_name(re.sub(r"(?i)(\.ome)?(\.zarr)?\.[^.]+$", "", name.name)).as_posix()
 
 
-def check_pattern(pattern: str, files: Sequence[Path]) -> None:
-    """Raises ConfigError if the pattern names no field of view of any of the files."""
+def check_pattern(pattern: str, files: Sequence[Path]) -> list[Path]:
+    """The files of which the pattern names no field of view: each is one of its own.
+
+    Raises:
+        ConfigError: These are all files, or it is no pattern.
+    """
     fix = r"for example (.*)_\d+, which ignores a number after _ at the end of names"
     try:
         num_groups = re.compile(pattern).groups
@@ -104,14 +108,16 @@ def check_pattern(pattern: str, files: Sequence[Path]) -> None:
             where="group",
             fix=fix,
         )
-    paths = list(map(_without_suffix, files))
-    if files and not any(_named(pattern, path) for path in paths):
+    unnamed = [file for file in files if not _named(pattern, _without_suffix(file))]
+    if files and len(unnamed) == len(files):
+        first = _without_suffix(files[0])
         raise ConfigError(
             expected="a regular expression whose groups match in the path of some file",
-            found=f"{pattern!r}, which matches nothing in {len(files)}, such as {paths[0]}",
+            found=f"{pattern!r}, which matches nothing in {len(files)}, such as {first}",
             where="group",
             fix=fix,
         )
+    return unnamed
 
 
 class LargestGroup(NamedTuple):

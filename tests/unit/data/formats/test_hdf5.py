@@ -52,6 +52,16 @@ def test_each_data_set_is_read_once_and_dead_links_are_said(tmp_path: Path) -> N
     ]
 
 
+def test_units_by_axis(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, unit in (("image", "nm"), ("pattern", "1/nm")):
+            file[name] = IMAGE
+            file[name].attrs.update({"pixel_size": [0.5, 0.5], "unit": [unit, unit]})
+    contents = read_file(tmp_path / "a.h5")
+    assert [(m.name, m.pixel_size_nm) for m in contents.micrographs] == [("image", 0.5)]
+    assert contents.skipped == ["pattern: diffraction patterns, shape (40, 48), in 1/nm"]
+
+
 def test_links_in_circles_are_said(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["image"] = IMAGE

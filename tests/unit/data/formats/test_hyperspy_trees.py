@@ -83,6 +83,20 @@ def test_what_is_no_micrograph(
         read_file(tmp_path / f"a{suffix}")
 
 
+def test_signals_without_data_do_not_hide_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "a.hspy", {"image": (IMAGE, REAL, "")})
+    with h5py.File(tmp_path / "a.hspy", "a") as file:
+        signals = file["Experiments"]
+        signals["array"] = IMAGE
+        signals["group/data/group"] = IMAGE
+        signals["null/data"] = h5py.Empty("f4")
+        signals.create_dataset("unwritten/data", (40, 48), "f4")
+    contents = read_file(tmp_path / "a.hspy")
+    assert [m.name for m in contents.micrographs] == ["image"]
+    names = ("array", "group", "null", "unwritten")
+    assert contents.skipped == [f"{name}: a signal without data" for name in names]
+
+
 def test_a_map_over_the_positions_of_the_probe_is_an_image(tmp_path: Path) -> None:
     write(tmp_path / "a.hspy", {"sum": (IMAGE, SCANNED, "")})
     image = read_micrograph(tmp_path / "a.hspy")

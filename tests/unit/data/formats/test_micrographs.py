@@ -9,6 +9,7 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,29 @@ def test_png_of_grey_with_and_without_opacity(tmp_path: Path) -> None:
     write_png(tmp_path / "opaque.png", np.stack([IMAGE, np.full_like(IMAGE, 65_535)], axis=-1))
     for name in ("grey.png", "opaque.png"):
         np.testing.assert_array_equal(read_micrograph(tmp_path / name).pixels, IMAGE)
+
+
+def test_a_png_of_one_bit_is_a_mask(tmp_path: Path) -> None:
+    mask = IMAGE > 30_000
+    height, width = mask.shape
+    rows = np.packbits(mask, axis=1)
+    filtered = np.pad(rows, ((0, 0), (1, 0))).tobytes()  # 0 before each row: no filter
+    chunks = {
+        b"IHDR": struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(filtered),
+        b"IEND": b"",
+    }
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks.items()
+        )
+    )
+    with pytest.raises(DataError, match="a mask without intensities"):
+        read_micrograph(tmp_path / "a.png")
+    [image] = read_file(tmp_path / "a.png", masks=True).micrographs
+    np.testing.assert_array_equal(image.pixels, mask)
 
 
 @pytest.mark.parametrize("num_colours", [1, 3])

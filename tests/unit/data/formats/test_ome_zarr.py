@@ -123,8 +123,9 @@ def test_images_below_a_root_are_read_at_full_size(
     create_pyramid(root.create_group(place), data, multiscale)
     create_pyramid(root.create_group(place[:-1] + "1"), data[..., ::-1], multiscale)
     create_pyramid(root.create_group(f"{place}/labels/cells"), data > 9, multiscale)
-    root.create_group("OME").attrs.update({"series": ["0"]})
+    root.create_group("OME").attrs.update({"series": [place, "7"]})
     contents = read_file(tmp_path / "a.zarr")
+    assert contents.skipped[0] == "7: listed, but not there"
     assert [m.name for m in contents.micrographs] == [place, place[:-1] + "1"]
     assert {(m.pixels.shape, m.pixel_size_nm) for m in contents.micrographs} == {((40, 48), 0.02)}
 
@@ -170,12 +171,13 @@ def test_damaged_and_unwritten_arrays_do_not_hide_the_others(
     group.create_array("damaged", data=IMAGE)
     group.create_array("huge", shape=(10**6, 10**6), chunks=(1000, 1000), dtype="f8")
     group.create_array("image", data=IMAGE)
+    create_pyramid(group.create_group("lacking"), IMAGE, {"axes": AXES_5D})
     metadata = "zarr.json" if zarr_format == 3 else ".zarray"
     (tmp_path / "a.zarr" / "damaged" / metadata).write_text("{")
     contents = read_file(tmp_path / "a.zarr")
     assert [m.name for m in contents.micrographs] == ["image"]
     assert contents.skipped == ["huge: declared, but never written, shape (1000000, 1000000)"]
-    assert list(contents.damaged) == ["damaged"]
+    assert list(contents.damaged) == ["damaged", "lacking"]
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

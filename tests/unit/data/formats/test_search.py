@@ -157,6 +157,16 @@ def test_a_pattern_takes_a_zarr_hierarchy_as_one_file(tmp_path: Path) -> None:
     assert find_files([str(tmp_path / "a/image.zarr/*")]) == [tmp_path / "a" / "image.zarr" / "0"]
 
 
+def test_a_pattern_goes_round_no_circles(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.tif").write_bytes(b"x")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "also up").symlink_to("..")
+    files, failed = search([str(tmp_path / "**" / "*.tif")])
+    assert files == [tmp_path / "a" / "b.tif"]
+    assert not failed
+
+
 def test_one_bad_source_does_not_hide_the_others(folder: Path) -> None:
     found = search([folder / "nothing", folder / "b.tif", folder / "sub" / "notes.txt"])
     assert found.files == [folder / "b.tif"]

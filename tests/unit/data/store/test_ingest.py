@@ -202,6 +202,17 @@ def test_a_pattern_names_fields_of_view(tmp_path: Path) -> None:
     assert {source.group for source in store.sources()} == {f"area{area}" for area in range(4)}
 
 
+def test_files_that_a_pattern_does_not_name_are_told(tmp_path: Path) -> None:
+    write_frames(tmp_path / "images", "area1_1", "area2_1", "b", "c")
+    report = ingest(
+        [tmp_path / "images"], tmp_path / "s.zarr", crop_size=16, group_pattern=r"(area\d)"
+    )
+    assert report.notes == [
+        f"--group matches nothing in 2 of 4 files, such as {tmp_path}/images/b.npy; "
+        "each of these is a field of view of its own"
+    ]
+
+
 def test_a_bad_pattern_leaves_no_store(tmp_path: Path) -> None:
     write_frames(tmp_path / "images", "a")
     with pytest.raises(ConfigError, match="regular expression"):
