@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 _USER = r"""
-    (?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://
+    (?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/{1,2}         # pathlib makes one of two slashes
     (?P<user>
         [^\s/?\#@:]*:[^\s/?\#]*                        # user:password
       | [^\s/?\#@:]+:(?!\d+(?:[/?\#\s]|$))[^\s]*       # a password that should have been quoted
@@ -102,7 +102,7 @@ def restored(url: str) -> str:
 def storage_options(url: str) -> dict[str, str]:
     """The credentials for a URL of storage, by the names that fsspec gives them."""
     user, options = found = credentials(url)
-    if not user:
+    if not user or url.startswith(("http:", "https:")):  # whose file system takes no user
         return dict(options)
     names = ("key", "secret") if url.startswith(("s3:", "s3a:")) else ("username", "password")
     return dict(zip(names, found.name_and_password, strict=True)) | options

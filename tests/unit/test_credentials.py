@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -76,6 +77,7 @@ def test_a_url_without_credentials_stays(url: str) -> None:
         (f"s3://key:{SECRET}/+@bucket", {"key": "key", "secret": f"{SECRET}/+"}),
         (f"sftp://u:{SECRET}%40@host/runs", {"username": "u", "password": f"{SECRET}@"}),
         (f"gs://bucket/runs?token={SECRET}", {"token": SECRET}),
+        (f"https://u:{SECRET}@host/runs", {}),
     ],
 )
 def test_storage_gets_its_credentials_as_options(url: str, options: dict[str, str]) -> None:
@@ -119,6 +121,11 @@ def test_messages_have_no_credentials() -> None:
     with pytest.raises(StorageError) as unknown:
         storage_path(f"nonsense://u:{SECRET}@host/x")
     assert SECRET not in str(unknown.value)
+
+
+def test_a_url_that_was_taken_for_a_path_is_hidden_too() -> None:
+    assert hidden(f"no {Path(f's3://key:{SECRET}@bucket/x')}") == "no s3://***@bucket/x"
+    assert hidden("no C:/folder/file, at 10:/x") == "no C:/folder/file, at 10:/x"
 
 
 def test_a_password_is_hidden_outside_of_its_url_too() -> None:
