@@ -91,22 +91,33 @@ def _listed(group: Any, ome: Mapping[str, Any]) -> list[str]:
 
 
 def _members(group: Any) -> list[tuple[str, Any]]:
-    """Arrays and groups in a group by name; in place of a damaged one, what opening it raises."""
+    """Arrays and groups in a group by name; in place of a damaged one, what opening it raises.
+
+    Of folders, each is opened by itself, and links to folders that it lies in are passed over.
+    """
+    import zarr
     from zarr.storage import LocalStore
 
-    try:
+    if not isinstance(group.store, LocalStore):
         return sorted(group.members(max_depth=0))
-    except Exception:
-        if not isinstance(group.store, LocalStore):
-            raise
-    members = []
-    for folder in sorted((group.store.root / group.path).iterdir()):
-        if any((folder / name).exists() for name in ZARR_FILES):
-            try:
-                members.append((folder.name, group[folder.name]))
-            except Exception as error:
-                members.append((folder.name, error))
+    members: list[tuple[str, Any]] = []
+    here = group.store.root / group.path
+    for folder in sorted(here.iterdir()):
+        if not is_zarr(folder) or here.resolve().is_relative_to(folder.resolve()):
+            continue
+        try:
+            members.append((folder.name, zarr.open(folder, mode="r")))
+        except Exception as error:
+            members.append((folder.name, error))
     return members
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether it is the folder of a zarr hierarchy; one that cannot be looked into is none."""
+    try:
+        return any((folder / name).is_file() for name in ZARR_FILES)
+    except OSError:
+        return False
 
 
 def _offer_array(name: str, array: Any, contents: Contents) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from stem_complete.data.formats.arrays import read_numpy, read_png
 from stem_complete.data.formats.hdf5 import read_hdf5
 from stem_complete.data.formats.instruments import PLUGINS, read_emd, read_instrument
-from stem_complete.data.formats.ome_zarr import ZARR_FILES, read_zarr
+from stem_complete.data.formats.ome_zarr import is_zarr, read_zarr
 from stem_complete.data.formats.signals import Contents
 from stem_complete.data.formats.tiff import read_tiff
 from stem_complete.errors import DataError
@@ -60,14 +60,6 @@ def reader_of(path: Path) -> Reader:
     if not path.stat().st_size:
         raise DataError(expected="data", found="an empty file", where=path)
     return reader
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether it is a folder of a zarr hierarchy; a folder that cannot be looked into is none."""
-    try:
-        return any((path / name).is_file() for name in ZARR_FILES)
-    except OSError:
-        return False
 
 
 def has_reader(path: Path) -> bool:

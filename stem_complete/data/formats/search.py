@@ -9,8 +9,8 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.formats.ome_zarr import ZARR_FILES
-from stem_complete.data.formats.readers import SUPPORTED, has_reader, is_zarr, reader_of
+from stem_complete.data.formats.ome_zarr import ZARR_FILES, is_zarr
+from stem_complete.data.formats.readers import SUPPORTED, has_reader, reader_of
 from stem_complete.errors import DataError
 
 _ZARR_FOLDERS = (".zarr", ".zspy")

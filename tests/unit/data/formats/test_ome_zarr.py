@@ -147,6 +147,15 @@ def test_what_is_listed_and_not_there_is_said(tmp_path: Path) -> None:
     assert contents.skipped == [f"{name}: listed, but not there" for name in lost]
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_links_in_circles_are_not_followed(tmp_path: Path, zarr_format: Any) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format)
+    group.create_array("inner/image", data=IMAGE)
+    (tmp_path / "a.zarr" / "self").symlink_to(".")
+    (tmp_path / "a.zarr" / "inner" / "up").symlink_to("..")
+    assert [m.name for m in read_micrographs(tmp_path / "a.zarr")] == ["inner/image"]
+
+
 def test_each_image_of_a_group_is_read(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("other", data=IMAGE[::-1])
