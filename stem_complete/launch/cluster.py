@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray._private import utils as ray_utils
 
 from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import waiting
@@ -61,11 +62,8 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
         # Ray would print each of its vain tries.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         title = f"joining the Ray cluster at {address}"
-    handler = signal.getsignal(signal.SIGTERM)
-    with waiting(title), _errors_in_one_line(address), _deadline(START_S):
+    with waiting(title), _errors_in_one_line(address), _deadline(START_S), _signals_can_wait():
         ray.init(**arguments)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process at once
     try:
         yield
     finally:
@@ -240,3 +238,19 @@ def _deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _signals_can_wait() -> Iterator[None]:
+    """Leaves signals to this program's handlers while Ray starts, which they do not interrupt.
+
+    Ray sets a handler that raises SystemExit. From within its start that leaves processes behind,
+    or crashes this one. Its C++ code sets another one.
+    """
+    set_handler, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda _: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = set_handler
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

@@ -63,6 +63,7 @@ class Driver:
         limit = config.scaling.max_failures
         self.num_lost, self.max_lost = 0, math.inf if limit < 0 else limit  # controllers
         self.noticed_s = -math.inf  # when the user was told of missing workers
+        self.group_trains = False  # or its workers still start
         self.last_step: tuple[int, float] | None = None  # and when it was reported
         self.progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
 
@@ -79,6 +80,8 @@ class Driver:
             StemCompleteError: Training failed, or the cluster has no room for it.
         """
         while True:
+            if self.stop.reason is not None:
+                return self._stopped()
             try:
                 with start_group() as group:
                     result = self._follow(group)
@@ -103,16 +106,19 @@ class Driver:
         """How a group ended, or stands when it is too late for it to answer a wish to stop."""
         self.policy.group_starts()
         started_s, asked, self.noticed_s = self.clock(), False, -math.inf
+        self.group_trains = False
         while not group.has_ended_within(POLL_S):
             silent_s = min(self._show_messages(group), self.clock() - started_s)
             if self.stop.reason is not None and not asked:
+                if not self.group_trains:
+                    return self._stopped()  # its workers still start, and have nothing to save
                 say(f"{self.stop.reason}: stopping with a checkpoint (again: without)")
                 group.ask_to_stop(self.stop.reason)
                 asked = True
             if silent_s > SILENCE_S:
                 self._say_what_is_missing(group, silent_s)
                 if asked:
-                    return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
+                    return self._stopped()
                 self.policy.forget_room()
             elif not asked and self.policy.has_room_for_more(group.free_resources):
                 say("the cluster has room for more workers: the run stops, to go on with them")
@@ -120,6 +126,10 @@ class Driver:
                 asked = True
         self._show_messages(group)
         return group.result()
+
+    def _stopped(self) -> TrainingResult:
+        """How far a run came that ends without an answer of its workers."""
+        return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
 
     def _show_messages(self, group: Group) -> float:
         """Shows what the workers sent; for how long they were silent [s]."""
@@ -136,6 +146,7 @@ class Driver:
 
     def _say_who_trains(self, group: GroupStarted) -> None:
         self.policy.group_trains(group.num_workers)
+        self.group_trains = True
         hosts = ", ".join(sorted(set(group.hosts)))
         after = ""
         if self.last_step is not None:

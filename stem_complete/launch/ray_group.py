@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -27,12 +28,15 @@ from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
-from stem_complete.launch.messages import Message
+from stem_complete.launch.messages import POLL_S, Message
 from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
 from stem_complete.tracking import TrackedRun
 from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_completion
 from stem_complete.training.claim import Claim
+
+LEAVE_S = 20.0
+"""Time that Ray Train's controller has to start, where a group is left before."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -123,8 +127,21 @@ class RayGroup(threading.Thread):
 
     def has_places(self) -> bool:
         """Whether the cluster gave its workers their places, in which they may still start."""
+        return "CREATED" in self._places()
+
+    def leave(self) -> None:
+        """Waits until its thread does nothing but wait for the controller, or has ended.
+
+        Ray ends this whole process if a thread speaks to it while it shuts down.
+        """
+        given_up_s = time.monotonic() + LEAVE_S
+        while self.is_alive() and not self._places() and time.monotonic() < given_up_s:
+            self.join(POLL_S)
+
+    def _places(self) -> list[str]:
+        """States of what the controller asked the cluster for; none before it runs."""
         table = ray.util.placement_group_table()
-        return any(table[group]["state"] == "CREATED" for group in table.keys() - self._others)
+        return [table[group]["state"] for group in table.keys() - self._others]
 
     def result(self) -> TrainingResult:
         """How training ended; raises what `driver.Group` says."""
@@ -181,7 +198,10 @@ def _ray_group(
         )
         group = RayGroup(trainer, mailbox)
         group.start()
-        yield group
+        try:
+            yield group
+        finally:
+            group.leave()
 
 
 def _start_mailbox() -> ray.actor.ActorHandle:

@@ -133,7 +133,7 @@ def test_what_workers_send_is_shown_even_after_they_have_ended(drive, clock, sai
 
 
 def test_a_wish_to_stop_is_passed_on_once(drive, clock, stop):
-    looks = [lambda: stop("SIGTERM was received"), *["x"] * 5]
+    looks = [GroupStarted(1, ["a"]), lambda: stop("SIGTERM was received"), *["x"] * 5]
     group = ScriptedGroup(clock, looks, STOPPED, obeys=False)
     assert drive(group) == STOPPED
     assert group.asked == ["SIGTERM was received"]
@@ -146,8 +146,15 @@ def test_a_group_that_stopped_itself_is_followed_by_another(drive, clock, said):
 
 
 def test_a_group_that_stopped_after_the_users_wish_is_not(drive, clock, stop):
-    stop("SIGINT was received")
-    assert drive(ScriptedGroup(clock, ["x"])) == STOPPED
+    looks = [GroupStarted(1, ["a"]), lambda: stop("SIGINT was received"), "x"]
+    assert drive(ScriptedGroup(clock, looks)) == STOPPED
+
+
+def test_a_wish_to_stop_while_workers_start_needs_none_of_them(drive, clock, stop):
+    group = ScriptedGroup(clock, [lambda: stop("SIGTERM was received"), *["x"] * 5])
+    assert drive(group) == TrainingResult(0, {}, finished=False)
+    assert group.asked == []
+    assert drive() == TrainingResult(0, {}, finished=False)  # nor does another group start
 
 
 ELASTIC = ("scaling.num_workers=2", "scaling.min_workers=1", "training.batch_size=4",
