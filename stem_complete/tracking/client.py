@@ -42,6 +42,9 @@ _SETTINGS = {
 OPENING_S = 10.0
 """For how long the start of a run waits for a server [s]."""
 
+OPENING_AGAIN_S = 1.0
+"""For how long that of a sweep's runs does, if the sweep's own waited in vain [s]."""
+
 
 def default_uri(storage: str | Path) -> str:
     """Tracking URI of an SQLite file in the folder `storage`; artifacts go to its `artifacts`.

@@ -125,7 +125,9 @@ class MlflowRecorder:
             _log.warning("%s had no room for the last %d points", self._folder.path, num_lost)
         if self._delivery.num_refused:
             _log.warning("MLflow at %s refused %d points", self._uri, self._delivery.num_refused)
-        num_points, num_files = self.undelivered()
+        num_points = num_files = 0
+        with self._disk_may_be_full():
+            num_points, num_files = self.undelivered()
         if num_points or num_files:
             _log.warning(
                 "MLflow at %s has not confirmed %d points and %d files (%s); they are in %s, and "

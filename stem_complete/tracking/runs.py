@@ -23,11 +23,11 @@ from upath import UPath
 from stem_complete.config import Config, differences, flatten, in_lines
 from stem_complete.errors import TrackingError
 from stem_complete.tracking.client import (
+    OPENING_AGAIN_S,
     OPENING_S,
     absolute_uri,
     connect,
     outages,
-    patience,
     reason,
     sqlite_file,
     within,
@@ -88,7 +88,7 @@ def open_run(
     now_ms = time.time_ns() // 1_000_000
     run = TrackedRun(absolute_uri(uri), config, parent, now_ms, since_ms=0 if resume else now_ms)
     problems = outages()
-    limit_s = OPENING_S if parent is None or parent.run_id else patience(run.uri)
+    limit_s = OPENING_S if parent is None or parent.run_id else OPENING_AGAIN_S
     try:
         if sqlite_file(run.uri):
             return enter_run(run)  # a new database takes its time

@@ -170,9 +170,9 @@ def page(status: str) -> str:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is well may take seconds on a busy machine."""
-    monkeypatch.setattr("stem_complete.tracking.runs.OPENING_S", 60.0)
-    for module in ("runs", "recorder"):
-        monkeypatch.setattr(f"stem_complete.tracking.{module}.patience", lambda _: 60.0)
+    for limit in ("OPENING_S", "OPENING_AGAIN_S"):
+        monkeypatch.setattr(f"stem_complete.tracking.runs.{limit}", 60.0)
+    monkeypatch.setattr("stem_complete.tracking.recorder.patience", lambda _: 60.0)
 
 
 @pytest.fixture(scope="module")

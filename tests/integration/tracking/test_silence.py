@@ -80,8 +80,7 @@ def test_a_run_waits_for_silence_at_neither_end(
     # The requests themselves would wait much longer than this test may take.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     monkeypatch.setattr("stem_complete.tracking.runs.OPENING_S", 0.5)
-    for module in ("runs", "recorder"):
-        monkeypatch.setattr(f"stem_complete.tracking.{module}.patience", lambda _: 0.5)
+    monkeypatch.setattr("stem_complete.tracking.recorder.patience", lambda _: 0.5)
     monkeypatch.setattr("stem_complete.tracking.curves.ANSWER_S", 0.5)
     before = set(threading.enumerate())
 
