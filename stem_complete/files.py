@@ -96,6 +96,18 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
+def leave_removed_folder() -> None:
+    """Goes to the root folder if the working directory was removed.
+
+    Paths that are absolute stay what they are, but parts of torch ask where they are when they are
+    first used, and end with an error if that is nowhere.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir("/")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

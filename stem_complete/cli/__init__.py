@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -13,6 +14,7 @@ import typer
 from stem_complete.cli import demo, ingest, train, compare, complete, evaluate, inspect, benchmark  # isort: skip # noqa: F401
 from stem_complete.cli.base import app
 from stem_complete.console import errors_in_one_line, fail
+from stem_complete.errors import ConfigError
 
 MISUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes; the last two, after Ctrl-C and SIGTERM, are those of any Unix command."""
@@ -27,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with errors_in_one_line():
+            _check_folder()
             code = app(args=arguments, standalone_mode=False) or 0
     except typer.TyperException as error:  # an unknown command or option, or a value out of range
         # Without what pydantic puts before its messages.
@@ -37,3 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code in (INTERRUPTED, TERMINATED):
         fail("interrupted; start it again to go on", int(code))
     sys.exit(code)
+
+
+def _check_folder() -> None:
+    """Checks that the working directory is there, from which the user's paths start."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError(
+            expected="a folder that is there",
+            found="one that was removed",
+            where="the working directory",
+            fix="cd to another",
+        ) from None

@@ -15,7 +15,7 @@ from stem_complete.distributed.context import (
     torchrun_context,
     under_torchrun,
 )
-from stem_complete.distributed.cores import num_cores, set_threads
+from stem_complete.distributed.cores import num_cores, one_thread, set_threads
 from stem_complete.distributed.delayed import DelayedFlags
 from stem_complete.distributed.digest import differing_tensors
 from stem_complete.distributed.watchdog import Watchdog, is_collective_error
@@ -38,6 +38,7 @@ __all__ = [
     "gather_objects",
     "is_collective_error",
     "num_cores",
+    "one_thread",
     "set_threads",
     "torchrun_context",
     "under_torchrun",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -30,6 +31,17 @@ def set_threads(num_workers: int, *, at_least: int = 1) -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(at_least, num_cores() // num_workers))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Computes with one thread in the block: sums come out the same to the bit on any machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _container_limits() -> list[float]:

@@ -17,7 +17,9 @@ from stem_complete.data.examples import check_recorded
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.store import MicrographStore
+from stem_complete.distributed import one_thread
 from stem_complete.errors import ArtifactError
+from stem_complete.files import leave_removed_folder
 from stem_complete.inference.artifact import build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
 from stem_complete.inference.complete import Progress
@@ -39,6 +41,7 @@ CALIBRATION_SEED = 1
 """Seed of the calibration scans' noise; validation during training has seed 0."""
 
 
+@one_thread()
 def export_checkpoint(
     source: str | Path | UPath,
     output: str | Path | UPath,
@@ -51,7 +54,8 @@ def export_checkpoint(
 ) -> UPath:
     """Writes the model of a trained checkpoint to the folder `output`, and returns it.
 
-    Its error map is calibrated on the store's validation split; without one there is no map.
+    Its error map is calibrated on the store's validation split; without one there is no map. On the
+    CPU the model is the same to the bit wherever it is made, and however many threads there are.
 
     Args:
         source: Path or URL of a checkpoint folder, or of a run folder.
@@ -68,6 +72,7 @@ def export_checkpoint(
         ConfigError: It is not the store that was trained on.
         StorageError: A URL cannot be read or written.
     """
+    leave_removed_folder()
     target = storage_path(output)
     checkpoint = _checkpoint(storage_path(source), which)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))

@@ -10,21 +10,24 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import ray
 from ray._private import utils as ray_utils
 
 from stem_complete.config.schema import ScalingConfig
-from stem_complete.console import waiting
+from stem_complete.console import console, waiting
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
 from stem_complete.extras import program
+from stem_complete.files import leave_removed_folder
 
 CONNECT_S = 5.0
 """Time that a head has to take a connection."""
@@ -59,11 +62,9 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
         title = "starting Ray"
     else:
         check_address(address)
-        # Ray would print each of its vain tries.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         title = f"joining the Ray cluster at {address}"
-    with waiting(title), _errors_in_one_line(address), _deadline(START_S), _signals_can_wait():
-        ray.init(**arguments)
+    with waiting(title), _signals_can_wait():
+        _start(address, arguments)
     try:
         yield
     finally:
@@ -157,20 +158,42 @@ def _may_read(file: Path) -> bool:
     return os.access(file, os.R_OK)
 
 
+def _start(address: str, arguments: dict[str, Any]) -> None:
+    """Calls `ray.init`; what it raises becomes one line with the fix."""
+    leave_removed_folder()  # in which no process of a cluster could start
+    with TemporaryFile() as printed:
+        try:
+            with _printing_to(printed), _deadline(START_S):
+                ray.init(**arguments)
+        except _TooLongError:
+            raise _no_cluster(address, f"none within {START_S:g} s") from None
+        except Exception as error:
+            printed.seek(0)
+            raise _clear(address, error, printed.read().decode(errors="replace")) from error
+
+
 @contextmanager
-def _errors_in_one_line(address: str) -> Iterator[None]:
-    """Turns what Ray raises when it starts into one line with the fix."""
-    try:
-        yield
-    except StemCompleteError:
-        raise
-    except _TooLongError:
-        raise _no_cluster(address, f"none within {START_S:g} s") from None
-    except Exception as error:
-        raise _clear(address, error) from error
+def _printing_to(file: IO[bytes]) -> Iterator[None]:
+    """Leads standard error into a file: Ray prints each of its vain tries there, beside Python.
+
+    What turns on a terminal meanwhile still does.
+    """
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w") as before:
+        shown = console.file if console.is_terminal else None
+        if shown is not None:
+            console.file = before
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before.fileno(), 2)
+            if shown is not None:
+                console.file = shown
 
 
-def _clear(address: str, error: Exception) -> StemCompleteError:
+def _clear(address: str, error: Exception, printed: str) -> StemCompleteError:
     text = " ".join(f"{error} {error.__cause__ or error.__context__ or ''}".split())
     if "Version mismatch" in text:
         cluster, _, own = text.partition("Version mismatch:")[2].partition("This process on")
@@ -181,7 +204,7 @@ def _clear(address: str, error: Exception) -> StemCompleteError:
             where=f"the Ray cluster at {address}",
             fix=f"start it from this environment, or install ray=={version} and that Python here",
         )
-    if isinstance(error, ray.exceptions.AuthenticationError):
+    if isinstance(error, ray.exceptions.AuthenticationError) or "Unauthenticated" in printed:
         return TrainingError(
             expected="the token of the cluster",
             found="none, or another one",

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import yaml
@@ -35,6 +35,7 @@ from stem_complete.distributed import (
 )
 from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
+from stem_complete.files import leave_removed_folder
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE
 from stem_complete.inference.export import export_checkpoint
@@ -60,6 +61,8 @@ from stem_complete.training import (
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.completion import check_training_split
 from stem_complete.training.resume import Before, find_before
+
+AnyPath = TypeVar("AnyPath", Path, UPath)
 
 _log = logging.getLogger(__name__)
 
@@ -242,6 +245,7 @@ def _train(
     claim: Claim | None,
 ) -> TrainingResult:
     """Trains to the end. A run that a signal stopped ends this process as that signal does."""
+    leave_removed_folder()
     with stop_on_signals(stop):
         result = training(config, tracked, stop, claim)
     if claim is not None and stop.signal is None:
@@ -358,8 +362,13 @@ def _with_absolute_paths(config: Config) -> Config:
                 where=config.name,
                 fix=f"add {key}=/a/folder/that/all/nodes/see",
             )
-    data = config.data.model_copy(update={"store": config.data.store.absolute()})
-    return config.model_copy(update={"storage": str(storage.absolute()), "data": data})
+    data = config.data.model_copy(update={"store": _absolute(config.data.store)})
+    return config.model_copy(update={"storage": str(_absolute(storage)), "data": data})
+
+
+def _absolute(path: AnyPath) -> AnyPath:
+    """A path that does not lead through a folder which may be removed, as `folder/../runs` does."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _check(config: Config) -> None:

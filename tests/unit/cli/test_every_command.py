@@ -75,6 +75,19 @@ def test_threads_of_torch_rest_while_they_wait_unless_the_user_says_otherwise(ru
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def test_a_working_directory_that_was_removed_is_told(run, tmp_path, monkeypatch):
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    done = run("--version")
+    assert done.code == 2
+    assert done.error == (
+        "error: the working directory: expected a folder that is there, found one that was "
+        "removed; cd to another\n"
+    )
+
+
 def test_version(run):
     assert run("--version") == (0, f"{stem_complete.__version__}\n", "")
 

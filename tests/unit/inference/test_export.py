@@ -63,6 +63,32 @@ def test_the_model_completes_as_the_checkpoint_did(run):
     assert np.isfinite(error).all()
 
 
+def test_the_model_is_the_same_to_the_bit_with_any_number_of_threads(run, tmp_path):
+    config, _ = run
+    before = torch.get_num_threads()
+    models = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            model = export_checkpoint(config.run_folder, tmp_path / f"model{threads}", device="cpu")
+            assert torch.get_num_threads() == threads
+            models.append({file.name: file.read_bytes() for file in sorted(model.iterdir())})
+    finally:
+        torch.set_num_threads(before)
+    assert models[0].keys() == {"model.json", "model.safetensors"}
+    assert models[0] == models[1] == models[2]
+
+
+def test_a_working_directory_that_was_removed_does_not_matter(run, tmp_path, monkeypatch):
+    config, _ = run
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    model = export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")
+    assert load_completer(model, "cpu").card.name == config.name
+
+
 def test_the_card_tells_where_the_model_comes_from(run):
     config, _ = run
     export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")

@@ -207,6 +207,11 @@ class TestPaths:
         assert outcome.config.storage == str(tmp_path / "runs")
         assert outcome.config.data.store.is_absolute()
 
+    def test_lead_through_no_folder_that_may_be_removed(self, world, small_config, tmp_path):
+        (tmp_path / "away").mkdir()
+        (outcome,) = launch(small_config(f"storage={tmp_path}/away/../runs"), local=True)
+        assert outcome.config.storage == str((tmp_path / "runs").resolve())
+
     @pytest.mark.parametrize(
         ("change", "key"), [("storage=runs", "storage"), ("data.store=s.zarr", "data.store")]
     )
