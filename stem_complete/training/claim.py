@@ -60,6 +60,7 @@ class Holder(NamedTuple):
 
     Attributes:
         id: Of the claim.
+        folder: Of the run, as this process calls it; a copy of it lies elsewhere.
         machine: See `_machine`.
         host: Its name.
         pid: Process.
@@ -69,6 +70,7 @@ class Holder(NamedTuple):
     """
 
     id: str
+    folder: str
     machine: str
     host: str
     pid: int
@@ -164,13 +166,14 @@ def living_holder(run_folder: Path | UPath) -> Holder | None:
     Raises:
         StorageError: The storage cannot be read.
     """
-    path = storage_path(run_folder) / CLAIM_FILE
+    folder = storage_path(run_folder)
+    path = folder / CLAIM_FILE
     with clear_errors(path):
         seen = _look(path)
     if seen is None or seen.holder is None:
         return None
     holder = seen.holder
-    if holder.machine == _machine() and os.name == "posix":
+    if _is_here(folder, holder):
         return holder if _runs(holder.pid, holder.birth) else None
     return holder if not is_local(path) or seen.last_sign_s() < LAPSE_S else None
 
@@ -206,6 +209,7 @@ def _take(folder: UPath, path: UPath) -> Holder:
     """Writes a claim of this process, once no living one holds the run."""
     own = Holder(
         uuid4().hex,
+        _place(folder),
         _machine(),
         socket.gethostname(),
         os.getpid(),
@@ -239,8 +243,7 @@ def _is_dead(folder: UPath, path: UPath, seen: _Sight) -> bool:
         BusyError: It lives.
     """
     holder = seen.holder
-    # Windows has no signal 0, by which a process is asked whether it runs.
-    if holder is not None and holder.machine == _machine() and os.name == "posix":
+    if holder is not None and _is_here(folder, holder):
         if _runs(holder.pid, holder.birth):
             raise _busy(folder, holder, seen.last_sign_s())
         return True
@@ -293,6 +296,17 @@ def _look(path: UPath) -> _Sight | None:
 
 def _content(holder: Holder, num_signs: int = 0) -> bytes:
     return json.dumps(holder._asdict() | {"signs_of_life": num_signs}).encode()
+
+
+def _is_here(folder: UPath, holder: Holder) -> bool:
+    """Whether the holder's process is one of this machine, which can tell if it runs."""
+    # Windows has no signal 0, by which a process is asked.
+    is_known = os.name == "posix" and holder.machine == _machine()
+    return is_known and holder.folder == _place(folder)
+
+
+def _place(folder: UPath) -> str:
+    return str(folder.absolute())
 
 
 def _machine() -> str:

@@ -14,13 +14,14 @@ import workers
 from faults import free_port
 from upath import UPath
 
-from stem_complete.errors import ArtifactError, DataError
+from stem_complete.errors import ArtifactError, BusyError, DataError
 from stem_complete.inference import load_completer
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
 from stem_complete.launch import launch
-from stem_complete.training import Checkpoints, build_task
-from stem_complete.training.storage import StorageError
+from stem_complete.training import Checkpoints, build_task, claim
+from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
+from stem_complete.training.storage import StorageError, create
 
 BUCKET = "laboratory"
 
@@ -157,6 +158,42 @@ def test_damaged_and_unfinished_ones_are_passed_over_and_tidied_up(s3, caplog):
 
 def test_no_kill_costs_a_checkpoint(s3):
     assert workers.steps_saved_though_killed(f"s3://{BUCKET}/killed", num_kills=5) >= 5
+
+
+class TestClaim:
+    """Two hosts share nothing but the bucket."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        for name in ("BEAT_S", "LAPSE_S", "SETTLE_S", "_POLL_S"):
+            monkeypatch.setattr(claim, name, getattr(claim, name) / 20)
+
+    def test_a_living_host_keeps_it_and_a_dead_one_does_not(self, s3, monkeypatch):
+        run = s3 / "runs" / "a"
+        with claimed(run) as held:
+            left = (run / CLAIM_FILE).read_bytes()
+            monkeypatch.setattr(claim, "_machine", lambda: "another")
+            with pytest.raises(BusyError, match="gave its last sign of life"), claimed(run):
+                pass
+            held.check()
+        assert s3.fs.find(str(run), refresh=True) == []
+        (run / CLAIM_FILE).write_bytes(left)
+        with claimed(run):
+            with pytest.raises(ClaimLostError, match="it claimed by process"):
+                held.check()
+            save(Checkpoints(run), 1)
+
+    def test_one_of_two_creates_it(self, s3):
+        assert create(s3 / "runs" / "file", b"1")
+        assert not create(s3 / "runs" / "file", b"2")
+        assert (s3 / "runs" / "file").read_bytes() == b"1"
+
+    def test_in_a_missing_bucket_is_one_line(self, s3):
+        with (
+            pytest.raises(StorageError, match="bucket does not exist; create the bucket"),
+            claimed(UPath("s3://elsewhere/runs/a")),
+        ):
+            pass
 
 
 class TestErrors:

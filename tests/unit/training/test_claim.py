@@ -81,6 +81,15 @@ def test_that_of_a_dead_process_on_this_machine_lapses_at_once(run, changes, cap
     assert "looking" not in capsys.readouterr().err
 
 
+def test_that_of_a_run_that_was_copied_lapses(run, tmp_path, capsys):
+    with claimed(run):
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / CLAIM_FILE).write_bytes((run / CLAIM_FILE).read_bytes())
+        with claimed(tmp_path / "copy"):
+            pass
+    assert "taking over" in capsys.readouterr().err
+
+
 class TestOnAnotherMachine:
     def test_a_living_holder_is_seen_by_its_signs_of_life(self, run, elsewhere, capsys):
         with claimed(run):
