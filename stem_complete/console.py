@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from stem_complete.errors import StemCompleteError
+from stem_complete.errors import StemCompleteError, system_error_in_one_line
 
 console = Console(stderr=True, highlight=False)
 """Standard error, as standard output is for results."""
@@ -62,8 +62,10 @@ def errors_in_one_line() -> Iterator[None]:
     """Ends the process with one line at an error that its user can act on."""
     try:
         yield
-    except (StemCompleteError, OSError) as error:
-        fail(str(error), getattr(error, "exit_code", 1))
+    except StemCompleteError as error:
+        fail(str(error), error.exit_code)
+    except OSError as error:
+        fail(system_error_in_one_line(error))
 
 
 class ProgressBar:

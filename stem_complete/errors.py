@@ -6,9 +6,48 @@ line prints it and exits with the class's `exit_code`.
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 
 from stem_complete.credentials import hidden
+
+_REMEDIES = {
+    errno.EACCES: "let this user read and write there, or choose another place",
+    errno.EPERM: "let its owner do this, or choose another place: permissions alone do not help",
+    errno.EROFS: "choose another place: this file system is mounted read-only",
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room: this user's quota is used up",
+    errno.EFBIG: "choose another place: this file system takes no files so large",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow this process more open files, with `ulimit -n 65536`",
+    errno.ENFILE: "end other programs: the system has too many open files",
+    errno.ENOTDIR: "correct the path: a part of it is a file",
+    errno.EISDIR: "give a file: this is a folder",
+    errno.ELOOP: "correct the links on that path: they lead in a circle",
+    errno.ESTALE: "check that it can be reached: the file server lost it, so mount it again",
+    errno.EIO: "check that disk or its connection: it fails to read or write",
+    errno.ENOMEM: "free memory, or take a larger machine",
+    errno.EBUSY: "end the program that uses it",
+}
+
+
+def remedy(error: OSError) -> str:
+    """What a user can do about an error of the system, as an imperative; "" if unknown."""
+    if error.errno in _REMEDIES:
+        return _REMEDIES[error.errno]
+    if isinstance(error, PermissionError):
+        return _REMEDIES[errno.EACCES]
+    return ""
+
+
+def system_error_in_one_line(error: OSError) -> str:
+    """Where, what happened and the fix: `/data: no space left on device; make room ...`."""
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    line = ": ".join((" -> ".join(places), error.strerror.lower())) if places else error.strerror
+    fix = remedy(error)
+    return hidden(in_one_line(f"{line}; {fix}" if fix else line))
 
 
 def in_one_line(text: str) -> str:

@@ -14,6 +14,7 @@ from upath import UPath
 
 from stem_complete.credentials import hidden, put_aside, restored
 from stem_complete.errors import BusyError, ConfigError, StemCompleteError, TrackingError
+from stem_complete.extras import program
 from stem_complete.tracking.database import DATABASE, DatabaseError, prepare
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+
+_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'"}
+"""What is installed for a driver of a database, by the name that is imported."""
+
+_USUAL_DRIVERS = {
+    "postgresql": "postgresql",
+    "mysql": "mysql+pymysql",
+    "mssql": "mssql+pyodbc",
+    "sqlite": "sqlite",
+}
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -113,6 +124,7 @@ def connect(uri: str) -> MlflowClient:
     load_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import ArgumentError
 
     if (file := sqlite_file(uri)) is not None:
         prepare(file)
@@ -120,15 +132,29 @@ def connect(uri: str) -> MlflowClient:
         if not uri:  # MLflow would take one from the environment
             raise MlflowException.invalid_parameter_value("an empty text")
         return MlflowClient(restored(uri))
-    except (MlflowException, ImportError) as error:
+    except (MlflowException, ImportError, ArgumentError) as error:
         if getattr(error, "error_code", "INVALID_PARAMETER_VALUE") != "INVALID_PARAMETER_VALUE":
             raise
         raise TrackingError(
             expected="a tracking URI that MLflow can use",
             found=reason(error),
             where=uri,
-            fix="use http(s)://host:port or sqlite:////absolute/path/mlflow.db",
+            fix=_fix(uri, error),
         ) from error
+
+
+def _fix(uri: str, error: Exception) -> str:
+    """What makes MLflow take a URI."""
+    from sqlalchemy.exc import ArgumentError
+
+    scheme = uri.partition("://")[0]
+    database = scheme.partition("+")[0]
+    if isinstance(error, ImportError):
+        driver = _DRIVERS.get(str(error.name), str(error.name))
+        return f"install its driver: {program('pip')} install {driver}"
+    if isinstance(error, ArgumentError) and database in _USUAL_DRIVERS:
+        return f"write {_USUAL_DRIVERS[database]}:// instead of {scheme}://"
+    return "use http(s)://host:port or sqlite:////absolute/path/mlflow.db"
 
 
 def within(limit_s: float, call: Callable[[], _T]) -> _T:

@@ -14,7 +14,7 @@ from upath import UPath
 
 from stem_complete import files
 from stem_complete.credentials import put_aside, storage_options
-from stem_complete.errors import StemCompleteError
+from stem_complete.errors import StemCompleteError, remedy
 from stem_complete.extras import install_command
 
 # Size of the parts in which files go to object stores and come back.
@@ -194,10 +194,10 @@ def _fix(error: Exception) -> str | None:
         return f"install the package for it, for s3:// with `{install_command('s3fs')}`"
     if "Credentials" in name or "Token" in name:
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, on every node"
-    if isinstance(error, PermissionError):
-        return "let this user read and write there, or choose another `storage`"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room, or lower training.keep_checkpoints and training.keep_best"
+    if isinstance(error, OSError) and (known := remedy(error)):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fewer = ", or lower training.keep_checkpoints and training.keep_best" if full else ""
+        return f"{known}{fewer}"
     if isinstance(error, FileNotFoundError):
         return "create the bucket or folder, or choose another `storage`"
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _REMOTE_PACKAGES:

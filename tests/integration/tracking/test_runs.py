@@ -129,6 +129,22 @@ def test_an_impossible_uri_is_an_error(bad: str, make_config: MakeConfig) -> Non
         open_run(make_config(), bad)
 
 
+@pytest.mark.parametrize(
+    ("uri", "fix"),
+    [
+        ("postgresql+asyncpg://host/mlflow", r"install its driver: .*pip install asyncpg$"),
+        ("mysql://host/mlflow", r"install its driver: .*pip install mysqlclient$"),
+        ("mysql+bad://host/mlflow", r"write mysql\+pymysql:// instead of mysql\+bad://$"),
+        ("oracle://host/mlflow", r"use http\(s\)://host:port or sqlite:"),
+    ],
+)
+def test_a_driver_that_is_missing_or_unknown_is_told_with_the_fix(
+    uri: str, fix: str, make_config: MakeConfig
+) -> None:
+    with pytest.raises(TrackingError, match=fix):
+        open_run(make_config(), uri)
+
+
 def test_a_run_keeps_its_start_over_restarts_and_while_nobody_answers(
     uri: str, make_config: MakeConfig
 ) -> None:

@@ -96,7 +96,12 @@ ENDS = {
     "wrong config": (ConfigError(expected="a", found="b", where="c"), 2, "c: expected a, found b"),
     "bad data": (DataError(expected="a", found="b", where="c"), 1, "c: expected a, found b"),
     "failed": (TrainingError(expected="a", found="b\n", where="c"), 1, "c: expected a, found b"),
-    "disk": (OSError(28, "No space left"), 1, "[Errno 28] No space left"),
+    "disk": (OSError(28, "No space left"), 1, "No space left; make room on that disk"),
+    "file": (
+        PermissionError(13, "Permission denied", "/x"),
+        1,
+        "/x: permission denied; let this user read and write there, or choose another place",
+    ),
     "Ctrl-C": (KeyboardInterrupt(), 130, "interrupted; start it again to go on"),
     "SIGTERM": (SystemExit(143), 143, "interrupted; start it again to go on"),
 }
