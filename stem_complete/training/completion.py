@@ -14,6 +14,7 @@ from stem_complete.config import ALRCConfig, Config, ModelConfig
 from stem_complete.data.examples import Examples
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError
+from stem_complete.extras import program
 from stem_complete.losses import ALRC, half_size, huberise, squared_error
 from stem_complete.models import (
     PRESETS,
@@ -225,7 +226,7 @@ def check_training_split(store: MicrographStore) -> None:
             expected="micrographs in the store's training split",
             found="none",
             where=store.path,
-            fix="ingest more images with `stem-complete ingest`",
+            fix=f"ingest more images with `{program()} ingest`",
         )
 
 

@@ -27,6 +27,7 @@ from stem_complete.distributed import (
     gather_objects,
 )
 from stem_complete.errors import ConfigError, TrainingError
+from stem_complete.extras import program
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.claim import Claim, ClaimLostError
@@ -230,7 +231,7 @@ class _Loop:
             else "weights or moments that are not",
             where=f"{self.config.name}, step {step}",
             fix="lower optimizer.learning_rate and start again, which goes on from the checkpoint "
-            "before those steps; or look at those examples with `stem-complete inspect`",
+            f"before those steps; or look at those examples with `{program()} inspect`",
         )
 
     def _log(self, step: int, stage: Stage) -> None:

@@ -28,6 +28,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from stem_complete.data.examples import Split
 from stem_complete.errors import StoreError
+from stem_complete.extras import program
 from stem_complete.files import atomic_folder
 
 FORMAT = "stem-complete micrographs"
@@ -247,7 +248,7 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, 
             expected=f"a store of version {VERSION} or older",
             found=f"version {version}",
             where=path,
-            fix="update stem-complete: pip install --upgrade stem-complete",
+            fix=f"update stem-complete: {program('pip')} install --upgrade stem-complete",
         )
     return group, attributes
 
@@ -257,5 +258,5 @@ def _no_store(path: Path, found: str) -> StoreError:
         expected="a micrograph store",
         found=found,
         where=path,
-        fix="create one with stem-complete ingest SOURCES --store PATH",
+        fix=f"create one with {program()} ingest SOURCES --store PATH",
     )
