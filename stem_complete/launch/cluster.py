@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import FrameType
 from typing import IO, Any
 
 import ray
@@ -28,6 +27,7 @@ from stem_complete.distributed import num_cores
 from stem_complete.errors import ConfigError, StemCompleteError, TrainingError
 from stem_complete.extras import program
 from stem_complete.files import leave_removed_folder
+from stem_complete.time_limit import OutOfTimeError, time_limit
 
 CONNECT_S = 5.0
 """Time that a head has to take a connection."""
@@ -163,9 +163,9 @@ def _start(address: str, arguments: dict[str, Any]) -> None:
     leave_removed_folder()  # in which no process of a cluster could start
     with TemporaryFile() as printed:
         try:
-            with _printing_to(printed), _deadline(START_S):
+            with _printing_to(printed), time_limit(START_S):
                 ray.init(**arguments)
-        except _TooLongError:
+        except OutOfTimeError:
             raise _no_cluster(address, f"none within {START_S:g} s") from None
         except Exception as error:
             printed.seek(0)
@@ -238,29 +238,6 @@ def _no_cluster(address: str, found: str) -> TrainingError:
         fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
         "train on this machine alone",
     )
-
-
-class _TooLongError(BaseException):
-    """Time is up. Ray, which tries again after any `Exception`, lets it through."""
-
-
-@contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Ends the block after so long; on the main thread, where alone a timer can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise _TooLongError
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stem_complete.config import Config, validate_config
+from stem_complete.config import Config, flatten, validate_config
 from stem_complete.data.examples import Examples, ExamplesRecord, check_recorded
 from stem_complete.errors import ConfigError
 from stem_complete.training.checkpoint import Checkpoints
@@ -81,13 +81,19 @@ def changed_settings(config: Config, before: Mapping[str, Any], where: object) -
 
     A key that has another name since then did not change. Arguments are those of `check_same_run`.
     """
-    old = dict(_flatten(validate_config(before, where=str(where)).model_dump(mode="json")))
-    new = dict(_flatten(config.model_dump(mode="json")))
+    old = _settings(validate_config(before, where=str(where)))
+    new = _settings(config)
     return [
         f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}"
         for key in old | new
         if old.get(key) != new.get(key)
     ]
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """Settings by `section.key`, as they are written in a YAML file or on the command line."""
+    settings = flatten(config.model_dump(mode="json"))
+    return {key: v if isinstance(v, str) else json.dumps(v) for key, v in settings}
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -106,12 +112,3 @@ def _identity(config: Config) -> dict[str, Any]:
             for key, value in section.model_dump(mode="json").items()
         },
     }
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by `section.key`, as they are written in a YAML file or on the command line."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)

@@ -26,7 +26,7 @@ LAYERS = [
     {"scan"},
     {"config"},
     {"extras"},
-    {"console", "files", "vocabulary"},
+    {"console", "files", "time_limit", "vocabulary"},
     {"errors"},
     {"credentials"},
 ]

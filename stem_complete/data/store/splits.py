@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +11,7 @@ from typing import NamedTuple
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import Source
 from stem_complete.errors import ConfigError
+from stem_complete.time_limit import OutOfTimeError, time_limit
 
 # The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
 # gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001. Longer numbers are times and
@@ -52,9 +50,9 @@ def group_of(path: Path, pattern: str = NUMBERED) -> str:
 def _named(pattern: str, name: str) -> str:
     """What the groups of the pattern match in a path without suffix."""
     try:
-        with _time_limit(_LONGEST_SEARCH):
+        with time_limit(_LONGEST_SEARCH):
             match = re.search(pattern, name)
-    except TimeoutError as error:
+    except OutOfTimeError as error:
         raise ConfigError(
             expected="a regular expression that is searched for quickly",
             found=f"{pattern!r}, which takes over {_LONGEST_SEARCH} s for {name}",
@@ -62,25 +60,6 @@ def _named(pattern: str, name: str) -> str:
             fix="repeat no group that repeats something itself, such as (a+)+",
         ) from error
     return "/".join(filter(None, match.groups())) if match else ""
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in a block that takes longer, if this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():  # others hear no signals
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def _without_suffix(path: Path) -> str:
