@@ -9,16 +9,15 @@ from stem_complete.config.loading import (
     load_config,
     validate_config,
 )
+from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
 from stem_complete.config.schema import (
     ALRCConfig,
     AugmentationConfig,
     Config,
     DetectorNoiseConfig,
-    GradientClippingConfig,
     ModelConfig,
     NoiseConfig,
     NoNoiseConfig,
-    OptimizerConfig,
     ReferenceNoiseConfig,
     ScanConfig,
 )

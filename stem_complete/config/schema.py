@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -22,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
+from stem_complete.config.section import Fraction01, Section
 from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, Sample, parse_coverage
 
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from upath import UPath
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
-Fraction01 = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(Section):
@@ -191,71 +184,6 @@ class LossConfig(Section):
         description="errors in units of the network's output, which splines and waves make the "
         "likely error of a first completion",
     )
-
-
-class StageConfig(Section):
-    """A part of a run: what holds from its start to the next stage's."""
-
-    start: NonNegativeInt | Fraction01 = Field(
-        description="first step, as a whole number, or as a fraction of the run like 0.5"
-    )
-    learning_rate: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="in units of optimizer.learning_rate"
-    )
-    factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="on that rate, by pattern of parameter groups, as in {trainer: 2}"
-    )
-    betas: tuple[Fraction01, Fraction01] | None = Field(
-        None, description="None: optimizer.beta1 and beta2"
-    )
-    frozen: tuple[str, ...] = Field(
-        (),
-        description="patterns of parameter groups and running statistics that stay as they are; "
-        "completion has generator, trainer and running_means",
-    )
-
-
-class OptimizerConfig(Section):
-    """One of torch's optimizers, and the stages of its learning rate."""
-
-    name: Literal[
-        "SGD",
-        "Adam",
-        "AdamW",
-        "Adamax",
-        "NAdam",
-        "RAdam",
-        "Adagrad",
-        "Adadelta",
-        "RMSprop",
-        "ASGD",
-    ] = "Adam"
-    options: dict[str, Any] = Field(
-        {}, description="of that class in torch.optim, as in {weight_decay: 0.01}"
-    )
-    learning_rate: PositiveFloat = 3e-4
-    trainer_learning_rate_ratio: PositiveFloat = 2.0
-    beta1: Fraction01 = 0.9
-    beta1_end: Fraction01 = 0.5
-    beta2: Fraction01 = 0.999
-    decay_start: Fraction01 = Field(0.5, description="fraction of the run after which decay starts")
-    num_decay_steps: PositiveInt = 8
-    stages: tuple[StageConfig, ...] | None = Field(
-        None,
-        description="what holds when, in place of trainer_learning_rate_ratio, beta1_end, "
-        "decay_start, num_decay_steps and training.freeze_mean_norm; None makes the paper's stages "
-        "of these",
-        min_length=1,
-    )
-
-
-class GradientClippingConfig(Section):
-    """What is done to gradients before the optimizer sees them."""
-
-    kind: Literal["none", "value", "norm"] = Field(
-        "none", description="value: every element is limited; norm: all together, by one factor"
-    )
-    limit: PositiveFloat = 1.0
 
 
 class TrainingConfig(Section):

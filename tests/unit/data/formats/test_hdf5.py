@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from damaged import write_damaged_hdf5
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.micrographs import read_file, read_micrograph, read_micrographs
@@ -147,13 +148,7 @@ def test_a_virtual_data_set_is_read_if_its_sources_are_there(tmp_path: Path) -> 
 
 def test_a_damaged_data_set_does_not_hide_the_others(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        for name in ("bad", "good"):
-            file.create_dataset(name, data=IMAGE, chunks=IMAGE.shape, fletcher32=True)
-        place = file["bad"].id.get_chunk_info(0).byte_offset
-    whole = bytearray(path.read_bytes())
-    whole[place] ^= 1
-    path.write_bytes(whole)
+    write_damaged_hdf5(path, IMAGE)
     contents = read_file(path)
     assert [m.name for m in contents.micrographs] == ["good"]
     assert list(contents.damaged) == ["bad"]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import tifffile
+from damaged import write_damaged_hdf5
 from numpy.typing import NDArray
 from stores import read_raw
 
@@ -288,13 +288,7 @@ def test_bad_files_are_listed_and_the_others_go_on(
 
 def test_a_damaged_image_fails_beside_others_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        for name in ("bad", "good"):
-            file.create_dataset(name, data=IMAGE, chunks=IMAGE.shape, fletcher32=True)
-        place = file["bad"].id.get_chunk_info(0).byte_offset
-    whole = bytearray(path.read_bytes())
-    whole[place] ^= 1
-    path.write_bytes(whole)
+    write_damaged_hdf5(path, IMAGE)
     report = ingest([path], tmp_path / "s.zarr", crop_size=16)
     assert (report.num_added, list(report.failed)) == (6, [f"{path}: bad"])
 
