@@ -19,7 +19,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -35,10 +35,8 @@ FORMAT = "stem-complete micrographs"
 VERSION = 1
 
 StoredDtype = Literal["uint16", "float32"]
-STORED_DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)
 
 Compression = Literal["lz4", "zstd", "none"]
-COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 _COMPRESSION_LEVEL = 5  # of blosc, from 1 to 9; readers need not know
 
 COLUMNS: dict[str, str] = {

@@ -7,7 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from stem_complete.data.store import layout
 from stem_complete.data.store.cropping import Crop
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.layout import (
-    COMPRESSIONS,
     Compression,
     Source,
     StoredDtype,
@@ -198,7 +197,7 @@ def stored(crops: list[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([quantise(crop, "uint16").stored for crop in crops])
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", get_args(Compression))
 def test_any_zarr_reader_reads_a_store(
     tmp_path: Path, small_shards: None, compression: Compression, pipeline: str
 ) -> None:
@@ -210,7 +209,7 @@ def test_any_zarr_reader_reads_a_store(
     assert module.split(".")[0] == pipeline
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", get_args(Compression))
 def test_a_shard_is_written_whole(
     tmp_path: Path, small_shards: None, compression: Compression
 ) -> None:
