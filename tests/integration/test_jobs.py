@@ -129,11 +129,12 @@ def test_a_job_submitted_again_goes_on_and_succeeds(
     done = cluster.submit(str(file))
     assert done.returncode == 0, done.stdout[-3000:]
 
-    # The resolved config comes first: defaults, too.
+    # What differs from the defaults comes first; the run's folder has the defaults, too.
     told, _, _ = done.stdout.partition("== training")
-    printed = yaml.safe_load(told[told.index("name: job") :])
-    assert printed["training"]["steps"] == STEPS
-    assert printed["optimizer"]["beta2"] == 0.999
+    assert f" steps={STEPS} " in told
+    resolved = yaml.safe_load((config.run_folder / "config.yaml").read_text())
+    assert resolved["training"]["steps"] == STEPS
+    assert resolved["optimizer"]["beta2"] == 0.999
 
     assert (config.run_folder / "model" / "model.safetensors").is_file()
     assert (config.run_folder / "checkpoints" / f"step-{STEPS:08d}").is_dir()
