@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Literal
 
-Encoding = Literal["standard", "filled", "splines", "waves", "reference"]
+Encoding = Literal["standard", "filled", "splines", "waves", "adaptive", "reference"]
 """Network inputs of a partial scan, see `scan.encode`."""
 
 Geometry = Literal["archimedean", "drawn", "nominal"]

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from upath import UPath
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _as_range(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float) else value
+
+
+Dose = Annotated[tuple[PositiveFloat, PositiveFloat], BeforeValidator(_as_range)]
 
 
 class DataConfig(Section):
@@ -41,25 +49,47 @@ class DataConfig(Section):
 
 
 class NoNoiseConfig(Section):
-    """The measured intensity is the specimen's."""
+    """The measured intensity of a pixel is the specimen's, however short its dwell."""
 
     kind: Literal["none"] = "none"
 
 
 class ReferenceNoiseConfig(Section):
-    """The published code's detection noise, see `scan.ReferenceNoise`."""
+    """The published code's detection noise, pixel by pixel, see `scan.ReferenceNoise`."""
 
     kind: Literal["reference"] = "reference"
 
 
 class DetectorNoiseConfig(Section):
-    """Poisson counting of electrons, then Gaussian readout noise, see `scan.DetectorNoise`."""
+    """Electrons counted sample by sample along the path, see `scan.Detector`."""
 
     kind: Literal["detector"] = "detector"
-    dose_electrons_per_px: PositiveFloat = Field(
-        100.0, description="electrons counted over a full pixel dwell at the highest intensity"
+    dose_electrons_per_px: Dose | None = Field(
+        (100.0, 100.0),
+        description="electrons counted over a full pixel dwell at the highest intensity; "
+        "[low, high] draws each example's log-uniformly; null counts without noise",
     )
-    readout_std_electrons: Annotated[float, Field(ge=0)] = 0.0
+    background_electrons_per_px: NotNegative = 0.0
+    readout_std_electrons: NotNegative = Field(0.0, description="of a sample")
+    gain: PositiveFloat | None = Field(
+        None, description="digital units per electron, which are whole; null does not digitise"
+    )
+    offset: NotNegative = Field(0.0, description="digital units without an electron")
+    afterglow_dwells: NotNegative = Field(
+        0.0, description="time constant of the scintillator [full pixel dwells]"
+    )
+
+
+class HardwareConfig(Section):
+    """How the probe follows its path while samples are counted, see `scan.ScanHardware`."""
+
+    coil_lag_dwells: NotNegative = Field(0.0, description="time constant [full pixel dwells]")
+    blanked_jumps: bool = Field(True, description="the coils settle after a jump, beam off")
+    drift_px: NotNegative = Field(0.0, description="of the specimen during a full frame [px]")
+    line_jitter_px: NotNegative = Field(0.0, description="standard deviation [px]")
+    dead_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="fraction of the samples that are lost"
+    )
 
 
 NoiseConfig = Annotated[
@@ -77,6 +107,7 @@ class ScanConfig(Section):
     )
     coverage: Coverage = Field(1 / 20, description="mean dwell")
     noise: NoiseConfig = ReferenceNoiseConfig()
+    hardware: HardwareConfig = HardwareConfig()
     sample: Sample = Field(
         "blurred",
         description="which image the probe measures; the loss always sees the blurred one",
@@ -105,8 +136,11 @@ class AugmentationConfig(Section):
     coverages: tuple[Coverage, ...] = Field(
         (), description="train on these as often as on scan.coverage"
     )
+    noises: tuple[NoiseConfig, ...] = Field(
+        (), description="train on these as often as on scan.noise"
+    )
     noisy_fraction: Fraction01 = Field(
-        1.0, description="fraction of the examples that are scanned with scan.noise"
+        1.0, description="fraction of the examples that are scanned with noise"
     )
 
 

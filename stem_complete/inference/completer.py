@@ -200,7 +200,7 @@ class Completer:
             tile_px=self.tile_px,
             overlap_px=self.overlap_px,
         )
-        return encoded.offset + encoded.scale * output
+        return encoded.completion(output)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype, memory_format=torch.channels_last)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from stem_complete.scan.adaptive import encode_adaptive
 from stem_complete.scan.filters import normalised_convolution
 from stem_complete.scan.lattice import plane_waves
-from stem_complete.scan.partial_scan import PartialScan, sum_pixels
+from stem_complete.scan.network_input import NetworkInput
+from stem_complete.scan.partial_scan import PartialScan, standardise
 from stem_complete.scan.splines import MAX_STIFFNESS, spline_fill
 from stem_complete.vocabulary import Encoding
 
@@ -19,11 +18,12 @@ NUM_CHANNELS: dict[Encoding, int] = {
     "filled": 2,
     "splines": 4,
     "waves": 5,
+    "adaptive": 7,
     "reference": 2,
 }
 """Input channels per encoding."""
 
-CORRECTED: tuple[Encoding, ...] = ("filled", "splines", "waves")
+CORRECTED: tuple[Encoding, ...] = ("filled", "splines", "waves", "adaptive")
 """Encodings with a first completion, which the network corrects."""
 
 # Tuned to the error on validation micrographs, that of `_UNIFORM` on noiseless scans, that of
@@ -36,21 +36,6 @@ _DWELL_WEIGHTED = {"fidelity": 0.5, "dwell_exponent": 8.0, "stiffness": 4.0}
 # the distance being that of both splines.
 _ERROR_PER_DISTANCE = 0.25
 _SMALLEST_ERROR = 1e-3  # in units of the scan's standard deviation
-
-
-class NetworkInput(NamedTuple):
-    """A batch for the network; completions are `offset + scale * output` in intensity units.
-
-    Attributes:
-        x: Encoded scan and dwell map `[b, c, h, w]`, with c from `NUM_CHANNELS`.
-        offset: Mean of the scan `[b, 1, 1, 1]`, or the first completion `[b, 1, h, w]` that the
-            network corrects, in intensity units.
-        scale: Unit of the network's output `[b, 1, 1, 1]` in intensity units.
-    """
-
-    x: Tensor
-    offset: Tensor
-    scale: Tensor
 
 
 def encode(
@@ -85,6 +70,18 @@ def encode(
         4. Waves, divided by the standard deviation of the scan.
         5. As the splines' last.
 
+    `"adaptive"`, for any path and detector, as weights and stiffness follow the scan itself. The
+    spline `first` weights pixels by their dwell, `smooth` hardly follows them. `offset` is `first`
+    plus the plane waves, `scale` the error of held-out parts of the scan; outliers are cut off, and
+    completions bounded, see `NetworkInput`:
+        1. Standardised `first` plus the waves.
+        2. Dwell times measured intensity minus `first` and waves, in units of `scale`.
+        3. Dwell.
+        4. Waves, divided by the standard deviation of the scan.
+        5. Logarithm of the noise in units of `scale`, base 2: scatter within held-out blocks.
+        6. Logarithm of the distance from what was measured, see `gaps`.
+        7. `smooth` minus `first`, in units of `scale`.
+
     `"reference"`, as in the published files, for intensities in [-1, 1]:
         1. `(det + 1) / (1 + max det)` with det = dwell * intensity, 0 where nothing was measured.
         2. Dwell.
@@ -108,18 +105,20 @@ def encode(
         return _encode_reference(scan)
     if encoding == "filled":
         return _encode_filled(scan, sigma_px)
+    if encoding == "adaptive":
+        return encode_adaptive(scan)
     if encoding in ("splines", "waves"):
         return _encode_splines(scan, with_waves=encoding == "waves")
     raise ValueError(f"encoding must be one of {', '.join(NUM_CHANNELS)}, got {encoding!r}")
 
 
 def _encode_standard(scan: PartialScan) -> NetworkInput:
-    centred, mean, std = _standardise(scan)
+    centred, mean, std = standardise(scan)
     return NetworkInput(torch.cat([scan.dwell * centred / std, scan.dwell], 1), mean, std)
 
 
 def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
-    centred, mean, std = _standardise(scan)
+    centred, mean, std = standardise(scan)
     fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
     filled = fill + scan.dwell * (centred - fill)
     return NetworkInput(torch.cat([filled / std, scan.dwell], 1), mean + fill, std)
@@ -127,7 +126,7 @@ def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
 
 def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
     dwell = scan.dwell
-    centred, mean, std = _standardise(scan)
+    centred, mean, std = standardise(scan)
     waves = plane_waves(PartialScan(centred, dwell)) if with_waves else None
     rest = PartialScan(centred if waves is None else centred - waves, dwell)
 
@@ -147,28 +146,6 @@ def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
     if waves is not None:
         x.append(waves / std)
     return NetworkInput(torch.cat([*x, difference / error], 1), mean + first, error)
-
-
-def _standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
-    """Intensities minus the scan's mean, that mean, and the standard deviation (1 if it is 0).
-
-    The first are arbitrary where nothing was measured.
-    """
-    dwell = scan.dwell
-    # The dwell as a factor leaves out pixels without a measurement; masks are slower on CPUs.
-    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    share = dwell / sum_pixels(dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
-
-    # In two steps, as the mean of large intensities in float32 is off by more than their rounding.
-    rough_mean = sum_pixels(share * intensity)
-    centred = intensity - rough_mean
-    correction = sum_pixels(share * centred)
-    centred = centred - correction
-    std = sum_pixels(share * centred.square()).sqrt()
-
-    # Smaller deviations than the rounding of the intensities are those of a constant scan.
-    rounding = 4 * torch.finfo(intensity.dtype).eps * intensity.abs().amax((1, 2, 3), keepdim=True)
-    return centred, rough_mean + correction, torch.where(std > rounding, std, 1)
 
 
 def _encode_reference(scan: PartialScan) -> NetworkInput:

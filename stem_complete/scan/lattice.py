@@ -75,6 +75,20 @@ def plane_waves(scan: PartialScan) -> Tensor:
     return enlarged[..., :h, :w]
 
 
+def regularity(dwell: Tensor) -> Tensor:
+    """How alike the distances between measurements are [b, 1, 1, 1], from 0 to 1.
+
+    It is the strongest frequency of the dwell map. Of a wave that regular lines measure, as every
+    fifth of a raster, no shorter one can be told apart.
+    """
+    h, w = dwell.shape[-2:]
+    weight = F.avg_pool2d(F.pad(dwell_weights(dwell, _DWELL_EXPONENT), (0, w % 2, 0, h % 2)), 2)
+    power = _spectrum(weight).abs()
+    mean = power[..., :1, :1].clone()
+    power[..., 0, 0] = 0
+    return power.amax((2, 3), keepdim=True) / mean.clamp(min=torch.finfo(dwell.dtype).tiny)
+
+
 def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Tensor) -> Tensor:
     """`waves` nearer to the minimum over u of sum(weight (u - total / weight)^2 + ridge u^2).
 

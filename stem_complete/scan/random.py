@@ -42,6 +42,7 @@ class Stream(Enum):
     INVERSION = (0, 3, 2)
     PATH = (0, 4)
     IS_NOISY = (0, 5)
+    DETECTION = (0, 6)
     PARTS = (2, 0)
 
 

@@ -31,27 +31,43 @@ def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def spread(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Sum of `values` [n] in each pixel `[h, w]` float64, shared among pixels as in `deposit`."""
+    """Sums of `values` [n] in each pixel `[h, w]` float64, shared among pixels as in `deposit`."""
     check_path(positions, values, shape)
+    return spread_batch(positions[None], values[None, None], shape)[0, 0]
+
+
+def spread_batch(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sums in each pixel `[b, c, h, w]` float64, shared among pixels as in `deposit`.
+
+    Args:
+        positions: (x, y) of each point `[b, n, 2]` [px].
+        values: Of each point `[b, c, n]`.
+        shape: (h, w) of the images [px].
+    """
     height, width = shape
-    inside = inside_image(positions, shape)
-    positions, values = positions[inside].double(), values[inside].double()
+    batch, channels, _ = values.shape
+    values = torch.where(inside_image(positions, shape)[:, None], values.double(), 0.0)
+    positions = positions.double()
 
     # Positions in the outer half of a border pixel give their dwell to that pixel alone.
-    x, y = positions[:, 0].clamp(0, width - 1), positions[:, 1].clamp(0, height - 1)
+    x, y = positions[..., 0].clamp(0, width - 1), positions[..., 1].clamp(0, height - 1)
     left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
-    image = values.new_zeros(height * width)
+    image = torch.arange(batch, device=values.device)[:, None] * (height * width)
+    sums = values.new_zeros(channels, batch * height * width)
     for column in (left, left + 1):
         for row in (top, top + 1):
             share = (1 - (x - column).abs()) * (1 - (y - row).abs())
-            image.index_add_(0, (row * width + column).long(), values * share)
-    return filter_mirrored(image.view(height, width), _PROBE)
+            pixel = (image + (row * width + column).long()).flatten()
+            for channel in range(channels):
+                sums[channel].index_add_(0, pixel, (values[:, channel] * share).flatten())
+    images = sums.view(channels, batch, height, width).transpose(0, 1)
+    return filter_mirrored(images, _PROBE)
 
 
 def inside_image(positions: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Whether each of `positions` [n, 2] lies in a pixel of the image, bool `[n]`."""
-    size = positions.new_tensor([shape[1], shape[0]])
-    return ((positions >= -0.5) & (positions < size - 0.5)).all(dim=1)
+    """Whether each of `positions` [..., 2] lies in a pixel of the image, bool `[...]`."""
+    x, y = positions[..., 0], positions[..., 1]
+    return (x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5)
 
 
 def check_path(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from stem_complete.scan import random
-from stem_complete.scan.acquisition import acquire
+from stem_complete.scan.acquisition import acquire, acquire_pixels
 from stem_complete.scan.augment import Augmentation
+from stem_complete.scan.detector import Detector, ScanHardware
 from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
-from stem_complete.scan.noise import NoiseModel, SomeNoise
+from stem_complete.scan.noise import NoiseModel, NoNoise
 from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
-from stem_complete.scan.random import Stream
+from stem_complete.scan.random import KeysOf, Stream
 from stem_complete.vocabulary import Sample
 
 
@@ -35,36 +36,45 @@ class SimulatedBatch(NamedTuple):
     unblurred: Tensor
 
 
+Detection = NoiseModel | Detector
+"""Pixel by pixel, or electrons counted sample by sample along the path."""
+
+
 class ScanSimulator(nn.Module):
-    """Scans micrographs along given paths; its only state are their dwell maps.
+    """Scans micrographs along given paths; its only state are these.
 
     Everything random about an example depends on seed, step and position alone, so that it gives
     the same scan in any batch on any worker.
 
     Args:
         paths: Paths of the probe over images of one shape; each example is scanned along one.
-        noise: How the detector sees a micrograph.
+        detections: How micrographs are detected; each example by one of them.
         seed: Seed of the run.
+        hardware: How the probe follows its path, where a `Detector` counts samples.
         augmentation: Variation of the micrographs before they are scanned; None scans them as they
             are.
         blur_sigma_px: Standard deviation of the truth's 5x5 Gaussian blur [px].
         sample: Image that the probe measures: the blurred truth, as in the paper's text, or the
             original, as in the published code.
-        noisy_fraction: Fraction of the examples that are scanned with noise.
+        noisy_fraction: Fraction of the examples that are detected so; the others pixel by pixel,
+            without noise.
 
     Raises:
         ValueError: The arguments do not fit together.
     """
 
-    dwell: Tensor  # dwell map of each path [p, 1, h, w]
+    dwell: Tensor  # dwell map of each path [p, 1, h, w], if pixels are detected
     pixels: Tensor  # flat indices of the pixels with dwell, for each path [p, n]
+    samples: Tensor  # x, y and dwell of the samples of all paths [n, 3], if samples are counted
+    ends: Tensor  # number of samples up to the end of each path [p]
 
     def __init__(
         self,
         paths: ScanPath | Sequence[ScanPath],
-        noise: NoiseModel,
+        detections: Detection | Sequence[Detection],
         seed: int,
         *,
+        hardware: ScanHardware | None = None,
         augmentation: Augmentation | None = None,
         blur_sigma_px: float = REFERENCE_BLUR_SIGMA_PX,
         sample: Sample = "blurred",
@@ -84,11 +94,29 @@ class ScanSimulator(nn.Module):
             raise ValueError(f"blur_sigma_px must be positive, got {blur_sigma_px}")
         if sample not in get_args(Sample):
             raise ValueError(f'sample must be "blurred" or "original", got {sample!r}')
-        # Paths are part of the config: a checkpoint need not repeat their maps.
-        maps = [path.dwell_map() for path in paths]
-        self.register_buffer("dwell", torch.stack(maps)[:, None], persistent=False)
-        self.register_buffer("pixels", _measured_pixels(maps), persistent=False)
-        self.noise = noise
+        self.detections: list[Detection] = (
+            list(detections) if isinstance(detections, Sequence) else [detections]
+        )
+        self.hardware = hardware or ScanHardware()
+        counted = any(isinstance(detection, Detector) for detection in self.detections)
+        in_pixels = noisy_fraction < 1 or any(
+            not isinstance(detection, Detector) for detection in self.detections
+        )
+        # Paths are part of the config: a checkpoint need not repeat them.
+        maps = [path.dwell_map() for path in paths] if in_pixels else []
+        dwell = torch.stack(maps)[:, None] if maps else torch.empty(0)
+        self.register_buffer("dwell", dwell, persistent=False)
+        pixels = _measured_pixels(maps) if maps else torch.empty(0)
+        self.register_buffer("pixels", pixels, persistent=False)
+        listed = [
+            torch.cat([path.positions.float(), path.dwell[:, None]], 1) for path in paths if counted
+        ]
+        samples = torch.cat(listed) if listed else torch.empty(0, 3)
+        self.register_buffer("samples", samples, persistent=False)
+        ends = torch.tensor([len(each) for each in listed]).cumsum(0)
+        self.register_buffer("ends", ends, persistent=False)
+        self.num_paths = len(paths)
+        self.most_samples = max(map(len, listed), default=0)
         self.seed = seed
         self.augmentation = augmentation
         self.blur_sigma_px = blur_sigma_px
@@ -107,18 +135,52 @@ class ScanSimulator(nn.Module):
         if self.augmentation is not None:
             images = self.augmentation(images, keys)
         truth = blur(images, self.blur_sigma_px)
-
-        dwell, pixels = self.dwell, self.pixels
-        if len(dwell) > 1:
-            path = random.integers(keys(Stream.PATH), len(dwell))
-            dwell, pixels = dwell[path], pixels[path]
-        noise = self.noise
-        if self.noisy_fraction < 1:
-            chance = random.uniform(keys(Stream.IS_NOISY), (1,))
-            noise = SomeNoise(noise, chance < self.noisy_fraction)
         measured = truth if self.sample == "blurred" else images
-        scan = acquire(measured, dwell, noise, keys(Stream.NOISE), pixels)
+
+        path = random.integers(keys(Stream.PATH), self.num_paths)
+        scans = [
+            self._count_samples(measured, path, detection, keys)
+            if isinstance(detection, Detector)
+            else self._detect_pixels(measured, path, detection, keys)
+            for detection in self.detections
+        ]
+        scan = _one_of(scans, random.integers(keys(Stream.DETECTION), len(scans)))
+        if self.noisy_fraction < 1:
+            noisy = random.uniform(keys(Stream.IS_NOISY), (1,))[:, 0] < self.noisy_fraction
+            scan = _one_of([self._detect_pixels(measured, path, NoNoise(), keys), scan], noisy)
         return SimulatedBatch(scan, truth, images)
+
+    def _detect_pixels(
+        self, images: Tensor, path: Tensor, noise: NoiseModel, keys: KeysOf
+    ) -> PartialScan:
+        dwell, pixels = self.dwell, self.pixels
+        if self.num_paths > 1:
+            dwell, pixels = dwell[path], pixels[path]
+        return acquire_pixels(images, dwell, noise, keys(Stream.NOISE), pixels)
+
+    def _count_samples(
+        self, images: Tensor, path: Tensor, detector: Detector, keys: KeysOf
+    ) -> PartialScan:
+        end = self.ends[path][:, None]
+        start = torch.where(path > 0, self.ends[path - 1], 0)[:, None]
+        # As many for all examples; on CPUs, where a look at the data costs nothing, as few as do.
+        most = self.most_samples if images.is_cuda else int((end - start).max())
+        place = start + torch.arange(most, device=images.device)
+        samples = self.samples[place.minimum(end - 1)]
+        dwell = torch.where(place < end, samples[..., 2], 0)
+        return acquire(
+            images, samples[..., :2], dwell, detector, keys(Stream.NOISE), self.hardware
+        )
+
+
+def _one_of(scans: Sequence[PartialScan], choice: Tensor) -> PartialScan:
+    """For each example [b], the scan that `choice` names by its place in `scans`."""
+    chosen = scans[0]
+    for place, scan in enumerate(scans[1:], 1):
+        takes = (choice == place)[:, None, None, None]
+        # Selected rather than multiplied, as intensities may be NaN where the dwell is 0.
+        chosen = PartialScan(*(torch.where(takes, b, a) for a, b in zip(chosen, scan, strict=True)))
+    return chosen
 
 
 def _measured_pixels(maps: Sequence[Tensor]) -> Tensor:

@@ -25,7 +25,11 @@ _FLOPPY = 0.01  # stiffness [px^2] below which a plate is treated as a membrane
 
 
 def spline_fill(
-    scan: PartialScan, *, fidelity: float, dwell_exponent: float, stiffness: float | Tensor
+    scan: PartialScan,
+    *,
+    fidelity: float | Tensor,
+    dwell_exponent: float,
+    stiffness: float | Tensor,
 ) -> Tensor:
     """Smooth images [b, 1, h, w] near the measured intensities I: thin plates pulled by springs.
 
@@ -36,7 +40,7 @@ def spline_fill(
 
     Args:
         scan: Partial scans.
-        fidelity: Stiffness f of the springs.
+        fidelity: Stiffness f of the springs; `[b, 1, 1, 1]`, or the same for all scans.
         dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
             pixels.
         stiffness: Stiffness s of the plates [px^2], at most `MAX_STIFFNESS`; `[b, 1, 1, 1]`, or the

@@ -130,11 +130,9 @@ class CompletionTask(Task):
         x = encoded.x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             full, half = self.network(x)
-        full, half = full.float(), half.float()
-        offset = encoded.offset.expand_as(full)
         return Completed(
-            offset + encoded.scale * full,
-            half_size(offset) + encoded.scale * half,
+            encoded.completion(full.float()),
+            encoded.at_half_size().completion(half.float()),
             encoded.scale.flatten(),
         )
 

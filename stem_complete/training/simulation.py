@@ -15,10 +15,11 @@ from stem_complete.errors import ConfigError
 from stem_complete.scan import (
     GEOMETRIES,
     Augmentation,
-    DetectorNoise,
-    NoiseModel,
+    Detection,
+    Detector,
     NoNoise,
     ReferenceNoise,
+    ScanHardware,
     ScanPath,
     ScanSimulator,
 )
@@ -39,30 +40,33 @@ def build_simulator(
     scan, varied = config.scan, config.augmentation if augment else None
     simulator = partial(
         ScanSimulator,
-        noise=build_noise(scan.noise),
         seed=seed,
+        hardware=ScanHardware(**scan.hardware.model_dump()),
         blur_sigma_px=scan.blur_sigma_px,
         sample=scan.sample,
     )
     if varied is None:
-        return simulator(_paths((scan.geometry,), (scan.coverage,), crop_shape))
+        return simulator(
+            _paths((scan.geometry,), (scan.coverage,), crop_shape), build_detection(scan.noise)
+        )
     shape = crop_shape if varied.crop_px is None else (varied.crop_px, varied.crop_px)
     geometries = (scan.geometry, *varied.geometries)
     coverages = (scan.coverage, *varied.coverages)
     return simulator(
         _paths(geometries, coverages, shape),
+        [build_detection(noise) for noise in (scan.noise, *varied.noises)],
         augmentation=Augmentation(varied.max_zoom, varied.crop_px, varied.contrast),
         noisy_fraction=varied.noisy_fraction,
     )
 
 
-def build_noise(config: NoiseConfig) -> NoiseModel:
-    """The noise model that a config describes."""
+def build_detection(config: NoiseConfig) -> Detection:
+    """The detection that a config describes."""
     if isinstance(config, NoNoiseConfig):
         return NoNoise()
     if isinstance(config, ReferenceNoiseConfig):
         return ReferenceNoise()
-    return DetectorNoise(config.dose_electrons_per_px, config.readout_std_electrons)
+    return Detector(**config.model_dump(exclude={"kind"}))
 
 
 def _paths(
