@@ -8,7 +8,22 @@ from typing import Literal
 Encoding = Literal["standard", "filled", "splines", "waves", "adaptive", "reference"]
 """Network inputs of a partial scan, see `scan.encode`."""
 
-Geometry = Literal["archimedean", "drawn", "nominal"]
+Geometry = Literal[
+    "archimedean",
+    "archimedean_angular",
+    "fermat",
+    "lissajous",
+    "hilbert",
+    "serpentine_raster",
+    "interleaved_raster",
+    "sparse_rows",
+    "line_hop",
+    "jittered_grid",
+    "random",
+    "random_walk",
+    "drawn",
+    "nominal",
+]
 """Paths of the probe, see `scan.GEOMETRIES`."""
 
 MeanNormAtInference = Literal["running", "image"]
