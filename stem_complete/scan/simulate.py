@@ -18,7 +18,7 @@ from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
 from stem_complete.scan.noise import NoiseModel, NoNoise
 from stem_complete.scan.partial_scan import PartialScan
 from stem_complete.scan.path import ScanPath
-from stem_complete.scan.random import KeysOf, Stream
+from stem_complete.scan.random import Stream
 from stem_complete.vocabulary import Sample
 
 
@@ -138,28 +138,39 @@ class ScanSimulator(nn.Module):
         measured = truth if self.sample == "blurred" else images
 
         path = random.integers(keys(Stream.PATH), self.num_paths)
-        scans = [
-            self._count_samples(measured, path, detection, keys)
-            if isinstance(detection, Detector)
-            else self._detect_pixels(measured, path, detection, keys)
-            for detection in self.detections
-        ]
-        scan = _one_of(scans, random.integers(keys(Stream.DETECTION), len(scans)))
+        choice = random.integers(keys(Stream.DETECTION), len(self.detections))
         if self.noisy_fraction < 1:
             noisy = random.uniform(keys(Stream.IS_NOISY), (1,))[:, 0] < self.noisy_fraction
-            scan = _one_of([self._detect_pixels(measured, path, NoNoise(), keys), scan], noisy)
+            choice = torch.where(noisy, choice, len(self.detections))
+        scan = self._detect(measured, path, choice, keys(Stream.NOISE))
         return SimulatedBatch(scan, truth, images)
 
+    def _detect(self, images: Tensor, path: Tensor, choice: Tensor, keys: Tensor) -> PartialScan:
+        """Each image detected as `choice` [b] says; without noise beyond the last detection."""
+        scan = PartialScan(torch.empty_like(images), torch.empty_like(images))
+        others = [NoNoise()] if self.noisy_fraction < 1 else []
+        for place, detection in enumerate([*self.detections, *others]):
+            chosen = choice == place
+            # On CPUs, where a look at the data costs nothing, no image is detected in vain.
+            rows = slice(None) if images.is_cuda else chosen.nonzero()[:, 0]
+            if not images.is_cuda and not len(rows):
+                continue
+            detect = self._count if isinstance(detection, Detector) else self._detect_pixels
+            found = detect(images[rows], path[rows], detection, keys[rows])
+            for all_, new in zip(scan, found, strict=True):
+                all_[rows] = torch.where(chosen[rows, None, None, None], new, all_[rows])
+        return scan
+
     def _detect_pixels(
-        self, images: Tensor, path: Tensor, noise: NoiseModel, keys: KeysOf
+        self, images: Tensor, path: Tensor, noise: NoiseModel, keys: Tensor
     ) -> PartialScan:
         dwell, pixels = self.dwell, self.pixels
         if self.num_paths > 1:
             dwell, pixels = dwell[path], pixels[path]
-        return acquire_pixels(images, dwell, noise, keys(Stream.NOISE), pixels)
+        return acquire_pixels(images, dwell, noise, keys, pixels)
 
-    def _count_samples(
-        self, images: Tensor, path: Tensor, detector: Detector, keys: KeysOf
+    def _count(
+        self, images: Tensor, path: Tensor, detector: Detector, keys: Tensor
     ) -> PartialScan:
         end = self.ends[path][:, None]
         start = torch.where(path > 0, self.ends[path - 1], 0)[:, None]
@@ -168,19 +179,7 @@ class ScanSimulator(nn.Module):
         place = start + torch.arange(most, device=images.device)
         samples = self.samples[place.minimum(end - 1)]
         dwell = torch.where(place < end, samples[..., 2], 0)
-        return acquire(
-            images, samples[..., :2], dwell, detector, keys(Stream.NOISE), self.hardware
-        )
-
-
-def _one_of(scans: Sequence[PartialScan], choice: Tensor) -> PartialScan:
-    """For each example [b], the scan that `choice` names by its place in `scans`."""
-    chosen = scans[0]
-    for place, scan in enumerate(scans[1:], 1):
-        takes = (choice == place)[:, None, None, None]
-        # Selected rather than multiplied, as intensities may be NaN where the dwell is 0.
-        chosen = PartialScan(*(torch.where(takes, b, a) for a, b in zip(chosen, scan, strict=True)))
-    return chosen
+        return acquire(images, samples[..., :2], dwell, detector, keys, self.hardware)
 
 
 def _measured_pixels(maps: Sequence[Tensor]) -> Tensor:

@@ -72,8 +72,13 @@ def build_detection(config: NoiseConfig) -> Detection:
 def _paths(
     geometries: Sequence[Geometry], coverages: Sequence[float], shape: tuple[int, int]
 ) -> list[ScanPath]:
+    """A path for each geometry and coverage; a random geometry that is named again has others."""
     try:
-        return [GEOMETRIES[name](shape, coverage) for name in geometries for coverage in coverages]
+        return [
+            GEOMETRIES[name](shape, coverage, seed=geometries[:place].count(name))
+            for place, name in enumerate(geometries)
+            for coverage in coverages
+        ]
     except ValueError as error:
         raise ConfigError(
             expected="coverages that every geometry can have", found=str(error), where="scan"
