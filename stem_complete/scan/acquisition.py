@@ -62,7 +62,7 @@ def acquire(
     measured = detector.measure(intensity, dwell, keys)
     total, weight = spread_batch(
         positions, torch.stack([recorded * measured, recorded], 1), (height, width)
-    ).split(1, 1)
+    ).chunk(2, 1)
     # Rounding leaves a rest of what the probe's width did not reach.
     reached = weight > 0
     mean = torch.where(reached, total / torch.where(reached, weight, 1), torch.nan)
@@ -76,7 +76,7 @@ def acquire_pixels(
     keys: Tensor,
     pixels: Tensor | None = None,
 ) -> PartialScan:
-    """Partial scans of `image`, detected pixel by pixel along a dwell map, as in the published code.
+    """Partial scans of `image`, detected pixel by pixel along a dwell map, as published.
 
     Args:
         image: Images `[b, 1, h, w]` in [-1, 1].

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan.lattice import plane_waves, regularity
-from stem_complete.scan.network_input import NetworkInput
+from stem_complete.scan.network_input import Bound, NetworkInput
 from stem_complete.scan.partial_scan import PartialScan, standardise, sum_pixels
 from stem_complete.scan.splines import spline_fill
 
@@ -29,7 +29,10 @@ _SMOOTH = {"fidelity": 0.1, "stiffness": 1.0}
 
 _HELD_OUT = 5  # one block in so many
 _BLOCK_GAPS = 2.0  # side of a block in units of the scan's gap
-_BLOCK_PX = (2.0, 64.0)
+_SMALLEST_BLOCK_PX = 2.0
+_LEAST_BLOCKS = 16  # along a side of the image
+# Few blocks say little: so many more are taken to be predicted half as well as by the mean alone.
+_PRIOR_BLOCKS, _PRIOR_ERROR = 3.0, 0.5
 _POOL = 4  # side of the squares whose mean errors are compared [half-size px]
 _SMALLEST_ERROR = 1e-3  # in units of the scan's standard deviation
 
@@ -65,7 +68,7 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
     told_apart = ((_REGULAR - regularity(dwell)) / (_REGULAR - _IRREGULAR)).clamp(0, 1)
     waves = reach * told_apart * plane_waves(PartialScan(centred, dwell))
     rest = PartialScan(centred - waves, dwell)
-    predicted = self_prediction(rest, typical)
+    predicted = self_prediction(rest, typical, std)
     error = torch.maximum(predicted.error, _SMALLEST_ERROR * std)
     scatter = torch.maximum(predicted.scatter, _SMALLEST_ERROR * std)
 
@@ -85,7 +88,7 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
     ]
     low, high = _range(scan)
     return NetworkInput(
-        torch.cat(x, 1), mean + first + waves, error, reach, low - scatter, high + scatter
+        torch.cat(x, 1), mean + first + waves, error, Bound(reach, low - scatter, high + scatter)
     )
 
 
@@ -133,16 +136,18 @@ def gaps(dwell: Tensor) -> tuple[Tensor, Tensor]:
     return gap, typical
 
 
-def self_prediction(scan: PartialScan, gap: Tensor) -> Prediction:
+def self_prediction(scan: PartialScan, gap: Tensor, std: Tensor) -> Prediction:
     """How well blocks of partial scans are predicted by the rest of them, at half size.
 
     Args:
         scan: Partial scans, their intensities finite.
         gap: Typical gap of each scan `[b, 1, 1, 1]`, see `gaps`.
+        std: Deviation of each scan `[b, 1, 1, 1]`.
     """
     half = _halved(scan)
     h, w = half.dwell.shape[-2:]
-    side = (_BLOCK_GAPS * gap).clamp(*_BLOCK_PX) / 2
+    largest = max(min(scan.dwell.shape[-2:]) / _LEAST_BLOCKS, _SMALLEST_BLOCK_PX)
+    side = (_BLOCK_GAPS * gap).clamp(_SMALLEST_BLOCK_PX, largest) / 2
     row = (torch.arange(h, device=gap.device).view(1, 1, -1, 1) / side).floor()
     column = (torch.arange(w, device=gap.device).view(1, 1, 1, -1) / side).floor()
     held = ((row + 2 * column) % _HELD_OUT == 0).to(gap.dtype)
@@ -158,7 +163,11 @@ def self_prediction(scan: PartialScan, gap: Tensor) -> Prediction:
         torch.cat([weight, weight * off], 1), _POOL, ceil_mode=True, count_include_pad=False
     ).chunk(2, 1)
     of_means = sum_pixels(moment.square() / mass.clamp(min=tiny)) / sum_pixels(mass).clamp(min=tiny)
-    return Prediction(of_means.sqrt(), (all_of_it - of_means).clamp(min=0).sqrt())
+    # A path crosses a block in about two lines of pixels.
+    num_blocks = sum_pixels((weight > 0).to(gap.dtype)) / (2 * side)
+    prior = _PRIOR_BLOCKS * (_PRIOR_ERROR * std).square()
+    error = ((num_blocks * of_means + prior) / (num_blocks + _PRIOR_BLOCKS)).sqrt()
+    return Prediction(error, (all_of_it - of_means).clamp(min=0).sqrt())
 
 
 def _at_half_size(scan: PartialScan, *, fidelity: float, stiffness: float) -> Tensor:

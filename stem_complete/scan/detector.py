@@ -1,6 +1,6 @@
-"""Detector and scan hardware: what an instrument makes of the specimen along the path of the probe.
+"""Detector and scan hardware: what an instrument makes of the specimen along a path.
 
-Times are in full pixel dwells, as dwells are: a sample of dwell 1 collects the dose of a full pixel.
+Times are in full pixel dwells, as dwells are: a sample of dwell 1 collects the dose of a pixel.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from stem_complete.scan.adaptive import encode_adaptive
 from stem_complete.scan.filters import normalised_convolution

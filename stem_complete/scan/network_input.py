@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LIMIT = 5.0
@@ -15,6 +16,21 @@ RMS_LIMIT = 1.5
 """Largest root mean square correction of an image, in the same units."""
 
 
+class Bound(NamedTuple):
+    """What bounds a completion, whatever the network says.
+
+    Attributes:
+        reach: Share of its correction that the network may add to each pixel `[b, 1, h, w]`: 1
+            near measurements, falling to 0 where nothing was measured near.
+        lowest: Smallest intensity `[b, 1, 1, 1]`.
+        highest: Largest intensity `[b, 1, 1, 1]`.
+    """
+
+    reach: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+
 class NetworkInput(NamedTuple):
     """A batch for the network.
 
@@ -23,35 +39,30 @@ class NetworkInput(NamedTuple):
         offset: Mean of the scan `[b, 1, 1, 1]`, or the first completion `[b, 1, h, w]` that the
             network corrects, in intensity units.
         scale: Unit of the network's output `[b, 1, 1, 1]` in intensity units.
-        reach: Share of its correction that the network may add to each pixel `[b, 1, h, w]`: 1
-            near measurements, falling to 0 where nothing was measured near. None: no bound.
-        lowest: Smallest intensity of a completion `[b, 1, 1, 1]`; None: no bound.
-        highest: Largest intensity of a completion.
+        bound: Of completions; None: there is none.
     """
 
     x: Tensor
     offset: Tensor
     scale: Tensor
-    reach: Tensor | None = None
-    lowest: Tensor | None = None
-    highest: Tensor | None = None
+    bound: Bound | None = None
 
     def completion(self, output: Tensor) -> Tensor:
         """Completion `[b, 1, h, w]` in intensity units of the network's output, which it bounds."""
-        if self.reach is None:
+        if self.bound is None:
             return self.offset + self.scale * output
-        bounded = LIMIT * torch.tanh(output / LIMIT)
+        correction = self.bound.reach * LIMIT * torch.tanh(output / LIMIT)
         # The smallest square keeps the gradient finite where there is nothing to correct.
-        square = bounded.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-        bounded = bounded * (RMS_LIMIT / square.sqrt()).clamp(max=1)
-        completion = self.offset + self.scale * self.reach * bounded
-        return completion.maximum(self.lowest).minimum(self.highest)
+        square = correction.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
+        correction = correction * (RMS_LIMIT / square.sqrt()).clamp(max=1)
+        completion = self.offset + self.scale * correction
+        return completion.maximum(self.bound.lowest).minimum(self.bound.highest)
 
     def at_half_size(self) -> NetworkInput:
         """The same for completions at half size."""
-        halves = [
-            torch.nn.functional.avg_pool2d(image, 2) if image is not None and image.shape[-1] > 1
-            else image
-            for image in (self.offset, self.reach)
-        ]
-        return self._replace(offset=halves[0], reach=halves[1])
+        offset, bound = self.offset, self.bound
+        if offset.shape[-1] > 1:
+            offset = F.avg_pool2d(offset, 2)
+        if bound is not None:
+            bound = bound._replace(reach=F.avg_pool2d(bound.reach, 2))
+        return self._replace(offset=offset, bound=bound)

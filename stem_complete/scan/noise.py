@@ -11,6 +11,7 @@ from torch import Tensor
 from stem_complete.scan import random
 from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
 
+
 class NoiseModel(Protocol):
     """How an image is measured in each pixel."""
 

@@ -34,7 +34,7 @@ def sum_pixels(images: Tensor) -> Tensor:
 
 
 def standardise(scan: PartialScan) -> tuple[Tensor, Tensor, Tensor]:
-    """Intensities of a scan minus the scan's mean, that mean, and the standard deviation (1 if it is 0).
+    """Intensities minus the scan's mean, that mean, and the standard deviation (1 if it is 0).
 
     The first are arbitrary where nothing was measured.
     """

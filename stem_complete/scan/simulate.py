@@ -152,13 +152,17 @@ class ScanSimulator(nn.Module):
         for place, detection in enumerate([*self.detections, *others]):
             chosen = choice == place
             # On CPUs, where a look at the data costs nothing, no image is detected in vain.
-            rows = slice(None) if images.is_cuda else chosen.nonzero()[:, 0]
-            if not images.is_cuda and not len(rows):
+            rows = torch.arange(len(images), device=images.device)
+            if not images.is_cuda:
+                rows = rows[chosen]
+            if not len(rows):
                 continue
-            detect = self._count if isinstance(detection, Detector) else self._detect_pixels
-            found = detect(images[rows], path[rows], detection, keys[rows])
-            for all_, new in zip(scan, found, strict=True):
-                all_[rows] = torch.where(chosen[rows, None, None, None], new, all_[rows])
+            if isinstance(detection, Detector):
+                found = self._count(images[rows], path[rows], detection, keys[rows])
+            else:
+                found = self._detect_pixels(images[rows], path[rows], detection, keys[rows])
+            for whole, part in zip(scan, found, strict=True):
+                whole[rows] = torch.where(chosen[rows, None, None, None], part, whole[rows])
         return scan
 
     def _detect_pixels(
@@ -169,9 +173,7 @@ class ScanSimulator(nn.Module):
             dwell, pixels = dwell[path], pixels[path]
         return acquire_pixels(images, dwell, noise, keys, pixels)
 
-    def _count(
-        self, images: Tensor, path: Tensor, detector: Detector, keys: Tensor
-    ) -> PartialScan:
+    def _count(self, images: Tensor, path: Tensor, detector: Detector, keys: Tensor) -> PartialScan:
         end = self.ends[path][:, None]
         start = torch.where(path > 0, self.ends[path - 1], 0)[:, None]
         # As many for all examples; on CPUs, where a look at the data costs nothing, as few as do.
