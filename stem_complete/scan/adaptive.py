@@ -36,6 +36,7 @@ _PRIOR_BLOCKS, _PRIOR_ERROR = 3.0, 0.5
 _POOL = 4  # side of the squares whose mean errors are compared [half-size px]
 _SMALLEST_ERROR = 1e-3  # in units of the scan's standard deviation
 
+_FEW, _MOST = 0.5, 0.9  # fractions of a block's neighbours with a measurement
 _NEAR, _FAR = 2.5, 5.0  # gaps between which the network's reach falls from 1 to 0
 _IRREGULAR, _REGULAR = 0.4, 0.7  # between which waves are given up; a spiral at 1/87 has 0.38
 _MOST_DWELL = 2.0  # of a pixel, as the network sees it
@@ -129,10 +130,13 @@ def gaps(dwell: Tensor) -> tuple[Tensor, Tensor]:
             gap = F.interpolate(gap, size=visited.shape[-2:], mode="bilinear")
         gap = gap + 2.0**level * (1 - visited)
     typical = torch.ones_like(dwell[:, :, :1, :1])
+    open_ = torch.ones_like(typical)  # until blocks are large enough to have neighbours
     for level, visited in enumerate(levels[:-1]):
         around = F.avg_pool2d(visited, 3, 1, 1, count_include_pad=False)
         full = sum_pixels(visited * around) / sum_pixels(visited).clamp(min=1)
-        typical = typical + 2.0**level * (1 - ((full - 0.5) / 0.4).clamp(0, 1))
+        joined = ((full - _FEW) / (_MOST - _FEW)).clamp(0, 1)
+        typical = typical + open_ * 2.0**level * (1 - joined)
+        open_ = open_ * (joined < 1)
     return gap, typical
 
 

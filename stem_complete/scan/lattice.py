@@ -27,6 +27,7 @@ _DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are le
 # first, but all up to the second are fitted: their aliases would be taken for shorter waves.
 _LONGEST_PITCHES = 4.0
 _LONGEST_FITTED_PITCHES = 8.0
+_LOWEST_REGULAR = 0.05  # frequency [1 / half-size px]
 
 
 def plane_waves(scan: PartialScan) -> Tensor:
@@ -78,14 +79,16 @@ def plane_waves(scan: PartialScan) -> Tensor:
 def regularity(dwell: Tensor) -> Tensor:
     """How alike the distances between measurements are [b, 1, 1, 1], from 0 to 1.
 
-    It is the strongest frequency of the dwell map. Of a wave that regular lines measure, as every
-    fifth of a raster, no shorter one can be told apart.
+    It is the strongest frequency of the dwell map, but for the lowest, which a denser middle has
+    too. Of a wave that regular lines measure, as every fifth of a raster, no shorter one can be
+    told apart.
     """
     h, w = dwell.shape[-2:]
     weight = F.avg_pool2d(F.pad(dwell_weights(dwell, _DWELL_EXPONENT), (0, w % 2, 0, h % 2)), 2)
     power = _spectrum(weight).abs()
-    mean = power[..., :1, :1].clone()
-    power[..., 0, 0] = 0
+    mean = power[..., :1, :1]
+    _, _, frequency = _frequencies(weight)
+    power = power * (frequency > _LOWEST_REGULAR)
     return power.amax((2, 3), keepdim=True) / mean.clamp(min=torch.finfo(dwell.dtype).tiny)
 
 

@@ -151,9 +151,8 @@ class ScanSimulator(nn.Module):
         others = [NoNoise()] if self.noisy_fraction < 1 else []
         for place, detection in enumerate([*self.detections, *others]):
             chosen = choice == place
-            # On CPUs, where a look at the data costs nothing, no image is detected in vain.
             rows = torch.arange(len(images), device=images.device)
-            if not images.is_cuda:
+            if _may_look(images):  # so that no image is detected in vain
                 rows = rows[chosen]
             if not len(rows):
                 continue
@@ -176,12 +175,16 @@ class ScanSimulator(nn.Module):
     def _count(self, images: Tensor, path: Tensor, detector: Detector, keys: Tensor) -> PartialScan:
         end = self.ends[path][:, None]
         start = torch.where(path > 0, self.ends[path - 1], 0)[:, None]
-        # As many for all examples; on CPUs, where a look at the data costs nothing, as few as do.
-        most = self.most_samples if images.is_cuda else int((end - start).max())
+        most = int((end - start).max()) if _may_look(images) else self.most_samples
         place = start + torch.arange(most, device=images.device)
         samples = self.samples[place.minimum(end - 1)]
         dwell = torch.where(place < end, samples[..., 2], 0)
         return acquire(images, samples[..., :2], dwell, detector, keys, self.hardware)
+
+
+def _may_look(images: Tensor) -> bool:
+    """Whether work may depend on the data: not where the device would wait, nor in a graph."""
+    return not images.is_cuda and not torch.compiler.is_compiling()
 
 
 def _measured_pixels(maps: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from stem_complete.scan import (
     PartialScan,
     ReferenceNoise,
     Stream,
-    acquire,
+    acquire_pixels,
     archimedean,
     example_keys,
     normal,
@@ -38,7 +38,7 @@ def lattice(shape, periods_px=(9.0, 14.0)):
 
 def scan_of(images, coverage, noise=None):
     dwell = archimedean(images.shape[-2:], coverage).dwell_map()[None, None]
-    return acquire(images, dwell, noise or NoNoise(), KEYS[: len(images)])
+    return acquire_pixels(images, dwell, noise or NoNoise(), KEYS[: len(images)])
 
 
 def rms(images):
@@ -100,7 +100,9 @@ def test_no_particle_with_a_lattice_is_much_worse_for_it(contrast):
     fringes = torch.cat([lattice((128, 128), periods) for periods in ((9, 14), (12, 20), (20, 30))])
     images = inside * (0.5 + contrast * fringes) + 0.2 * torch.sin(x / 25) * torch.cos(y / 35)
     keys = example_keys(1, 0, torch.arange(6), Stream.NOISE)
-    scan = acquire(images, archimedean((128, 128), 1 / 20).dwell_map()[None, None], NoNoise(), keys)
+    scan = acquire_pixels(
+        images, archimedean((128, 128), 1 / 20).dwell_map()[None, None], NoNoise(), keys
+    )
     without, with_waves = plate_errors(scan, images)
     assert (with_waves < 1.3 * without).all()
     assert contrast == 1 or (with_waves / without).log().mean() < 0

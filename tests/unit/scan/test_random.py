@@ -110,6 +110,7 @@ def test_streams_have_the_numbers_of_runs_that_go_on():
         "INVERSION": (0, 3, 2),
         "PATH": (0, 4),
         "IS_NOISY": (0, 5),
+        "DETECTION": (0, 6),
         "PARTS": (2, 0),
     }
     positions = torch.arange(3)

@@ -7,7 +7,7 @@ import torch
 
 from stem_complete.scan import (
     Augmentation,
-    DetectorNoise,
+    Detector,
     NoNoise,
     ReferenceNoise,
     ScanSimulator,
@@ -24,7 +24,7 @@ from stem_complete.scan.random import integers
 PATH = archimedean((32, 32), "1/8")
 IMAGES = uniform(example_keys(5, 0, torch.arange(6), Stream.NOISE), (1, 32, 32)) * 2 - 1
 POSITIONS = torch.arange(10, 16)
-NOISES = [NoNoise(), ReferenceNoise(), DetectorNoise(40.0, 2.0)]
+NOISES = [NoNoise(), ReferenceNoise(), Detector((40, 40), 0.0, 2.0)]
 
 
 def simulator(noise=None, augmentation=Augmentation(), seed=0, sample="blurred", path=PATH):  # noqa: B008 - frozen
@@ -160,7 +160,7 @@ def test_simulation_is_one_graph_without_branches_on_data(noise):
     ],
 )
 def test_impossible_simulators_are_refused(arguments, message):
-    defaults = {"paths": PATH, "noise": NoNoise(), "seed": 0}
+    defaults = {"paths": PATH, "detections": NoNoise(), "seed": 0}
     with pytest.raises(ValueError, match=message):
         ScanSimulator(**defaults | arguments)
 
@@ -218,3 +218,16 @@ def test_paths_must_fit_together():
         simulator(path=[PATH, archimedean((16, 16), "1/8")])
     with pytest.raises(ValueError, match="noisy_fraction"):
         ScanSimulator(PATH, NoNoise(), 0, noisy_fraction=2)
+
+
+def test_each_example_is_detected_in_one_of_several_ways():
+    detections = [NoNoise(), ReferenceNoise(), Detector((40, 40))]
+    simulate = ScanSimulator(PATH, detections, 0)
+    images, positions = IMAGES[:1].expand(60, -1, -1, -1), torch.arange(60)
+    batch = simulate(images, 0, positions)
+    choice = integers(example_keys(0, 0, positions, Stream.DETECTION), 3)
+    assert choice.bincount().min() > 10
+    for place, detection in enumerate(detections):
+        alone = ScanSimulator(PATH, detection, 0)(images, 0, positions)
+        one, other = (flat(b)[0][choice == place] for b in (batch, alone))
+        assert torch.equal(one, other)

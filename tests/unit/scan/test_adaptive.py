@@ -1,0 +1,157 @@
+"""The adaptive encoding: honest about its error, calm where nothing was measured, bounded."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import tensor_scans
+
+from stem_complete.scan import (
+    GEOMETRIES,
+    Detector,
+    PartialScan,
+    ScanSimulator,
+    archimedean,
+    encode,
+    example_keys,
+    serpentine_raster,
+    uniform,
+)
+from stem_complete.scan.adaptive import gaps, without_outliers
+from stem_complete.scan.filters import gaussian
+from stem_complete.scan.lattice import regularity
+from stem_complete.scan.network_input import LIMIT, RMS_LIMIT
+from stem_complete.scan.random import Stream
+
+SHAPE = (128, 128)
+
+
+def smooth_images(count=4):
+    keys = example_keys(0, 0, torch.arange(count), Stream.NOISE)
+    noise = gaussian(uniform(keys, (1, *SHAPE)) - 0.5, 6.0)
+    return noise / noise.abs().amax((1, 2, 3), keepdim=True)
+
+
+def scanned(images, path, dose=None):
+    detector = Detector(None if dose is None else (dose, dose))
+    batch = ScanSimulator(path, detector, 0, sample="original")(
+        images, 0, torch.arange(len(images))
+    )
+    return batch.scan, batch.truth
+
+
+@pytest.mark.parametrize("dose", [None, 30])
+@pytest.mark.parametrize("coverage", [1 / 4, 1 / 20])
+@pytest.mark.parametrize("name", ["archimedean", "random", "line_hop", "hilbert"])
+def test_its_unit_is_the_error_of_its_first_completion(name, coverage, dose):
+    scan, truth = scanned(smooth_images(), GEOMETRIES[name](SHAPE, coverage), dose)
+    encoded = encode(scan, "adaptive")
+    error = (encoded.offset - truth).square().mean((1, 2, 3)).sqrt()
+    ratio = error / encoded.scale.flatten()
+    # Of dense scans without noise the blur of the truth is all the error.
+    lowest = 0.05 if dose is None and coverage > 0.1 else 0.3
+    assert (ratio > lowest).all()
+    assert (ratio < 2).all()
+
+
+def test_noise_makes_it_smoother():
+    images = smooth_images()
+    dense = serpentine_raster(SHAPE, 1.0)
+    noisy, truth = scanned(images, dense, dose=5)
+    encoded = encode(noisy, "adaptive")
+    raw = (noisy.intensity - truth).square().mean((1, 2, 3)).sqrt()
+    error = (encoded.offset - truth).square().mean((1, 2, 3)).sqrt()
+    assert (error < 0.4 * raw).all()
+    levels = [
+        encode(scanned(images, dense, dose)[0], "adaptive").x[:, 4].mean()
+        for dose in (None, 300, 5)
+    ]
+    assert levels == sorted(levels)
+
+
+def test_gaps_are_those_of_the_visited_part():
+    dwell = archimedean(SHAPE, 1 / 16).dwell_map()[None, None]
+    gap, typical = gaps(dwell)
+    assert gap[dwell > 0].mean() < 0.3 * gap[dwell == 0].mean()
+    half = dwell.clone()
+    half[..., 64:] = 0
+    gap_of_half, typical_of_half = gaps(half)
+    assert typical_of_half.item() == pytest.approx(typical.item(), rel=0.3)
+    assert gap_of_half[..., -1].min() > 3 * gap.max()
+
+
+def test_nothing_is_added_where_nothing_was_measured_near():
+    images = smooth_images(2)
+    path = archimedean(SHAPE, 1 / 16)
+    scan, _ = scanned(images, path)
+    dwell = scan.dwell.clone()
+    dwell[..., 64:] = 0
+    encoded = encode(PartialScan(scan.intensity.where(dwell > 0, torch.nan), dwell), "adaptive")
+    wild = encoded.completion(1e6 * torch.randn(encoded.offset.shape))
+    beyond = encoded.offset.clamp(encoded.bound.lowest, encoded.bound.highest)[..., -16:]
+    assert torch.allclose(wild[..., -16:], beyond, atol=1e-6)
+    # And the first completion itself is calm there.
+    measured = encoded.offset[..., :64].std()
+    assert encoded.offset[..., -16:].diff(dim=-1).abs().max() < 0.1 * measured
+
+
+@given(tensor_scans(), st.floats(-1e6, 1e6), st.integers(0, 5))
+def test_no_output_of_a_network_leaves_its_bounds(scan, size, seed):
+    encoded = encode(scan, "adaptive")
+    assert encoded.x.isfinite().all()
+    output = size * torch.randn(encoded.offset.shape, generator=torch.Generator().manual_seed(seed))
+    completion = encoded.completion(output)
+    assert completion.isfinite().all()
+    unbounded = encoded._replace(
+        bound=encoded.bound._replace(
+            lowest=torch.full_like(encoded.scale, -math.inf),
+            highest=torch.full_like(encoded.scale, math.inf),
+        )
+    )
+    change = (unbounded.completion(output) - encoded.offset) / encoded.scale
+    rounding = 1e-5 * (1 + encoded.offset.abs().amax() / encoded.scale.min())
+    assert (change.square().mean((1, 2, 3)).sqrt() <= RMS_LIMIT + rounding).all()
+    assert (change.abs().amax((1, 2, 3)) <= LIMIT + rounding).all()
+    measured = torch.where(scan.dwell > 0, scan.intensity, torch.nan).flatten(1)
+    low, high = (torch.nanquantile(measured, q, dim=1).view(-1, 1, 1, 1) for q in (0.0, 1.0))
+    scatter = encoded.scale * 2 ** encoded.x[:, 4:5, :1, :1]
+    assert (completion >= low - scatter - rounding).all()
+    assert (completion <= high + scatter + rounding).all()
+
+
+@pytest.mark.parametrize("value", [1e3, -1e3, 1e9])
+def test_a_hot_pixel_changes_little_beyond_itself(value):
+    scan, _ = scanned(smooth_images(1), archimedean(SHAPE, 1 / 8))
+    hot = scan.intensity.clone()
+    hot[..., 64, 64] = value
+    assert scan.dwell[..., 64, 64] > 0
+    one, other = (encode(PartialScan(i, scan.dwell), "adaptive") for i in (scan.intensity, hot))
+    change = (one.offset - other.offset).abs()
+    change[..., 52:77, 52:77] = 0
+    assert change.max() < 0.1 * scan.intensity.nan_to_num(0).std()
+    assert other.scale / one.scale < 1.5
+
+
+def test_few_electrons_are_no_outliers():
+    scan, _ = scanned(-0.9 * torch.ones(1, 1, *SHAPE), serpentine_raster(SHAPE, 1.0), dose=1)
+    assert torch.equal(without_outliers(scan), scan.intensity)
+
+
+def test_waves_are_given_up_where_lines_cannot_tell_them_apart():
+    x = torch.arange(128.0)
+    fringes = torch.cos(2 * math.pi * x / 7)[:, None].expand(1, 1, *SHAPE)
+    rows = serpentine_raster(SHAPE, 1 / 8)
+    assert regularity(rows.dwell_map()[None, None]) > 0.7
+    scan, _ = scanned(fringes, rows)
+    assert encode(scan, "adaptive").x[:, 3].abs().max() == 0
+    spiral = archimedean(SHAPE, 1 / 8)
+    assert regularity(spiral.dwell_map()[None, None]) < 0.4
+    scan, truth = scanned(fringes, spiral)
+    waves = encode(scan, "adaptive")
+    assert waves.x[:, 3].abs().max() > 0.5
+    both = torch.stack([waves.offset.flatten(), truth.flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.9
