@@ -32,13 +32,6 @@ Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-def _as_range(value: Any) -> Any:
-    return (value, value) if isinstance(value, int | float) else value
-
-
-Dose = Annotated[tuple[PositiveFloat, PositiveFloat], BeforeValidator(_as_range)]
-
-
 class DataConfig(Section):
     """Which micrographs are trained on."""
 
@@ -64,8 +57,8 @@ class DetectorNoiseConfig(Section):
     """Electrons counted sample by sample along the path, see `scan.Detector`."""
 
     kind: Literal["detector"] = "detector"
-    dose_electrons_per_px: Dose | None = Field(
-        (100.0, 100.0),
+    dose_electrons_per_px: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = Field(
+        100.0,
         description="electrons counted over a full pixel dwell at the highest intensity; "
         "[low, high] draws each example's log-uniformly; null counts without noise",
     )

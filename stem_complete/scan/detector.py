@@ -37,7 +37,7 @@ class Detector:
             electrons is seen in those that follow.
     """
 
-    dose_electrons_per_px: tuple[float, float] | None = (100.0, 100.0)
+    dose_electrons_per_px: float | tuple[float, float] | None = 100.0
     background_electrons_per_px: float = 0.0
     readout_std_electrons: float = 0.0
     gain: float | None = None
@@ -45,7 +45,7 @@ class Detector:
     afterglow_dwells: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.dose_electrons_per_px or (1.0, 1.0)
+        low, high = self._doses or (1.0, 1.0)
         if not 0 < low <= high < math.inf:
             raise ValueError(f"doses must be positive and rising, got {self.dose_electrons_per_px}")
         if self.gain is not None and not 0 < self.gain < math.inf:
@@ -57,6 +57,11 @@ class Detector:
             "offset",
             "afterglow_dwells",
         )
+
+    @property
+    def _doses(self) -> tuple[float, float] | None:
+        dose = self.dose_electrons_per_px
+        return (dose, dose) if isinstance(dose, int | float) else dose
 
     def measure(self, intensity: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:
         """Measured intensities `[b, n]`, scaled back from the counts.
@@ -70,9 +75,9 @@ class Detector:
         seen = intensity
         if self.afterglow_dwells:
             seen = follow(intensity, dwell, self.afterglow_dwells)
-        if self.dose_electrons_per_px is None:
+        if self._doses is None:
             return seen
-        low, high = self.dose_electrons_per_px
+        low, high = self._doses
         chance = random.uniform(random.fold_in(keys, _DOSE), (1,))
         dose = low * (high / low) ** chance
         full = dose * dwell

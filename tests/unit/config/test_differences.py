@@ -23,7 +23,11 @@ def test_values_that_are_not_the_default_are_told() -> None:
     assert found == {
         "scan.noise.kind": "detector",
         "scan.noise.dose_electrons_per_px": 100.0,
+        "scan.noise.background_electrons_per_px": 0.0,
         "scan.noise.readout_std_electrons": 0.0,
+        "scan.noise.gain": None,
+        "scan.noise.offset": 0.0,
+        "scan.noise.afterglow_dwells": 0.0,
         "loss.alrc": None,
         "training.steps": 7,
     }

@@ -126,7 +126,7 @@ def test_a_scan_along_a_path_is_the_same_alone_in_a_batch_and_filled_up():
 def test_a_detector_has_the_mean_and_variance_of_its_counts(
     intensity, dose, dwell, readout, background
 ):
-    detector = Detector((dose, dose), background, readout)
+    detector = Detector(dose, background, readout)
     dwells = torch.full((1, 40_000), float(dwell))
     x = detector.measure(torch.full_like(dwells, intensity), dwells, keys_of(1)).double()
     full = dose * dwell
@@ -138,7 +138,7 @@ def test_a_detector_has_the_mean_and_variance_of_its_counts(
 
 def test_a_grazed_pixel_is_no_noisier_than_the_samples_that_grazed_it():
     """Counts belong to samples, not to pixels that the probe saw for a millionth of a dwell."""
-    scan = along(PATH, torch.zeros(20, 1, 40, 40), Detector((10, 10)))
+    scan = along(PATH, torch.zeros(20, 1, 40, 40), Detector(10))
     for low, high in ((1e-9, 0.02), (0.02, 0.1), (0.1, 1)):
         grazed = (scan.dwell > low) & (scan.dwell <= high)
         assert grazed.sum() > 500
@@ -156,7 +156,7 @@ def test_doses_are_drawn_log_uniformly():
 
 
 def test_digital_units_are_whole_and_cut_off_at_zero():
-    detector = Detector((10, 10), 0.0, 3.0, gain=4.0, offset=2.0)
+    detector = Detector(10, 0.0, 3.0, gain=4.0, offset=2.0)
     dwell = torch.ones(1, 5_000)
     electrons = (detector.measure(torch.full_like(dwell, -1.0), dwell, keys_of(1)) + 1) / 2 * 10
     units = electrons * 4 + 2

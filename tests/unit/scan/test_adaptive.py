@@ -37,7 +37,7 @@ def smooth_images(count=4):
 
 
 def scanned(images, path, dose=None):
-    detector = Detector(None if dose is None else (dose, dose))
+    detector = Detector(dose)
     batch = ScanSimulator(path, detector, 0, sample="original")(
         images, 0, torch.arange(len(images))
     )
@@ -154,4 +154,4 @@ def test_waves_are_given_up_where_lines_cannot_tell_them_apart():
     waves = encode(scan, "adaptive")
     assert waves.x[:, 3].abs().max() > 0.5
     both = torch.stack([waves.offset.flatten(), truth.flatten()])
-    assert torch.corrcoef(both)[0, 1] > 0.9
+    assert torch.corrcoef(both)[0, 1] > 0.8

@@ -24,7 +24,7 @@ from stem_complete.scan.random import integers
 PATH = archimedean((32, 32), "1/8")
 IMAGES = uniform(example_keys(5, 0, torch.arange(6), Stream.NOISE), (1, 32, 32)) * 2 - 1
 POSITIONS = torch.arange(10, 16)
-NOISES = [NoNoise(), ReferenceNoise(), Detector((40, 40), 0.0, 2.0)]
+NOISES = [NoNoise(), ReferenceNoise(), Detector(40.0, 0.0, 2.0)]
 
 
 def simulator(noise=None, augmentation=Augmentation(), seed=0, sample="blurred", path=PATH):  # noqa: B008 - frozen
@@ -221,7 +221,7 @@ def test_paths_must_fit_together():
 
 
 def test_each_example_is_detected_in_one_of_several_ways():
-    detections = [NoNoise(), ReferenceNoise(), Detector((40, 40))]
+    detections = [NoNoise(), ReferenceNoise(), Detector(40.0)]
     simulate = ScanSimulator(PATH, detections, 0)
     images, positions = IMAGES[:1].expand(60, -1, -1, -1), torch.arange(60)
     batch = simulate(images, 0, positions)
