@@ -65,7 +65,7 @@ def hilbert(shape: tuple[int, int], coverage: Coverage = DEFAULT_COVERAGE) -> Sc
     It goes through the centres of a grid of cells, at coverage 1 through each pixel. Images need be
     neither square nor powers of two.
 
-    Sources: Velazco et al. 2020, Ultramicroscopy 215, 113021, in STEM; J. Cerveny's generalised
+    Sources: Velazco et al. 2020, Ultramicroscopy 215, 113021, in STEM; J. Červený's generalised
     Hilbert curve, github.com/jakubcerveny/gilbert.
 
     Args:

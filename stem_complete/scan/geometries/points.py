@@ -28,7 +28,7 @@ def random_pixels(
 ) -> ScanPath:
     """Pixels chosen uniformly at random, none twice, visited row by row, back and forth.
 
-    Source: Beche et al. 2016, Appl. Phys. Lett. 108, 093103, who blank the beam over the others.
+    Source: Béché et al. 2016, Appl. Phys. Lett. 108, 093103, who blank the beam over the others.
 
     Args:
         shape: (h, w) [px].
