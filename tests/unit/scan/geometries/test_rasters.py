@@ -76,7 +76,7 @@ def test_line_hops_stay_in_their_band_and_are_short():
 
 
 def test_line_hops_visit_each_row_of_a_band_alike():
-    many = torch.cat([line_hop((8, 64), 1 / 8, seed).positions[:, 1] for seed in range(300)])
+    many = torch.cat([line_hop((8, 64), 1 / 8, seed).positions[:, 1] for seed in range(150)])
     share = many.long().bincount(minlength=8) / len(many)
-    assert share.min() > 0.11
-    assert share.max() < 0.14
+    assert share.min() > 0.105
+    assert share.max() < 0.145
