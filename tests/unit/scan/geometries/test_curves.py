@@ -1,4 +1,4 @@
-"""Lissajous figures, Hilbert curves and random walks."""
+"""Lissajous figures and random walks."""
 
 from __future__ import annotations
 
@@ -7,36 +7,7 @@ import math
 import pytest
 import torch
 
-from stem_complete.scan import hilbert, lissajous, random_walk
-from stem_complete.scan.geometries.coverage import along
-from stem_complete.scan.geometries.curves import hilbert_cells
-
-
-@pytest.mark.parametrize("columns", range(2, 14))
-@pytest.mark.parametrize("rows", [2, 3, 4, 5, 8, 9, 16])
-def test_a_hilbert_curve_steps_to_neighbours_and_visits_each_cell_once(rows, columns):
-    cells = hilbert_cells(rows, columns)
-    assert len(cells.unique(dim=0)) == len(cells) == rows * columns
-    assert torch.equal(cells.amin(0), torch.tensor([0, 0]))
-    assert torch.equal(cells.amax(0), torch.tensor([columns - 1, rows - 1]))
-    steps = cells.diff(dim=0).abs()
-    assert steps.max() == 1
-    longer, shorter = max(rows, columns), min(rows, columns)
-    num_diagonal = int((steps.sum(1) == 2).sum())
-    assert num_diagonal == (1 if longer % 2 and not shorter % 2 else 0)
-
-
-def test_a_hilbert_curve_of_a_power_of_two_fills_quadrant_after_quadrant():
-    cells = hilbert_cells(16, 16).view(4, 64, 2)
-    for quadrant in cells:
-        assert (quadrant.amax(0) - quadrant.amin(0) == 7).all()
-
-
-def test_a_full_hilbert_scan_dwells_alike_on_each_pixel():
-    dwell = hilbert((32, 48), 1).dwell_map()
-    # But in the first and last pixel, where it goes half as far.
-    assert (dwell - 1).abs().median() < 1e-3
-    assert dwell.min() > 0.7
+from stem_complete.scan import lissajous, random_walk
 
 
 @pytest.mark.parametrize("inverse", [3, 20, 50])
@@ -76,13 +47,3 @@ def test_a_random_walk_visits_all_parts_alike():
     total = sum(random_walk((32, 32), 1 / 2, seed).dwell_map() for seed in range(100))
     parts = total.view(4, 8, 4, 8).sum((1, 3))
     assert parts.max() / parts.min() < 1.5
-
-
-def test_points_along_a_line_are_equally_far_apart():
-    vertices = torch.tensor([[0.0, 0.0], [10.0, 0.0], [10.0, 4.0], [4.0, 4.0]]).double()
-    points = along(vertices, 0.5)
-    assert len(points) == 40
-    assert torch.equal(points[:2], torch.tensor([[0.25, 0.0], [0.75, 0.0]]).double())
-    steps = points.diff(dim=0)
-    assert torch.allclose(steps.abs().sum(1), torch.tensor(0.5).double())
-    assert torch.equal(points[-1], torch.tensor([4.25, 4.0]).double())
