@@ -51,7 +51,8 @@ def scan(
     """Writes the path of a partial scan for a scan controller, and draws it in a PNG beside.
 
     A path is a list of samples in time order: x and y [px], where pixel centres are whole numbers,
-    and the dwell, in units of what a complete scan spends in a pixel. Its coverage is exact.
+    and the dwell, in units of what a complete scan spends in a pixel. Its mean over the pixels is
+    the coverage.
     """
     sides, mean_dwell = _shape(shape), _coverage(coverage)
     if list_geometries:

@@ -95,8 +95,9 @@ class ScanConfig(Section):
 
     geometry: Geometry = Field(
         "archimedean",
-        description="archimedean: a spiral at constant speed; drawn: the published code's pixels; "
-        "nominal: those too, but coverage is the spiral's inverse pitch, as in the published code",
+        description="path of the probe, see docs/scans.md; archimedean: a spiral at constant "
+        "speed; drawn: the published code's pixels; nominal: those too, but coverage is the "
+        "spiral's inverse pitch, as in the published code",
     )
     coverage: Coverage = Field(1 / 20, description="mean dwell")
     noise: NoiseConfig = ReferenceNoiseConfig()

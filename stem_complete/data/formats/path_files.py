@@ -73,10 +73,10 @@ def _write_csv(file: Path, path: ScanPath, known: Mapping[str, object]) -> None:
         columns.append(_durations_us(path, known))
     lines = {
         "shape": "{} {}".format(*path.shape),
-        "coverage": f"{path.coverage:.9g}",
+        "coverage": f"{path.coverage:.6g}",
         **known,
-        "x and y": "px; pixel centres are whole numbers, the first is 0",
-        "dwell": "in full pixel dwells",
+        "positions": "px; pixel centres are whole numbers, the first is 0",
+        "unit of dwell": "full pixel dwells",
     }
     with file.open("w", encoding="utf-8") as text:
         text.writelines(f"# {key}: {value}\n" for key, value in lines.items())

@@ -11,8 +11,9 @@ from functools import wraps
 from typing import Protocol
 
 from stem_complete.scan.geometries.coverage import Coverage
-from stem_complete.scan.geometries.curves import hilbert, lissajous, random_walk
-from stem_complete.scan.geometries.custom import custom
+from stem_complete.scan.geometries.curves import lissajous, random_walk
+from stem_complete.scan.geometries.custom_path import custom
+from stem_complete.scan.geometries.hilbert_curve import hilbert
 from stem_complete.scan.geometries.points import jittered_grid, random_pixels
 from stem_complete.scan.geometries.published import drawn_archimedean, nominal_archimedean
 from stem_complete.scan.geometries.rasters import (

@@ -1,4 +1,4 @@
-"""What all geometries share: a path of an exact coverage, and samples along a line."""
+"""What geometries share: a path of an exact coverage, samples along a line, random numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from stem_complete.scan import random
 from stem_complete.scan.path import ScanPath
 from stem_complete.scan.raster import inside_image
 
@@ -44,21 +45,26 @@ def along(vertices: Tensor, spacing_px: float) -> Tensor:
         spacing_px: Distance between points, met as nearly as a whole number of them can.
     """
     steps = vertices.diff(dim=0)
-    lengths = steps.norm(dim=1)
+    lengths: Tensor = steps.norm(dim=1)
     ends = lengths.cumsum(0)
     count = max(1, round(float(ends[-1]) / spacing_px))
     distance = (torch.arange(count, dtype=torch.float64) + 0.5) * (ends[-1] / count)
     segment = torch.searchsorted(ends, distance).clamp(max=len(steps) - 1)
-    fraction = 1 - (ends[segment] - distance) / lengths[segment]
-    return vertices[segment] + fraction[:, None] * steps[segment]
+    left = (ends[segment] - distance) / lengths[segment]
+    return vertices[segment + 1] - left[:, None] * steps[segment]
 
 
 def band_edges(count: int, size: int) -> Tensor:
     """Whole numbers `[count + 1]` int64 that divide 0 .. `size` into bands as equal as can be."""
-    edges: Tensor = (2 * size * torch.arange(count + 1) + count) // (2 * count)
-    return edges
+    return (2 * size * torch.arange(count + 1) + count) // (2 * count)
 
 
 def whole_number(wanted: float, most: int) -> int:
     """The number of rows, bands or points nearest to `wanted`, from 1 to `most`."""
     return min(max(round(wanted), 1), most)
+
+
+def random_numbers(seed: int, *shape: int) -> Tensor:
+    """Numbers `[*shape]` float64, uniform in [0, 1), independent of those of any other seed."""
+    # Folded, as the numbers of neighbouring keys are the same ones, shifted.
+    return random.uniform(random.fold_in(random.key(seed), 0)[None], shape)[0].double()

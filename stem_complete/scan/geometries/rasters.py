@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stem_complete.scan import random
 from stem_complete.scan.geometries.coverage import (
     DEFAULT_COVERAGE,
     Coverage,
     band_edges,
+    random_numbers,
     whole_number,
     with_coverage,
 )
@@ -39,8 +39,13 @@ def serpentine_raster(shape: tuple[int, int], coverage: Coverage = DEFAULT_COVER
     check_shape(shape)
     coverage = parse_coverage(coverage)
     height, width = shape
-    # Without the way along the border, which is about a column whatever the number of rows.
-    rows = _even_rows(height * (coverage * width - 1) / (width - 1), height)
+
+    def excess(count: int) -> float:
+        """By how many the samples in `count` rows and along the border are wrong."""
+        along_border = height - height / count
+        return abs(count * (width - 1) + 1 + along_border - coverage * height * width)
+
+    rows = _even_rows(min(range(1, height + 1), key=excess), height)
     ends = torch.tensor([[0, width - 1], [width - 1, 0]]).repeat(len(rows), 1)[: len(rows)]
     corners = torch.stack([ends.flatten(), rows.repeat_interleave(2)], dim=1)
     return with_coverage(_pixels_along(corners), shape, coverage)
@@ -87,7 +92,7 @@ def sparse_rows(
     coverage = parse_coverage(coverage)
     height, width = shape
     edges = band_edges(whole_number(coverage * height, height), height)
-    number = random.uniform(random.key(seed)[None], (len(edges) - 1,))[0].double()
+    number = random_numbers(seed, len(edges) - 1)
     rows = edges[:-1] + (number * edges.diff()).long()
     return with_coverage(_left_to_right(rows, width), shape, coverage)
 
@@ -116,7 +121,7 @@ def line_hop(
     height, width = shape
     edges = band_edges(whole_number(coverage * height, height), height)
     first, size = edges[:-1, None], edges.diff()[:, None]
-    number = random.uniform(random.key(seed)[None], (len(first), width))[0].double()
+    number = random_numbers(seed, len(first), width)
     reach = (size * _LARGEST_HOP).long().clamp(min=1)
     hops = (number * (2 * reach + 1)).long() - reach
     hops[:, :1] = (number[:, :1] * size).long()

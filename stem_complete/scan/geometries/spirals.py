@@ -95,7 +95,10 @@ def fermat(shape: tuple[int, int], coverage: Coverage = DEFAULT_COVERAGE) -> Sca
     # A disc around the whole image, with `coverage` points on each of its pixels.
     count = math.ceil(math.pi * (height**2 + width**2) / 4 * coverage)
     n = torch.arange(count, dtype=torch.float64)
-    radius, theta = ((n + 0.5) / (math.pi * coverage)).sqrt(), n * _GOLDEN_ANGLE
+    # The first point is a bit away from the centre, or the second would be too near to it; but in
+    # the image, if that is tiny.
+    first = min(0.5, math.pi * coverage * (min(shape) / 4) ** 2)
+    radius, theta = ((n + first) / (math.pi * coverage)).sqrt(), n * _GOLDEN_ANGLE
     turn = theta / (2 * math.pi) % 1
     order = ((radius * math.sqrt(coverage) - turn).round() + turn).argsort()
     return with_coverage(_around_centre(radius, theta, shape)[order], shape, coverage)

@@ -9,9 +9,10 @@ import torch
 
 from stem_complete.config import Config
 from stem_complete.errors import ConfigError
-from stem_complete.scan import PartialScan, archimedean, drawn_archimedean
+from stem_complete.scan import GEOMETRIES, PartialScan, archimedean, drawn_archimedean
 from stem_complete.training import build_task
 from stem_complete.training.simulation import build_simulator
+from stem_complete.vocabulary import Geometry
 
 ANY_DOSE = ["model.preset=any-dose", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -50,6 +51,18 @@ def test_a_drawn_spiral_may_be_all_there_is(small_config: Callable[..., Config])
     task = build_task(small_config("scan.geometry=drawn"), (64, 64))
     drawn = drawn_archimedean((64, 64), 1 / 10).dwell_map()
     torch.testing.assert_close(task.simulator.dwell[:, 0], drawn[None])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_config_names_any_geometry(
+    geometry: Geometry, small_config: Callable[..., Config]
+) -> None:
+    config = small_config(f"scan.geometry={geometry}", "scan.coverage=1/8")
+    simulator = build_simulator(config, (64, 64), augment=False, seed=0)
+    expected = GEOMETRIES[geometry]((64, 64), 1 / 8).dwell_map()
+    torch.testing.assert_close(simulator.dwell[0, 0], expected)
+    scan = simulator(IMAGES, 0, torch.arange(2)).scan
+    assert (scan.intensity.isfinite() == (scan.dwell > 0)).all()
 
 
 def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
-from strategies import paths
 
 import stem_complete
 from stem_complete.scan import (
-    GEOMETRIES,
-    ScanPath,
     archimedean,
+    archimedean_angular,
     drawn_archimedean,
+    fermat,
     nominal_archimedean,
 )
-from stem_complete.scan.raster import inside_image
-from stem_complete.vocabulary import Geometry
 
 PUBLISHED = Path(stem_complete.__file__).parent / "examples/published"
 SHAPES = [(512, 512), (255, 255), (128, 300), (301, 97)]
@@ -134,72 +129,6 @@ def test_coverage_may_be_written_in_several_ways(coverage):
     assert torch.equal(path.dwell, reference.dwell)
 
 
-@pytest.mark.parametrize(
-    ("coverage", "message"),
-    [
-        (5, r"^coverage must be in \(0, 1\], got 5; did you mean 0\.05\?$"),
-        ("20", r"^coverage must be in \(0, 1\], got 20; did you mean 0\.2\?$"),
-        (0, r"^coverage must be in \(0, 1\], got 0$"),
-        (-0.05, r"^coverage must be in \(0, 1\], got -0\.05$"),
-        ("101/100", "did you mean"),
-        (1e6, r"got 1000000\.0$"),
-        (float("nan"), "coverage must be a number"),
-        (float("inf"), "coverage must be a number"),
-        ("1/0", "coverage must be a number"),
-        ("a twentieth", "coverage must be a number"),
-        (None, "coverage must be a number"),
-    ],
-)
-def test_impossible_coverages_are_refused(coverage, message):
-    with pytest.raises(ValueError, match=message):
-        archimedean((64, 64), coverage)
-
-
-def test_configs_may_name_every_geometry():
-    assert set(GEOMETRIES) == set(get_args(Geometry))
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_every_geometry_stays_inside_the_image_and_has_its_coverage(geometry):
-    path = GEOMETRIES[geometry]((256, 256), 1 / 20)
-    assert inside_image(path.positions, path.shape).all()
-    # A nominal coverage is the inverse pitch of the spiral, which its true one is only near to.
-    assert path.coverage == pytest.approx(1 / 20, rel=0.3 if geometry == "nominal" else 0.03)
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("shape", [(0, 64), (64, 1), (64,), (64, 64, 1), (63.5, 64)], ids=str)
-def test_impossible_shapes_are_refused(shape, geometry):
-    with pytest.raises(ValueError, match="shape must be"):
-        GEOMETRIES[geometry](shape, 0.05)
-
-
-def test_any_path_has_a_dwell_map():
-    # A raster scan of every other row, half a dwell per pixel.
-    x, y = torch.meshgrid(torch.arange(20), torch.arange(0, 16, 2), indexing="xy")
-    positions = torch.stack([x.flatten(), y.flatten()], dim=1)
-    path = ScanPath(positions, torch.full((len(positions),), 0.5), (16, 20))
-    assert torch.allclose(path.dwell_map()[:15], torch.tensor(0.25))
-    assert path.positions.dtype == torch.float64
-    assert path.coverage == pytest.approx(float(path.dwell_map().mean()))
-
-
-@pytest.mark.parametrize(
-    ("positions", "dwell", "message"),
-    [
-        (torch.zeros(3, 3), torch.ones(3), "positions must be"),
-        (torch.zeros(3, 2), torch.ones(2), "one value per position"),
-        (torch.full((3, 2), torch.nan), torch.ones(3), "finite"),
-        (torch.full((3, 2), torch.inf), torch.ones(3), "finite"),
-        (torch.zeros(3, 2), torch.tensor([1, 1, torch.nan]), "dwell must be finite"),
-        (torch.zeros(3, 2), -torch.ones(3), "not negative"),
-    ],
-)
-def test_broken_paths_are_refused(positions, dwell, message):
-    with pytest.raises(ValueError, match=message):
-        ScanPath(positions, dwell, (8, 8))
-
-
 @pytest.mark.parametrize("coverage", ["1/10", 1 / 17.9, "1/20", "1/50", 1 / 87])
 def test_drawn_spirals_are_pixels_and_have_the_true_coverage(coverage):
     path = drawn_archimedean((512, 512), coverage)
@@ -213,9 +142,41 @@ def test_no_drawn_spiral_is_as_dense():
         drawn_archimedean((128, 128), 0.9)
 
 
-@given(paths())
-def test_coverage_is_the_mean_of_a_finite_dwell_map_of_the_images_shape(path):
-    dwell = path.dwell_map()
-    assert dwell.shape == path.shape
-    assert (dwell.isfinite() & (dwell >= 0)).all()
-    assert path.coverage == pytest.approx(float(dwell.double().mean()))
+@pytest.mark.parametrize("shape", SHAPES[2:], ids=str)
+def test_constant_angular_velocity_turns_by_the_same_angle_for_each_sample(shape):
+    path = archimedean_angular(shape, "1/10")
+    offset = path.positions - torch.tensor([shape[1] - 1, shape[0] - 1]) / 2
+    radius, angle = offset.norm(dim=1), torch.atan2(offset[:, 1], offset[:, 0])
+    within = int((radius < min(shape) / 2 - 1).sum())
+    turned = angle[:within].diff() % (2 * torch.pi)
+    assert turned.max() - turned.min() < 1e-9
+    assert (path.dwell == path.dwell[0]).all()
+    # Of the same turns as the spiral at constant speed, samples at most 0.75 px apart.
+    turns = (radius / 10 - angle / (2 * torch.pi)) % 1
+    assert torch.minimum(turns, 1 - turns)[1:].max() < 1e-6
+    assert path.positions[:within].diff(dim=0).norm(dim=1).max() < 0.76
+
+
+def test_constant_angular_velocity_dwells_longest_in_the_centre():
+    dwell = archimedean_angular((128, 128), 1 / 2).dwell_map()
+    # As 1 / radius: at half the radius, twice the dwell.
+    y, x = torch.meshgrid(*[torch.arange(128) - 63.5] * 2, indexing="ij")
+    radius = torch.hypot(x, y)
+    near, far = (dwell[(radius - r).abs() < 4].mean() for r in (25, 50))
+    assert near / far == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.parametrize("shape", SHAPES[2:], ids=str)
+def test_fermat_points_are_evenly_spread_and_visited_along_turns(shape):
+    path = fermat(shape, "1/20")
+    assert path.dwell.min() == path.dwell.max() == pytest.approx(1, abs=0.03)
+    spacing = 20**0.5
+    distance = torch.cdist(path.positions, path.positions).fill_diagonal_(torch.inf).amin(1)
+    # Random points would come as near as a fraction of a pixel.
+    assert distance.min() > 0.8 * spacing
+    assert distance.max() < 1.2 * spacing
+    # While the turns are whole, the probe steps to a near point, and the radius grows.
+    radius = (path.positions - torch.tensor([shape[1] - 1, shape[0] - 1]) / 2).norm(dim=1)
+    within = int((radius < min(shape) / 2 - 2 * spacing).sum())
+    assert path.positions[:within].diff(dim=0).norm(dim=1).max() < 2.5 * spacing
+    assert (radius.cummax(0).values - radius).max() < 1.5 * spacing
