@@ -14,7 +14,7 @@ from stem_complete.data.formats.published import decode_published
 from stem_complete.data.formats.scans import read_scans, sources_of
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import ConfigError, DataError
+from stem_complete.errors import ConfigError, DataError, MissingPackageError
 from stem_complete.files import sha256
 from stem_complete.inference.completer import CompletedScan, Completer, check_side
 from stem_complete.inference.image_files import IMAGE_ALONE, Outputs, why_again, write_completion
@@ -135,7 +135,7 @@ def complete_files(
                     yield from rasters
                     continue
                 report.skipped[str(files.scan)] = str(files.image)
-            except (DataError, OSError) as error:
+            except (DataError, MissingPackageError, OSError) as error:
                 report.failed[str(files.scan)] = str(error)
             tell()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,13 @@ from stem_complete.data.formats.freescan import (
     read_freescan,
 )
 from stem_complete.data.formats.micrographs import Micrograph, read_file
-from stem_complete.data.formats.readers import SUPPORTED, check_file
+from stem_complete.data.formats.readers import SUPPORTED, check_file, has_reader
 from stem_complete.data.formats.sample_arrays import read_hdf5, read_npy, read_npz
 from stem_complete.data.formats.samples import Samples, path_scans
 from stem_complete.data.formats.tables import read_csv, read_json, read_parquet
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import DataError
+from stem_complete.errors import DataError, StemCompleteError
 
 _TABLES: dict[str, Callable[[Path], Samples]] = {
     ".csv": read_csv,
@@ -77,11 +79,9 @@ def read_scans(
     scans: list[RasterScan | PathScan]
     if along is not None:
         scans = [*path_scans(_along(path, Path(along)), path, options)]
-    elif coordinates := coordinates_of(path):
-        signal = options.signal or detector_of(path, coordinates)
-        chosen = ScanOptions(**{**vars(options), "signal": signal})
-        scans = [*path_scans(read_freescan(coordinates), path, chosen)]
     elif (samples := _samples(path)) is not None:
+        if options.signal is None and (coordinates := coordinates_of(path)):
+            options = replace(options, signal=detector_of(path, coordinates))
         scans = [*path_scans(samples, path, options)]
     else:
         scans = [*_rasters(path, dwell, options)]
@@ -128,16 +128,23 @@ def sources_of(path: Path) -> list[Path]:
 
 def _samples(path: Path) -> Samples | None:
     """The samples of a file; None if it holds images."""
-    reader = _PATHS.get(path.suffix.lower())
+    coordinates = coordinates_of(path)
+    reader = read_freescan if coordinates else _PATHS.get(path.suffix.lower())
     if reader is None or path.is_dir():
         return None
     check_file(path)
+    with warnings.catch_warnings():  # as for images
+        warnings.simplefilter("ignore")
+        return _read(reader, coordinates or path)
+
+
+def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | None:
     try:
         return reader(path)
-    except DataError:
+    except StemCompleteError:
         raise
     except Exception as error:  # damaged files make readers fail in any way
-        if path.suffix.lower() not in _TABLES:  # the reader of images says what is wrong with it
+        if has_reader(path):  # that of images says what is wrong with it
             return None
         traceback.clear_frames(error.__traceback__)
         raise DataError(

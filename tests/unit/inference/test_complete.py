@@ -129,9 +129,7 @@ def test_images_of_another_model_are_made_again_and_it_is_said(folder, completer
     card = artifact.card.model_copy(update={"weights_sha256": "another"})
     other = Completer(artifact._replace(card=card), "cpu")
     report = complete_files(["scans"], other, "out", dwell="dwell")
-    assert list(report.notes.items()) == [
-        ("scans/0.tif", "done again, as its model changed")
-    ]
+    assert list(report.notes.items()) == [("scans/0.tif", "done again, as its model changed")]
     assert len(report.done) == 3
 
 
