@@ -13,14 +13,13 @@ Mask = NDArray[np.bool_]
 _SMALLEST_SHARE = 0.05  # of the image: less are dead, dark or saturated pixels
 _SMALLEST_PEAK = 0.25  # of the image, for a fill among whole numbers
 _NUM_LOOKED_AT = 1 << 16  # pixels among which the most common value is looked for
-_LARGEST_SECOND_SHARE = (
-    0.4  # of the other pixels: more has one value more only in counts of 0, 1, 2
-)
+_LARGEST_SECOND_SHARE = 0.4  # of the others: more are one value in counts of 0, 1 and 2 alone
 _LARGEST_NEIGHBOUR = 0.1  # of the fill: the next level of a histogram that has no gap
 _SMALLEST_GAP = 0.05  # of the range of the others: intensities that are clipped come nearer
 _PATH_WIDTH_PX = 7  # no pixel of a path, or of the gaps between its turns, is so far inside
 _LARGEST_THICK_SHARE = 0.1
 _LARGEST_DENSITY = 0.1  # of the others within the smallest gap: intensities that are clipped
+_LONGEST_SIDE = 1024  # of images whose distances are taken; larger ones in blocks
 _LEAST_EDGE_CONTRAST = 0.6  # of the inside's: intensities fall to a value at which they are clipped
 
 
@@ -130,8 +129,11 @@ def hole_share(measured: Mask) -> float:
     """Share of the image that lies much farther from the path than what is between its turns."""
     from scipy.ndimage import distance_transform_edt
 
-    distance = distance_transform_edt(~measured)
-    gaps = distance[~measured]
+    side = 1 + max(measured.shape) // _LONGEST_SIDE
+    height, width = (size // side * side for size in measured.shape)
+    blocks = measured[:height, :width].reshape(height // side, side, width // side, side)
+    distance = side * distance_transform_edt(~blocks.any((1, 3)))
+    gaps = distance[distance > 0]
     if not gaps.size:
         return 0.0
     return float((distance > max(8.0, 4 * np.quantile(gaps, 0.25))).mean())

@@ -102,6 +102,24 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
     return scans
 
 
+def on_path(intensities: Samples, path: Samples) -> Samples:
+    """Intensities with the positions, dwells and times of another file."""
+    if list(path.columns) == ["x", "y", "intensity"]:  # Open Beam Interface's points, unnamed
+        path.columns["dwell"] = path.columns.pop("intensity")
+    own = {name: values for name, values in path.columns.items() if _read_name(name)[0]}
+    others = {
+        name: values
+        for name, values in intensities.columns.items()
+        if _read_name(name)[0] in (None, "scan")
+    }
+    return Samples(
+        {**own, **others},
+        {**intensities.metadata, **path.metadata},
+        {**intensities.units, **path.units},
+        [*path.notes, *intensities.notes],
+    )
+
+
 def _scan(
     positions: NDArray[np.float64],
     dwell: NDArray[np.float64],
@@ -152,21 +170,28 @@ def _by_role(samples: Samples, where: object) -> tuple[dict[str, Column], list[C
     roles: dict[str, Column] = {}
     signals: list[Column] = []
     for name, values in samples.columns.items():
-        matched = _NAME_AND_UNIT.fullmatch(name.strip())
-        assert matched is not None
-        base = re.sub(r"[\s_-]", "", matched[1]).lower()
-        unit = (matched[2] or matched[3] or matched[4] or samples.units.get(name, "")).strip()
-        role = _ROLE_OF.get(base)
-        if role is None:  # a detector may be called what it likes: BF_s is no time
-            base = re.sub(r"[\s_-]", "", name).lower() if matched[4] else base
-            signals.append(Column(name, base, "" if matched[4] else unit, real(values, where)))
-        elif role == "number":
+        role, base, unit = _read_name(name)
+        if role == "number":
             continue
+        column = Column(name, base, unit or samples.units.get(name, ""), real(values, where))
+        if role is None:
+            signals.append(column)
         # Full pixel dwells beside times: the former need no other number.
-        elif role not in roles or (role == "dwell" and unit.lower() in FULL_DWELLS):
-            unit = unit.replace("µ", "u").replace("μ", "u")
-            roles[role] = Column(name, base, unit, real(values, where))
+        elif role not in roles or (role == "dwell" and column.unit.lower() in FULL_DWELLS):
+            roles[role] = column
     return roles, signals
+
+
+def _read_name(name: str) -> tuple[str | None, str, str]:
+    """What a column is, None for a detector, and its name without unit, and the unit."""
+    matched = _NAME_AND_UNIT.fullmatch(name.strip())
+    assert matched is not None
+    unit = (matched[2] or matched[3] or matched[4] or "").strip()
+    base = re.sub(r"[\s_-]", "", matched[1]).lower()
+    role = _ROLE_OF.get(base)
+    if role is None and matched[4]:  # a detector may be called what it likes: BF_s is no time
+        return None, re.sub(r"[\s_-]", "", name).lower(), ""
+    return role, base, unit.replace("µ", "u").replace("μ", "u")
 
 
 def _chosen(signals: list[Column], asked: str | None, where: object) -> Column:

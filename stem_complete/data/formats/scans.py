@@ -22,7 +22,7 @@ from stem_complete.data.formats.freescan import (
 from stem_complete.data.formats.micrographs import Micrograph, read_file
 from stem_complete.data.formats.readers import SUPPORTED, check_file, has_reader
 from stem_complete.data.formats.sample_arrays import read_hdf5, read_npy, read_npz
-from stem_complete.data.formats.samples import Samples, path_scans
+from stem_complete.data.formats.samples import Samples, on_path, path_scans
 from stem_complete.data.formats.tables import read_csv, read_json, read_parquet
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan, RasterScan
@@ -176,15 +176,7 @@ def _along(path: Path, along: Path) -> Samples:
             where=path,
             fix="leave out --path",
         )
-    if list(positions.columns) == ["x", "y", "intensity"]:  # Open Beam Interface's points, unnamed
-        positions.columns["dwell"] = positions.columns.pop("intensity")
-    both = samples.columns | positions.columns
-    return Samples(
-        both,
-        {**samples.metadata, **positions.metadata},
-        {**samples.units, **positions.units},
-        [*positions.notes, *samples.notes],
-    )
+    return on_path(samples, positions)
 
 
 def _rasters(path: Path, dwell: str | Path | None, options: ScanOptions) -> list[RasterScan]:

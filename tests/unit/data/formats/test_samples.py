@@ -196,6 +196,8 @@ class TestPathFiles:
         path = write(tmp_path / "path.json", json.dumps(plain))
         is_the_scan(read_scan(tmp_path / "a.npy", along=path))
         spec = {
+            "axes": ["x", "y"],
+            "gap": [True, *[False] * (NUM - 1)],
             "midpoints": lists,
             "lower": lists,
             "upper": lists,
@@ -217,6 +219,12 @@ class TestPathFiles:
         ticked = read_scan(answer, options=replace(options, full_dwell=None), along=points)
         assert "dwell times are counts" in ticked.notes[0]
         assert ticked.raster().coverage == pytest.approx(0.1, rel=0.02)
+
+    def test_arrays(self, tmp_path: Path) -> None:
+        arrays = {"positions": PATH.positions, "dwell": DWELL, "shape": [40, 36], "seed": 0}
+        np.savez(tmp_path / "path.npz", **arrays)
+        write(tmp_path / "a.csv", table("n,x,y,HAADF", range(NUM), X / 7, Y / 7, INTENSITY))
+        is_the_scan(read_scan(tmp_path / "a.csv", along=tmp_path / "path.npz"))
 
     def test_of_another_length(self, tmp_path: Path, along: Path) -> None:
         np.save(tmp_path / "a.npy", INTENSITY[:-1])
