@@ -32,6 +32,9 @@ MeanNormAtInference = Literal["running", "image"]
 Sample = Literal["blurred", "original"]
 """Image that the probe measures: the blurred truth, or the micrograph itself."""
 
+DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
+"""Units of dwell times in files, see `data.scan_options`."""
+
 INTENSITY_RANGE = (-1.0, 1.0)
 """Intensities of micrographs in stores, and of simulated scans."""
 

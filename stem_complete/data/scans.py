@@ -5,7 +5,7 @@ Both types are checked once, in their constructors; whoever has one need not che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from stem_complete.scan.raster import inside_image, spread
 class RasterScan:
     """A partial scan on the pixel grid.
 
-    A pixel is measured where its intensity is not NaN and its dwell not 0. Without dwell times,
-    pixels that are NaN are not measured, or, if none is, those that are 0; the others have dwell 1.
+    A pixel is measured where its intensity is not NaN and its dwell not 0. Without dwell times, all
+    that are not NaN have dwell 1. `conventions.raster_scan` makes one of images as people store
+    them.
 
     Attributes:
         intensity: Mean over the dwell in each pixel [h, w] float64, in detector units, NaN where
@@ -31,6 +32,7 @@ class RasterScan:
         pixel_size_nm: Side of a pixel [nm], None if unknown.
         intensity_range: Lowest and highest intensity of the specimen, None if unknown.
         where: What errors name: the file or argument of the intensities.
+        notes: What a user should know of how it was read.
 
     Args:
         intensity: As the attribute.
@@ -40,6 +42,7 @@ class RasterScan:
             take the measured range if it is unknown.
         where: As the attribute.
         dwell_where: The file or argument of the dwell times.
+        notes: As the attribute.
 
     Raises:
         DataError: The scan cannot be completed.
@@ -54,8 +57,9 @@ class RasterScan:
         intensity_range: tuple[float, float] | None = None,
         where: object = "partial scan",
         dwell_where: object = "dwell map",
+        notes: Sequence[str] = (),
     ) -> None:
-        values = _real(intensity, where)
+        values = real(intensity, where)
         if values.ndim != 2 or not values.size:
             raise DataError(expected="one scan [h, w]", found=f"shape {values.shape}", where=where)
         if num_infinite := int(np.isinf(values).sum()):
@@ -66,9 +70,9 @@ class RasterScan:
             )
         missing = np.isnan(values)
         if dwell is None:
-            times = (~missing if missing.any() else values != 0).astype(np.float64)
+            times = (~missing).astype(np.float64)
         else:
-            times = _real(dwell, dwell_where)
+            times = real(dwell, dwell_where)
             _check_dwell(times, values.shape, dwell_where)
         measured = ~missing & (times > 0)
         if not measured.any():
@@ -80,6 +84,7 @@ class RasterScan:
         self.pixel_size_nm = pixel_size_nm
         self.intensity_range = intensity_range
         self.where = where
+        self.notes = tuple(notes)
 
     @property
     def name(self) -> str:
@@ -138,6 +143,7 @@ class PathScan:
         pixel_size_nm: Side of a pixel [nm], None if unknown.
         unit: Unit of the intensities, "" if unknown.
         metadata: What else is known of the scan.
+        notes: What a user should know of how it was read.
 
     Args:
         positions: (x, y) of the samples in time order [n, 2] [px]; pixel centres are whole numbers.
@@ -149,6 +155,7 @@ class PathScan:
         unit: As the attribute.
         metadata: As the attribute.
         where: What errors name, such as the scan's file.
+        notes: As the attribute.
 
     Raises:
         DataError: The scan cannot be completed.
@@ -171,17 +178,19 @@ class PathScan:
         unit: str = "",
         metadata: Mapping[str, Any] | None = None,
         where: object = "path scan",
+        notes: Sequence[str] = (),
     ) -> None:
-        self.intensity = _real(intensity, where)
-        self.times_s = None if times_s is None else _real(times_s, where)
+        self.intensity = real(intensity, where)
+        self.times_s = None if times_s is None else real(times_s, where)
         self.pixel_size_nm = pixel_size_nm
         self.unit = unit
         self.metadata = dict(metadata or {})
         self._where = where
+        self.notes = tuple(notes)
         try:
             self.path = ScanPath(
-                torch.from_numpy(_real(positions, where)),
-                torch.from_numpy(_real(dwell, where)),
+                torch.from_numpy(real(positions, where)),
+                torch.from_numpy(real(dwell, where)),
                 shape,
             )
         except ValueError as error:
@@ -212,6 +221,7 @@ class PathScan:
             pixel_size_nm=self.pixel_size_nm,
             where=self._where,
             dwell_where=self._where,
+            notes=self.notes,
         )
 
     def _check(self) -> None:
@@ -244,7 +254,12 @@ class PathScan:
         return inside
 
 
-def _real(values: ArrayLike, where: object) -> NDArray[np.float64]:
+def real(values: ArrayLike, where: object) -> NDArray[np.float64]:
+    """The values in double precision.
+
+    Raises:
+        DataError: They are no real numbers.
+    """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(expected="real numbers", found=f"{array.dtype} values", where=where)
@@ -275,7 +290,8 @@ def _check_coverage(mean_dwell: float, where: object) -> None:
             "most 1",
             found=f"a mean of {mean_dwell:.3g}",
             where=where,
-            fix="divide them by the dwell time that a full scan spends in a pixel",
+            fix="divide them by the dwell time that a full scan spends in a pixel, or give that "
+            "time and its unit, such as --full-dwell 10 --dwell-unit us",
         )
 
 

@@ -1,8 +1,10 @@
-"""Trained networks at work: models on disk, completion of arrays and files.
+"""Trained networks at work: models on disk, scans in, completed images out.
 
 Imports no file format and no scipy, so that `load_completer` is quick; `export` makes models.
 """
 
+from stem_complete.data.formats.scans import read_scan, read_scans
+from stem_complete.data.scan_options import ScanOptions
 from stem_complete.inference.artifact import (
     Artifact,
     build_artifact,
@@ -39,6 +41,7 @@ __all__ = [
     "ModelCard",
     "Outputs",
     "Progress",
+    "ScanOptions",
     "TrainingSource",
     "build_artifact",
     "complete_files",
@@ -46,6 +49,8 @@ __all__ = [
     "load_artifact",
     "load_completer",
     "read_card",
+    "read_scan",
+    "read_scans",
     "save_artifact",
     "write_completion",
 ]

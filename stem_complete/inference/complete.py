@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
+from typing import NamedTuple
 
 from stem_complete.data.formats.published import decode_published
-from stem_complete.data.formats.scans import read_scan
+from stem_complete.data.formats.scans import read_scans, sources_of
+from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import ConfigError, DataError
+from stem_complete.errors import ConfigError, DataError, MissingPackageError
+from stem_complete.files import sha256
 from stem_complete.inference.completer import CompletedScan, Completer, check_side
-from stem_complete.inference.image_files import IMAGE_ALONE, Outputs, are_done, write_completion
+from stem_complete.inference.image_files import IMAGE_ALONE, Outputs, why_again, write_completion
 from stem_complete.inference.scan_files import ScanFiles, plan_files
 from stem_complete.vocabulary import format_coverage
 
@@ -73,6 +78,8 @@ def complete_files(
     output: str | Path,
     *,
     dwell: str | Path | None = None,
+    along: str | Path | None = None,
+    options: ScanOptions = AS_STORED,
     published: bool = False,
     outputs: Outputs = IMAGE_ALONE,
     batch_size: int | None = None,
@@ -81,13 +88,16 @@ def complete_files(
     """Completes files of partial scans; those that are done already are passed over.
 
     Scans that cannot be read are listed and the others go on. The same call again completes what is
-    missing after an interruption.
+    missing after an interruption, and what was made from other bytes, by another model or with
+    other options, which a note tells. Scans of one file become one stack of images.
 
     Args:
         scans: Files, folders and globs.
         completer: The model.
         output: Folder for `<name>_completed.tif`, or a `.tif` for a single scan; see `plan_files`.
         dwell: File, folder or pattern of the dwell maps; see `plan_files`.
+        along: Likewise of the paths of scans that have no positions.
+        options: What the files do not say.
         published: The files are encoded as those that the authors of partial-STEM published.
         outputs: What is written beside the completed images.
         batch_size: As for `complete_scans`.
@@ -97,8 +107,8 @@ def complete_files(
         ConfigError: The arguments do not go together.
         DataError: There is no scan at all, or the output cannot be written.
     """
-    _check_arguments(completer, dwell, published=published, error_map=outputs.error_map)
-    plan = plan_files(scans, Path(output), dwell)
+    _check_arguments(completer, dwell, along, published=published, error_map=outputs.error_map)
+    plan = plan_files(scans, Path(output), dwell, along)
     report = CompleteReport(failed=plan.failed)
     total = len(plan.files) + len(plan.failed)
 
@@ -106,39 +116,89 @@ def complete_files(
         if progress:
             progress(len(report.done) + len(report.skipped) + len(report.failed), total)
 
-    begun: list[ScanFiles] = []
+    settings = f"{options} {published=} precision={completer.precision}".encode()
+    same_for_all = {
+        "model": completer.card.weights_sha256,
+        "options": hashlib.sha256(settings).hexdigest(),
+    }
+    hash_of = cache(_hash_of)  # of a dwell map that all scans share, once
+    begun: list[_Begun] = []
 
     def unfinished() -> Iterator[RasterScan]:
         for files in plan.files:
             try:
-                if outputs.overwrite or not are_done(files.image, outputs, completer.card):
-                    scan = read_scan(files.scan, files.dwell)
-                    scan = decode_published(scan) if published else scan
-                    check_side(scan)
-                    begun.append(files)
-                    yield scan
+                made_from = {**_hashes(files, hash_of), **same_for_all}
+                why = "" if outputs.overwrite else why_again(files.image, outputs, made_from)
+                if why is not None:
+                    rasters = _read(files, options, published=published)
+                    begun.append(_Begun(files, made_from, len(rasters), why))
+                    yield from rasters
                     continue
                 report.skipped[str(files.scan)] = str(files.image)
-            except (DataError, OSError) as error:
+            except (DataError, MissingPackageError, OSError) as error:
                 report.failed[str(files.scan)] = str(error)
             tell()
 
     completions = complete_scans(
         completer, unfinished(), error_map=outputs.error_map, batch_size=batch_size
     )
-    for number, completed in enumerate(completions):
-        files = begun[number]
-        write_completion(completed, files.image, outputs)
+    for completed in completions:
+        files, made_from, num_scans, why = begun[len(report.done)]
+        stack = [completed, *islice(completions, num_scans - 1)]
+        write_completion(stack, files.image, outputs, made_from)
         report.done[str(files.scan)] = str(files.image)
-        if note := _unfamiliar(completed):
-            report.notes[str(files.scan)] = note
+        notes = [why, *(note for each in stack for note in each.scan.notes)]
+        notes += map(_unfamiliar, stack)
+        if told := "; ".join(dict.fromkeys(filter(None, notes))):
+            report.notes[str(files.scan)] = told
         tell()
     return report
 
 
+class _Begun(NamedTuple):
+    """Files that are being completed, what is stored of them, and why they are done again."""
+
+    files: ScanFiles
+    made_from: dict[str, str]
+    num_scans: int
+    why: str
+
+
+def _hashes(files: ScanFiles, hash_of: Callable[[Path], str]) -> dict[str, str]:
+    """Hashes of the files of a scan, by what they are."""
+    parts = {"scan": files.scan, "dwell map": files.dwell, "path": files.along}
+    return {name: hash_of(path) for name, path in parts.items() if path and path.exists()}
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256("".join(map(sha256, sources_of(path))).encode()).hexdigest()
+
+
+def _read(files: ScanFiles, options: ScanOptions, *, published: bool) -> list[RasterScan]:
+    scans = read_scans(files.scan, files.dwell, options, along=files.along)
+    rasters = [scan.raster() for scan in scans]
+    if published:
+        rasters = list(map(decode_published, rasters))
+    for raster in rasters:
+        check_side(raster)
+    return rasters
+
+
 def _check_arguments(
-    completer: Completer, dwell: str | Path | None, *, published: bool, error_map: bool
+    completer: Completer,
+    dwell: str | Path | None,
+    along: str | Path | None,
+    *,
+    published: bool,
+    error_map: bool,
 ) -> None:
+    if dwell is not None and along is not None:
+        raise ConfigError(
+            expected="dwell maps of images, or the path of samples",
+            found="both",
+            where="dwell",
+            fix="leave one out",
+        )
     if published and dwell is None:
         raise ConfigError(
             expected="the masks of published scans",
@@ -155,12 +215,12 @@ def _check_arguments(
         )
 
 
-def _unfamiliar(completed: CompletedScan) -> str | None:
+def _unfamiliar(completed: CompletedScan) -> str:
     """A note on a coverage that the model was not trained for."""
     coverage, card = completed.scan.coverage, completed.model
     trained = sorted({card.coverage, *card.more_coverages})
     if trained[0] / _FAMILIAR_COVERAGE <= coverage <= trained[-1] * _FAMILIAR_COVERAGE:
-        return None
+        return ""
     known = " to ".join(map(format_coverage, dict.fromkeys((trained[-1], trained[0]))))
     return (
         f"coverage {format_coverage(coverage)}, but {card.name} was trained at {known}: completion "

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 import stem_complete
+from stem_complete.data.conventions import raster_scan
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
@@ -98,6 +99,7 @@ class Completer:
         self._stride = artifact.network.stride
         check_tiles(self._stride, tile_px, overlap_px)
         # Convolutions on CPUs take two thirds of the time in this memory format.
+        self.precision = precision
         self._dtype = _dtype(precision)
         self._network = copy.deepcopy(artifact.network).to(self.device, self._dtype)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -116,8 +118,8 @@ class Completer:
             partial: Measured intensities [h, w], each the mean over the dwell in its pixel, of any
                 gain and offset; NaN where not measured. Sides of at least 32 px.
             dwell: Time spent in each pixel [h, w], in units of a full pixel dwell, 0 where not
-                measured. None: 1 in each measured pixel, and pixels of intensity 0 are not
-                measured if none is NaN.
+                measured. None: 1 in each measured pixel; a constant that fills the gaps of a path
+                is recognised, as in files.
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
@@ -126,7 +128,7 @@ class Completer:
         Raises:
             DataError: The scan cannot be completed.
         """
-        scan = RasterScan(partial, dwell, intensity_range=intensity_range)
+        scan = raster_scan(partial, dwell, intensity_range=intensity_range)
         return self.complete_scan(scan, error_map=error_map)
 
     def complete_scan(self, scan: RasterScan | PathScan, *, error_map: bool = True) -> Completion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 import stem_complete
 from stem_complete.errors import DataError
 from stem_complete.files import atomic_file
-from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
 
 COMPLETED, ERROR = "_completed", "_error"
+SOFTWARE = "stem-complete"
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
 
@@ -49,47 +49,75 @@ def error_map_of(image: Path) -> Path:
     return image.with_name(f"{image.stem.removesuffix(COMPLETED)}{ERROR}{image.suffix}")
 
 
-def are_done(image: Path, outputs: Outputs, model: ModelCard) -> bool:
-    """Whether all outputs of a scan are there.
+def why_again(image: Path, outputs: Outputs, made_from: Mapping[str, str]) -> str | None:
+    """Why a scan is to be completed: None if the image and all beside it are there and of the same.
+
+    Args:
+        image: The completed image, which may not be there.
+        outputs: What is to be beside it.
+        made_from: Hashes of what it follows from, by name, as `write_completion` stores them.
+
+    Returns:
+        What is to be told: "" if there is no image, or only something beside it is missing.
 
     Raises:
-        DataError: The image that is there is of another model.
+        DataError: The image that is there was not written by this program.
     """
     if not image.exists():
-        return False
-    found = read_info(image).get("model_sha256")
-    if found != model.weights_sha256:
+        return ""
+    info = read_info(image)
+    if not str(info.get("software", "")).startswith(SOFTWARE):
         raise DataError(
-            expected=f"no image, or one completed by {model.name}",
-            found="one of another model" if found else "another image",
+            expected="no image, or one completed by this program",
+            found="another image",
             where=image,
             fix="choose another output folder or ask to overwrite",
         )
-    return (preview_of(image).exists() or not outputs.png) and (
+    before = info.get("made_from")
+    if not isinstance(before, dict):
+        return "done again, as the image that was there does not tell what it was made from"
+    names = dict.fromkeys((*made_from, *before))
+    if changed := [name for name in names if before.get(name) != made_from.get(name)]:
+        return f"done again, as its {' and '.join(changed)} changed"
+    has_all = (preview_of(image).exists() or not outputs.png) and (
         error_map_of(image).exists() or not outputs.error_map
     )
+    return None if has_all else ""
 
 
-def write_completion(completed: CompletedScan, image: Path, outputs: Outputs = IMAGE_ALONE) -> None:
+def write_completion(
+    completed: CompletedScan | Sequence[CompletedScan],
+    image: Path,
+    outputs: Outputs = IMAGE_ALONE,
+    made_from: Mapping[str, str] | None = None,
+) -> None:
     """Writes a float32 ImageJ TIFF in the units and with the pixel size of the scan.
 
     A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
     is, all is there.
 
     Args:
-        completed: As from `complete_scans`, with an error map if that is to be written.
+        completed: As from `complete_scans`, with an error map if that is to be written. Several of
+            one shape become the frames of a stack; the preview is that of the first.
         image: File to write or replace.
         outputs: What is written beside it.
+        made_from: Hashes that are stored in it, see `why_again`.
 
     Raises:
         DataError: A file cannot be written.
     """
-    scan, (pixels, error), model = completed
+    several = [completed] if isinstance(completed, CompletedScan) else list(completed)
+    scan, (pixels, error), model = several[0]
+    if len(several) > 1:
+        pixels = np.stack([each.completion.image for each in several])
+        errors = [e for each in several if (e := each.completion.error) is not None]
+        error = np.stack(errors) if errors else None
     info: dict[str, Any] = {
-        "software": f"stem-complete {stem_complete.__version__}",
+        "software": f"{SOFTWARE} {stem_complete.__version__}",
         "scan": scan.name,
         "model": model.name,
         "model_sha256": model.weights_sha256,
+        **({"made_from": dict(made_from)} if made_from else {}),
     }
     tiff = partial(write_tiff, pixel_size_nm=scan.pixel_size_nm)
     files: dict[Path, Callable[[Path], None]] = {}
@@ -97,7 +125,7 @@ def write_completion(completed: CompletedScan, image: Path, outputs: Outputs = I
         shows = {"shows": "expected root mean square error of each pixel"}
         files[error_map_of(image)] = partial(tiff, image=error, info=info | shows)
     if outputs.png:
-        files[preview_of(image)] = partial(write_png, image=pixels)
+        files[preview_of(image)] = partial(write_png, image=several[0].completion.image)
     shows = {"shows": "completed partial scan"}
     files[image] = partial(tiff, image=pixels, info=info | shows)
     for path, write in files.items():
@@ -121,14 +149,19 @@ def write_tiff(
 
     Args:
         path: File to write or replace.
-        image: [h, w].
+        image: [h, w], or a stack [n, h, w].
         pixel_size_nm: Side of a pixel [nm], if known.
         info: Shown by ImageJ's "Show Info", and returned by `read_info`.
     """
     import tifffile
 
     low, high = display_range(image)
-    metadata: dict[str, Any] = {"axes": "YX", "Info": json.dumps(info), "min": low, "max": high}
+    metadata: dict[str, Any] = {
+        "axes": "TYX"[-image.ndim :],
+        "Info": json.dumps(info),
+        "min": low,
+        "max": high,
+    }
     resolution = None
     if pixel_size_nm is not None:
         metadata["unit"] = "nm"

@@ -10,7 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.data.formats.readers import SUPPORTED
+from stem_complete.data.formats.freescan import coordinates_of
+from stem_complete.data.formats.scans import PATHS, TABLES
 from stem_complete.data.formats.search import search
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.files import LONGEST_NAME
@@ -26,11 +27,13 @@ class ScanFiles(NamedTuple):
     Attributes:
         scan: Its intensities.
         dwell: Its dwell map, or None.
+        along: Its path, or None.
         image: Completed TIFF to write.
     """
 
     scan: Path
     dwell: Path | None
+    along: Path | None
     image: Path
 
 
@@ -41,36 +44,43 @@ class Plan(NamedTuple):
     failed: dict[str, str]
 
 
-def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | None) -> Plan:
+def plan_files(
+    scans: Sequence[str | Path],
+    output: Path,
+    dwell: str | Path | None = None,
+    along: str | Path | None = None,
+) -> Plan:
     """The scans among files, folders and globs, each with its dwell map and its output.
 
     The completion of `<name>.<suffix>` is `<output>/<name>_completed.tif`, in the subfolder that
     the scan has in the folder that was searched. If there is one scan, `output` may be a `.tif`.
 
-    Dwell maps are found by one of four rules:
+    Dwell maps, and the paths that scans were taken `along`, are found by one of four rules:
 
-    - None: NaN or 0 in the scans marks what was not measured.
+    - None: the scans say themselves what was measured.
     - A file: the dwell map of all scans, which then share one path of the probe.
     - A folder: the map of a scan is the file of the same name in it, of any supported suffix.
     - A pattern with `{name}`, the scan's name without suffix, or `{number}`, the last number in
       it: `partial_scan-1.tif` goes with `mask-{number}.tif`. A pattern without folder is looked
       for beside the scan.
 
-    Dwell maps and completed images in folders and globs are not taken for scans.
+    Dwell maps, paths and completed images in folders and globs are not taken for scans, and the
+    files of a FreeScan count as one, by its coordinates.
 
     Raises:
-        ConfigError: Two scans would be written to one file, or `dwell` or `output` cannot be used.
+        ConfigError: Two scans would be written to one file, or `dwell`, `along` or `output` cannot
+            be used.
         DataError: There is no scan at all.
     """
-    dwell_of = _dwell_rule(dwell)
+    dwell_of, path_of = _rule("dwell map", dwell), _rule("path", along)
     found, failed = _find(scans)
-    candidates = [(scan, root, dwell_of(scan)) for scan, root in found]
-    maps = {path.resolve() for _, _, path in candidates if path is not None}
-    pairs = [c for c in candidates if c[0].resolve() not in maps]
+    candidates = [(scan, root, (dwell_of(scan), path_of(scan))) for scan, root in found]
+    others = {path.resolve() for _, _, paths in candidates for path in paths if path is not None}
+    pairs = [c for c in candidates if c[0].resolve() not in others]
     if not pairs and not failed:
         raise DataError(
             expected="partial scans",
-            found="only dwell maps" if candidates else "only completed images",
+            found="only dwell maps or paths" if candidates else "only completed images",
             where=" ".join(map(str, scans)),
             fix="give the scans' own files or folder",
         )
@@ -82,15 +92,15 @@ def plan_files(scans: Sequence[str | Path], output: Path, dwell: str | Path | No
                 where=output,
                 fix="give a folder",
             )
-        return Plan([ScanFiles(scan, path, output) for scan, _, path in pairs], failed)
+        return Plan([ScanFiles(scan, *paths, output) for scan, _, paths in pairs], failed)
     files = []
-    for scan, root, path in pairs:
+    for scan, root, paths in pairs:
         folder = output / scan.parent.relative_to(root)
         image = folder / f"{scan.stem}{COMPLETED}.tif"
         if len(os.fsencode(image.name)) > LONGEST_NAME:
             failed[str(scan)] = str(_too_long(scan, image))
         else:
-            files.append(ScanFiles(scan, path, image))
+            files.append(ScanFiles(scan, *paths, image))
     _check_distinct(files)
     return Plan(files, failed)
 
@@ -110,10 +120,12 @@ def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[st
     failed: dict[str, str] = {}
     for source in scans:
         root = _root(source)
-        files, bad = search([source])
+        files, bad = search([source], TABLES)
         failed |= {name: str(error) for name, error in bad.items()}
         for file in files:
-            if root is None or not _OUTPUT.search(file.name):
+            scan = coordinates_of(file)
+            is_part = scan is not None and scan != file and scan in files
+            if root is None or not (is_part or _OUTPUT.search(file.name)):
                 found.setdefault(file, root or file.parent)
     return list(found.items()), failed
 
@@ -128,11 +140,11 @@ def _root(source: str | Path) -> Path | None:
     return Path(*takewhile(lambda part: not has_magic(part), path.parts))
 
 
-def _dwell_rule(dwell: str | Path | None) -> Callable[[Path], Path | None]:
-    """What finds the dwell map of a scan, which may not exist; see `plan_files`."""
-    if dwell is None:
+def _rule(what: str, source: str | Path | None) -> Callable[[Path], Path | None]:
+    """What finds the dwell map or path of a scan, which may not exist; see `plan_files`."""
+    if source is None:
         return lambda _: None
-    pattern, path = str(dwell), Path(dwell)
+    pattern, path = str(source), Path(source)
     if "{name}" in pattern or "{number}" in pattern:
 
         def from_name(scan: Path) -> Path:
@@ -142,14 +154,14 @@ def _dwell_rule(dwell: str | Path | None) -> Callable[[Path], Path | None]:
 
         return from_name
     if path.is_dir():
-        files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUPPORTED)
+        files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in PATHS)
         by_name = {file.stem: file for file in files}
         return lambda scan: by_name.get(scan.stem, path / scan.name)
     if not path.exists():
         raise ConfigError(
-            expected="a dwell map, a folder of them, or a pattern with {name} or {number}",
+            expected=f"a {what}, a folder of them, or a pattern with {{name}} or {{number}}",
             found="no such file or folder",
-            where=dwell,
+            where=source,
             fix="check the path",
         )
     return lambda _: path

@@ -15,7 +15,7 @@ from stem_complete.vocabulary import INTENSITY_RANGE
 
 def read_published_scan(scan_path: str | Path, mask_path: str | Path) -> RasterScan:
     """`decode_published` of a file of partial-STEM's examples and its dwell map."""
-    return decode_published(read_scan(scan_path, mask_path))
+    return decode_published(read_scan(scan_path, mask_path).raster())
 
 
 def decode_published(scan: RasterScan) -> RasterScan:

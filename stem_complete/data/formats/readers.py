@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stem_complete.data.formats.arrays import read_numpy, read_png
@@ -42,29 +42,40 @@ def reader_of(path: Path) -> Reader:
         DataError: It is missing, empty, no file, or of no supported format.
         OSError: It cannot be looked at.
     """
-    if not path.exists():
-        raise DataError(expected="a file", found="no such file", where=path, fix="check the path")
     if is_zarr(path):
         return read_zarr
     reader = _READERS.get(_suffix(path))
-    if reader is None or path.is_dir():
+    if path.exists() and (reader is None or path.is_dir()):
         raise DataError(
             expected=f"a file of a supported format ({' '.join(SUPPORTED)})",
             found="a folder" if path.is_dir() else f"a {path.suffix or 'suffixless'} file",
             where=path,
         )
-    if not path.is_dir() and not path.is_file():
+    check_file(path)
+    assert reader is not None
+    return reader
+
+
+def check_file(path: Path) -> None:
+    """Checks that there is a file with data in it.
+
+    Raises:
+        DataError: It is missing, empty or no file.
+        OSError: It cannot be looked at.
+    """
+    if not path.exists():
+        raise DataError(expected="a file", found="no such file", where=path, fix="check the path")
+    if not path.is_file():
         raise DataError(
             expected="a file", found="a pipe, socket or device", where=path, fix="leave it out"
         )
     if not path.stat().st_size:
         raise DataError(expected="data", found="an empty file", where=path)
-    return reader
 
 
-def has_reader(path: Path) -> bool:
-    """Whether the name of a file is that of a supported format."""
-    return _suffix(path) in _READERS
+def has_reader(path: Path, more: Collection[str] = ()) -> bool:
+    """Whether a file has one of `more` suffixes or that of a supported format."""
+    return _suffix(path) in _READERS or _suffix(path) in more
 
 
 def _suffix(path: Path) -> str:

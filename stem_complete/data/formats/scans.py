@@ -1,74 +1,223 @@
-"""Files of partial scans: measured intensities and dwell on the pixel grid."""
+"""Files of partial scans: samples along a path, or intensities and dwell on the pixel grid."""
 
 from __future__ import annotations
 
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stem_complete.data.conventions import raster_scan
+from stem_complete.data.formats.freescan import (
+    coordinates_of,
+    detector_of,
+    files_of,
+    read_freescan,
+)
 from stem_complete.data.formats.micrographs import Micrograph, read_file
-from stem_complete.data.scans import RasterScan
-from stem_complete.errors import DataError
+from stem_complete.data.formats.readers import SUPPORTED, check_file, has_reader
+from stem_complete.data.formats.sample_arrays import read_hdf5, read_npy, read_npz
+from stem_complete.data.formats.samples import Samples, on_path, path_scans
+from stem_complete.data.formats.tables import read_csv, read_json, read_parquet
+from stem_complete.data.scan_options import AS_STORED, ScanOptions
+from stem_complete.data.scans import PathScan, RasterScan
+from stem_complete.errors import DataError, StemCompleteError
+
+_TABLES: dict[str, Callable[[Path], Samples]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+}
+TABLES = tuple(_TABLES)
+"""Suffixes of files that hold samples and never images."""
+
+_PATHS: dict[str, Callable[[Path], Samples | None]] = {
+    **_TABLES,
+    ".json": read_json,
+    ".npz": read_npz,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+}
+PATHS = (*SUPPORTED, *_PATHS)
+"""Suffixes of files that may hold a path or a dwell map."""
+
+_INTENSITIES = {"intensity", "intensities", "image", "partial", "partial_scan", "scan", "data"}
+_DWELLS = {"dwell", "dwell_map", "dwells", "mask"}
 
 
-def read_scan(path: str | Path, dwell_path: str | Path | None = None) -> RasterScan:
-    """A partial scan from an image file of any supported format.
+def read_scans(
+    path: str | Path,
+    dwell: str | Path | None = None,
+    options: ScanOptions = AS_STORED,
+    *,
+    along: str | Path | None = None,
+) -> list[RasterScan | PathScan]:
+    """The partial scans of a file: one, or those of a stack or of a column `scan`.
 
-    Where it was measured, a dwell file says; or `dwell` beside `intensity` in an NPZ; or NaN in
-    the image; or, if it has no NaN, zero. Without dwell map each measured pixel has dwell 1. A
-    dwell map of whole numbers, such as an 8-bit mask, is divided by its maximum.
+    Samples along a path are read from CSV, Parquet, NPZ, HDF5 and Direct Electron's FreeScan,
+    images from any supported format. Where an image was measured, its dwell map says; or `dwell`
+    beside `intensity` in an NPZ or HDF5; or NaN; or one constant that fills the gaps of a path. See
+    `conventions.raster_scan` and `samples.path_scans`.
 
     Args:
-        path: File of the intensities.
-        dwell_path: File of the dwell map.
+        path: The file.
+        dwell: File of the dwell map of images; of a stack of images one map, or as many.
+        options: What the files do not say.
+        along: File of the path of samples that have no positions, or of others than theirs.
 
     Raises:
-        DataError: A file cannot be read or holds several images, the shapes differ, nothing was
-            measured, a measured pixel is NaN or Inf, all are equal, or the dwell map is negative
-            or on average over 1.
+        DataError: A file cannot be read, or holds no partial scan; or all intensities are equal.
+        ConfigError: An option makes no sense.
+        MissingPackageError: A package that reads such files is not installed.
     """
-    image, dwell_map = _images(path, dwell_path)
-    dwell = None if dwell_map is None else dwell_map.pixels
-    if dwell is not None and dwell.dtype.kind in "iu" and dwell.any():
-        dwell = dwell / dwell.max()
-    scan = RasterScan(
-        image.pixels.astype(np.float32),
-        dwell,
-        pixel_size_nm=image.pixel_size_nm,
-        where=image.path,
-        dwell_where=image.path if dwell_map is None else dwell_map.path,
-    )
-    if dwell is not None and (num_missing := int(((dwell > 0) & ~scan.measured).sum())):
-        raise DataError(
-            expected="an intensity wherever the dwell map is above 0",
-            found=f"{num_missing} NaN",
-            where=image.path,
-            fix="set the dwell map to 0 there",
-        )
-    if np.nanmin(scan.intensity) == np.nanmax(scan.intensity):
-        raise DataError(
-            expected="measured intensities that are not all equal",
-            found=f"{np.nanmax(scan.intensity):g} in all {scan.measured.sum()} measured pixels",
-            where=image.path,
-        )
-    return scan
-
-
-def _images(
-    path: str | Path, dwell_path: str | Path | None
-) -> tuple[Micrograph, Micrograph | None]:
-    """Image of the intensities, and the dwell map if there is one."""
-    paths = [path] if dwell_path is None else [path, dwell_path]
-    files = [read_file(Path(each), masks=True).micrographs for each in paths]
-    if dwell_path is None and sorted(image.name for image in files[0]) == ["dwell", "intensity"]:
-        dwell_map, image = sorted(files[0], key=lambda each: each.name)
-        return image, dwell_map
-    for images in files:
-        if len(images) > 1:
+    path = Path(path)
+    scans: list[RasterScan | PathScan]
+    if along is not None:
+        scans = [*path_scans(_along(path, Path(along)), path, options)]
+    elif (samples := _samples(path)) is not None:
+        if options.signal is None and (coordinates := coordinates_of(path)):
+            options = replace(options, signal=detector_of(path, coordinates))
+        scans = [*path_scans(samples, path, options)]
+    else:
+        scans = [*_rasters(path, dwell, options)]
+    for scan in scans:
+        if np.nanmin(scan.intensity) == np.nanmax(scan.intensity):
             raise DataError(
-                expected="one image, or `intensity` and `dwell` in an NPZ file",
-                found=f"{len(images)} images",
-                where=images[0].path,
-                fix="save the partial scan and its dwell map as files of their own",
+                expected="measured intensities that are not all equal",
+                found=f"{np.nanmax(scan.intensity):g} in all {np.isfinite(scan.intensity).sum()}",
+                where=path,
             )
-    return files[0][0], None if dwell_path is None else files[1][0]
+    return scans
+
+
+def read_scan(
+    path: str | Path,
+    dwell: str | Path | None = None,
+    options: ScanOptions = AS_STORED,
+    *,
+    along: str | Path | None = None,
+) -> RasterScan | PathScan:
+    """The one partial scan of a file; see `read_scans`.
+
+    Raises:
+        DataError: As `read_scans`; or the file holds several.
+    """
+    scans = read_scans(path, dwell, options, along=along)
+    if len(scans) > 1:
+        raise DataError(
+            expected="one scan",
+            found=f"{len(scans)} scans",
+            where=path,
+            fix="read them with `read_scans`",
+        )
+    return scans[0]
+
+
+def sources_of(path: Path) -> list[Path]:
+    """The files that a scan's file is read with, itself among them."""
+    coordinates = coordinates_of(path)
+    if coordinates is not None:
+        return files_of(coordinates)
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _samples(path: Path) -> Samples | None:
+    """The samples of a file; None if it holds images."""
+    coordinates = coordinates_of(path)
+    reader = read_freescan if coordinates else _PATHS.get(path.suffix.lower())
+    if reader is None or path.is_dir():
+        return None
+    check_file(path)
+    with warnings.catch_warnings():  # as for images
+        warnings.simplefilter("ignore")
+        return _read(reader, coordinates or path)
+
+
+def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | None:
+    try:
+        return reader(path)
+    except StemCompleteError:
+        raise
+    except Exception as error:  # damaged files make readers fail in any way
+        if has_reader(path):  # that of images says what is wrong with it
+            return None
+        traceback.clear_frames(error.__traceback__)
+        raise DataError(
+            expected=f"a readable {path.suffix} file",
+            found=str(error).strip().split("\n")[0] or type(error).__name__,
+            where=path,
+            fix="check that the file is complete",
+        ) from error
+
+
+def _along(path: Path, along: Path) -> Samples:
+    """Intensities of one file on the path of another."""
+    check_file(path)
+    positions = _samples(along)
+    if positions is None:
+        raise DataError(
+            expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
+            found="none",
+            where=along,
+        )
+    samples = read_npy(path) if path.suffix.lower() == ".npy" else _samples(path)
+    if samples is None and path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            samples = Samples({name: arrays[name] for name in arrays.files})
+    if samples is None:
+        raise DataError(
+            expected="intensities along the path, in CSV, Parquet, NPY, NPZ or HDF5",
+            found="images",
+            where=path,
+            fix="leave out --path",
+        )
+    return on_path(samples, positions)
+
+
+def _rasters(path: Path, dwell: str | Path | None, options: ScanOptions) -> list[RasterScan]:
+    images = read_file(path, options.signal, masks=True).micrographs
+    maps: list[Micrograph] = []
+    if dwell is not None:
+        maps = read_file(Path(dwell), masks=True).micrographs
+    elif options.signal is None:
+        maps = _named(images, _DWELLS)
+    if options.signal is None:
+        own = {each.name for each in _named(images, _DWELLS)}
+        images = _named(images, _INTENSITIES) or [i for i in images if i.name not in own] or images
+    names = dict.fromkeys(image.name for image in images)
+    if len(names) > 1:
+        raise DataError(
+            expected="one image or stack, or `intensity` and `dwell`",
+            found=f"images {', '.join(names)}",
+            where=path,
+            fix="choose one with --signal",
+        )
+    if len(maps) not in (0, 1, len(images)):
+        raise DataError(
+            expected=f"one dwell map, or one for each of {len(images)} scans",
+            found=f"{len(maps)}",
+            where=maps[0].path,
+            fix="give the dwell map that belongs to this scan",
+        )
+    one_each = maps * len(images) if len(maps) == 1 else maps
+    times: list[NDArray[Any] | None] = [each.pixels for each in one_each] or [None] * len(images)
+    return [
+        raster_scan(
+            image.pixels,
+            time,
+            options=options,
+            pixel_size_nm=image.pixel_size_nm,
+            where=path,
+            dwell_where=maps[0].path if maps else path,
+        )
+        for image, time in zip(images, times, strict=True)
+    ]
+
+
+def _named(images: list[Micrograph], names: set[str]) -> list[Micrograph]:
+    return [image for image in images if image.name.rsplit("/", 1)[-1].lower() in names]

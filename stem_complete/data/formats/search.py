@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
 from stem_complete.data.formats.ome_zarr import ZARR_FILES, is_zarr
-from stem_complete.data.formats.readers import SUPPORTED, has_reader, reader_of
+from stem_complete.data.formats.readers import SUPPORTED, check_file, has_reader, reader_of
 from stem_complete.errors import DataError
 
 _ZARR_FOLDERS = (".zarr", ".zspy")
@@ -42,19 +42,19 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def search(sources: Iterable[str | Path]) -> Found:
-    """Files of supported formats among files, folders (searched through) and globs.
+def search(sources: Iterable[str | Path], more: Collection[str] = ()) -> Found:
+    """Files of supported formats, or `more` suffixes, among files, folders and globs.
 
-    Sorted within each source, without repetition. A zarr hierarchy counts as one file. Of a TIA
-    pair in a folder (`a.emi`, `a_1.ser`) the SER files are taken, as they hold the images. A store
-    of ingested crops in a folder is passed over. Links to folders are not followed, but listed
-    unless they lead to where the search goes anyway.
+    Folders are searched through. Sorted within each source, without repetition. A zarr hierarchy
+    counts as one file. Of a TIA pair in a folder (`a.emi`, `a_1.ser`) the SER files are taken, as
+    they hold the images. A store of ingested crops in a folder is passed over. Links to folders are
+    not followed, but listed unless they lead to where the search goes anyway.
     """
     found = Found([], {})
     for source in map(str, sources):
         num_failed = len(found.failed)
         try:
-            files = _search_source(source, found.failed)
+            files = _search_source(source, found.failed, more)
         except DataError as error:
             found.failed[printable(source)] = error
         except OSError as error:
@@ -63,7 +63,7 @@ def search(sources: Iterable[str | Path]) -> Found:
             found.files.extend(files)
             if not files and len(found.failed) == num_failed:
                 found.failed[source] = DataError(
-                    expected=f"files of a supported format ({' '.join(SUPPORTED)})",
+                    expected=f"files of a supported format ({' '.join((*SUPPORTED, *more))})",
                     found="none",
                     where=source,
                     fix="check the path",
@@ -86,13 +86,16 @@ def unreadable(path: str | Path, error: OSError) -> DataError:
     )
 
 
-def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
+def _search_source(source: str, failed: dict[str, DataError], more: Collection[str]) -> list[Path]:
     is_pattern = has_magic(source) and not Path(source).exists()
     _check_name(source)
     if not is_pattern and (not Path(source).is_dir() or is_zarr(Path(source))):
         if Path(source).is_symlink():
             _check(Path(source))
-        reader_of(Path(source))
+        if Path(source).suffix.lower() in more:
+            check_file(Path(source))
+        else:
+            reader_of(Path(source))
         return [Path(source)]
     files: list[Path] = []
     hierarchies: set[Path] = set()
@@ -102,8 +105,8 @@ def _search_source(source: str, failed: dict[str, DataError]) -> list[Path]:
         if is_pattern and path.is_dir() and is_zarr(path):
             hierarchies.add(path)
         if path.is_dir() and not is_zarr(path):
-            files += _search_folder(path, failed)
-        elif is_zarr(path) or has_reader(path):
+            files += _search_folder(path, failed, more)
+        elif is_zarr(path) or has_reader(path, more):
             files += _checked([path], failed)
     return _without_paired_emi(files)
 
@@ -116,7 +119,7 @@ def _matches(pattern: str) -> Iterator[Path]:
             yield match
 
 
-def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
+def _search_folder(folder: Path, failed: dict[str, DataError], more: Collection[str]) -> list[Path]:
     files: list[Path] = []
     named_zarr: list[Path] = []
     waiting = [folder]
@@ -124,7 +127,7 @@ def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
         here = waiting.pop()
         try:
             with os.scandir(here) as entries:
-                paths = sorted(Path(entry.path) for entry in entries if _may_matter(entry))
+                paths = sorted(Path(entry.path) for entry in entries if _may_matter(entry, more))
         except OSError as error:
             failed[printable(here)] = unreadable(here, error)
             continue
@@ -135,7 +138,7 @@ def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
             if is_folder and is_zarr(path):
                 files += [] if _is_store(path) else [path]
             elif not is_folder:
-                files += [path] if has_reader(path) else []
+                files += [path] if has_reader(path, more) else []
             elif not path.is_symlink():
                 waiting.append(path)
             elif not path.resolve().is_relative_to(folder.resolve()):
@@ -156,12 +159,12 @@ def _search_folder(folder: Path, failed: dict[str, DataError]) -> list[Path]:
     return sorted(files)
 
 
-def _may_matter(entry: os.DirEntry[str]) -> bool:
+def _may_matter(entry: os.DirEntry[str], more: Collection[str]) -> bool:
     """Whether it may be a folder or a file of a supported format, as far as its name tells."""
     path = Path(entry.name)
     if entry.name[0] == ".":
         return False
-    if has_reader(path) or (not path.suffix and entry.is_symlink()):
+    if has_reader(path, more) or (not path.suffix and entry.is_symlink()):
         return True
     try:
         return entry.is_dir()

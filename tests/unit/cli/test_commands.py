@@ -9,8 +9,10 @@ import pytest
 from upath import UPath
 
 from stem_complete.config import load_config
+from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.store.ingest import IngestReport
 from stem_complete.data.store.layout import LeftOut
+from stem_complete.inference import CompleteReport, Outputs
 from stem_complete.launch import Outcome
 from stem_complete.training import TrainingResult
 
@@ -30,6 +32,58 @@ class TestDemo:
         done = run("demo", "--seed", "-1")
         assert done.code == 2
         assert "'--seed'" in done.error
+
+
+class TestComplete:
+    @pytest.fixture
+    def calls(self, replaced):
+        replaced("stem_complete.inference.load_completer")
+        return replaced("stem_complete.inference.complete_files", CompleteReport({"a": "b"}))
+
+    def test_defaults(self, run, calls):
+        assert run("complete", "a.csv", "--output", "out").output == (
+            "1 scan completed in out, 0 already there, 0 failed\n"
+        )
+        ((arguments, keywords),) = calls
+        assert arguments == (["a.csv"], None, Path("out"))
+        assert keywords.pop("progress")
+        assert keywords == {
+            "dwell": None,
+            "along": None,
+            "options": ScanOptions(),
+            "published": False,
+            "outputs": Outputs(),
+        }
+
+    def test_options_say_what_files_do_not(self, run, calls):
+        told = {
+            "signal": "HAADF",
+            "unmeasured": -1.0,
+            "dwell_unit": "us",
+            "full_dwell": 10.0,
+            "position_unit": "nm",
+            "step": 0.05,
+        }
+        lines = [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
+        lines += ["--shape", "512x384", "--origin", "-1.5,2", "--path", "path.csv"]
+        assert run("complete", "a.csv", "--output", "out", *lines).code == 0
+        assert calls[0].kwargs["along"] == "path.csv"
+        assert calls[0].kwargs["options"] == ScanOptions(
+            shape=(512, 384), origin=(-1.5, 2.0), **told
+        )
+        assert run("complete", "a.csv", "--output", "out", "--shape", "64").code == 0
+        assert calls[1].kwargs["options"].shape == (64, 64)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("--shape", "a"), ("--shape", "1,2,3"), ("--origin", "1,b"), ("--dwell-unit", "years")],
+    )
+    def test_values_that_are_none_are_wrong_use(self, run, calls, option, value):
+        done = run("complete", "a.csv", "--output", "out", option, value)
+        assert done.code == 2
+        assert option in done.error
+        assert len(done.error.splitlines()) == 1
+        assert not calls
 
 
 class TestIngest:

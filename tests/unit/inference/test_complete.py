@@ -10,6 +10,7 @@ import tifffile
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.formats.published import read_published_scan
 from stem_complete.data.formats.scans import read_scan
+from stem_complete.data.scan_options import ScanOptions
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import (
     Completer,
@@ -20,6 +21,7 @@ from stem_complete.inference import (
     load_completer,
     write_completion,
 )
+from stem_complete.inference.image_files import read_info, write_tiff
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +124,50 @@ def test_a_second_run_does_what_is_missing(folder, completer):
     assert len(report.done) == 3
 
 
-def test_images_of_another_model_are_not_taken_for_its_own(folder, completer, artifact):
+def test_images_of_another_model_are_made_again_and_it_is_said(folder, completer, artifact):
     complete_files(["scans/0.tif"], completer, "out", dwell="dwell")
-    before = Path("out/0_completed.tif").read_bytes()
     card = artifact.card.model_copy(update={"weights_sha256": "another"})
     other = Completer(artifact._replace(card=card), "cpu")
     report = complete_files(["scans"], other, "out", dwell="dwell")
-    assert "another model" in report.failed["scans/0.tif"]
-    assert len(report.done) == 2
-    assert Path("out/0_completed.tif").read_bytes() == before
+    assert list(report.notes.items()) == [("scans/0.tif", "done again, as its model changed")]
+    assert len(report.done) == 3
+
+
+CHANGES = {
+    "scan": lambda: tifffile.imwrite("scans/0.tif", 1 + tifffile.imread("scans/0.tif")),
+    "dwell map": lambda: np.save("dwell/0.npy", np.sqrt(np.load("dwell/0.npy"))),
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_what_is_made_from_other_files_of_the_same_name_is_made_again(folder, completer, part):
+    complete_files(["scans"], completer, "out", dwell="dwell")
+    before = tifffile.imread("out/0_completed.tif")
+    CHANGES[part]()
+    report = complete_files(["scans"], completer, "out", dwell="dwell")
+    assert report.notes == {"scans/0.tif": f"done again, as its {part} changed"}
+    assert list(report.skipped) == ["scans/1.tif", "scans/2.tif"]
+    assert (tifffile.imread("out/0_completed.tif") != before).any()
+    assert len(complete_files(["scans"], completer, "out", dwell="dwell").skipped) == 3
+
+
+def test_what_is_made_with_other_options_is_made_again(folder, completer):
+    complete_files(["scans"], completer, "out", dwell="dwell")
+    options = ScanOptions(full_dwell=1.01)
+    report = complete_files(["scans"], completer, "out", dwell="dwell", options=options)
+    assert set(report.notes.values()) == {"done again, as its options changed"}
+
+
+def test_images_of_older_versions_are_made_again_and_those_of_others_are_kept(folder, completer):
+    image = np.ones((64, 64), np.float32)
+    info = {"software": "stem-complete 0.1.0", "model_sha256": completer.card.weights_sha256}
+    write_tiff(Path("out_0.tif"), image, None, info)
+    report = complete_files(["scans/0.tif"], completer, "out_0.tif", dwell="dwell")
+    assert "does not tell what it was made from" in report.notes["scans/0.tif"]
+    tifffile.imwrite("mine.tif", image)
+    report = complete_files(["scans/0.tif"], completer, "mine.tif", dwell="dwell")
+    assert "another image; choose another output folder" in report.failed["scans/0.tif"]
+    np.testing.assert_array_equal(tifffile.imread("mine.tif"), image)
 
 
 def test_a_full_disk_stops_the_batch_and_keeps_what_is_done(folder, completer, monkeypatch):
@@ -197,5 +234,10 @@ def test_read_complete_and_write_do_what_the_command_does(folder, completer):
         image = Path("own", completed.scan.name).with_suffix(".tif")
         write_completion(completed, image, Outputs(error_map=True))
     for n in range(3):
-        assert Path(f"own/{n}.tif").read_bytes() == Path(f"out/{n}_completed.tif").read_bytes()
-        assert Path(f"own/{n}_error.tif").read_bytes() == Path(f"out/{n}_error.tif").read_bytes()
+        for own, name in ((f"{n}.tif", f"{n}_completed.tif"), (f"{n}_error.tif",) * 2):
+            np.testing.assert_array_equal(
+                tifffile.imread(f"own/{own}"), tifffile.imread(f"out/{name}")
+            )
+            info = read_info(Path("out", name))
+            assert set(info.pop("made_from")) == {"scan", "dwell map", "model", "options"}
+            assert read_info(Path("own", own)) == info

@@ -91,7 +91,7 @@ class TestWhatWasNotMeasured:
 
     def test_masks_may_be_of_booleans(self, completer, scan):
         intensity, dwell = scan
-        mask = completer.complete(intensity, dwell > 0)
+        mask = completer.complete(intensity, 255 * (dwell > 0))
         np.testing.assert_array_equal(mask.image, completer.complete(intensity).image)
 
 
@@ -113,7 +113,8 @@ BAD = {
     "dwell-of-another-shape": (lambda i, d: (i, d[:-1]), r"shape \(96, 96\).*\(95, 96\)"),
     "negative-dwell": (lambda i, d: (i, _with(d, -1)), "1 negative"),
     "nan-dwell": (lambda i, d: (i, _with(d, np.nan)), "1 NaN"),
-    "mask-of-255": (lambda i, d: (i, 255 * (d > 0)), "divide them"),
+    "dwell-in-microseconds": (lambda i, d: (i, 10.5 * d), "--dwell-unit us"),
+    "dwell-of-another-scan": (lambda i, d: (i, np.roll(d, 3, 0)), "belongs to this scan"),
     "complex": (lambda i, d: (i + 1j, d), "real numbers.*complex128"),
     "text": (lambda i, d: (np.full(i.shape, "a"), d), "real numbers"),
 }

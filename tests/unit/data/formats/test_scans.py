@@ -85,10 +85,9 @@ BAD: dict[str, tuple[NDArray[Any], NDArray[Any] | None, str, str]] = {
     "nothing measured": (0 * INTENSITY, None, "a.npy", "at least one measured pixel"),
     "all nan": (INTENSITY * np.nan, None, "a.npy", "at least one measured pixel"),
     "infinite": (np.where(MEASURED, np.inf, np.nan), None, "a.npy", "infinite ones"),
-    "nan on the path": (NAN_MEASURED, DWELL, "a.npy", "found 1 NaN"),
     "constant": (np.where(MEASURED, 7.0, np.nan), None, "a.npy", "found 7 in all"),
     "complex": (1j * INTENSITY, None, "a.npy", "complex"),
-    "stack": (np.stack([INTENSITY] * 2), None, "a.npy", "one image.*found 2 images"),
+    "stack": (np.stack([INTENSITY] * 2), None, "a.npy", "one scan, found 2 scans"),
 }
 
 
