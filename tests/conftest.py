@@ -10,6 +10,7 @@ import workers
 from hypothesis import settings
 from isolation import alone
 from stores import small_store as make_small_store
+from training_runs import SMALLEST
 
 from stem_complete.config import Config, load_config
 
@@ -34,9 +35,12 @@ def small_store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_config(small_store, tmp_path):
-    """Makes the config of a short run; overrides are `section.field=value`."""
+    """Makes the config of a short run; overrides are `section.field=value`.
 
-    def make(*overrides: str, name: str = "run") -> Config:
+    Its network is the smallest, unless it is to be a preset as it is.
+    """
+
+    def make(*overrides: str, name: str = "run", smallest: bool = True) -> Config:
         return load_config(
             [],
             [
@@ -44,6 +48,7 @@ def small_config(small_store, tmp_path):
                 f"storage={tmp_path}",
                 f"data.store={small_store}",
                 "model.preset=compact",
+                *([SMALLEST] if smallest else []),
                 "scan.coverage=1/10",
                 "training.steps=6",
                 "training.batch_size=4",

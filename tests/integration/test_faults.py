@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from faults import (
     FAULTS,
-    SMALLEST,
     Cost,
     LocalCluster,
     Training,
@@ -56,7 +55,6 @@ def training(
     config = short_run(
         small_store,
         folder,
-        SMALLEST,
         f"training.steps={STEPS}",
         f"training.checkpoint_every_steps={CHECKPOINT_EVERY_STEPS}",
     )
@@ -101,7 +99,6 @@ def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
 ) -> None:
     """To rounding it is the run of one process without Ray: the same examples in each step."""
     changes = (
-        SMALLEST,
         "training.steps=100000",
         "training.checkpoint_every_steps=20",
         "training.validate_every_steps=100000",
