@@ -30,7 +30,6 @@ from stem_complete.training import Checkpoints, StopRequest, train
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(900),
     # Ray's own: sockets and processes that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore"),
 ]

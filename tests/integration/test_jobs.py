@@ -23,7 +23,7 @@ from stores import give_mlflow_database
 
 from stem_complete.config import Config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 STEPS = 150
@@ -47,7 +47,6 @@ class Cluster(NamedTuple):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
             check=False,
         )
 

@@ -7,7 +7,7 @@ import pytest
 from faults import Cost
 from faults.two_hosts import obstacle, train_and_lose_a_host
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 
 def test_training_outlives_a_host(

@@ -16,9 +16,9 @@ import workers
 import yaml
 from stores import give_mlflow_database
 from training_runs import SMALLEST
+from waiting import TIMEOUT_S, wait_until
 
 from faults.nodes import ENVIRONMENT, kill_tree
-from faults.waiting import TIMEOUT_S, wait_until
 from stem_complete.config import Config, load_config
 from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints

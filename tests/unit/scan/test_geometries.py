@@ -200,7 +200,7 @@ def test_broken_paths_are_refused(positions, dwell, message):
         ScanPath(positions, dwell, (8, 8))
 
 
-@pytest.mark.parametrize("coverage", ["1/10", 1 / 17.9, "1/20", "1/50", 1 / 87])
+@pytest.mark.parametrize("coverage", ["1/10", 1 / 17.9, 1 / 87])
 def test_drawn_spirals_are_pixels_and_have_the_true_coverage(coverage):
     path = drawn_archimedean((512, 512), coverage)
     assert torch.equal(path.positions, path.positions.round())
