@@ -1,9 +1,13 @@
 """Fixtures that several packages' tests share."""
 
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+
+# Before torch is imported: processes of tests with more threads than one are in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import workers
@@ -17,7 +21,7 @@ from stem_complete.config import Config, load_config
 UNIT = Path(__file__).parent / "unit"
 
 # Nothing is judged by the clock, and the number of examples by what all tests may take together.
-settings.register_profile("tests", deadline=None, max_examples=50)
+settings.register_profile("tests", deadline=None, max_examples=30)
 settings.load_profile("tests")
 
 

@@ -40,7 +40,7 @@ def command(*arguments, code=0, cwd=None, env=os.environ):
         text=True,
         check=False,
         cwd=cwd,
-        env={**env, "OMP_NUM_THREADS": "1"},
+        env=env,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -170,7 +170,6 @@ def test_an_interrupted_training_goes_on(work):
     process = subprocess.Popen(
         [sys.executable, "-m", "stem_complete", *map(str, arguments), "training.steps=100000"],
         stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     checkpoints = work / "runs" / "interrupted" / "checkpoints"
     while not list(checkpoints.glob("step-*")):
