@@ -1,22 +1,27 @@
 """Fixtures that several packages' tests share."""
 
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+
+# Before torch is imported: processes of tests with more threads than one are in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import workers
 from hypothesis import settings
 from isolation import alone
 from stores import small_store as make_small_store
+from training_runs import SMALLEST
 
 from stem_complete.config import Config, load_config
 
 UNIT = Path(__file__).parent / "unit"
 
 # Nothing is judged by the clock, and the number of examples by what all tests may take together.
-settings.register_profile("tests", deadline=None, max_examples=50)
+settings.register_profile("tests", deadline=None, max_examples=30)
 settings.load_profile("tests")
 
 
@@ -34,9 +39,12 @@ def small_store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_config(small_store, tmp_path):
-    """Makes the config of a short run; overrides are `section.field=value`."""
+    """Makes the config of a short run; overrides are `section.field=value`.
 
-    def make(*overrides: str, name: str = "run") -> Config:
+    Its network is the smallest, unless it is to be a preset as it is.
+    """
+
+    def make(*overrides: str, name: str = "run", smallest: bool = True) -> Config:
         return load_config(
             [],
             [
@@ -44,6 +52,7 @@ def small_config(small_store, tmp_path):
                 f"storage={tmp_path}",
                 f"data.store={small_store}",
                 "model.preset=compact",
+                *([SMALLEST] if smallest else []),
                 "scan.coverage=1/10",
                 "training.steps=6",
                 "training.batch_size=4",

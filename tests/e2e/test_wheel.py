@@ -28,8 +28,6 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
     "RAY_worker_niceness": "0",
 }
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:

@@ -60,7 +60,6 @@ def test_two_processes_train_clip_and_resume_as_one_does(torchrun, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(900)  # three clusters may start beside this one
 def test_workers_of_ray_train_it(tmp_path):
     tracking = "tracking.enabled=false"
     alone = tiny_config(tmp_path, *OPTIMIZER, tracking, name="alone")

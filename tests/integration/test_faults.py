@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from faults import (
     FAULTS,
-    SMALLEST,
     Cost,
     LocalCluster,
     Training,
@@ -31,7 +30,6 @@ from stem_complete.training import Checkpoints, StopRequest, train
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(900),
     # Ray's own: sockets and processes that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore"),
 ]
@@ -56,7 +54,6 @@ def training(
     config = short_run(
         small_store,
         folder,
-        SMALLEST,
         f"training.steps={STEPS}",
         f"training.checkpoint_every_steps={CHECKPOINT_EVERY_STEPS}",
     )
@@ -101,7 +98,6 @@ def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
 ) -> None:
     """To rounding it is the run of one process without Ray: the same examples in each step."""
     changes = (
-        SMALLEST,
         "training.steps=100000",
         "training.checkpoint_every_steps=20",
         "training.validate_every_steps=100000",

@@ -64,6 +64,5 @@ assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
     subprocess.run(
         [sys.executable, "-c", program],
         check=True,
-        timeout=120,
         env=os.environ | {"MPLBACKEND": ""},
     )

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import NamedTuple
 
 import pytest
@@ -23,10 +24,15 @@ from stores import give_mlflow_database
 
 from stem_complete.config import Config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
-STEPS = 150
+FOREVER = 100_000
+"""Steps, of which a run takes some until it is stopped."""
+
+MORE = 10
+"""Steps that it takes when it goes on, to its end."""
+
 PORTS = ("ray-client-server", "dashboard-agent-listen")
 """Of which two nodes on one machine, or two clusters, would take the same."""
 
@@ -38,7 +44,7 @@ class Cluster(NamedTuple):
     dashboard: str
     folder: Path
 
-    def ray_job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def ray_job(self, *arguments: str) -> CompletedProcess[str]:
         """`ray job ...` from the root of the checkout, as the README tells."""
         return subprocess.run(
             [RAY, "job", *arguments],
@@ -47,15 +53,13 @@ class Cluster(NamedTuple):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
             check=False,
         )
 
-    def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def submit(self, *arguments: str, options: Sequence[str] = ()) -> CompletedProcess[str]:
         """Submits `python -m stem_complete train ...`."""
-        train = ("--", "python", "-m", "stem_complete", "train")
-        options, changes = arguments[:-1], arguments[-1:]
-        return self.ray_job("submit", "--working-dir", ".", *options, *train, *changes)
+        train = ("--", "python", "-m", "stem_complete", "train", *arguments)
+        return self.ray_job("submit", "--working-dir", ".", *options, *train)
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +96,25 @@ def job(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Co
     config = short_run(
         small_store,
         folder / "runs",
-        f"training.steps={STEPS}",
-        f"training.checkpoint_every_steps={STEPS}",
-        f"training.validate_every_steps={STEPS}",  # whose best has a checkpoint, too
+        f"training.steps={FOREVER}",
+        f"training.checkpoint_every_steps={FOREVER}",
+        f"training.validate_every_steps={FOREVER}",  # whose best has a checkpoint, too
         name="job",
     )
     give_mlflow_database(config.storage)
     return config, write_config(config, folder)
 
 
+def checkpoints(config: Config) -> list[int]:
+    """Their steps."""
+    folders = (config.run_folder / "checkpoints").glob("step-*")
+    return sorted(int(folder.name.removeprefix("step-")) for folder in folders)
+
+
 def test_a_stopped_job_leaves_a_checkpoint(cluster: Cluster, job: tuple[Config, Path]) -> None:
     config, file = job
-    submitted = cluster.submit("--no-wait", "--submission-id=stopped", str(file))
+    options = ("--no-wait", "--submission-id=stopped")
+    submitted = cluster.submit(str(file), options=options)
     assert submitted.returncode == 0, submitted.stdout
 
     wait_until(lambda: len(journal(config)) >= 20, "the job to train")
@@ -117,27 +128,28 @@ def test_a_stopped_job_leaves_a_checkpoint(cluster: Cluster, job: tuple[Config, 
 
     stopped = cluster.ray_job("stop", "stopped")
     assert stopped.returncode == 0, stopped.stdout
-    folders = list((config.run_folder / "checkpoints").glob("step-*"))
-    assert len(folders) == 1, cluster.ray_job("logs", "stopped").stdout[-3000:]
-    assert 20 <= int(folders[0].name.removeprefix("step-")) < STEPS
+    steps = checkpoints(config)
+    assert len(steps) == 1, cluster.ray_job("logs", "stopped").stdout[-3000:]
+    assert 20 <= steps[0] < FOREVER
 
 
 def test_a_job_submitted_again_goes_on_and_succeeds(
     cluster: Cluster, job: tuple[Config, Path]
 ) -> None:
     config, file = job
-    done = cluster.submit(str(file))
+    steps = checkpoints(config)[-1] + MORE
+    done = cluster.submit(str(file), f"training.steps={steps}")
     assert done.returncode == 0, done.stdout[-3000:]
 
     # What differs from the defaults comes first; the run's folder has the defaults, too.
     told, _, _ = done.stdout.partition("== training")
-    assert f" steps={STEPS} " in told
+    assert f" steps={steps} " in told
     resolved = yaml.safe_load((config.run_folder / "config.yaml").read_text())
-    assert resolved["training"]["steps"] == STEPS
+    assert resolved["training"]["steps"] == steps
     assert resolved["optimizer"]["beta2"] == 0.999
 
     assert (config.run_folder / "model" / "model.safetensors").is_file()
-    assert (config.run_folder / "checkpoints" / f"step-{STEPS:08d}").is_dir()
+    assert checkpoints(config)[-1] == steps
 
 
 def test_a_job_that_cannot_run_fails_and_says_why(

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ import torch
 import workers
 from faults import free_port
 from upath import UPath
+from waiting import wait_until
 
 from stem_complete.errors import ArtifactError, BusyError, DataError
 from stem_complete.inference import load_completer
@@ -41,14 +41,11 @@ class Server:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + 60
-        while not self.answers():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
+        wait_until(self.answers, "the server")
 
     def answers(self):
-        with suppress(OSError), urllib.request.urlopen(self.url, timeout=2):
+        assert self.process.poll() is None, self.log.read_text()
+        with suppress(OSError), urllib.request.urlopen(self.url, timeout=10):
             return True
         return False
 
@@ -80,7 +77,7 @@ def s3(server, monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(name, value)
     request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request).close()
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir(BUCKET)
     yield UPath(f"s3://{BUCKET}")

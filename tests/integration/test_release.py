@@ -71,7 +71,7 @@ def package(tmp_path, monkeypatch):
 
 def test_slices_go_on_from_each_other(package, small_store):
     def train(output):
-        arguments = ["--store", small_store, "--output", package / output, "--minutes", 0.03]
+        arguments = ["--store", small_store, "--output", package / output, "--minutes", 1e-9]
         training.main([*map(str, arguments), *CHANGES])
         return Checkpoints(package / output / "any-dose").latest()
 

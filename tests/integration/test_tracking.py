@@ -30,6 +30,7 @@ import requests
 from faults import free_port
 from moto.server import ThreadedMotoServer
 from upath import UPath
+from waiting import wait_until
 
 from stem_complete.config import Config
 from stem_complete.distributed import WorkerContext
@@ -69,15 +70,12 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        # It took more than 90 s beside other tests on a busy machine.
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError((self.folder / "server.log").read_text())
+        wait_until(self.answers, f"the server, see {self.folder / 'server.log'}")
+
+    def answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=10):
+            return True
+        return False
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -245,13 +243,6 @@ def curves(run: TrackedRun) -> Curves:
     }
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -272,13 +263,13 @@ def test_a_fault_in_the_middle_loses_and_repeats_nothing(
     run = open_run(config, proxy.url)
     training = Training(run)
     training.steps(100)
-    wait_for(training.is_delivered)
+    wait_until(training.is_delivered, "the delivery")
     with monkeypatch.context() as impatient:
         impatient.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         proxy.inject(fault)
         training.steps(100)
         assert not training.is_delivered()
-        wait_for(lambda: proxy.num_requests >= 2)
+        wait_until(lambda: proxy.num_requests >= 2, "requests")
         training.steps(100)
         proxy.inject("")
     training.steps(100)
@@ -298,7 +289,7 @@ def test_a_fault_at_the_start_delays_only_the_run(
     assert (sweep.run_id, run.run_id) == (None, None)
     training = Training(run)
     training.steps(100)
-    wait_for(lambda: proxy.num_requests >= 3)
+    wait_until(lambda: proxy.num_requests >= 3, "requests")
     proxy.inject("")
     # A server that is well may still take seconds on a busy machine.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
@@ -329,7 +320,7 @@ def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
     training = Training(run)
     training.steps(100)
     server.start()
-    wait_for(training.is_delivered)
+    wait_until(training.is_delivered, "the delivery")
     server.signal(signal.SIGSTOP)
     training.steps(100, for_s=0.5)
     server.kill()
@@ -396,7 +387,8 @@ def test_training_records_what_it_measured_while_the_server_comes_and_goes(
     with system_metrics(run, WorkerContext()), closing(Recorders([Watcher(), mlflow])) as recorder:
         train(config, WorkerContext(), recorder=recorder)
         proxy.inject("")
-        wait_for(lambda: len(curves(run).get(cpu, [])) >= 2)  # it goes on after an outage
+        # It goes on after an outage.
+        wait_until(lambda: len(curves(run).get(cpu, [])) >= 2, "system metrics")
     found = curves(run)
     own = {key: points for key, points in found.items() if not key.startswith("system/")}
     assert own == Watcher.recorded

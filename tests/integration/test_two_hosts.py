@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import SMALLEST, Cost
+from faults import Cost
 from faults.two_hosts import obstacle, train_and_lose_a_host
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 
 def test_training_outlives_a_host(
@@ -16,7 +16,6 @@ def test_training_outlives_a_host(
     """The host falls silent, as no killed process does, and comes back."""
     if reason := obstacle():
         pytest.skip(reason)
-    changes = (SMALLEST, "training.steps=60")
-    cost = train_and_lose_a_host(small_store, tmp_path, *changes, cut_link=True)
+    cost = train_and_lose_a_host(small_store, tmp_path, "training.steps=60", cut_link=True)
     report(cost)
     assert cost.steps_lost <= 20

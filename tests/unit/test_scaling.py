@@ -1,5 +1,6 @@
 """The scaling script: it counts what the code has, and its times obey the laws."""
 
+from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -16,31 +17,33 @@ FILE = Path(__file__).parents[2] / "scripts/scaling"
 scaling = module_from_spec(spec_from_loader("scaling", SourceFileLoader("scaling", str(FILE))))
 scaling.__spec__.loader.exec_module(scaling)
 Cluster, Link, all_reduce_s = scaling.Cluster, scaling.Link, scaling.all_reduce_s
-LAYERS, STATISTICS_BYTES = scaling.count("paper")
+count = cache(partial(scaling.count, "paper"))
 
 gpus = st.sampled_from([2**exponent for exponent in range(11)])
 links = st.builds(Link, st.floats(1e8, 1e12), st.floats(1e-7, 1e-3))
 clusters = st.builds(Cluster, links, links, st.sampled_from([1, 2, 4, 8]))
-trainings = st.builds(
-    scaling.Training,
-    layers=st.just(LAYERS),
-    statistics_bytes=st.just(STATISTICS_BYTES),
-    example_s=st.floats(1e-4, 1.0),
-    batch=st.integers(1, 32),
-    accumulation=st.integers(1, 8),
-    bucket_mb=st.floats(1.0, 1000.0),
-    bf16_gradients=st.booleans(),
+# Counted when it is first drawn: that takes a second.
+trainings = st.deferred(
+    lambda: st.builds(
+        partial(scaling.Training, *count()),
+        example_s=st.floats(1e-4, 1.0),
+        batch=st.integers(1, 32),
+        accumulation=st.integers(1, 8),
+        bucket_mb=st.floats(1.0, 1000.0),
+        bf16_gradients=st.booleans(),
+    )
 )
 
 
 def test_layers_are_those_of_the_network():
     with torch.device("meta"):
         network = build_network("paper")
+    layers, _ = count()
     sizes = sorted(parameter.numel() for parameter in network.parameters())
-    assert sorted(size for layer in LAYERS for size in layer.parameters) == sizes
+    assert sorted(size for layer in layers for size in layer.parameters) == sizes
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 2, 512, 512, device="meta"))
-    assert counter.get_total_flops() == 2 * sum(layer.num_macs for layer in LAYERS)
+    assert counter.get_total_flops() == 2 * sum(layer.num_macs for layer in layers)
 
 
 @given(trainings)

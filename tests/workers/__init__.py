@@ -6,19 +6,17 @@ import runpy
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from itertools import count
+from itertools import cycle
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from tempfile import gettempdir
 
 import torch.distributed as dist
-
-TIMEOUT_S = 240
-
-# Each process of the tests has 500 of its own, below those that the system gives to connections:
-# clusters beside have many, and one of these may take a free port before a group listens on it.
-_PORTS = count(22_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+from filelock import FileLock
+from waiting import TIMEOUT_S
 
 # Forks of a process that has imported what takes most of their time; optimizers import dynamo.
 _WARM = multiprocessing.get_context("forkserver")
@@ -73,11 +71,27 @@ def steps_saved_though_killed(folder: Path | str, num_kills: int) -> int:
 
 def free_port() -> int:
     """A port on this machine that stays free until the caller takes it."""
-    while True:
-        port = next(_PORTS)
+    for port in _PORTS:
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             return port
+    raise OSError("other tests have all ports")
+
+
+def _own_ports() -> Iterator[int]:
+    """A hundred ports, again and again, that no other process of tests has, of any suite.
+
+    They lie below those that the system gives to connections: clusters beside have many, and one
+    of these may take a free port before a group listens on it.
+    """
+    for first in range(22_000, 32_000, 100):
+        lock = FileLock(Path(gettempdir()) / f"stem-complete-tests-ports-{first}.lock")
+        with suppress(OSError):
+            lock.acquire(blocking=False)  # until this process ends
+            yield from cycle(range(first, first + 100))
+
+
+_PORTS = _own_ports()
 
 
 def start(

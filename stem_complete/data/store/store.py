@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -32,6 +33,8 @@ from stem_complete.data.store.scaling import to_stored, to_unit_range
 from stem_complete.errors import StoreError
 
 Record = TypeVar("Record", Source, LeftOut)
+
+_adapter = cache(TypeAdapter)  # which takes longer to make than to use
 
 _IDENTITY = ("split", "frame", "row", "column", "minimum", "maximum", "offset", "scale")
 """Columns that, with the hash of the file, say what a crop is."""
@@ -198,7 +201,7 @@ class MicrographStore:
         return hashes
 
     def _records(self, name: str, number: int, kind: type[Record]) -> list[Record]:
-        adapter = TypeAdapter(kind)
+        adapter: TypeAdapter[Record] = _adapter(kind)
         rows = np.asarray(array_of(open_group(self.path)[0], name)[:number])
         return [adapter.validate_json(str(row)) for row in rows]
 

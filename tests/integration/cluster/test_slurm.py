@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 FOLDER = Path(__file__).parents[3] / "cluster"
 SCRIPTS = ["slurm.sh", "slurm_torchrun.sh"]
@@ -63,17 +63,10 @@ def job(request, tmp_path):
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        until((tmp_path / "training.started").exists)
+        wait_until((tmp_path / "training.started").exists, "training to start")
         yield process, tmp_path
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # SLURM ends what a job leaves behind
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
 
 
 def test_training_gets_the_arguments_of_the_job(job):
@@ -89,14 +82,14 @@ def test_training_gets_the_arguments_of_the_job(job):
 def test_a_job_that_ends_by_itself_stays_away(job, code):
     process, folder = job
     (folder / "finish").write_text(str(code))
-    assert process.wait(timeout=20) == code
+    assert process.wait() == code
     assert not (folder / "requeued").exists()
 
 
 def test_the_signal_before_the_end_leaves_a_checkpoint_and_queues_again(job):
     process, folder = job
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait()
     assert (folder / "checkpoint").exists()
     assert (folder / "requeued").read_text() == "7\n"
 
@@ -105,7 +98,7 @@ def test_a_preemption_that_ends_the_processes_queues_again(job):
     process, folder = job
     (folder / "job").write_text("JobState=RUNNING PreemptTime=2026-01-01T00:00:00\n")
     (folder / "finish").write_text("143")
-    process.wait(timeout=20)
+    process.wait()
     assert (folder / "requeued").read_text() == "7\n"
 
 
@@ -113,5 +106,5 @@ def test_a_cancelled_job_stays_away(job):
     process, folder = job
     (folder / "job").write_text("JobState=CANCELLED PreemptTime=None\n")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) != 0
+    assert process.wait() != 0
     assert not (folder / "requeued").exists()

@@ -5,11 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import wait_until
 
 from stem_complete.data.loader import training_batches
 from stem_complete.data.store.store import MicrographStore
@@ -79,13 +79,9 @@ if __name__ == "__main__":
 def test_processes_end_with_the_one_that_asks(small_store, tmp_path):
     script = tmp_path / "ended.py"
     script.write_text(ENDED)
-    done = subprocess.run(
-        [sys.executable, script, small_store], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, script, small_store], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     status = Path(f"/proc/{int(done.stdout)}/status")
-    for _ in range(300):
-        if not status.exists() or "(zombie)" in status.read_text():
-            return
-        time.sleep(0.1)
-    pytest.fail("the process still runs")
+    wait_until(
+        lambda: not status.exists() or "(zombie)" in status.read_text(), "the process to end"
+    )

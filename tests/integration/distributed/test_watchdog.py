@@ -97,7 +97,7 @@ def start_alone(**values) -> subprocess.Popen:
 def test_a_stuck_process_alone_ends_with_its_readers():
     with start_alone(timeout_s=0.5, sleep_s=600, more="") as process:
         # Returns when nobody writes to these pipes any more: neither the process nor its reader.
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
     assert process.returncode == EXIT_CODE
     assert re.match(rf"rank 0 on {HOST}, step 3 \(data\): expected .* none after", errors)
     assert "<string>" in errors  # the stacks
@@ -109,13 +109,13 @@ def test_a_process_that_was_stopped_and_goes_on_is_left_alone():
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(3)
         os.kill(process.pid, signal.SIGCONT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
 
 
 def test_a_phase_may_be_allowed_more_time():
     with start_alone(timeout_s=0.5, sleep_s=1.5, more=", allow_s=60") as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
 
 
@@ -131,7 +131,7 @@ def test_a_beat_during_the_last_words_saves_the_process(monkeypatch):
             return build(*arguments)
 
         monkeypatch.setattr(watchdog, "_error", slow)
-        assert said.wait(30)
+        assert said.wait()
         time.sleep(0.3)
     assert exits == []
 
@@ -141,7 +141,7 @@ def test_threads_end_with_the_block():
         pass
     for thread in threading.enumerate():
         if thread.name == "watchdog":
-            thread.join(10)
+            thread.join()
             assert not thread.is_alive()
 
 

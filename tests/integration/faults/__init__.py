@@ -13,7 +13,6 @@ The integration tests, `scripts/chaos` and `scripts/two_hosts` are made of these
 from faults.injection import FAULTS, Cost, inject, measure, plan
 from faults.nodes import ENVIRONMENT, LocalCluster, RayNode, free_port
 from faults.training import (
-    SMALLEST,
     Training,
     differing,
     journal,
@@ -27,7 +26,6 @@ from faults.training import (
 __all__ = [
     "ENVIRONMENT",
     "FAULTS",
-    "SMALLEST",
     "Cost",
     "LocalCluster",
     "RayNode",

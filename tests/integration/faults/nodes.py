@@ -14,9 +14,8 @@ from typing import Any, Self
 from unittest.mock import patch
 
 import psutil
+from waiting import wait_until
 from workers import free_port
-
-from faults.waiting import wait_until
 
 ENVIRONMENT = {
     # A raylet that is gone is known to be so after seconds; one that is only slow is not.

@@ -15,18 +15,15 @@ import torch
 import workers
 import yaml
 from stores import give_mlflow_database
+from training_runs import SMALLEST
+from waiting import TIMEOUT_S, wait_until
 
 from faults.nodes import ENVIRONMENT, kill_tree
-from faults.waiting import TIMEOUT_S, wait_until
 from stem_complete.config import Config, load_config
 from stem_complete.tracking import default_uri, list_curves
 from stem_complete.training import Checkpoints
 
 PACED = Path(__file__).with_name("pace.py")
-SMALLEST = (
-    "model.sizes={inner_widths: [8, 8], inner_blocks: 1, outer_widths: [8, 8], outer_blocks: 1}"
-)
-"""Change to a run whose steps matter by their number alone."""
 
 
 def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> Config:
@@ -38,6 +35,7 @@ def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> C
             f"storage={storage}",
             f"data.store={store}",
             "model.preset=compact",
+            SMALLEST,
             "scan.coverage=1/10",
             "optimizer.learning_rate=1e-5",
             "training.batch_size=4",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from waiting import TIMEOUT_S
 
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
@@ -155,7 +156,7 @@ def test_one_that_cannot_be_used_is_an_outage_with_a_fix(
 
     file.replace(unusable)  # it was brought up to date
     again = open_run(make_config(), default_uri(tmp_path))
-    recorder = MlflowRecorder(again, close_timeout_s=20)
+    recorder = MlflowRecorder(again, close_timeout_s=TIMEOUT_S)
     recorder.close()
     assert again.run_id == run.run_id
     assert len(connect(again.uri).get_metric_history(again.run_id, "a")) == 1
@@ -165,7 +166,7 @@ def record(config: Config, step: int) -> str:
     """Opens a run, records a point and a picture, and returns its id."""
     _artifact_repos_cache.clear()  # as in a process of its own
     run = open_run(config, default_uri(config.storage))
-    recorder = MlflowRecorder(run, close_timeout_s=20)
+    recorder = MlflowRecorder(run, close_timeout_s=TIMEOUT_S)
     recorder.scalars(step, {"a": float(step)})
     recorder.picture(step, "p", np.zeros((4, 4), np.uint8))
     recorder.close()

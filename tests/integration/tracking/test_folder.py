@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from upath import UPath
+from waiting import TIMEOUT_S, wait_until
 
 from stem_complete.config import Config
 from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
@@ -46,13 +46,6 @@ def remote(run: TrackedRun) -> UPath:
     return UPath(run.config.run_folder)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-
-
 def append(folder: RecordFolder, *steps: int) -> None:
     for step in steps:
         folder.journal.append(Scalars(1, step, {}))
@@ -78,7 +71,7 @@ def test_the_journal_is_uploaded_with_each_checkpoint_and_at_the_end(
     for step in range(2, 16, 2):
         recorder.scalars(step, {"a": 1.0})
         if step == 10:  # of a checkpoint
-            wait_for(lambda: steps_in(remote / JOURNAL) == [2, 4, 6, 8, 10])
+            wait_until(lambda: steps_in(remote / JOURNAL) == [2, 4, 6, 8, 10], "the upload")
     assert steps_in(remote / JOURNAL) == [2, 4, 6, 8, 10]
     recorder.close()
     assert steps_in(remote / JOURNAL) == list(range(2, 16, 2))
@@ -92,12 +85,12 @@ def test_a_lost_host_costs_what_it_recorded_after_the_last_checkpoint(
     lost.picture(5, "p", np.zeros((4, 4), np.uint8))
     for step in (5, 10):
         lost.scalars(step, {"a": step})
-    wait_for((remote / JOURNAL).exists)
+    wait_until((remote / JOURNAL).exists, "the upload")
     lost._folder.upload = lambda: None  # type: ignore[method-assign]
     lost.scalars(15, {"a": -1.0})
     shutil.rmtree(lost._folder.path)
 
-    recorder = MlflowRecorder(run, close_timeout_s=20)
+    recorder = MlflowRecorder(run, close_timeout_s=TIMEOUT_S)
     recorder.scalars(15, {"a": 15})
     recorder.close()
     points = connect(run.uri).get_metric_history(run.run_id, "a")

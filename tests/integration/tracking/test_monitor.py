@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from waiting import wait_until
 
 from stem_complete.config import Config
 from stem_complete.distributed import WorkerContext
@@ -40,13 +40,6 @@ def steps(run: TrackedRun, uri: str, node: str) -> list[int]:
     return [point.step for point in history]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
-
-
 def test_nodes_are_apart_and_their_curves_rise_over_restarts(
     uri: str, config: Config, on_node: Callable[[str], None]
 ) -> None:
@@ -56,7 +49,9 @@ def test_nodes_are_apart_and_their_curves_rise_over_restarts(
         name = node.replace(".", "_")
         before = len(steps(run, uri, name))
         with system_metrics(run, WorkerContext()):
-            wait_for(lambda name=name, before=before: len(steps(run, uri, name)) >= before + 2)
+            wait_until(
+                lambda name=name, before=before: len(steps(run, uri, name)) >= before + 2, "metrics"
+            )
     for name in ("gpu-1_lan", "gpu-2_lan"):
         found = steps(run, uri, name)
         assert found == sorted(set(found))
@@ -107,7 +102,7 @@ def test_curves_go_on_after_an_outage(
             assert failed.wait(60)
             down.clear()
             before = len(steps(run, uri, "a"))
-            wait_for(lambda before=before: len(steps(run, uri, "a")) >= before + 2)
+            wait_until(lambda before=before: len(steps(run, uri, "a")) >= before + 2, "metrics")
             failed.clear()
             down.set()
         assert failed.wait(60)
@@ -125,7 +120,7 @@ def test_a_run_that_is_opened_late_is_recorded_from_then_on(
     late = replace(open_run(config, "http://127.0.0.1:9"), uri=uri)
     with system_metrics(late, WorkerContext()):
         entered = enter_run(late)
-        wait_for(lambda: len(steps(entered, uri, "a")) >= 1)
+        wait_until(lambda: len(steps(entered, uri, "a")) >= 1, "metrics")
     finish_run(entered, "FINISHED")
 
 
@@ -142,5 +137,5 @@ def test_a_part_that_fails_is_one_warning(
     calls: list[int] = []
     monkeypatch.setattr(CPUMonitor, "collect_metrics", lost)
     with system_metrics(open_run(config, uri), WorkerContext()):
-        wait_for(lambda: len(calls) >= 3)
+        wait_until(lambda: len(calls) >= 3, "three calls")
     assert ["GPU is lost" in message for message in caplog.messages] == [True]

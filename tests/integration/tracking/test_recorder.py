@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from mlflow.entities import Metric
+from waiting import TIMEOUT_S, wait_until
 
 from stem_complete.config import Config
 from stem_complete.tracking import MlflowRecorder, TrackedRun, default_uri, open_run
@@ -30,19 +31,12 @@ def run(uri: str, make_config: MakeConfig) -> TrackedRun:
 
 
 def record(run: TrackedRun, **options: float) -> MlflowRecorder:
-    return MlflowRecorder(run, **{"flush_every_s": 0.05, "close_timeout_s": 20} | options)
+    return MlflowRecorder(run, **{"flush_every_s": 0.05, "close_timeout_s": TIMEOUT_S} | options)
 
 
 def history(run: TrackedRun, metric: str, uri: str | None = None) -> list[tuple[int, float]]:
     points = connect(uri or run.uri).get_metric_history(run.run_id, metric)
     return [(point.step, point.value) for point in points]
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def test_points_arrive_in_order_and_once(run: TrackedRun, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,12 +190,12 @@ def test_points_do_not_wait_for_files(run: TrackedRun, tmp_path: Path) -> None:
     artifacts = tmp_path / "artifacts"
     artifacts.rename(tmp_path / "elsewhere")
     artifacts.write_text("a file where the artifact store should be")
-    recorder = record(run, close_timeout_s=15)
+    recorder = record(run)
     recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
     recorder.scalars(1, {"a": 1.0})
-    wait_for(lambda: history(run, "a") == [(1, 1.0)])
+    wait_until(lambda: history(run, "a") == [(1, 1.0)], "the first point")
     recorder.scalars(2, {"a": 2.0})
-    wait_for(lambda: len(history(run, "a")) == 2)
+    wait_until(lambda: len(history(run, "a")) == 2, "the second point")
     artifacts.unlink()
     (tmp_path / "elsewhere").rename(artifacts)
     recorder.close()
@@ -261,14 +255,14 @@ def test_closing_does_not_wait_for_a_server_that_hangs(
         hung = replace(run, uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
         recorder = record(hung, close_timeout_s=0.5)
         recorder.scalars(1, {"a": 1.0})
-        mute.settimeout(60)
+        mute.settimeout(TIMEOUT_S)
         request, _ = mute.accept()
         recorder.close()
         assert recorder._thread.is_alive(), "it waited for the answer"
         assert recorder.undelivered() == (1, 0)
         request.close()
     # The thread ends when its request does, and has nothing more to say of a run that is over.
-    recorder._thread.join(20)
+    recorder._thread.join(TIMEOUT_S)
     assert not recorder._thread.is_alive()
     (message,) = caplog.messages
     assert "has not confirmed 1 points and 0 files (too slow)" in message

@@ -15,7 +15,7 @@ def test_the_interpreter_ends_after_the_write(tmp_path):
         "Checkpoints(sys.argv[1]).save(\n"
         "    5, {'task': {'w': torch.ones(20_000_000)}}, config={}, metrics={}, score=None)\n"
     )
-    subprocess.run([sys.executable, "-c", script, tmp_path], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
     assert Checkpoints(tmp_path).latest().state["task"]["w"].sum() == 20_000_000
 
 

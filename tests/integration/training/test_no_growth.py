@@ -16,10 +16,6 @@ EARLY = 40
 NUM_STEPS = 57
 """The loader's plan is freed in pieces of so many steps, by `itertools.tee`."""
 
-SMALLEST = (
-    "model.sizes={inner_widths: [8, 8], inner_blocks: 1, outer_widths: [8, 8], outer_blocks: 1}"
-)
-
 # Python keeps 4096 names by which attributes were looked up; torch makes new ones for each tensor.
 forget_names = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 
@@ -51,7 +47,6 @@ def growth(small_config, num_times):
     """
     counted = [EARLY + times * NUM_STEPS for times in range(num_times + 1)]
     config = small_config(
-        SMALLEST,
         f"training.steps={counted[-1] + 10}",
         "training.batch_size=1",
         "training.log_every_steps=1",

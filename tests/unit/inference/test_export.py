@@ -68,7 +68,7 @@ def test_the_model_is_the_same_to_the_bit_with_any_number_of_threads(run, tmp_pa
     before = torch.get_num_threads()
     models = []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 3):
             torch.set_num_threads(threads)
             model = export_checkpoint(config.run_folder, tmp_path / f"model{threads}", device="cpu")
             assert torch.get_num_threads() == threads
@@ -76,7 +76,7 @@ def test_the_model_is_the_same_to_the_bit_with_any_number_of_threads(run, tmp_pa
     finally:
         torch.set_num_threads(before)
     assert models[0].keys() == {"model.json", "model.safetensors"}
-    assert models[0] == models[1] == models[2]
+    assert models[0] == models[1]
 
 
 def test_a_working_directory_that_was_removed_does_not_matter(run, tmp_path, monkeypatch):

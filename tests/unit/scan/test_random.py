@@ -19,13 +19,18 @@ from stem_complete.scan.random import (
 )
 
 NUM = 100_000
+ZERO = torch.tensor(0)
 # Fixed seeds make these tests deterministic; the limit only keeps the seeds from being lucky.
 MIN_P_VALUE = 1e-3
 
 
 def keys_of(seed, step, positions, stream=0):
-    """As `example_keys`, for any number of streams."""
-    return fold_in(fold_in(fold_in(key(seed, positions.device), stream), step), positions)
+    """As `example_keys`, for any number of streams and steps."""
+    return folded(key(seed, positions.device), step, positions, stream)
+
+
+def folded(keys, step, positions, stream=0):
+    return fold_in(fold_in(fold_in(keys, stream), step), positions)
 
 
 def one_key(seed=0, step=0, position=0, stream=0):
@@ -63,9 +68,9 @@ def test_normal_is_normal(seed):
     "keys",
     [
         keys_of(0, 0, torch.arange(NUM)),
-        torch.cat([one_key(step=step) for step in range(2000)]),
-        torch.cat([one_key(seed=seed) for seed in range(2000)]),
-        torch.cat([one_key(stream=stream) for stream in range(2000)]),
+        keys_of(0, torch.arange(2000), ZERO),
+        folded(torch.stack([key(seed) for seed in range(2000)]), 0, ZERO),
+        keys_of(0, 0, ZERO, stream=torch.arange(2000)),
         torch.arange(NUM),
     ],
     ids=["positions", "steps", "seeds", "streams", "consecutive"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,17 @@ from stem_complete.training import build_task
 from stem_complete.training.simulation import build_simulator
 from stem_complete.vocabulary import Geometry
 
-ANY_DOSE = ["model.preset=any-dose", "model.encoding=waves"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_parts_are_scanned_and_completed(small_config: Callable[..., Config]) -> None:
-    task = build_task(small_config(*ANY_DOSE, "augmentation.crop_px=32"), (64, 64))
+@pytest.fixture
+def any_dose(small_config: Callable[..., Config]) -> Callable[..., Config]:
+    """Makes configs of the preset `any-dose`."""
+    return partial(small_config, "model.preset=any-dose", "model.encoding=waves", smallest=False)
+
+
+def test_parts_are_scanned_and_completed(any_dose: Callable[..., Config]) -> None:
+    task = build_task(any_dose("augmentation.crop_px=32"), (64, 64))
     batch = task.simulator(IMAGES, 3, torch.arange(2))
     assert batch.truth.shape == batch.scan.dwell.shape == (2, 1, 32, 32)
     full, half, _ = task.complete(batch)
@@ -65,17 +71,17 @@ def test_a_config_names_any_geometry(
     assert (scan.intensity.isfinite() == (scan.dwell > 0)).all()
 
 
-def test_sizes_of_the_preset_can_be_changed(small_config: Callable[..., Config]) -> None:
-    task = build_task(small_config(*ANY_DOSE, "model.sizes.spectral_blocks=0"), (64, 64))
+def test_sizes_of_the_preset_can_be_changed(any_dose: Callable[..., Config]) -> None:
+    task = build_task(any_dose("model.sizes.spectral_blocks=0"), (64, 64))
     assert len(task.network.generator.inner.spectral_blocks) == 0
 
 
 def test_relative_losses_count_errors_in_the_networks_unit(
-    small_config: Callable[..., Config],
+    any_dose: Callable[..., Config],
 ) -> None:
     losses = {}
     for relative in (False, True):
-        task = build_task(small_config(*ANY_DOSE, f"loss.relative={relative}"), (64, 64))
+        task = build_task(any_dose(f"loss.relative={relative}"), (64, 64))
         batch = task.simulator(IMAGES, 3, torch.arange(2))
         completed = task.complete(batch)
         losses[relative] = torch.stack(list(task.losses(completed, batch.truth).values()))
@@ -103,7 +109,7 @@ def test_relative_losses_count_errors_in_the_networks_unit(
     ],
 )
 def test_what_does_not_fit_is_refused(
-    small_config: Callable[..., Config], change: str, message: str
+    any_dose: Callable[..., Config], change: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_task(small_config(*ANY_DOSE, change), (64, 64))
+        build_task(any_dose(change), (64, 64))

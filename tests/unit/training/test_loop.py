@@ -116,7 +116,7 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate(small_config):
     train(small_config(*settings, "training.max_minutes=1e-9"), ALONE)
     begun = latest(small_config()).step
     with pytest.raises(TrainingError, match="start again, which goes on from the checkpoint befo"):
-        train(small_config(*settings, few_skipped, "optimizer.learning_rate=10"), ALONE)
+        train(small_config(*settings, few_skipped, "optimizer.learning_rate=1e6"), ALONE)
     # One more step was taken, which led to no finite loss any more.
     assert latest(small_config()).step == begun
     result = train(small_config(*settings, few_skipped), ALONE)
@@ -141,7 +141,7 @@ def test_a_bad_last_batch_costs_no_checkpoint_if_validation_is_finite(small_conf
 
 
 def test_a_run_whose_weights_are_ruined_at_the_end_has_failed(small_config):
-    config = small_config("training.steps=3", "optimizer.learning_rate=10")
+    config = small_config("training.steps=3", "optimizer.learning_rate=1e6")
     with pytest.raises(TrainingError, match="2 steps in a row"):
         train(config, ALONE)
     assert latest(config) is None
@@ -149,7 +149,7 @@ def test_a_run_whose_weights_are_ruined_at_the_end_has_failed(small_config):
 
 def test_a_stop_while_steps_are_skipped_leaves_the_checkpoint_before(small_config, caplog):
     config = small_config(
-        "training.steps=12", "optimizer.learning_rate=10", "training.validate_every_steps=100"
+        "training.steps=12", "optimizer.learning_rate=1e6", "training.validate_every_steps=100"
     )
     stop = StopRequest()
 

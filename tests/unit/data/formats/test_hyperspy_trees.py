@@ -56,7 +56,7 @@ def test_images_and_stacks(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(read_micrograph(path, "HAADF").pixels, IMAGE)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".hspy", ".zspy"])
 @pytest.mark.parametrize(
     ("shape", "axes", "kind", "reason"),
     [

@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path]
 ) -> None:
     folder = write_images(3)
-    for after in (1, 2, 3, 15, 27, 28, 29, 40):
+    for after in (1, 2, 15, 28, 40):
         store = tmp_path / f"full{after}"
         ingest([folder / "image000.npy"], store, crop_size=16)
         before = MicrographStore(store).read(range(9))

@@ -9,14 +9,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TIMEOUT_S = 600.0
-POLL_S = 0.25
+"""Only for what hangs: on a busy machine, what takes a second alone may take a minute."""
+
+POLL_S = 0.2
 
 
-def wait_until(condition: Callable[[], T], what: str, *, timeout_s: float = TIMEOUT_S) -> T:
+def wait_until(condition: Callable[[], T], what: str) -> T:
     """What `condition` returns once that is true; raises TimeoutError naming `what` if never."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + TIMEOUT_S
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
+            raise TimeoutError(f"waited {TIMEOUT_S:g} s for {what}")
         time.sleep(POLL_S)
     return value
