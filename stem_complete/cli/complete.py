@@ -20,6 +20,7 @@ _Number = TypeVar("_Number", int, float)
         "stem-complete complete scan.tif --dwell dwell.tif --output completed.tif",
         "stem-complete complete scans/ --dwell dwells/ --output completed/ --png",
         "stem-complete complete scan-with-nans.npy --output completed/ --error-map",
+        "stem-complete complete scan.tif --dwell dwell.tif --output completed/ --no-self-check",
         "stem-complete complete samples.csv --signal HAADF --shape 512,512 --output completed/",
         "stem-complete complete intensities.npy --path path.csv --output completed/",
         "stem-complete complete a.tif --dwell us.tif --dwell-unit us --full-dwell 10 --output out/",
@@ -89,6 +90,20 @@ def complete(
     error_map: Annotated[
         bool, typer.Option("--error-map", help="Also write the expected error of each pixel.")
     ] = False,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check/--no-self-check",
+            help="Predict held-out parts of each scan, tell how far off the prediction is, and "
+            "leave out what they contradict; takes as long again.",
+        ),
+    ] = True,
+    keep_measured: Annotated[
+        bool,
+        typer.Option(
+            "--keep-measured", help="Blend measured pixels back, weighted by their precision."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Complete again what is there already.")
     ] = False,
@@ -129,7 +144,13 @@ def complete(
             along=path,
             options=options,
             published=published,
-            outputs=Outputs(png=png, error_map=error_map, overwrite=overwrite),
+            outputs=Outputs(
+                png=png,
+                error_map=error_map,
+                overwrite=overwrite,
+                self_check=self_check,
+                keep_measured=keep_measured,
+            ),
             progress=bar.show,
         )
     summary = (

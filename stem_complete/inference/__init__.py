@@ -28,6 +28,7 @@ from stem_complete.inference.completer import (
 )
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.image_files import Outputs, write_completion
+from stem_complete.inference.self_check import SelfCheck
 
 __all__ = [
     "MODEL_FOLDER",
@@ -42,6 +43,7 @@ __all__ = [
     "Outputs",
     "Progress",
     "ScanOptions",
+    "SelfCheck",
     "TrainingSource",
     "build_artifact",
     "complete_files",

@@ -50,6 +50,8 @@ def complete_scans(
     scans: Iterable[RasterScan | PathScan],
     *,
     error_map: bool = False,
+    self_check: bool = False,
+    keep_measured: bool = False,
     batch_size: int | None = None,
 ) -> Iterator[CompletedScan]:
     """Completions of scans, in their order; scans are read as they are needed.
@@ -58,6 +60,9 @@ def complete_scans(
         completer: The model.
         scans: Neighbours of one shape are completed together.
         error_map: Whether to estimate the error of each pixel.
+        self_check: Whether to predict held-out parts of each scan, see `Completer.self_check`, and
+            to leave out of its completion what they contradict.
+        keep_measured: Whether to blend measured pixels back, see `Completer.complete_scan`.
         batch_size: Largest number of scans that are completed together; None: 8 on a GPU, else 1.
 
     Raises:
@@ -67,9 +72,12 @@ def complete_scans(
     rasters = (scan.raster() for scan in scans)
     for _, of_one_shape in groupby(rasters, key=lambda scan: scan.shape):
         while batch := list(islice(of_one_shape, size)):
-            completions = completer.complete_scans(batch, error_map=error_map)
-            for scan, completion in zip(batch, completions, strict=True):
-                yield CompletedScan(scan, completion, completer.card)
+            checks = [completer.self_check(scan) if self_check else None for scan in batch]
+            completions = completer.complete_scans(
+                batch, error_map=error_map, checks=checks, keep_measured=keep_measured
+            )
+            for scan, completion, check in zip(batch, completions, checks, strict=True):
+                yield CompletedScan(scan, completion, completer.card, check)
 
 
 def complete_files(
@@ -116,7 +124,10 @@ def complete_files(
         if progress:
             progress(len(report.done) + len(report.skipped) + len(report.failed), total)
 
-    settings = f"{options} {published=} precision={completer.precision}".encode()
+    settings = (
+        f"{options} {published=} precision={completer.precision} self_check={outputs.self_check} "
+        f"keep_measured={outputs.keep_measured}"
+    ).encode()
     same_for_all = {
         "model": completer.card.weights_sha256,
         "options": hashlib.sha256(settings).hexdigest(),
@@ -140,7 +151,12 @@ def complete_files(
             tell()
 
     completions = complete_scans(
-        completer, unfinished(), error_map=outputs.error_map, batch_size=batch_size
+        completer,
+        unfinished(),
+        error_map=outputs.error_map,
+        self_check=outputs.self_check,
+        keep_measured=outputs.keep_measured,
+        batch_size=batch_size,
     )
     for completed in completions:
         files, made_from, num_scans, why = begun[len(report.done)]
@@ -149,6 +165,7 @@ def complete_files(
         report.done[str(files.scan)] = str(files.image)
         notes = [why, *(note for each in stack for note in each.scan.notes)]
         notes += map(_unfamiliar, stack)
+        notes += [each.check.note for each in stack if each.check]
         if told := "; ".join(dict.fromkeys(filter(None, notes))):
             report.notes[str(files.scan)] = told
         tell()

@@ -19,8 +19,10 @@ from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import error_features
+from stem_complete.inference.self_check import SelfCheck, hold_out, judge
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
+from stem_complete.scan.adaptive import noise_of
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
@@ -57,11 +59,13 @@ class CompletedScan(NamedTuple):
         scan: What was measured.
         completion: What the model makes of it.
         model: Card of the model.
+        check: How well it predicts held-out parts of the scan; None if it was not asked for.
     """
 
     scan: RasterScan
     completion: Completion
     model: ModelCard
+    check: SelfCheck | None = None
 
 
 class Completer:
@@ -131,19 +135,44 @@ class Completer:
         scan = raster_scan(partial, dwell, intensity_range=intensity_range)
         return self.complete_scan(scan, error_map=error_map)
 
-    def complete_scan(self, scan: RasterScan | PathScan, *, error_map: bool = True) -> Completion:
+    def complete_scan(
+        self,
+        scan: RasterScan | PathScan,
+        *,
+        error_map: bool = True,
+        check: SelfCheck | None = None,
+        keep_measured: bool = False,
+    ) -> Completion:
         """Completion of one partial scan, on the pixel grid or along the path of the probe.
+
+        Args:
+            scan: The scan.
+            error_map: Whether to estimate the error too.
+            check: Of `self_check`; what the scan itself contradicts is left out.
+            keep_measured: Whether to blend measured pixels with their completion, each weighted by
+                the inverse square of its error: a pixel that was measured without noise stays.
 
         Raises:
             DataError: A side is less than 32 px.
+
+        Example:
+            >>> check = completer.self_check(scan)                          # doctest: +SKIP
+            >>> image, error = completer.complete_scan(scan, check=check)   # doctest: +SKIP
         """
-        (completion,) = self.complete_scans([scan], error_map=error_map)
+        (completion,) = self.complete_scans(
+            [scan], error_map=error_map, checks=[check], keep_measured=keep_measured
+        )
         return completion
 
     def complete_scans(
-        self, scans: Sequence[RasterScan | PathScan], *, error_map: bool = True
+        self,
+        scans: Sequence[RasterScan | PathScan],
+        *,
+        error_map: bool = True,
+        checks: Sequence[SelfCheck | None] | None = None,
+        keep_measured: bool = False,
     ) -> list[Completion]:
-        """Completions of scans of one shape, in one pass of the network.
+        """Completions of scans of one shape, in one pass of the network; see `complete_scan`.
 
         Raises:
             DataError: A side is less than 32 px.
@@ -152,12 +181,33 @@ class Completer:
         rasters = [scan.raster() for scan in scans]
         for scan in rasters:
             check_side(scan)
-        images = self._in_units(rasters, self._correct)
-        errors = [
-            self._expected_error(image, scan) if error_map else None
-            for image, scan in zip(images, rasters, strict=True)
-        ]
-        return list(map(Completion, images.astype(np.float32), errors))
+        completions = []
+        images, firsts = self._complete(rasters)
+        checks = checks or [None] * len(rasters)
+        for scan, image, first, check in zip(rasters, images, firsts, checks, strict=True):
+            if check is not None and check.trust < 1:
+                image = first + check.trust * (image - first)
+            error = None
+            if error_map or keep_measured:
+                error = self._expected_error(image, scan)
+            if keep_measured and error is not None:
+                image, error = _blend(image, error, scan)
+            completions.append(Completion(image.astype(np.float32), error if error_map else None))
+        return completions
+
+    def self_check(self, scan: RasterScan | PathScan) -> SelfCheck:
+        """How well the model predicts held-out parts of a scan; takes as long as its completion.
+
+        Raises:
+            DataError: A side is less than 32 px.
+        """
+        raster = scan.raster()
+        check_side(raster)
+        rest, weights = hold_out(raster)
+        if rest is None:
+            return judge(raster, np.zeros_like(weights), weights, None)
+        image, first = (images[0] for images in self._complete([rest]))
+        return judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
 
     def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
@@ -169,28 +219,41 @@ class Completer:
             return None
         check_side(scan.raster())
         images = self._in_units([scan.raster()], lambda encoded: encoded.offset)
-        first: NDArray[np.float32] = images[0].astype(np.float32)
+        first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
+
+    def _complete(
+        self, scans: Sequence[RasterScan]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Completions and what the network corrected, each [b, h, w] in the scans' units."""
+
+        def both(encoded: NetworkInput) -> Tensor:
+            image = self._correct(encoded)
+            return torch.cat([image, encoded.offset.expand_as(image)], 1)
+
+        images = self._in_units(scans, both)
+        return images[:, 0], images[:, 1]
 
     def _in_units(
         self, scans: Sequence[RasterScan], complete: Callable[[NetworkInput], Tensor]
     ) -> NDArray[np.float64]:
-        """Completions [b, h, w], in the scans' units, of the scans encoded in [-1, 1]."""
+        """Completions [b, c, h, w], in the scans' units, of the scans encoded in [-1, 1]."""
         # In double precision, so that a small contrast on a large offset survives.
         intensity = np.stack([scan.intensity for scan in scans])
         dwell = np.stack([scan.dwell for scan in scans])
         ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
-        low, high = ranges.T[:, :, None, None]
+        low, high = ranges.T[:, :, None, None, None]
         middle, half = (high + low) / 2, (high - low) / 2
-        scaled = ((intensity - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
+        unit = np.where(half > 0, half, 1.0)
+        scaled = ((intensity[:, None] - middle) / unit).astype(np.float32)
         with torch.inference_mode():
-            tensors = (torch.from_numpy(a[:, None]).to(self.device) for a in (scaled, dwell))
+            tensors = (torch.from_numpy(a).to(self.device) for a in (scaled, dwell[:, None]))
             encoded = encode(
                 PartialScan(*tensors),
                 self.card.encoding,
                 sigma_px=fill_sigma_px(self.card.coverage),
             )
-            unit_images = complete(encoded)[:, 0].cpu().double().numpy()
+            unit_images = complete(encoded).cpu().double().numpy()
         images: NDArray[np.float64] = middle + half * unit_images
         return images
 
@@ -245,6 +308,23 @@ def load_completer(
             "stem_complete.inference.export_checkpoint(run_folder, output)",
         )
     return Completer(load_artifact(folder), device, precision=precision)
+
+
+def _blend(
+    image: NDArray[np.float64], error: NDArray[np.float32], scan: RasterScan
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """A completion with its measured pixels blended back, and its expected error, each [h, w]."""
+    mean, std = scan.mean_and_std()
+    unit = std or 1.0
+    intensity = ((scan.intensity - mean) / unit).astype(np.float32)
+    tensors = (torch.from_numpy(array)[None, None] for array in (intensity, scan.dwell))
+    noise = unit * float(noise_of(PartialScan(*tensors)))
+    # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
+    square = np.nan_to_num(np.square(error, dtype=np.float64), nan=noise**2)
+    precision = scan.dwell * square
+    weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
+    blended = np.where(scan.measured, image + weight * (scan.intensity - image), image)
+    return blended, (error * np.sqrt(1 - weight)).astype(np.float32)
 
 
 def check_side(scan: RasterScan) -> None:

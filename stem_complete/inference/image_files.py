@@ -29,11 +29,15 @@ class Outputs(NamedTuple):
         png: A preview.
         error_map: The expected RMS error of each pixel.
         overwrite: Whether what is there is completed again.
+        self_check: Whether held-out parts of the scan are predicted, see `Completer.self_check`.
+        keep_measured: Whether measured pixels are blended back.
     """
 
     png: bool = False
     error_map: bool = False
     overwrite: bool = False
+    self_check: bool = False
+    keep_measured: bool = False
 
 
 IMAGE_ALONE = Outputs()
@@ -107,7 +111,7 @@ def write_completion(
         DataError: A file cannot be written.
     """
     several = [completed] if isinstance(completed, CompletedScan) else list(completed)
-    scan, (pixels, error), model = several[0]
+    scan, (pixels, error), model, check = several[0]
     if len(several) > 1:
         pixels = np.stack([each.completion.image for each in several])
         errors = [e for each in several if (e := each.completion.error) is not None]
@@ -118,6 +122,7 @@ def write_completion(
         "model": model.name,
         "model_sha256": model.weights_sha256,
         **({"made_from": dict(made_from)} if made_from else {}),
+        **({"self_check": check.note} if check else {}),
     }
     tiff = partial(write_tiff, pixel_size_nm=scan.pixel_size_nm)
     files: dict[Path, Callable[[Path], None]] = {}

@@ -93,6 +93,23 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
     )
 
 
+def noise_of(scan: PartialScan) -> Tensor:
+    """Standard deviation of a full dwell's measurement in each scan `[b, 1, 1, 1]`.
+
+    It is estimated from the scan, and includes details that are finer than the scan's gaps.
+    """
+    scan = PartialScan(without_outliers(scan), scan.dwell)
+    centred, _, std = standardise(scan)
+    _, gap = gaps(scan.dwell)
+    scatter = self_prediction(PartialScan(centred, scan.dwell), gap, std).scatter
+    # Of the mean of four pixels, weighted by their dwell.
+    half = _halved(scan).dwell
+    mean_dwell = sum_pixels(half.square()) / sum_pixels(half).clamp(
+        min=torch.finfo(half.dtype).tiny
+    )
+    return scatter * (4 * mean_dwell).sqrt()
+
+
 def without_outliers(scan: PartialScan) -> Tensor:
     """Intensities `[b, 1, h, w]`, moved to the limits of plausible ones; 0 where not measured.
 
@@ -150,11 +167,8 @@ def self_prediction(scan: PartialScan, gap: Tensor, std: Tensor) -> Prediction:
     """
     half = _halved(scan)
     h, w = half.dwell.shape[-2:]
-    largest = max(min(scan.dwell.shape[-2:]) / _LEAST_BLOCKS, _SMALLEST_BLOCK_PX)
-    side = (_BLOCK_GAPS * gap).clamp(_SMALLEST_BLOCK_PX, largest) / 2
-    row = (torch.arange(h, device=gap.device).view(1, 1, -1, 1) / side).floor()
-    column = (torch.arange(w, device=gap.device).view(1, 1, 1, -1) / side).floor()
-    held = ((row + 2 * column) % _HELD_OUT == 0).to(gap.dtype)
+    side = _block_side((h, w), gap / 2, _SMALLEST_BLOCK_PX / 2)
+    held = held_out_blocks((h, w), gap / 2, smallest_px=_SMALLEST_BLOCK_PX / 2)
     seen = PartialScan(half.intensity, half.dwell * (1 - held))
     predicted = spline_fill(
         seen, fidelity=3.0, dwell_exponent=_DWELL_EXPONENT, stiffness=_STIFFNESS / 4
@@ -172,6 +186,28 @@ def self_prediction(scan: PartialScan, gap: Tensor, std: Tensor) -> Prediction:
     prior = _PRIOR_BLOCKS * (_PRIOR_ERROR * std).square()
     error = ((num_blocks * of_means + prior) / (num_blocks + _PRIOR_BLOCKS)).sqrt()
     return Prediction(error, (all_of_it - of_means).clamp(min=0).sqrt())
+
+
+def held_out_blocks(shape: tuple[int, int], gap: Tensor, *, smallest_px: float) -> Tensor:
+    """Every fifth square block of images, 1 inside, `[b, 1, h, w]`.
+
+    No two of them touch, in any direction.
+
+    Args:
+        shape: (h, w) of the images [px].
+        gap: Typical gap of each scan `[b, 1, 1, 1]` [px]; blocks are twice as wide.
+        smallest_px: Smallest side of a block [px].
+    """
+    h, w = shape
+    side = _block_side(shape, gap, smallest_px)
+    row = (torch.arange(h, device=gap.device).view(1, 1, -1, 1) / side).floor()
+    column = (torch.arange(w, device=gap.device).view(1, 1, 1, -1) / side).floor()
+    return ((row + 2 * column) % _HELD_OUT == 0).to(gap.dtype)
+
+
+def _block_side(shape: tuple[int, int], gap: Tensor, smallest_px: float) -> Tensor:
+    largest = max(min(shape) / _LEAST_BLOCKS, smallest_px)
+    return (_BLOCK_GAPS * gap).clamp(smallest_px, largest)
 
 
 def _at_half_size(scan: PartialScan, *, fidelity: float, stiffness: float) -> Tensor:

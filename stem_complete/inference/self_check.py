@@ -1,0 +1,122 @@
+"""How well a model predicts parts of a scan that were held out, beside the classical completion.
+
+The truth of a scan is not known, but parts of the scan are: blocks of it are left out, a few times
+as wide as its gaps, and predicted from the rest. Blocks rather than single samples, as those beside
+a sample say what it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stem_complete.data.scans import RasterScan
+from stem_complete.scan.adaptive import gaps, held_out_blocks
+
+# Pixels this near to the border of a block share samples with the rest, by the probe's width.
+_SHARED_PX = 2
+_SMALLEST_BLOCK_PX = 8.0
+_LEAST_PIXELS = 100
+"""Held-out pixels below which a scan says nothing about a model."""
+
+
+class SelfCheck(NamedTuple):
+    """What a scan says about its own completion.
+
+    Attributes:
+        error: Root mean square difference of held-out measurements from their completion from the
+            rest, in the units of the scan; the measurements' own noise is part of it.
+        classical_error: Likewise of the classical completion that the model corrects; None if it
+            corrects none.
+        deviation: Standard deviation of the held-out measurements.
+        num_pixels: Number of held-out pixels.
+        trust: Share of the model's correction that the held-out measurements agree with, from 0
+            to 1; 1 if the model predicts them better than the classical completion does.
+    """
+
+    error: float
+    classical_error: float | None
+    deviation: float
+    num_pixels: int
+    trust: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Error of the model in units of the classical completion's, None if there is none."""
+        return self.error / self.classical_error if self.classical_error else None
+
+    @property
+    def note(self) -> str:
+        """What to tell of it."""
+        if not math.isfinite(self.error):
+            return f"self-check: only {self.num_pixels} pixels could be held out, too few"
+        told = f"self-check: held-out measurements are off by {self.error:.3g}"
+        if self.deviation > 0:
+            told += f" ({self.error / self.deviation:.2f} of their deviation)"
+        if self.ratio is not None:
+            told += f", {self.ratio:.2f} of the classical completion's error"
+        if self.trust < 1:
+            told += f"; so {self.trust:.0%} of the model's correction is used"
+        return told
+
+
+def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float64]]:
+    """A scan without its held-out blocks, and the weights [h, w] of what is judged in these.
+
+    The scan is None if nothing is left of it.
+    """
+    dwell = torch.from_numpy(scan.dwell)[None, None]
+    _, gap = gaps(dwell)
+    blocks = held_out_blocks(scan.shape, gap, smallest_px=_SMALLEST_BLOCK_PX)
+    inner = -torch.nn.functional.max_pool2d(-blocks, 2 * _SHARED_PX + 1, 1, _SHARED_PX)
+    held, judged = (mask[0, 0].numpy() > 0 for mask in (blocks, inner))
+    weights = np.where(judged & scan.measured, scan.dwell, 0).astype(np.float64)
+    if not (scan.measured & ~held).any():
+        return None, weights
+    rest = RasterScan(
+        np.where(held, np.nan, scan.intensity),
+        np.where(held, 0, scan.dwell),
+        intensity_range=scan.intensity_range,
+        where=scan.where,
+    )
+    return rest, weights
+
+
+def judge(
+    scan: RasterScan,
+    weights: NDArray[np.float64],
+    completed: NDArray[np.float64],
+    first: NDArray[np.float64] | None,
+) -> SelfCheck:
+    """The self-check of a scan whose rest was completed.
+
+    Args:
+        scan: The whole scan.
+        weights: Of `hold_out` [h, w].
+        completed: Completion of the rest [h, w], in the units of the scan.
+        first: Classical completion of the rest [h, w], which the model corrects; None if none.
+    """
+    places = weights > 0
+    num, weight = int(places.sum()), weights[places]
+    if num < _LEAST_PIXELS:
+        return SelfCheck(math.nan, None, math.nan, num, 1.0)
+    measured = scan.intensity[places]
+
+    def root_mean(squares: NDArray[np.float64]) -> float:
+        return float(np.sqrt(np.average(squares, weights=weight)))
+
+    deviation = root_mean((measured - np.average(measured, weights=weight)) ** 2)
+    error = root_mean((measured - completed[places]) ** 2)
+    if first is None:
+        return SelfCheck(error, None, deviation, num, 1.0)
+    off, correction = measured - first[places], (completed - first)[places]
+    classical_error, trust = root_mean(off**2), 1.0
+    if error > classical_error:
+        # The share of least squared error, as of two forecasts (Bates and Granger 1969).
+        size = float((weight * correction**2).sum())
+        trust = float(np.clip((weight * off * correction).sum() / size, 0, 1))
+    return SelfCheck(error, classical_error, deviation, num, trust)

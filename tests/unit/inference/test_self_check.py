@@ -1,0 +1,118 @@
+"""Held-out parts of a scan judge its completion."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from stem_complete.data.scans import RasterScan
+from stem_complete.inference.self_check import hold_out, judge
+from stem_complete.scan import GEOMETRIES, archimedean
+
+SHAPE = (128, 160)
+
+
+def scan_of(image, dwell, noise=0.0):
+    values = image + noise * np.random.default_rng(0).normal(size=image.shape)
+    return RasterScan(np.where(dwell > 0, values, np.nan), dwell)
+
+
+@pytest.fixture(scope="module")
+def image():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.sin(x / 9) * np.cos(y / 11)
+
+
+@pytest.mark.parametrize("name", ["archimedean", "random", "serpentine_raster"])
+def test_blocks_are_held_out_with_a_margin_to_what_is_left(image, name):
+    scan = scan_of(image, GEOMETRIES[name](SHAPE, 1 / 10).dwell_map().numpy())
+    rest, weights = hold_out(scan)
+    assert rest is not None
+    held = scan.measured & ~rest.measured
+    assert 0.1 < held.sum() / scan.measured.sum() < 0.35
+    assert held[weights > 0].all()
+    assert 0 < (weights > 0).sum() < held.sum()
+    for shift in (-2, 2):
+        for axis in (0, 1):
+            near_rest = np.roll(rest.measured, shift, axis)
+            assert not near_rest[2:-2, 2:-2][weights[2:-2, 2:-2] > 0].any()
+    np.testing.assert_array_equal(rest.intensity[rest.measured], image[rest.measured])
+
+
+def test_a_scan_with_next_to_nothing_says_so(image):
+    dwell = np.zeros(SHAPE)
+    dwell[60:64, 60:64] = 1
+    scan = scan_of(image, dwell)
+    _, weights = hold_out(scan)
+    check = judge(scan, weights, image, None)
+    assert math.isnan(check.error)
+    assert check.trust == 1
+    assert "too few" in check.note
+
+
+def test_errors_are_those_of_the_held_out_measurements(image):
+    scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
+    _, weights = hold_out(scan)
+    check = judge(scan, weights, image + 0.1, image + 0.2)
+    assert check.error == pytest.approx(0.1)
+    assert check.classical_error == pytest.approx(0.2)
+    assert check.ratio == pytest.approx(0.5)
+    assert check.trust == 1
+    assert check.deviation == pytest.approx(image[weights > 0].std(), rel=0.1)
+    assert "0.50 of the classical completion's error" in check.note
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
+def test_the_part_of_a_correction_that_helps_is_trusted(image, share):
+    """With a correction c of the first completion whose best multiple is `share`."""
+    scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy(), noise=0.05)
+    _, weights = hold_out(scan)
+    correction = np.cos(np.arange(SHAPE[1]) / 5) + np.zeros(SHAPE)
+    first = image - share * correction
+    check = judge(scan, weights, first + correction, first)
+    if share == 0.5:  # as good as the first: all of it, or half
+        assert check.trust == 1 or check.trust == pytest.approx(0.5, abs=0.05)
+    else:
+        assert check.trust == pytest.approx(share, abs=0.05)
+        assert f"{check.trust:.0%} of the model's correction is used" in check.note
+
+
+def test_without_a_first_completion_there_is_nothing_to_compare_with(image):
+    scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
+    _, weights = hold_out(scan)
+    check = judge(scan, weights, image + 0.1, None)
+    assert (check.classical_error, check.ratio, check.trust) == (None, None, 1)
+
+
+def test_a_completion_leaves_out_what_its_scan_contradicts(spiral, texture):
+    from stem_complete import load_completer
+
+    released = load_completer(device="cpu")
+    scan = RasterScan(*spiral(texture(0)))
+    check = released.self_check(scan)
+    plain, first = released.complete_scan(scan).image, released.first_completion(scan)
+    none = released.complete_scan(scan, check=check._replace(trust=0.0)).image
+    np.testing.assert_allclose(none, first, atol=1e-5)
+    half = released.complete_scan(scan, check=check._replace(trust=0.5)).image
+    np.testing.assert_allclose(half, (plain + first) / 2, atol=1e-5)
+    whole = released.complete_scan(scan, check=check._replace(trust=1.0)).image
+    np.testing.assert_array_equal(whole, plain)
+
+
+def test_measured_pixels_are_blended_back_by_their_precision(completer, texture):
+    dwell = GEOMETRIES["random"]((96, 96), 1 / 5).dwell_map().numpy()
+    clean = RasterScan(np.where(dwell > 0, texture(0), np.nan), dwell)
+    noisy = scan_of(texture(0), dwell, noise=2 * texture(0).std())
+    moved = []
+    for scan in (clean, noisy):
+        plain, kept = (completer.complete_scan(scan, keep_measured=keep) for keep in (False, True))
+        np.testing.assert_array_equal(plain.image[dwell == 0], kept.image[dwell == 0])
+        before, after = (
+            np.abs(c.image - scan.intensity)[dwell > 0.2].mean() for c in (plain, kept)
+        )
+        assert after < before
+        assert (kept.error <= plain.error).all()
+        moved.append(1 - after / before)
+    assert moved[0] > moved[1]
