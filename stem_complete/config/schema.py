@@ -161,7 +161,7 @@ class SizesConfig(Section):
 class ModelConfig(Section):
     """The two-stage generator and its trainer."""
 
-    preset: Literal["paper", "compact", "any-dose"] = "paper"
+    preset: Literal["paper", "compact", "any-dose", "any-scan"] = "paper"
     sizes: SizesConfig = SizesConfig()
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
@@ -330,7 +330,7 @@ class Config(Section):
     """A training run, or a sweep of them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "paper"
-    recipe: Literal["paper", "reference-code", "compact", "any-dose"] = "paper"
+    recipe: Literal["paper", "reference-code", "compact", "any-dose", "any-scan"] = "paper"
     storage: Annotated[str, BeforeValidator(str)] = Field(
         "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
     )

@@ -88,9 +88,9 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
         (smooth - first) / error,
     ]
     low, high = _range(scan)
-    return NetworkInput(
-        torch.cat(x, 1), mean + first + waves, error, Bound(reach, low - scatter, high + scatter)
-    )
+    bound = Bound(reach, low - scatter, high + scatter)
+    offset = (mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
+    return NetworkInput(torch.cat(x, 1), offset, error, bound)
 
 
 def noise_of(scan: PartialScan) -> Tensor:
