@@ -30,7 +30,7 @@ _SMOOTH = {"fidelity": 0.1, "stiffness": 1.0}
 _HELD_OUT = 5  # one block in so many
 _BLOCK_GAPS = 2.0  # side of a block in units of the scan's gap
 _SMALLEST_BLOCK_PX = 2.0
-_LEAST_BLOCKS = 16  # along a side of the image
+_LEAST_BLOCKS = 6  # along a side of the image
 # Few blocks say little: so many more are taken to be predicted half as well as by the mean alone.
 _PRIOR_BLOCKS, _PRIOR_ERROR = 3.0, 0.5
 _POOL = 4  # side of the squares whose mean errors are compared [half-size px]
