@@ -33,6 +33,9 @@ FOREVER = 100_000
 MORE = 10
 """Steps that it takes when it goes on, to its end."""
 
+PORTS = ("ray-client-server", "dashboard-agent-listen")
+"""Of which two nodes on one machine, or two clusters, would take the same."""
+
 
 class Cluster(NamedTuple):
     """Two nodes and where jobs are submitted to."""
@@ -74,8 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             for name, options in {"head": head, "second": second}.items():
                 node = RayNode(
                     *(*options, "--num-cpus=1", f"--temp-dir={folder}/{name}"),
-                    # Of which two nodes on one machine would take the same.
-                    f"--dashboard-agent-listen-port={free_port()}",
+                    *(f"--{free}-port={free_port()}" for free in PORTS),
                     log=logs / f"{name}.log",
                     environment=environment,
                 )

@@ -138,9 +138,7 @@ class RayNode:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                # Without the server for Ray's clients, which nobody here is: where it starts late,
-                # the node ends.
-                [*prefix, RAY, "start", "--block", "--ray-client-server-port=0", *options],
+                [*prefix, RAY, "start", "--block", *options],
                 env=os.environ | environment | {"PATH": _PATH},
                 stdout=output,
                 stderr=output,
