@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import workers
+from faults import ENVIRONMENT
 from tiny_task import build_one, build_three, tiny_config
 
 from stem_complete.distributed import WorkerContext
@@ -66,7 +67,7 @@ def test_workers_of_ray_train_it(tmp_path):
     on_ray = tiny_config(tmp_path, *OPTIMIZER, tracking, TWO, name="ray")
     train(alone, WorkerContext(), build_task=build_one)
     script = Path(workers.__file__).parent / "tiny_on_ray.py"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, script, written(on_ray, tmp_path)],
         capture_output=True,

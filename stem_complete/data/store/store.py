@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -34,7 +34,8 @@ from stem_complete.errors import StoreError
 
 Record = TypeVar("Record", Source, LeftOut)
 
-_adapter = cache(TypeAdapter)  # which takes longer to make than to use
+# They take longer to make than to use.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 _IDENTITY = ("split", "frame", "row", "column", "minimum", "maximum", "offset", "scale")
 """Columns that, with the hash of the file, say what a crop is."""

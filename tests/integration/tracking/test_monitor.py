@@ -136,6 +136,8 @@ def test_a_part_that_fails_is_one_warning(
 
     calls: list[int] = []
     monkeypatch.setattr(CPUMonitor, "collect_metrics", lost)
-    with system_metrics(open_run(config, uri), WorkerContext()):
+    run = open_run(config, uri)
+    caplog.clear()  # of the database, which was copied
+    with system_metrics(run, WorkerContext()):
         wait_until(lambda: len(calls) >= 3, "three calls")
     assert ["GPU is lost" in message for message in caplog.messages] == [True]

@@ -33,11 +33,16 @@ def output(tmp_path_factory):
     return tmp_path_factory.mktemp("protocol")
 
 
-@pytest.fixture(scope="module")
-def report(small_store, completer, output):
+@pytest.fixture(scope="module", autouse=True)
+def _few_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stem_complete.evaluation.protocol.MAX_PER_FIELD", NUM_IMAGES)
-        return evaluate_protocol(small_store, completer, output=output)
+        yield
+
+
+@pytest.fixture(scope="module")
+def report(small_store, completer, output):
+    return evaluate_protocol(small_store, completer, output=output)
 
 
 def test_every_method_sees_every_scan(small_store, report):
