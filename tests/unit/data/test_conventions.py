@@ -250,3 +250,41 @@ def test_what_is_no_scan_is_refused(
     with pytest.raises(DataError, match=message) as caught:
         raster_scan(image, dwell)
     assert "\n" not in str(caught.value)
+
+
+values = st.sampled_from(
+    [0.0, 1.0, -1.0, 0.5, 255.0, 65535.0, 1e20, 1e-20, np.nan, np.inf, -np.inf]
+)
+
+
+@st.composite
+def stored(draw: st.DrawFn) -> np.ndarray:
+    """Images of a few values, of noise, and of both."""
+    rng = np.random.default_rng(draw(seeds))
+    shape = draw(st.tuples(st.integers(2, 40), st.integers(2, 40)))
+    few = rng.choice(draw(st.lists(values, min_size=1, max_size=4)), shape)
+    noise = rng.normal(size=shape) * draw(st.sampled_from([0.0, 1.0, 1e-12, 1e9, 1e30]))
+    return np.where(rng.uniform(size=shape) < draw(st.floats(0, 1)), few, few + noise)
+
+
+@given(
+    image=stored(),
+    dwell=st.none() | stored(),
+    unmeasured=st.none() | values,
+    full=st.none() | st.just(10.0),
+)
+def test_anything_is_a_checked_scan_or_refused(
+    image: np.ndarray, dwell: np.ndarray | None, unmeasured: float | None, full: float | None
+) -> None:
+    if dwell is not None and dwell.shape != image.shape:
+        dwell = np.resize(dwell, image.shape)
+    try:
+        scan = raster_scan(
+            image, dwell, options=ScanOptions(unmeasured=unmeasured, full_dwell=full)
+        )
+    except DataError:
+        return
+    assert np.isfinite(scan.intensity[scan.measured]).all()
+    assert np.isfinite(scan.dwell).all()
+    assert 0 < scan.coverage <= 1 + 1e-6
+    np.testing.assert_array_equal(scan.measured, scan.dwell > 0)
