@@ -67,7 +67,9 @@ def _most_common(known: NDArray[np.float64]) -> float:
 def _belongs_to_histogram(fill: float, num: int, others: NDArray[np.float64]) -> bool:
     sample = others[:: -(-others.size // _NUM_LOOKED_AT)]
     levels, counts = np.unique(sample, return_counts=True)
-    if len(levels) > 1 and counts.max() > _LARGEST_SECOND_SHARE * sample.size:
+    if len(levels) == 1:
+        return bool(abs(levels[0] - fill) == 1)
+    if counts.max() > _LARGEST_SECOND_SHARE * sample.size:
         return True
     if len(levels) < 3:
         return False
