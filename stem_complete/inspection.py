@@ -18,6 +18,8 @@ from upath import UPath
 from stem_complete.config import CONFIG_FILE
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
+from stem_complete.data.formats.samples import Samples
+from stem_complete.data.formats.scans import read_samples
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
@@ -54,7 +56,8 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
         return {"kind": "model", "path": str(path), **facts, "error_map": bool(card.calibration)}
     if any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL)):
         return _describe_run(location)
-    return _describe_file(path)
+    samples = None if path.is_dir() else read_samples(path)
+    return _describe_file(path) if samples is None else _describe_samples(path, samples)
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
@@ -218,6 +221,22 @@ def _describe_file(path: Path) -> dict[str, Any]:
             }
         )
     return {"kind": "file", "path": str(path), "images": images, "skipped": contents.skipped}
+
+
+def _describe_samples(path: Path, samples: Samples) -> dict[str, Any]:
+    columns = {}
+    for name, values in samples.columns.items():
+        finite = values[np.isfinite(values)]
+        extent = [float(finite.min()), float(finite.max())] if finite.size else None
+        columns[name] = {"shape": list(values.shape), "range": extent}
+    return {
+        "kind": "samples",
+        "path": str(path),
+        "columns": columns,
+        "units": samples.units,
+        "facts": {name: str(value) for name, value in samples.metadata.items()},
+        "notes": samples.notes,
+    }
 
 
 def draw_store(path: Path, picture: Path, num: int = 32) -> None:

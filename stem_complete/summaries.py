@@ -25,7 +25,8 @@ Values = Mapping[str, Any]
 def screen(values: Values) -> str:
     """The values of `inspection.inspect_path` for a reader, on a screen of 80 x 24 characters."""
     rows: Callable[[Values], dict[str, object]] = {
-        "store": _store, "run": _run, "model": _model, "file": _file
+        "store": _store, "run": _run, "model": _model, "file": _file,
+        "samples": _samples,
     }[values["kind"]]  # fmt: skip
     return aligned({label: text for label, text in rows(values).items() if text is not None})
 
@@ -191,6 +192,26 @@ def _file(values: Values) -> dict[str, object]:
         dwell = "" if has_gaps else " --dwell DWELL_MAP"
         rows["a partial scan"] = f"{program()} complete {path}{dwell} --output FOLDER"
     return rows
+
+
+def _samples(values: Values) -> dict[str, object]:
+    columns, units, path = values["columns"], values["units"], quote(values["path"])
+    lines = [
+        f"{name}{f' [{units[name]}]' if name in units else ''}: "
+        + ("no number" if column["range"] is None else _range(*column["range"]))
+        + (f", of {column['shape'][0]} scans" if len(column["shape"]) > 1 else "")
+        for name, column in columns.items()
+    ]
+    facts = [f"{name}: {value}" for name, value in values["facts"].items()]
+    return {
+        "file": values["path"],
+        "samples": f"{max((each['shape'][-1] for each in columns.values()), default=0):,}",
+        "columns": _lines(lines, "columns"),
+        "says": _lines(facts, "facts") if facts else None,
+        "note": _lines(values["notes"], "notes") if values["notes"] else None,
+        "a partial scan": f"{program()} complete {path} --output FOLDER",
+        "a path alone": f"{program()} complete INTENSITIES --path {path} --output FOLDER",
+    }
 
 
 def _image(image: Values) -> str:

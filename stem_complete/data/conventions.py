@@ -17,9 +17,9 @@ from stem_complete.data.scan_options import AS_STORED, SECONDS, ScanOptions
 from stem_complete.data.scans import RasterScan, real
 from stem_complete.errors import ConfigError, DataError
 
-# Dwell times of maps that state no unit: 95 of 100 are shorter than the longest of these [full
-# pixel dwells], and not all shorter than the other.
-_LONGEST, _SHORTEST = 3.0, 0.02
+# Where maps that state no unit are believed: 95 of 100 dwell times are not longer than this [full
+# pixel dwells], nor than those, of a scan that left pixels out and of one that went over all.
+_LONGEST, _SHORTEST, _SHORTEST_OF_ALL = 3.0, 0.1, 0.01
 _SMALLEST_GAPS = 0.01  # of the image: NaN in fewer pixels are dead ones
 _LARGEST_HOLE = 0.25  # of an image whose zeros may be gaps or a dark specimen
 _LARGEST_LOSS = 0.1  # of the pixels with intensities without dwell, or the other way around
@@ -88,8 +88,11 @@ def raster_scan(
             )
         visited = (~is_fill).astype(np.float64)
     else:
-        visited = _dwell_times(dwell, values.shape, options, dwell_where, notes)
-        if fill is not None or _has_nans(values):
+        is_told = fill is not None or _has_nans(values)
+        visited = _dwell_times(
+            dwell, is_fill if is_told else np.zeros_like(is_fill), options, dwell_where, notes
+        )
+        if is_told:
             _check_agreement(~is_fill, visited > 0, dwell_where)
         # Dark pixels hold 0, too: where the probe was, that is a measurement.
         is_fill = is_fill if fill or unmeasured is not None else np.isnan(values)
@@ -128,18 +131,18 @@ def _note_on_fill(fill: float, is_fill: Mask, where: object) -> str:
 
 
 def _dwell_times(
-    dwell: ArrayLike, shape: tuple[int, ...], options: ScanOptions, where: object, notes: list[str]
+    dwell: ArrayLike, empty: Mask, options: ScanOptions, where: object, notes: list[str]
 ) -> NDArray[np.float64]:
-    """The dwell map in full pixel dwells."""
+    """The dwell map in full pixel dwells; the scan tells that it measured nothing at `empty`."""
     stored = real(dwell, where)
-    if stored.shape != shape:
+    if stored.shape != empty.shape:
         raise DataError(
-            expected=f"the scan's shape {shape}",
+            expected=f"the scan's shape {empty.shape}",
             found=f"{stored.shape}",
             where=where,
             fix="give the dwell map that belongs to this scan",
         )
-    stored = _without_fill(stored)
+    stored = _without_fill(stored, empty)
     for found, wrong in (
         ("NaN or infinite", ~np.isfinite(stored)),
         ("negative", stored < 0),
@@ -162,11 +165,19 @@ def _dwell_times(
             "as the others, as of a parked probe, and shortened to the longest of these"
         )
         stored = np.where(parked, longest, stored)
-    return stored / full_dwell_of(stored[stored > 0], options, where)
+    return stored / full_dwell_of(stored, options, where)
 
 
-def _without_fill(dwell: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With 0 for NaN or the one negative value where the probe never was, unless they are few."""
+def _without_fill(dwell: NDArray[np.float64], empty: Mask) -> NDArray[np.float64]:
+    """With 0 for what marks that the probe never was there.
+
+    That is NaN or the one negative value, unless they are few, or one value of all `empty` alone.
+    """
+    if empty.any() and not empty.all():
+        value = dwell[empty][0]
+        outside = dwell[~empty]
+        if (dwell[empty] == value).all() and (outside != value).all() and (outside > 0).all():
+            return np.where(empty, 0.0, dwell)
     no_time = np.isnan(dwell) | (dwell < 0)
     values = np.unique(dwell[no_time])  # NaN counts as one
     is_fill = len(values) == 1 and _SMALLEST_GAPS <= no_time.mean() < 1
@@ -174,7 +185,7 @@ def _without_fill(dwell: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def full_dwell_of(dwell: NDArray[np.float64], options: ScanOptions, where: object) -> float:
-    """A full pixel dwell in the unit of these dwell times, all above 0.
+    """A full pixel dwell in the unit of the dwell times of a map.
 
     Raises:
         DataError: Times without unit that are far from full pixel dwells, or with one but without
@@ -199,8 +210,9 @@ def full_dwell_of(dwell: NDArray[np.float64], options: ScanOptions, where: objec
         )
     if unit == "counts" or not (dwell % 1).any():
         return float(dwell.max())
-    longest = float(np.quantile(dwell, 0.95))
-    if not _SHORTEST <= longest <= _LONGEST:
+    longest = float(np.quantile(dwell[dwell > 0], 0.95))
+    shortest = _SHORTEST if (dwell > 0).mean() < 0.9 else _SHORTEST_OF_ALL
+    if not shortest <= longest <= _LONGEST:
         raise DataError(
             expected="dwell times in units of a full pixel dwell, so about 1 where the probe was "
             "longest",

@@ -31,8 +31,9 @@ def find_fill(values: NDArray[np.float64]) -> float | None:
 
     - Counts of few electrons, by the next value, which is as common.
     - A background at 0 or at the detector's limit, where intensities were clipped: others come near
-      that value, and nearer to it in space. A fill is far from all intensities, or has the shape
-      of what is between the turns of a path, or around a rectangle.
+      that value, and nearer to it in space. A fill is far from all intensities, or among them
+      where hardly two are equal, or has the shape of what is between the turns of a path, or
+      around a rectangle.
     """
     known = values[~np.isnan(values)]
     if known.size < 2:
@@ -49,10 +50,10 @@ def find_fill(values: NDArray[np.float64]) -> float | None:
     if fill < 0 <= others.min():  # no detector gives one negative value
         return fill
     num = known.size - others.size
-    is_peak = others.min() < fill < others.max() and not (known % 1).any()
+    is_peak = others.min() < fill < others.max() and not (others % 1).any() and fill % 1 == 0
     if (is_peak and num < _SMALLEST_PEAK * known.size) or _belongs_to_histogram(fill, num, others):
         return None
-    if _is_far(fill, others) or _is_left_out(values, fill):
+    if _is_far(fill, others) or _is_odd(fill, others) or _is_left_out(values, fill):
         return fill
     return None
 
@@ -66,7 +67,9 @@ def _most_common(known: NDArray[np.float64]) -> float:
 def _belongs_to_histogram(fill: float, num: int, others: NDArray[np.float64]) -> bool:
     sample = others[:: -(-others.size // _NUM_LOOKED_AT)]
     levels, counts = np.unique(sample, return_counts=True)
-    if len(levels) > 1 and counts.max() > _LARGEST_SECOND_SHARE * sample.size:
+    if len(levels) == 1:
+        return bool(abs(levels[0] - fill) == 1)
+    if counts.max() > _LARGEST_SECOND_SHARE * sample.size:
         return True
     if len(levels) < 3:
         return False
@@ -80,6 +83,13 @@ def _is_far(fill: float, others: NDArray[np.float64]) -> bool:
     low, high = np.quantile(others, (0.01, 0.99))
     nearest = np.quantile(np.abs(others - fill), 0.005)
     return bool(nearest > _SMALLEST_GAP * max(high - low, np.finfo(float).tiny))
+
+
+def _is_odd(fill: float, others: NDArray[np.float64]) -> bool:
+    """Whether it lies among intensities of which hardly two are equal: nothing is clipped there."""
+    sample = others[:: -(-others.size // _NUM_LOOKED_AT)]
+    is_inside = 0.01 < (sample < fill).mean() < 0.99
+    return bool(is_inside and len(np.unique(sample)) > 0.5 * sample.size)
 
 
 def _is_left_out(values: NDArray[np.float64], fill: float) -> bool:

@@ -57,6 +57,18 @@ def make_run(tmp_path: Path):
     return make
 
 
+def test_samples_are_shown_by_their_columns(tmp_path: Path) -> None:
+    file = tmp_path / "scan.csv"
+    file.write_text("# shape: 64 64\nx,y [nm],HAADF\n1,2,500\n3,4,nan\n5,6,700\n")
+    values = inspect_path(file)
+    assert values["columns"]["HAADF"] == {"shape": [3], "range": [500, 700]}
+    shown = screen(values)
+    assert rows_of(shown)["samples"] == "3"
+    for text in ("y [nm]: 2 to 6", "HAADF: 500 to 700", "shape: 64 64", f"--path {file}"):
+        assert text in shown
+    assert yaml.safe_load(everything(values))["facts"] == {"shape": "64 64"}
+
+
 def test_a_finished_run_is_used(make_run) -> None:
     folder = make_run(0.4, 0.2, 0.1, 0.30123)
     rows = rows_of(screen(inspect_path(folder)))

@@ -168,7 +168,7 @@ def full_dwells(
             torch.from_numpy(np.nan_to_num(dwell).clip(0)),
             shape,
         ).numpy()
-        spent = checked[checked > 0].astype(np.float64)
+        spent = checked.astype(np.float64)
     one = full_dwell_of(spent, ScanOptions(dwell_unit=unit, full_dwell=full), where)
     return Spent(dwell / one, "")
 

@@ -79,7 +79,7 @@ def read_scans(
     scans: list[RasterScan | PathScan]
     if along is not None:
         scans = [*path_scans(_along(path, Path(along)), path, options)]
-    elif (samples := _samples(path)) is not None:
+    elif (samples := read_samples(path)) is not None:
         if options.signal is None and (coordinates := coordinates_of(path)):
             options = replace(options, signal=detector_of(path, coordinates))
         scans = [*path_scans(samples, path, options)]
@@ -126,8 +126,13 @@ def sources_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-def _samples(path: Path) -> Samples | None:
-    """The samples of a file; None if it holds images."""
+def read_samples(path: Path) -> Samples | None:
+    """The samples of a file along a path, or a path alone; None if it holds images.
+
+    Raises:
+        DataError: It cannot be read.
+        MissingPackageError: A package that reads such files is not installed.
+    """
     coordinates = coordinates_of(path)
     reader = read_freescan if coordinates else _PATHS.get(path.suffix.lower())
     if reader is None or path.is_dir():
@@ -158,14 +163,14 @@ def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | Non
 def _along(path: Path, along: Path) -> Samples:
     """Intensities of one file on the path of another."""
     check_file(path)
-    positions = _samples(along)
+    positions = read_samples(along)
     if positions is None:
         raise DataError(
             expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
             found="none",
             where=along,
         )
-    samples = read_npy(path) if path.suffix.lower() == ".npy" else _samples(path)
+    samples = read_npy(path) if path.suffix.lower() == ".npy" else read_samples(path)
     if samples is None and path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             samples = Samples({name: arrays[name] for name in arrays.files})

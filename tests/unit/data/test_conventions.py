@@ -149,7 +149,7 @@ class TestDark:
 
 
 UNITS: dict[str, tuple[np.ndarray, ScanOptions]] = {
-    "us": (DWELL * 10, ScanOptions(dwell_unit="us", full_dwell=10)),
+    "us": (DWELL * 10.5, ScanOptions(dwell_unit="us", full_dwell=10.5)),
     "ms": (DWELL * 0.01, ScanOptions(dwell_unit="ms", full_dwell=0.01)),
     "s": (DWELL * 1e-5, ScanOptions(dwell_unit="s", full_dwell=1e-5)),
     "visits": ((DWELL * 16).astype(np.uint16), ScanOptions(dwell_unit="counts", full_dwell=16)),
@@ -169,6 +169,15 @@ def test_a_unit_of_time_that_is_not_stated_is_asked_for(unit: str) -> None:
         raster_scan(GAPS, UNITS[unit][0])
     with pytest.raises(DataError, match=f"give --full-dwell in {unit}"):
         raster_scan(GAPS, UNITS[unit][0], options=ScanOptions(dwell_unit=unit))  # type: ignore[arg-type]
+
+
+def test_a_fast_raster_is_believed() -> None:
+    scan = raster_scan(TRUTH, np.full(SHAPE, 1 / 50))
+    assert scan.coverage == pytest.approx(1 / 50)
+    sparse = ScanOptions(dwell_unit="full")
+    assert raster_scan(GAPS, DWELL / 50, options=sparse).coverage == pytest.approx(
+        DWELL.mean() / 50
+    )
 
 
 def test_a_full_dwell_is_above_zero() -> None:
@@ -195,7 +204,7 @@ def test_masks_are_dwells_of_one(mask: np.ndarray) -> None:
     like_the_reference(raster_scan(filled(0), mask), VISITED.astype(float))
 
 
-@pytest.mark.parametrize("empty", [np.nan, -1.0])
+@pytest.mark.parametrize("empty", [np.nan, -1.0, 65535.0, 1e20])
 def test_maps_may_mark_where_the_probe_never_was(empty: float) -> None:
     like_the_reference(raster_scan(GAPS, np.where(VISITED, DWELL, empty)))
 
@@ -250,3 +259,41 @@ def test_what_is_no_scan_is_refused(
     with pytest.raises(DataError, match=message) as caught:
         raster_scan(image, dwell)
     assert "\n" not in str(caught.value)
+
+
+values = st.sampled_from(
+    [0.0, 1.0, -1.0, 0.5, 255.0, 65535.0, 1e20, 1e-20, np.nan, np.inf, -np.inf]
+)
+
+
+@st.composite
+def stored(draw: st.DrawFn) -> np.ndarray:
+    """Images of a few values, of noise, and of both."""
+    rng = np.random.default_rng(draw(seeds))
+    shape = draw(st.tuples(st.integers(2, 40), st.integers(2, 40)))
+    few = rng.choice(draw(st.lists(values, min_size=1, max_size=4)), shape)
+    noise = rng.normal(size=shape) * draw(st.sampled_from([0.0, 1.0, 1e-12, 1e9, 1e30]))
+    return np.where(rng.uniform(size=shape) < draw(st.floats(0, 1)), few, few + noise)
+
+
+@given(
+    image=stored(),
+    dwell=st.none() | stored(),
+    unmeasured=st.none() | values,
+    full=st.none() | st.just(10.0),
+)
+def test_anything_is_a_checked_scan_or_refused(
+    image: np.ndarray, dwell: np.ndarray | None, unmeasured: float | None, full: float | None
+) -> None:
+    if dwell is not None and dwell.shape != image.shape:
+        dwell = np.resize(dwell, image.shape)
+    try:
+        scan = raster_scan(
+            image, dwell, options=ScanOptions(unmeasured=unmeasured, full_dwell=full)
+        )
+    except DataError:
+        return
+    assert np.isfinite(scan.intensity[scan.measured]).all()
+    assert np.isfinite(scan.dwell).all()
+    assert 0 < scan.coverage <= 1 + 1e-6
+    np.testing.assert_array_equal(scan.measured, scan.dwell > 0)
