@@ -232,4 +232,5 @@ def _range(scan: PartialScan) -> tuple[Tensor, Tensor]:
     measured = scan.dwell > 0
     low = torch.where(measured, scan.intensity, torch.inf).amin((1, 2, 3), keepdim=True)
     high = torch.where(measured, scan.intensity, -torch.inf).amax((1, 2, 3), keepdim=True)
-    return low, high
+    exists = low <= high
+    return torch.where(exists, low, 0.0), torch.where(exists, high, 0.0)

@@ -52,7 +52,7 @@ class TestComplete:
             "along": None,
             "options": ScanOptions(),
             "published": False,
-            "outputs": Outputs(),
+            "outputs": Outputs(self_check=True),
         }
 
     def test_options_say_what_files_do_not(self, run, calls):
