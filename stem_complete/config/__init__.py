@@ -18,6 +18,7 @@ from stem_complete.config.schema import (
     ModelConfig,
     NoiseConfig,
     NoNoiseConfig,
+    PathFile,
     ReferenceNoiseConfig,
     ScanConfig,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "NoNoiseConfig",
     "NoiseConfig",
     "OptimizerConfig",
+    "PathFile",
     "ReferenceNoiseConfig",
     "ScanConfig",
     "differences",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from upath import UPath
 
 Coverage = Annotated[float, BeforeValidator(parse_coverage)]
+PathFile = Annotated[str, Field(pattern=r"\.(csv|tsv|parquet|npz|json|h5|hdf5)$")]
+"""File of a path of the probe, see `data.formats.scans.read_path`."""
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -93,11 +95,11 @@ NoiseConfig = Annotated[
 class ScanConfig(Section):
     """How a micrograph becomes a partial scan."""
 
-    geometry: Geometry = Field(
+    geometry: Geometry | PathFile = Field(
         "archimedean",
-        description="path of the probe, see docs/scans.md; archimedean: a spiral at constant "
-        "speed; drawn: the published code's pixels; nominal: those too, but coverage is the "
-        "spiral's inverse pitch, as in the published code",
+        description="path of the probe, see docs/scans.md, or a file of positions, their dwell "
+        "scaled to the coverage; archimedean: a spiral at constant speed; drawn: the published "
+        "code's pixels; nominal: those too, but coverage is the spiral's inverse pitch",
     )
     coverage: Coverage = Field(1 / 20, description="mean dwell")
     noise: NoiseConfig = ReferenceNoiseConfig()
@@ -124,7 +126,7 @@ class AugmentationConfig(Section):
         "the size of the micrographs",
     )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
-    geometries: tuple[Geometry, ...] = Field(
+    geometries: tuple[Geometry | PathFile, ...] = Field(
         (), description="train on these as often as on scan.geometry"
     )
     coverages: tuple[Coverage, ...] = Field(

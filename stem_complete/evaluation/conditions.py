@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from stem_complete.config import NoiseConfig, validate_config
+from stem_complete.config import NoiseConfig, PathFile, validate_config
 from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
@@ -20,14 +20,14 @@ class Condition(NamedTuple):
     """How micrographs are scanned, and the truth that completions are compared with.
 
     Attributes:
-        geometry: Path of the probe, a name in `scan.GEOMETRIES`.
+        geometry: Path of the probe, a name in `scan.GEOMETRIES` or a file of positions.
         coverage: Mean dwell.
         noise: How the detector sees the specimen.
         sample: Whether the probe measures the original micrograph or the blurred one.
         blur_sigma_px: Width of the 5x5 Gaussian that blurs the truth, as in the papers' losses.
     """
 
-    geometry: Geometry
+    geometry: Geometry | PathFile
     coverage: float
     noise: NoiseConfig
     sample: Sample = "original"

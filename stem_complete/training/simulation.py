@@ -11,6 +11,7 @@ from stem_complete.config import (
     NoNoiseConfig,
     ReferenceNoiseConfig,
 )
+from stem_complete.data.formats.scans import read_path
 from stem_complete.errors import ConfigError
 from stem_complete.scan import (
     GEOMETRIES,
@@ -22,8 +23,8 @@ from stem_complete.scan import (
     ScanHardware,
     ScanPath,
     ScanSimulator,
+    custom,
 )
-from stem_complete.vocabulary import Geometry
 
 
 def build_simulator(
@@ -70,12 +71,12 @@ def build_detection(config: NoiseConfig) -> Detection:
 
 
 def _paths(
-    geometries: Sequence[Geometry], coverages: Sequence[float], shape: tuple[int, int]
+    geometries: Sequence[str], coverages: Sequence[float], shape: tuple[int, int]
 ) -> list[ScanPath]:
     """A path for each geometry and coverage; a random geometry that is named again has others."""
     try:
         return [
-            GEOMETRIES[name](shape, coverage, seed=geometries[:place].count(name))
+            _path(name, shape, coverage, seed=geometries[:place].count(name))
             for place, name in enumerate(geometries)
             for coverage in coverages
         ]
@@ -83,3 +84,19 @@ def _paths(
         raise ConfigError(
             expected="coverages that every geometry can have", found=str(error), where="scan"
         ) from None
+
+
+def _path(geometry: str, shape: tuple[int, int], coverage: float, seed: int) -> ScanPath:
+    """The path of a geometry's name, or of a file, whose dwell is scaled to the coverage."""
+    make = {str(name): make for name, make in GEOMETRIES.items()}.get(geometry)
+    if make is not None:
+        return make(shape, coverage, seed=seed)
+    path = read_path(geometry)
+    if path.shape != shape:
+        raise ConfigError(
+            expected=f"a path over an image of {shape[0]} x {shape[1]} px (h x w)",
+            found=f"one over {path.shape[0]} x {path.shape[1]} px",
+            where=geometry,
+            fix="write it for this shape",
+        )
+    return custom(path.positions, shape, dwell=path.dwell, coverage=coverage)

@@ -27,6 +27,7 @@ from stem_complete.data.formats.tables import read_csv, read_json, read_parquet
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import DataError, StemCompleteError
+from stem_complete.scan import ScanPath
 
 _TABLES: dict[str, Callable[[Path], Samples]] = {
     ".csv": read_csv,
@@ -118,6 +119,30 @@ def read_scan(
     return scans[0]
 
 
+def read_path(file: str | Path) -> ScanPath:
+    """The path of a file, as `stem-complete scan` writes it, or of a scan that was taken along one.
+
+    Raises:
+        DataError: It cannot be read, holds no path, or several.
+        MissingPackageError: A package that reads such files is not installed.
+    """
+    file = Path(file)
+    check_file(file)
+    positions = read_samples(file)
+    if positions is None:
+        raise _no_path(file)
+    num = max(len(column) for column in positions.columns.values())
+    paths = path_scans(on_path(Samples({"intensity": np.zeros(num)}), positions), file)
+    if len(paths) > 1:
+        raise DataError(
+            expected="one path",
+            found=f"{len(paths)} scans",
+            where=file,
+            fix="write each to a file of its own",
+        )
+    return paths[0].path
+
+
 def sources_of(path: Path) -> list[Path]:
     """The files that a scan's file is read with, itself among them."""
     coordinates = coordinates_of(path)
@@ -160,16 +185,20 @@ def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | Non
         ) from error
 
 
+def _no_path(file: Path) -> DataError:
+    return DataError(
+        expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
+        found="none",
+        where=file,
+    )
+
+
 def _along(path: Path, along: Path) -> Samples:
     """Intensities of one file on the path of another."""
     check_file(path)
     positions = read_samples(along)
     if positions is None:
-        raise DataError(
-            expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
-            found="none",
-            where=along,
-        )
+        raise _no_path(along)
     samples = read_npy(path) if path.suffix.lower() == ".npy" else read_samples(path)
     if samples is None and path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as arrays:

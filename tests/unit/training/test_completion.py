@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from stem_complete.config import Config
+from stem_complete.data.formats.path_files import PathNotes, write_path
 from stem_complete.errors import ConfigError
 from stem_complete.scan import GEOMETRIES, PartialScan, archimedean, drawn_archimedean
 from stem_complete.training import build_task
@@ -69,6 +71,19 @@ def test_a_config_names_any_geometry(
     torch.testing.assert_close(simulator.dwell[0, 0], expected)
     scan = simulator(IMAGES, 0, torch.arange(2)).scan
     assert (scan.intensity.isfinite() == (scan.dwell > 0)).all()
+
+
+def test_a_config_names_a_path_of_ones_own(
+    tmp_path: Path, small_config: Callable[..., Config]
+) -> None:
+    path = archimedean((64, 64), 1 / 8)
+    file = tmp_path / "path.csv"
+    write_path(file, path, PathNotes("mine"))
+    config = small_config(f"scan.geometry={file}", "scan.coverage=1/10")
+    simulator = build_simulator(config, (64, 64), augment=False, seed=0)
+    torch.testing.assert_close(simulator.dwell[0, 0], 0.8 * path.dwell_map(), atol=1e-4, rtol=1e-3)
+    with pytest.raises(ConfigError, match=r"over an image of 32 x 64 px .* one over 64 x 64 px"):
+        build_simulator(config, (32, 64), augment=False, seed=0)
 
 
 def test_sizes_of_the_preset_can_be_changed(any_dose: Callable[..., Config]) -> None:
