@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with an NVIDIA GPU, without Ray and MLflow: GPU tests, benchmarks, then further training
-# of the released model, for so many minutes.
+# of the released model's successor, for so many minutes.
 #
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 4
 #   scripts/gpu_run.sh --output results --store released.zarr --minutes 9 --only-train
@@ -12,10 +12,10 @@
 # 30 MB; without one nothing is trained. Leaves in the output folder, some 30 MB:
 #
 #   machine.txt  tests.txt  benchmarks.md  and the JSON of each benchmark
-#   training.txt  any-dose/    # the run and its model
+#   training.txt  any-scan/    # the run and its model
 #
 # Another slice with the same output folder resumes it; `python -m
-# stem_complete.experiments.release.training --publish results` puts its model into the package.
+# stem_complete.experiments.release.training --keep results` keeps its model for the next slice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=results wheels="" rounds=5 store="" minutes=5 only_train=""

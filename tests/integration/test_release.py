@@ -41,7 +41,7 @@ SMALL = {
             "spectral_blocks": 1,
         }
     },
-    "augmentation": {"crop_px": 32},
+    "augmentation": {"crop_px": 32, "coverages": ["1/4"], "geometries": ["random"]},
     "training": {
         "batch_size": 2,
         "precision": "float32",
@@ -65,6 +65,7 @@ def _threads_as_they_were(monkeypatch):
 def package(tmp_path, monkeypatch):
     """A place of its own for what is published."""
     monkeypatch.setattr(training, "REST", tmp_path / "rest.safetensors")
+    monkeypatch.setattr(training, "NEXT", tmp_path / "next")
     monkeypatch.setattr(training, "RELEASED_MODEL", tmp_path / "released")
     return tmp_path
 
@@ -73,22 +74,28 @@ def test_slices_go_on_from_each_other(package, small_store):
     def train(output):
         arguments = ["--store", small_store, "--output", package / output, "--minutes", 1e-9]
         training.main([*map(str, arguments), *CHANGES])
-        return Checkpoints(package / output / "any-dose").latest()
+        return Checkpoints(package / output / "any-scan").latest()
 
     first = train("one")
     assert first.step >= 1
-    training.main(["--publish", str(package / "one")])
-    load_completer(package / "released")
-    assert str(package) not in (package / "released" / "model.json").read_text()
+    training.main(["--keep", str(package / "one")])
+    load_completer(package / "next")
+    assert str(package) not in (package / "next" / "model.json").read_text()
 
-    # Another machine has only what was published.
+    # Another machine has only what was kept.
     other = train("two")
     assert other.step > first.step
     assert {other.step - first.step} == {
         int(value) for name, value in other.state["optimizer"].items() if name.endswith(".step")
     }
     # The same machine goes on with the run that it has.
-    assert train("two").step > other.step
+    last = train("two")
+    assert last.step > other.step
+
+    training.main(["--publish", str(package / "two")])
+    assert load_completer(package / "released").card.metrics["train/steps"] == last.step
+    assert not (package / "next").exists()
+    assert train("three").step > last.step
 
 
 def test_nothing_is_published_that_is_not_there(package):

@@ -1,17 +1,18 @@
-"""Trains the released model some more, in slices, from the model itself.
+"""Trains the released model's successor, in slices, from its own weights.
 
     python -m stem_complete.experiments.release.training --store released.zarr --output results
     torchrun --nproc-per-node 2 -m stem_complete.experiments.release.training --store ...
+    python -m stem_complete.experiments.release.training --keep results
     python -m stem_complete.experiments.release.training --publish results
 
 The store is that of `stem_complete.experiments.release.store`. The first slice in an output folder
-is a warm start: it has the model's weights and ALRC moments, and Adam's moments begin at 0. Further
-slices in the same folder resume exactly. It needs neither Ray nor MLflow, and may be stopped at any
-time. The output folder then holds `any-dose/`, a run as `stem-complete train` writes it, with the
-model in `any-dose/model/`.
+is a warm start: it has the weights and ALRC moments of `next/`, or of the released model if there
+is no successor, and Adam's moments begin at 0. Further slices in the same folder resume exactly. It
+needs neither Ray nor MLflow, and may be stopped at any time. The output folder then holds
+`any-scan/`, a run as `stem-complete train` writes it, with the model in `any-scan/model/`.
 
-`--publish` puts that model, and what further training needs, into the package, in place of those
-there.
+`--keep` puts that model, and what further training needs, into `next/`, for the next slice on
+another machine. `--publish` puts them into the package, in place of the released model.
 """
 
 from __future__ import annotations
@@ -35,26 +36,45 @@ from stem_complete.training import Checkpoints
 REST = Path(__file__).with_name("rest.safetensors")
 """What further training needs beside the released model."""
 
+NEXT = Path(__file__).with_name("next")
+"""The released model's successor while it is trained, with a file like `REST` beside it."""
+
+RECIPE = "any_scan"
 MAX_MIB = 16
-# At the recipe's 1e-3 validation stood still from 20,000 to 24,000 steps, see docs/ablation.md.
-LEARNING_RATE = 2e-4
+# For as long as the validation error falls; then 2e-4.
+LEARNING_RATE = 8e-4
 
 
 def train_slice(config: Config) -> None:
-    """Trains and exports; a run that has no checkpoint begins with the released model."""
+    """Trains and exports; a run that has no checkpoint begins with the latest weights."""
     first = int(os.environ.get("RANK", "0")) == 0
-    if first and REST.exists() and not Checkpoints(config.run_folder).folders():
-        step = write_start(config, RELEASED_MODEL, REST)
-        say(f"warm start at step {step:,}: the released model's weights, Adam's moments at 0")
+    model, rest = (NEXT, NEXT / REST.name) if NEXT.exists() else (RELEASED_MODEL, REST)
+    if first and rest.exists() and not Checkpoints(config.run_folder).folders():
+        step = write_start(config, model, rest)
+        say(f"warm start at step {step:,}: the weights of {model.name}, Adam's moments at 0")
     launch(config, local=not under_torchrun())
 
 
 def publish(run: Path) -> None:
-    """Takes over the model of a run, and what further training needs.
+    """Takes over the model of a run as the released one, and what further training needs.
 
     Raises:
         ArtifactError: There is none, or it is too large for the package.
     """
+    _take_over(run, RELEASED_MODEL, REST)
+    shutil.rmtree(NEXT, ignore_errors=True)
+
+
+def keep(run: Path) -> None:
+    """Takes over the model of a run as the successor, for further training.
+
+    Raises:
+        ArtifactError: There is none, or it is too large for the package.
+    """
+    _take_over(run, NEXT, NEXT / REST.name)
+
+
+def _take_over(run: Path, target: Path, rest: Path) -> None:
     model = run / MODEL_FOLDER
     checkpoint = Checkpoints(run).latest()
     weights = model / WEIGHTS_FILE
@@ -66,16 +86,16 @@ def publish(run: Path) -> None:
             where=model,
             fix="train first",
         )
-    save_rest(checkpoint, Config.model_validate(checkpoint.config), REST)
-    RELEASED_MODEL.mkdir(exist_ok=True)
-    shutil.copyfile(weights, RELEASED_MODEL / WEIGHTS_FILE)
+    target.mkdir(exist_ok=True)
+    save_rest(checkpoint, Config.model_validate(checkpoint.config), rest)
+    shutil.copyfile(weights, target / WEIGHTS_FILE)
     card = read_card(model)
     # Of this machine's folders the names alone.
     names = {"storage": Path(card.config["storage"]).name}
     names |= {"data": card.config["data"] | {"store": Path(card.config["data"]["store"]).name}}
     card = card.model_copy(update={"config": card.config | names})
-    (RELEASED_MODEL / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
-    say(f"{model} -> {RELEASED_MODEL}")
+    (target / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
+    say(f"{model} -> {target}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,12 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--store", type=Path, help="of stem_complete.experiments.release.store")
     parser.add_argument("--output", type=Path, help="folder to work in and to go on from")
     parser.add_argument("--minutes", type=float, default=60.0, help="wall time, export aside")
-    parser.add_argument("--publish", type=Path, metavar="OUTPUT", help="only take over its results")
-    parser.add_argument("overrides", nargs="*", help="section.field=value changes to any_dose.yaml")
+    parser.add_argument("--keep", type=Path, metavar="OUTPUT", help="only keep its results")
+    parser.add_argument("--publish", type=Path, metavar="OUTPUT", help="only release its results")
+    parser.add_argument("overrides", nargs="*", help="section.field=value changes to the recipe")
     options = parser.parse_args(arguments)
-    if options.publish is not None:
-        publish(options.publish / "any-dose")
-        return
+    for output, take_over in ((options.keep, keep), (options.publish, publish)):
+        if output is not None:
+            take_over(output / load_config([RECIPE]).name)
+            return
     if options.store is None or options.output is None:
         parser.error("--store and --output are needed")
     changes = [
@@ -101,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"optimizer.learning_rate={LEARNING_RATE}",
         "tracking.enabled=false",
     ]
-    train_slice(load_config(["any_dose"], [*changes, *options.overrides]))
+    train_slice(load_config([RECIPE], [*changes, *options.overrides]))
 
 
 if __name__ == "__main__":
