@@ -8,6 +8,7 @@ told apart is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,47 +64,30 @@ def raster_scan(
     """
     if isinstance(intensity, np.ma.MaskedArray):
         intensity = np.ma.filled(intensity.astype(np.float64), np.nan)
-    stored = np.asarray(intensity)
     values = real(intensity, where)
-    unmeasured, notes = options.unmeasured, list[str]()
     if values.ndim != 2 or not values.size:
         raise DataError(expected="one scan [h, w]", found=f"shape {values.shape}", where=where)
-    fill = find_fill(values) if unmeasured is None and not _has_nans(values) else unmeasured
-    if unmeasured is not None and not np.isnan(unmeasured):
-        fill = float(np.asarray(unmeasured).astype(stored.dtype))  # 1e20 of float32
-        if not (values == fill).any():
-            notes.append(f"no pixel holds {unmeasured:g}, so none is left out for that")
-    if dwell is None and values.min() == values.max():
-        raise DataError(
-            expected="at least one measured pixel", found=f"{values.min():g} in all", where=where
-        )
-    is_fill = np.isnan(values) if fill is None else np.isnan(values) | (values == fill)
+    notes: list[str] = []
+    fill = _fill_of(values, np.asarray(intensity).dtype, options.unmeasured, notes)
+    empty = np.isnan(values) | (values == fill)
     if dwell is None:
-        if unmeasured is None and fill is not None:
-            notes.append(_note_on_fill(fill, is_fill, where))
-        elif unmeasured is None and (num_zeros := int((values == 0).sum())) and not is_fill.any():
-            notes.append(
-                f"{num_zeros / values.size:.0%} of the pixels are 0 and taken for measured; if the "
-                "probe was never there, give --unmeasured 0"
-            )
-        visited = (~is_fill).astype(np.float64)
+        _judge_alone(values, empty, fill, options, where, notes)
+        times = (~empty).astype(np.float64)
     else:
-        is_told = fill is not None or _has_nans(values)
-        visited = _dwell_times(
-            dwell, is_fill if is_told else np.zeros_like(is_fill), options, dwell_where, notes
-        )
-        if is_told:
-            _check_agreement(~is_fill, visited > 0, dwell_where)
-        # Dark pixels hold 0, too: where the probe was, that is a measurement.
-        is_fill = is_fill if fill or unmeasured is not None else np.isnan(values)
-        if num_lost := int((is_fill & (visited > 0)).sum()):
-            what = "NaN" if fill is None else f"{fill:g} or NaN"
-            notes.append(f"{num_lost} pixels with dwell are {what} and left out")
-        if fill == 0 and unmeasured is None and (num_dark := int((values[visited > 0] == 0).sum())):
-            notes.append(f"{num_dark} pixels with dwell are 0, which is taken for measured")
+        # A few dead pixels do not tell where the probe was.
+        is_told = fill is not None or empty.mean() > _SMALLEST_GAPS
+        told = empty if is_told else np.zeros_like(empty)
+        times = _dwell_times(dwell, told, options, dwell_where, notes)
+        _check_agreement(~told, times > 0, dwell_where)
+        if fill == 0 and options.unmeasured is None:  # dark, where the probe was
+            empty = np.isnan(values)
+            if num_dark := int((values[times > 0] == 0).sum()):
+                notes.append(f"{num_dark} pixels with dwell are 0, which is taken for measured")
+        if num_lost := int((empty & (times > 0)).sum()):
+            notes.append(f"{num_lost} pixels with dwell are not measured and left out")
     return RasterScan(
-        np.where(is_fill, np.nan, values),
-        visited,
+        np.where(empty, np.nan, values),
+        times,
         pixel_size_nm=pixel_size_nm,
         intensity_range=intensity_range,
         where=where,
@@ -112,14 +96,42 @@ def raster_scan(
     )
 
 
-def _has_nans(values: NDArray[np.float64]) -> bool:
-    """Whether NaN marks what was not measured, and is not just a few dead pixels."""
-    return bool(np.isnan(values).mean() > _SMALLEST_GAPS)
+def _fill_of(
+    values: NDArray[np.float64], dtype: np.dtype[Any], unmeasured: float | None, notes: list[str]
+) -> float | None:
+    """The value that stands for not measured, beside NaN."""
+    if unmeasured is None:
+        is_nan = np.isnan(values).mean() > _SMALLEST_GAPS
+        return None if is_nan else find_fill(values)
+    if np.isnan(unmeasured):
+        return None
+    fill = float(dtype.type(unmeasured)) if dtype.kind == "f" else unmeasured  # 1e20 of float32
+    if not (values == fill).any():
+        notes.append(f"no pixel holds {unmeasured:g}, so none is left out for that")
+    return fill
 
 
-def _note_on_fill(fill: float, is_fill: Mask, where: object) -> str:
-    share = is_fill.mean()
-    if fill == 0 and (hole := hole_share(~is_fill)) > _LARGEST_HOLE:
+def _judge_alone(
+    values: NDArray[np.float64],
+    empty: Mask,
+    fill: float | None,
+    options: ScanOptions,
+    where: object,
+    notes: list[str],
+) -> None:
+    """Tells what an image without dwell map is taken for.
+
+    Raises:
+        DataError: That cannot be told.
+    """
+    if values.min() == values.max():
+        raise DataError(
+            expected="at least one measured pixel", found=f"{values.min():g} in all", where=where
+        )
+    if options.unmeasured is not None:
+        return
+    share = empty.mean()
+    if fill == 0 and (hole := hole_share(~empty)) > _LARGEST_HOLE:
         raise DataError(
             expected="a dwell map, as zeros may be dark or not measured",
             found=f"0 in {share:.0%} of the pixels, {hole:.0%} of the image in one piece far from "
@@ -127,7 +139,13 @@ def _note_on_fill(fill: float, is_fill: Mask, where: object) -> str:
             where=where,
             fix="give --dwell, or --unmeasured 0 if the probe was never there",
         )
-    return f"{share:.0%} of the pixels are exactly {fill:.9g}, which is taken for not measured"
+    if fill is not None:
+        notes.append(f"{share:.0%} of the pixels are exactly {fill:.9g}, taken for not measured")
+    elif not empty.any() and (share := (values == 0).mean()) > _SMALLEST_GAPS:
+        notes.append(
+            f"{share:.0%} of the pixels are 0, taken for measured; if the probe was never there, "
+            "give --unmeasured 0"
+        )
 
 
 def _dwell_times(

@@ -83,17 +83,29 @@ def in_pixels(
         origin = tuple(low) if is_elsewhere and not shape else (0.0, 0.0)
     positions = (positions - np.array(origin)) / step
     if shape:
-        return Placed(positions, shape, pixel_size_nm, "")
-    width, height = (np.floor((high - np.array(origin)) / step + 0.5).astype(int) + 1).tolist()
-    if len(known) < _FEWEST_SAMPLES * height * width:
+        return Placed(positions, _checked(shape, where), pixel_size_nm, "")
+    width, height = (np.floor((high - np.array(origin)) / step + 0.5) + 1).tolist()
+    if not len(known) >= _FEWEST_SAMPLES * height * width:
         raise DataError(
             expected="positions in px, or their step from pixel to pixel",
-            found=f"{len(known)} samples on {height} x {width} px",
+            found=f"{len(known)} samples on {height:.0f} x {width:.0f} px",
             where=where,
             fix="give --step, or --shape if the image is so large",
         )
-    note = f"the image is as large as the positions reach, {height} x {width} px (h x w)"
-    return Placed(positions, (height, width), pixel_size_nm, note)
+    shape = _checked((int(height), int(width)), where)
+    note = f"the image is as large as the positions reach, {shape[0]} x {shape[1]} px (h x w)"
+    return Placed(positions, shape, pixel_size_nm, note)
+
+
+def _checked(shape: tuple[int, int], where: object) -> tuple[int, int]:
+    if min(shape) < 2:
+        raise DataError(
+            expected="an image of at least 2 x 2 px",
+            found=f"{shape[0]} x {shape[1]} px (h x w)",
+            where=where,
+            fix="give --shape, or the --step of the positions from pixel to pixel",
+        )
+    return shape
 
 
 def _step(
@@ -121,8 +133,7 @@ def _step(
 
 def full_dwells(
     column: Column | None,
-    positions: NDArray[np.float64],
-    shape: tuple[int, int],
+    placed: Placed,
     metadata: Mapping[str, Any],
     options: ScanOptions,
     where: object,
@@ -135,7 +146,7 @@ def full_dwells(
         DataError: Their unit is not one of dwell times, or the full dwell is not known.
     """
     if column is None:
-        dwell = np.full(len(positions), guess := _guess(positions))
+        dwell = np.full(len(placed.positions), guess := _guess(placed.positions))
         return Spent(dwell, f"no dwell times: each sample counts as {guess:.3g} full pixel dwells")
     dwell = column.values
     unit: Any = options.dwell_unit or (None if column.unit.lower() in FULL_DWELLS else column.unit)
@@ -157,16 +168,16 @@ def full_dwells(
         return Spent(dwell, "")
     if full is None and (unit == "counts" or (unit is None and not (spent % 1).any())):
         longest = np.quantile(spent, 0.99)  # but for a parked probe
-        guess = _guess(positions)
+        guess = _guess(placed.positions)
         return Spent(
             np.minimum(dwell / longest, 1) * guess,
             f"dwell times are counts: {longest:g} count as {guess:.3g} full pixel dwells",
         )
     if unit is None and full is None and (spent % 1).any():
         checked = deposit(
-            torch.from_numpy(np.nan_to_num(positions)),
+            torch.from_numpy(np.nan_to_num(placed.positions, nan=-9)),
             torch.from_numpy(np.nan_to_num(dwell).clip(0)),
-            shape,
+            placed.shape,
         ).numpy()
         spent = checked.astype(np.float64)
     one = full_dwell_of(spent, ScanOptions(dwell_unit=unit, full_dwell=full), where)
@@ -175,9 +186,10 @@ def full_dwells(
 
 def _guess(positions: NDArray[np.float64]) -> float:
     """How much of a pixel the probe moves from sample to sample; 1 from pixel to pixel."""
-    steps = np.hypot(*np.diff(positions[np.isfinite(positions).all(1)], axis=0).T)
+    known = positions[np.isfinite(positions).all(1)]
+    steps = np.hypot(*np.diff(known, axis=0).T)
     moved = steps[steps > 0]
-    is_whole = not (positions % 1).any()
+    is_whole = not (known % 1).any()
     return 1.0 if is_whole or not moved.size else min(1.0, float(np.median(moved)))
 
 

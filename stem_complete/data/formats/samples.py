@@ -7,13 +7,21 @@ A column's name says what it is, and may end in its unit: `x`, `x_px`, `y [nm]`,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.formats.sample_units import FULL_DWELLS, Column, full_dwells, in_pixels
+from stem_complete.data.formats.sample_units import (
+    FULL_DWELLS,
+    Column,
+    Placed,
+    Spent,
+    full_dwells,
+    in_pixels,
+)
 from stem_complete.data.scan_options import AS_STORED, SECONDS, ScanOptions
 from stem_complete.data.scans import PathScan, real
 from stem_complete.errors import DataError
@@ -69,37 +77,35 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
             where=where,
             fix="name them in the first line, or give the positions with --path",
         )
-    num = len(roles["x"].values)
-    each = [signal, *roles.values()]
-    if wrong := next((c for c in each if c.values.shape[-1:] != (num,) or c.values.ndim > 2), None):
-        raise DataError(
-            expected=f"a value for each of the {num} positions",
-            found=f"shape {wrong.values.shape} of {wrong.name}",
-            where=where,
-        )
+    _check_lengths(roles, signal, where)
     placed = in_pixels(roles["x"], roles["y"], samples.metadata, options, where)
-    positions, shape = placed.positions, placed.shape
-    spent = full_dwells(roles.get("dwell"), positions, shape, samples.metadata, options, where)
-    dwell = spent.dwell
+    spent = full_dwells(roles.get("dwell"), placed, samples.metadata, options, where)
     time = roles.get("t")
     times_s = None if time is None else time.values * SECONDS.get(time.unit or "s", 1.0)
-    numbers = roles["scan"].values if "scan" in roles else np.zeros(num)
-    scans = []
-    for number in np.unique(numbers[~np.isnan(numbers)]):
-        own = (numbers == number) & np.isfinite(positions).all(1) & np.isfinite(dwell)
-        scans += [
-            _scan(
-                *(positions, dwell, intensity, shape, times_s, own),
-                is_guess=bool(spent.note),
-                pixel_size_nm=placed.pixel_size_nm,
-                unit=signal.unit,
-                metadata=samples.metadata,
-                notes=[*samples.notes, *filter(None, (placed.note, spent.note))],
-                where=where,
-            )
-            for intensity in np.atleast_2d(signal.values)
-        ]
-    return scans
+    clock = np.zeros(len(spent.dwell)) if times_s is None else times_s
+    numbers = roles["scan"].values if "scan" in roles else np.zeros(len(clock))
+    known = ~np.isnan(np.column_stack([placed.positions, spent.dwell, clock, numbers])).any(1)
+    order = np.argsort(np.where(known, clock, np.inf), kind="stable")[: known.sum()]
+    notes = [*samples.notes, *filter(None, (placed.note, spent.note))]
+    if not known.any():
+        raise DataError(expected="samples with position, dwell and time", found="none", where=where)
+    if not known.all():
+        notes.append(f"{(~known).sum()} samples without position, dwell or time are left out")
+    return [
+        _scan(
+            placed,
+            spent,
+            intensity,
+            order[numbers[order] == number],
+            times_s=times_s,
+            unit=signal.unit,
+            metadata=samples.metadata,
+            notes=notes,
+            where=where,
+        )
+        for number in np.unique(numbers[order])
+        for intensity in np.atleast_2d(signal.values)
+    ]
 
 
 def on_path(intensities: Samples, path: Samples) -> Samples:
@@ -120,45 +126,55 @@ def on_path(intensities: Samples, path: Samples) -> Samples:
     )
 
 
+def _check_lengths(roles: Mapping[str, Column], signal: Column, where: object) -> None:
+    num = roles["x"].values.size
+    for column in (*roles.values(), signal):
+        shape = column.values.shape
+        if shape[-1:] != (num,) or len(shape) > (2 if column is signal else 1):
+            raise DataError(
+                expected=f"a value for each of the {num} positions",
+                found=f"shape {shape} of {column.name}",
+                where=where,
+            )
+    if not num:
+        raise DataError(expected="samples", found="no line of them", where=where)
+
+
 def _scan(
-    positions: NDArray[np.float64],
-    dwell: NDArray[np.float64],
+    placed: Placed,
+    spent: Spent,
     intensity: NDArray[np.float64],
-    shape: tuple[int, int],
-    times_s: NDArray[np.float64] | None,
-    own: NDArray[np.bool_],
+    order: NDArray[np.int64],
     *,
-    is_guess: bool,
+    times_s: NDArray[np.float64] | None,
     notes: list[str],
     where: object,
     **known: Any,
 ) -> PathScan:
-    kept = own & np.isfinite(intensity)
-    if num_dead := int((own & ~kept).sum()):
+    """The scan of the samples of these numbers, in this order."""
+    shape = placed.shape
+    kept = order[~np.isnan(intensity[order])]
+    if num_dead := len(order) - len(kept):
         notes = [*notes, f"{num_dead} samples without intensity are left out"]
-    order = np.flatnonzero(kept)
-    if times_s is not None:
-        order = order[np.argsort(times_s[order], kind="stable")]
-    positions, dwell, intensity = positions[order], dwell[order], intensity[order]
-    size = np.array([shape[1], shape[0]])
-    outside = int((~((positions >= -0.5) & (positions < size - 0.5)).all(1)).sum())
-    if outside > len(positions) / 2:
+    positions, dwell = placed.positions[kept], spent.dwell[kept]
+    is_inside = (positions >= -0.5) & (positions < np.array(shape[::-1]) - 0.5)
+    outside = int((~is_inside.all(1)).sum())
+    if outside > len(kept) / 2:
         raise DataError(
             expected=f"samples on an image of {shape} (h, w) px",
-            found=f"{outside} of {len(positions)} outside of it",
+            found=f"{outside} of {len(kept)} outside of it",
             where=where,
             fix="give --shape, the --step from pixel to pixel, or the --origin of the positions",
         )
     if outside:
-        notes = [
-            *notes,
-            f"{outside} of {len(positions)} samples lie outside the image and do not count",
-        ]
-    if is_guess:  # repeats may not add up to more than a full scan
+        told = f"{outside} of {len(kept)} samples lie outside the image and do not count"
+        notes = [*notes, told]
+    if spent.note:  # of guessed dwells, repeats do not add up to more than a full scan
         dwell = dwell / max(1.0, dwell.sum() / (shape[0] * shape[1]))
     return PathScan(
-        *(positions, dwell, intensity, shape),
-        times_s=None if times_s is None else times_s[order],
+        *(positions, dwell, intensity[kept], shape),
+        times_s=None if times_s is None else times_s[kept],
+        pixel_size_nm=placed.pixel_size_nm,
         notes=notes,
         where=where,
         **known,
@@ -173,7 +189,9 @@ def _by_role(samples: Samples, where: object) -> tuple[dict[str, Column], list[C
         role, base, unit = _read_name(name)
         if role == "number":
             continue
-        column = Column(name, base, unit or samples.units.get(name, ""), real(values, where))
+        numbers = real(values, where)
+        numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+        column = Column(name, base, unit or samples.units.get(name, ""), numbers)
         if role is None:
             signals.append(column)
         # Full pixel dwells beside times: the former need no other number.

@@ -13,8 +13,12 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
+from strategies import seeds
 
+from stem_complete.data.formats.samples import Samples, path_scans
 from stem_complete.data.formats.scans import read_scan, read_scans
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan
@@ -388,6 +392,43 @@ def test_a_path_that_is_none_gives_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError) as caught:
         read_scans(tmp_path / "i.npy", along=tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name))
+
+
+odd = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-9, 1e9, 1e30, np.nan, np.inf, -np.inf])
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    """Columns of a scan of a few lines, in which odd values stand in some places."""
+    rng = np.random.default_rng(draw(seeds))
+    num = draw(st.integers(1, 60))
+    names = ["x", "y", draw(st.sampled_from(["intensity", "HAADF", "dwell_us"]))]
+    names += draw(st.lists(st.sampled_from(["dwell", "t [us]", "scan", "BF"]), unique=True))
+    found = {name: rng.uniform(0, 9, num) for name in names}
+    for name in draw(st.lists(st.sampled_from(names), max_size=3)):
+        found[name][rng.uniform(size=num) < 0.3] = draw(odd)
+    return found
+
+
+@given(
+    columns=columns(),
+    shape=st.none() | st.just("9 12") | st.just("1 1") | st.just("a"),
+    step=st.none() | st.sampled_from([1.0, 0.1, 0.0, np.nan]),
+    full=st.none() | st.just(10.0),
+)
+def test_anything_is_checked_scans_or_refused(
+    columns: dict[str, np.ndarray], shape: str | None, step: float | None, full: float | None
+) -> None:
+    samples = Samples(columns, {} if shape is None else {"shape": shape})
+    try:
+        scans = path_scans(samples, "a.csv", ScanOptions(step=step, full_dwell=full))
+    except DataError:
+        return
+    assert scans
+    for scan in scans:
+        raster = scan.raster()
+        assert np.isfinite(raster.intensity[raster.measured]).all()
+        assert 0 < raster.coverage <= 1 + 1e-6
 
 
 DOCS = Path(__file__).parents[4] / "docs" / "data.md"
