@@ -48,7 +48,7 @@ def complete(
         str | None,
         typer.Option(
             help="Paths of scans that are lists of intensities: a file, such as "
-            "the command scan writes, a folder, or path-{number}.csv."
+            "`stem-complete scan` writes, a folder, or path-{number}.csv."
         ),
     ] = None,
     signal: Annotated[str | None, typer.Option(help="Detector, of files with several.")] = None,
