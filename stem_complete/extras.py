@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stem_complete.errors import MissingPackageError
 
-EXTRAS = {"ray": "train", "mlflow": "train", "rsciio": "microscopy", "s3fs": "s3"}
+EXTRAS = {"ray": "train", "mlflow": "train", "rsciio": "microscopy", "s3fs": "s3", "bm3d": "bm3d"}
 """Extra that brings each package, by the name that is imported."""
 
 

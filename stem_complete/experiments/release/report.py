@@ -152,7 +152,7 @@ def _draw_examples(path: Path) -> None:
         crops = load_micrographs(files[name], max_images=1).crops
         (scan,) = simulate(crops, Condition("archimedean", coverage, noise))
         completions = {heading: method(scan).image for heading, method in methods.items()}
-        note = f"{scan.coverage}, {'published' if scan.is_noisy else 'no'} noise"
+        note = f"{scan.coverage}, noise {scan.noise}"
         examples.append(CompletionExample(name, scan, completions, note))
     save_png(completion_figure(examples), path)
 
