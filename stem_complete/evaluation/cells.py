@@ -169,11 +169,12 @@ class _TimeLeft:
     def after(self, place: int, share: float) -> float:
         """Time left [s] once this share of the condition at `place` is done, and all before it."""
         now = time.monotonic()
-        spent = self._spent.setdefault(self._num_methods[place], [0.0, 0.0])
+        here = self._num_methods[place]
+        spent = self._spent.setdefault(here, [0.0, 0.0])
         spent[0] += now - self._last
         spent[1] += share - self._share
         self._last, self._share = now, share % 1
         rates = {number: seconds / done for number, (seconds, done) in self._spent.items()}
-        of_all = sum(rates.values()) / len(rates)
-        rest = sum(rates.get(number, of_all) for number in self._num_methods[place + 1 :])
-        return rest + (1 - share) * rates[self._num_methods[place]]
+        of_one = sum(rates.values()) / sum(rates)
+        rest = sum(rates.get(n, n * of_one) for n in self._num_methods[place + 1 :])
+        return rest + (1 - share) * rates[here]

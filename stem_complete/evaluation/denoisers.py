@@ -16,44 +16,44 @@ from stem_complete.evaluation.unit_scale import Image, in_units
 from stem_complete.scan import PartialScan, blur, spline_fill
 from stem_complete.vocabulary import INTENSITY_RANGE
 
-_FILL = {"fidelity": 10.0, "dwell_exponent": 1.0, "stiffness": 1.0}
-"""Of the spline, which hardly smooths what was measured."""
+_FILL = {"fidelity": 1.0, "dwell_exponent": 1.0, "stiffness": 4.0}
+"""Of the spline that fills gaps, which smooths but little of what was measured."""
 
-_PATCH_PX, _SEARCH_PX = 5, 8  # of non-local means: side of its patches, and how far it looks
+_PATCH_PX, _SEARCH_PX = 9, 8  # of non-local means: side of its patches, and how far it looks
 
 
 def non_local_means(
     scan: RasterScan,
     *,
     dose_electrons_per_px: float = 100.0,
-    strength: float = 1.0,
+    filtering: float = 0.3,
+    noise_std: float = 0.0,
     blurred: bool = False,
 ) -> Image:
     """Means over pixels with similar surroundings (Buades et al. 2005, doi:10.1109/CVPR.2005.38).
 
-    scikit-image's `denoise_nl_means` on patches of 5 px, found within 8 px.
+    scikit-image's `denoise_nl_means` on patches of 9 px, found within 8 px.
 
     Args:
-        scan: A dense scan in units in which the specimen is [-1, 1].
-        dose_electrons_per_px: Electrons over a full pixel dwell at intensity 1.
-        strength: Standard deviation of the noise, in units of that of the stabilised counts.
+        scan: A dense scan in units in which the specimen is [-1, 1], if it has no range.
+        dose_electrons_per_px: Electrons over a full pixel dwell at the highest intensity.
+        filtering: Distance of patches that are alike, in units of the stabilised counts' noise.
+        noise_std: Standard deviation of white noise that patches are expected to differ by, in the
+            same units; 0 where neighbours share theirs, as along a path.
         blurred: Whether the image is blurred as the truth is, of which it is then an estimate.
     """
     from skimage.restoration import denoise_nl_means
 
-    def denoise(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = denoise_nl_means(
-            image,
-            patch_size=_PATCH_PX,
-            patch_distance=_SEARCH_PX,
-            h=0.8 * strength,
-            sigma=strength,
-            fast_mode=True,
-        )
-        return found
-
     counts = _Counts(scan, dose_electrons_per_px)
-    return counts.intensity(denoise(counts.stabilised()), blurred=blurred)
+    roots = denoise_nl_means(
+        counts.stabilised(),
+        patch_size=_PATCH_PX,
+        patch_distance=_SEARCH_PX,
+        h=filtering,
+        sigma=noise_std,
+        fast_mode=True,
+    )
+    return counts.intensity(roots, blurred=blurred)
 
 
 def bm3d(
@@ -71,7 +71,7 @@ def bm3d(
     Args:
         scan: As for `non_local_means`.
         dose_electrons_per_px: As for `non_local_means`.
-        strength: As for `non_local_means`.
+        strength: Standard deviation of the noise, in units of that of the stabilised counts.
         blurred: As for `non_local_means`.
     """
     from bm3d import bm3d as denoise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,21 +65,40 @@ class Frame:
 
     Attributes:
         name: `raw`, or a denoiser.
-        blurred: Whether the image is blurred as the truth is, of which it is then an estimate.
     """
 
     name: str
-    blurred: bool
+    _last: list[tuple[KnownScan, Image]] = field(default_factory=list, repr=False, compare=False)
 
     def suits(self, geometry: str, coverage: str, noise: str) -> bool:
         """Whether it is for such scans: full rasters."""
         return geometry == RASTER and coverage == "1/1" and dose_of(noise) is not None
 
     def __call__(self, scan: KnownScan) -> Completion:
-        """What is made of the raster of `scan`, whose noise is drawn anew."""
-        dose = dose_of(scan.noise)
-        assert dose is not None
-        return Completion(_FRAMES[self.name](_counted(scan, dose), dose, self.blurred))
+        """What is made of the raster of `scan`, whose electrons are counted again."""
+        # Denoising takes long, and what is blurred wants the same image.
+        if not self._last or self._last[0][0] is not scan:
+            dose = dose_of(scan.noise)
+            assert dose is not None
+            image = _FRAMES[self.name](_counted(scan, dose), dose_electrons_per_px=dose)
+            self._last[:] = [(scan, image)]
+        return Completion(self._last[0][1])
+
+
+@dataclass(frozen=True)
+class BlurredFrame:
+    """What a denoiser makes of a raster, blurred as the truth that it is compared with."""
+
+    frame: Frame
+
+    def suits(self, geometry: str, coverage: str, noise: str) -> bool:
+        """Whether it is for such scans."""
+        return self.frame.suits(geometry, coverage, noise)
+
+    def __call__(self, scan: KnownScan) -> Completion:
+        """The blurred image."""
+        image = torch.from_numpy(self.frame(scan).image)[None, None]
+        return Completion(blur(image)[0, 0].numpy())
 
 
 def _counted(scan: KnownScan, dose: float) -> RasterScan:
@@ -95,34 +114,24 @@ def _counted(scan: KnownScan, dose: float) -> RasterScan:
     )
 
 
-def _raw(frame: RasterScan, dose: float, blurred: bool) -> Image:  # noqa: ARG001
-    image = torch.from_numpy(frame.intensity)[None, None]
-    return (blur(image) if blurred else image)[0, 0].float().numpy()
+def _raw(frame: RasterScan, *, dose_electrons_per_px: float) -> Image:  # noqa: ARG001
+    return frame.intensity.astype(np.float32)
 
 
-def _non_local_means(frame: RasterScan, dose: float, blurred: bool) -> Image:
-    return non_local_means(frame, dose_electrons_per_px=dose, blurred=blurred)
-
-
-def _bm3d(frame: RasterScan, dose: float, blurred: bool) -> Image:
-    return bm3d(frame, dose_electrons_per_px=dose, blurred=blurred)
-
-
-_FRAMES: dict[str, Callable[[RasterScan, float, bool], Image]] = {
+_FRAMES: dict[str, Callable[..., Image]] = {
     "raw": _raw,
-    "non_local_means": _non_local_means,
-    "bm3d": _bm3d,
+    "non_local_means": non_local_means,
+    "bm3d": bm3d,
 }
 
 
 def equal_dose_methods(completer: Completer | None) -> dict[str, Method]:
     """Denoisers of rasters that are installed, and what completes sparse scans."""
-    methods: dict[str, Method] = {
-        f"{name}, blurred" if blurred else name: Frame(name, blurred)
-        for name in _FRAMES
-        if name != "bm3d" or find_spec("bm3d")
-        for blurred in (False, True)
-    }
+    methods: dict[str, Method] = {}
+    for name in _FRAMES:
+        if name != "bm3d" or find_spec("bm3d"):
+            methods[name] = frame = Frame(name)
+            methods[f"{name}, blurred"] = BlurredFrame(frame)
     methods["adaptive_spline"] = Baseline("adaptive_spline")
     return methods | ({MODEL: Model(completer)} if completer else {})
 

@@ -70,7 +70,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
         "blurred": (False, True),
     },
     "non_local_means": {
-        "strength": (0.15, 0.25, 0.4, 0.6, 1),
+        "filtering": (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7),
         "blurred": (False, True),
     },
     "bm3d": {
@@ -81,7 +81,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 START: dict[str, Parameters] = {
     "normalised_convolution": {"sigma_pitches": 0.25, "dwell_exponent": 1},
     "spline": {"fidelity": 1, "dwell_exponent": 1, "stiffness": 15, "blurred": False},
-    "non_local_means": {"strength": 0.6, "blurred": True},
+    "non_local_means": {"filtering": 0.3, "blurred": False},
     "bm3d": {"strength": 0.6, "blurred": True},
 }
 MAX_IMAGES = 5
