@@ -130,6 +130,13 @@ def evaluate(
             where="evaluate",
             fix="leave them out",
         )
+    if protocol and equal_dose:
+        raise ConfigError(
+            expected="--protocol or --equal-dose",
+            found="both",
+            where="evaluate",
+            fix="leave one of them out",
+        )
     if only and not protocol:
         raise ConfigError(
             expected="--only with --protocol",

@@ -125,7 +125,7 @@ def spline(
     Args:
         scan: The partial scan.
         fidelity: As for `harmonic`, finite.
-        dwell_exponent: As for `harmonic`.
+        dwell_exponent: As for `harmonic`; a dwell above 1 counts as 1.
         stiffness: Stiffness s of the plate [px^2], at most 40; bends shorter than its square root
             cost most.
         blurred: Whether the image is blurred as the truth is, of which it is then an estimate.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import stem_complete
 from stem_complete.evaluation.conditions import Condition
@@ -148,7 +149,8 @@ def _identity(method: Method, condition: Condition) -> Any:
     if isinstance(method, Baseline):
         return method.parameters or parameters(method.name, *condition.labels)
     if isinstance(method, Model):
-        return method.completer.card.weights_sha256
+        # What was never saved has no hash, and is like nothing else.
+        return method.completer.card.weights_sha256 or uuid4().hex
     return str(method) if is_dataclass(method) else None
 
 

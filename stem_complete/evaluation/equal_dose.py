@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.cells import SEED, ShowProgress, evaluate_cells
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
-from stem_complete.evaluation.equal_dose_tables import equal_dose_figure, equal_dose_tables
+from stem_complete.evaluation.equal_dose_tables import BLURRED, equal_dose_figure, equal_dose_tables
 from stem_complete.evaluation.ground_truth import Data, KnownScan, load_micrographs
 from stem_complete.evaluation.methods import Baseline, Method, Model
 from stem_complete.evaluation.page import save_png
@@ -120,9 +121,10 @@ def _raw(frame: RasterScan, *, dose_electrons_per_px: float) -> Image:  # noqa: 
 
 _FRAMES: dict[str, Callable[..., Image]] = {
     "raw": _raw,
-    "non_local_means": non_local_means,
+    "non_local_means": partial(non_local_means, filtering=0.4, noise_std=1.0),
     "bm3d": bm3d,
 }
+"""Non-local means have the parameters that are best on validation micrographs."""
 
 
 def equal_dose_methods(completer: Completer | None) -> dict[str, Method]:
@@ -131,7 +133,7 @@ def equal_dose_methods(completer: Completer | None) -> dict[str, Method]:
     for name in _FRAMES:
         if name != "bm3d" or find_spec("bm3d"):
             methods[name] = frame = Frame(name)
-            methods[f"{name}, blurred"] = BlurredFrame(frame)
+            methods[name + BLURRED] = BlurredFrame(frame)
     methods["adaptive_spline"] = Baseline("adaptive_spline")
     return methods | ({MODEL: Model(completer)} if completer else {})
 

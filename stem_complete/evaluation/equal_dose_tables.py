@@ -18,6 +18,9 @@ from stem_complete.vocabulary import parse_coverage
 Score = Literal["rmse", "unblurred_rmse"]
 _TRUTHS: dict[Score, str] = {"rmse": "blurred truth", "unblurred_rmse": "truth itself"}
 _FULL = "1/1"
+BLURRED = ", blurred"
+"""At the end of the name of a method whose image is blurred as the truth is."""
+
 _MARKERS = "osD^vP"
 
 
@@ -81,40 +84,58 @@ def equal_dose_table(rows: Sequence[Row], score: Score) -> str:
 
 @styled()
 def equal_dose_figure(report: Report) -> Any:
-    """Errors against both truths by budget: rasters drawn through, spirals dashed."""
+    """Errors against both truths by budget: rasters drawn through, spirals dashed.
+
+    Against the blurred truth, denoised rasters are blurred too.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure((6.8, 3.2))
     axes = figure.subplots(1, len(_TRUTHS))
     budgets = _budgets(report.rows)
     for each, (score, name) in zip(axes, _TRUTHS.items(), strict=True):
-        errors = _errors(report.rows, score)
-        arms = list(dict.fromkeys(arm for arm, _ in errors))
-        sparse = [arm for arm in arms if not arm.is_raster]
-        shown = [arm for arm in arms if arm.is_raster]
-        shown += [arm for arm in sparse if arm.geometry == sparse[0].geometry]
-        for place, arm in enumerate(shown):
-            typical = [100 * geometric_mean(errors[arm, budget].values()) for budget in budgets]
+        for place, (label, arm) in enumerate(_drawn(report.rows, score).items()):
+            typical = [100 * geometric_mean(arm[budget].values()) for budget in budgets]
             each.plot(
                 *(budgets, typical),
                 color=ARM_COLOURS[place % len(ARM_COLOURS)],
-                linestyle="-" if arm.is_raster else "--",
+                linestyle="-" if label.startswith("full") else "--",
                 marker=_MARKERS[place % len(_MARKERS)],
                 markersize=3,
                 linewidth=1.0,
-                label=str(arm),
+                label=label,
             )
         each.set(xscale="log", yscale="log", title=f"against the {name}")
         each.set(xlabel="electrons per image pixel", ylabel="RMSE [% of range]")
         each.set_xticks(budgets, [format_digits(budget) for budget in budgets])
         each.set_xticks([], minor=True)
+        each.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        each.yaxis.set_minor_locator(NullLocator())
         each.yaxis.set_major_formatter("{x:g}")
-        each.yaxis.set_minor_formatter("{x:g}")
         each.grid()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
+def _drawn(rows: Iterable[Row], score: Score) -> dict[str, _OfArm]:
+    """Errors by budget of what is drawn, by its label."""
+    by_arm: dict[Arm, dict[float, Mapping[tuple[str, str], float]]] = {}
+    for (arm, budget), errors in _errors(rows, score).items():
+        by_arm.setdefault(arm, {})[budget] = errors
+    first = next((arm.geometry for arm in by_arm if not arm.is_raster), None)
+    drawn: dict[str, _OfArm] = {}
+    for arm, errors in by_arm.items():
+        plain = arm.method.removesuffix(BLURRED)
+        has_both = any(plain + BLURRED == other.method for other in by_arm)
+        if has_both and (arm.method != plain) != (score == "rmse"):
+            continue
+        if arm.is_raster or arm.geometry == first:
+            drawn[str(arm._replace(method=plain))] = errors
+    return drawn
+
+
+_OfArm = Mapping[float, Mapping[tuple[str, str], float]]
 _Errors = Mapping[tuple[Arm, float], Mapping[tuple[str, str], float]]
 """Errors of each image, by its field and name, of each arm and budget."""
 
