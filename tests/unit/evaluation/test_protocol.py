@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,7 +177,7 @@ def test_cells_of_other_weights_or_data_are_done_again(
     weights = copy.deepcopy(artifact.network)
     with torch.no_grad():
         next(weights.parameters()).mul_(1.1)
-    other = save_artifact(tmp_path / "other", replace(artifact, network=weights))
+    other = save_artifact(tmp_path / "other", artifact._replace(network=weights))
     assert times(load_completer(other, "cpu")) != second
     assert times(completer) != times(completer), "one that was never saved has no hash"
 
