@@ -41,7 +41,7 @@ from stem_complete.evaluation.protocol import (
     chosen,
     evaluate_protocol,
 )
-from stem_complete.evaluation.report import MODEL, Report, Row, grouped
+from stem_complete.evaluation.report import MODEL, Cell, Report, Row, grouped
 from stem_complete.evaluation.scoring import evaluate, evaluate_published
 from stem_complete.evaluation.tables import (
     as_csv,
@@ -63,6 +63,7 @@ __all__ = [
     "PROTOCOL",
     "PROTOCOL_BASELINES",
     "Baseline",
+    "Cell",
     "CompletionExample",
     "Condition",
     "KnownMicrograph",

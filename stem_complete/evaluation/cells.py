@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import stem_complete
+from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.ground_truth import Micrographs, simulate
 from stem_complete.evaluation.methods import Baseline, Method, Model, suiting
@@ -107,8 +108,11 @@ class _Cells:
                 values = json.loads(self._file(condition).read_text())
             except (FileNotFoundError, json.JSONDecodeError):
                 return None
-            if _covers(values["of"], self._of(condition)):
-                self._rows[condition] = [_row(row) for row in values["rows"]]
+            wanted = self._of(condition)
+            if _covers(values["of"], wanted):
+                rows = [_row(row) for row in values["rows"]]
+                shown = {*wanted["methods"], *BASELINES}  # no other model's
+                self._rows[condition] = [row for row in rows if row.method in shown]
         return self._rows.get(condition)
 
     def write(self, condition: Condition, rows: Sequence[Row]) -> None:

@@ -125,13 +125,13 @@ def _drawn(rows: Iterable[Row], score: Score) -> dict[str, _OfArm]:
         by_arm.setdefault(arm, {})[budget] = errors
     first = next((arm.geometry for arm in by_arm if not arm.is_raster), None)
     drawn: dict[str, _OfArm] = {}
-    for arm, errors in by_arm.items():
+    for arm, of_arm in by_arm.items():
         plain = arm.method.removesuffix(BLURRED)
         has_both = any(plain + BLURRED == other.method for other in by_arm)
         if has_both and (arm.method != plain) != (score == "rmse"):
             continue
         if arm.is_raster or arm.geometry == first:
-            drawn[str(arm._replace(method=plain))] = errors
+            drawn[str(arm._replace(method=plain))] = of_arm
     return drawn
 
 

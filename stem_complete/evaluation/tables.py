@@ -49,8 +49,14 @@ def by_method(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def by_condition(report: Report, num_worst: int = NUM_WORST) -> str:
-    """What was evaluated, errors and ratios under every condition, and the worst scans."""
+def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool = True) -> str:
+    """What was evaluated, errors and ratios under every condition, and the worst scans.
+
+    Args:
+        report: What was found.
+        num_worst: Number of the worst scans.
+        every_cell: Whether each condition has a row; else only ratios are told.
+    """
     setup, cells = report.setup, report.cells()
     model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
     versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
@@ -78,7 +84,7 @@ def by_condition(report: Report, num_worst: int = NUM_WORST) -> str:
         parts += ["The ratio by coverage, below 1 where the model is better:", ratios_table(cells)]
     if any(FIRST in cell.methods for cell in cells):
         explained += " First completion: what the model's network corrects."
-    parts += [explained, _cells(report.baselines, cells)]
+    parts += [explained, *([_cells(report.baselines, cells)] if every_cell else [])]
     if worst := report.worst(num_worst):
         parts += [f"The worst {len(worst)}, each image in its worst scan:", _worst(worst)]
     return "\n\n".join(parts)
