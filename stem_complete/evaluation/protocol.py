@@ -45,7 +45,6 @@ NOISES: tuple[NoiseConfig, ...] = (
     ReferenceNoiseConfig(),
 )
 
-_SPIRALS: tuple[Geometry, ...] = ("archimedean", "drawn")
 _OTHERS: tuple[Geometry, ...] = (
     "archimedean_angular",
     "lissajous",

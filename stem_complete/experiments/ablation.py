@@ -53,6 +53,7 @@ from stem_complete.vocabulary import Encoding
 ARMS = Path(__file__).with_suffix(".yaml")
 FIRST: tuple[Encoding, ...] = ("splines", "waves")
 CONDITIONS = chosen(["archimedean *", "random * dose 100"])
+BASELINES = ("nearest", "normalised_convolution", "spline", "adaptive_spline")
 MAX_PER_FIELD = 1
 
 Errors = dict[str, float]
@@ -96,7 +97,8 @@ def errors_of_baselines(store: Path) -> dict[str, dict[str, Any]]:
 
         return complete
 
-    methods = baseline_methods() | {f"first-{encoding}": first(encoding) for encoding in FIRST}
+    firsts = {f"first-{encoding}": first(encoding) for encoding in FIRST}
+    methods = baseline_methods(BASELINES) | firsts
     found = _errors(methods, store)
     return {name: {"num_weights": 0, "rmse_percent": errors} for name, errors in found.items()}
 

@@ -7,8 +7,8 @@ Makes `stem_complete/evaluation/tuned.yaml`: parameters by method, kind of path,
 for the noises and coverages of the protocol. The store is that of `experiments.release.store`, of
 whose validation split one crop of each field of view is scanned. What is made small is the
 geometric mean, over crops and two geometries of the kind, of the RMSE against the blurred truth.
-From the parameters of the class before, one parameter at a time goes a step up or down its grid,
-for as long as that helps by two thousandths.
+From several starts, among them the best parameters of the class before, one parameter at a time
+goes a step up or down its grid, for as long as that helps by two thousandths.
 
 Dense scans are of the middle 256 px of the crops, as there they are alike in small. All takes an
 hour or two on one core, nine tenths of it the denoisers; a class that was done is not done again
@@ -45,11 +45,13 @@ from stem_complete.evaluation.tuned import (
     DENOISERS,
     SPARSEST_DENOISED,
     TUNED,
-    Parameters,
     PathKind,
 )
 from stem_complete.files import write_atomically
 from stem_complete.vocabulary import INTENSITY_RANGE, Geometry
+
+Setting = tuple[float, ...]
+"""Values of a method's parameters, in the order of its grid."""
 
 REPRESENTATIVES: dict[PathKind, tuple[Geometry, ...]] = {
     "curves": ("archimedean", "hilbert"),
@@ -78,18 +80,17 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
         "blurred": (False, True),
     },
 }
-START: dict[str, Parameters] = {
-    "normalised_convolution": {"sigma_pitches": 0.25, "dwell_exponent": 1},
-    "spline": {"fidelity": 1, "dwell_exponent": 1, "stiffness": 15, "blurred": False},
-    "non_local_means": {"filtering": 0.3, "blurred": False},
-    "bm3d": {"strength": 0.6, "blurred": True},
+STARTS: dict[str, tuple[Setting, ...]] = {
+    "normalised_convolution": ((0.25, 1),),
+    "spline": ((1, 1, 15, False), (10, 1, 1, True), (30, 0, 40, False), (0.5, 4, 1, True)),
+    "non_local_means": ((0.3, False), (0.15, True)),
+    "bm3d": ((0.6, True),),
 }
+"""Where descents begin: parameters make up for one another, so that one may end in a dead end."""
+
 MAX_IMAGES = 5
 DENSE_PX, DENSE = 256, 1 / 30  # side of the part that is scanned, for coverages above
 WORTH = 2e-3  # relative gain for which a step is taken
-
-Setting = tuple[float, ...]
-"""Values of a method's parameters, in the order of its grid."""
 
 
 def scans_of(
@@ -105,8 +106,10 @@ def scans_of(
     ]
 
 
-def tuned(name: str, scans: Sequence[KnownScan], start: Parameters) -> tuple[Parameters, float]:
-    """The best parameters of a method that the descent finds, and their error [%]."""
+def tuned(
+    name: str, scans: Sequence[KnownScan], starts: Sequence[Setting]
+) -> tuple[Setting, float]:
+    """The best parameters of a method that descents find, and their error [%]."""
     grid = GRIDS[name]
     found: dict[Setting, float] = {}
 
@@ -120,12 +123,12 @@ def tuned(name: str, scans: Sequence[KnownScan], start: Parameters) -> tuple[Par
             found[setting] = sum(map(math.log, errors)) / len(errors)
         return found[setting]
 
-    best = tuple(start[key] for key in grid)
-    while True:
-        step = min(_neighbours(name, best), key=cost)
-        if cost(step) > cost(best) - WORTH:
-            return dict(zip(grid, best, strict=True)), 100 * math.exp(cost(best))
-        best = step
+    for start in starts:
+        best, step = start, min(_neighbours(name, start), key=cost)
+        while cost(step) < cost(best) - WORTH:
+            best, step = step, min(_neighbours(name, step), key=cost)
+    best = min(found, key=found.__getitem__)
+    return best, 100 * math.exp(found[best])
 
 
 def tune(store: Path, names: Sequence[str], only: str, output: Path, *, keep: bool) -> None:
@@ -135,16 +138,17 @@ def tune(store: Path, names: Sequence[str], only: str, output: Path, *, keep: bo
     ).crops
     before: dict[str, Any] = (yaml.safe_load(output.read_text()) if output.exists() else {}) or {}
     for name in names:
-        start = START[name]
+        starts = STARTS[name]
         for kind, condition in _classes(name):
             _, coverage, noise = condition.labels
             of_noise = before.setdefault(name, {}).setdefault(kind, {}).setdefault(noise, {})
             wanted = fnmatchcase(f"{kind} {coverage} {noise}", only)
             if not wanted or (keep and coverage in of_noise):
                 continue
-            best, error = tuned(name, scans_of(crops, kind, condition), start)
-            of_noise[coverage] = start = best
-            shown = ", ".join(f"{key} {value:g}" for key, value in best.items())
+            best, error = tuned(name, scans_of(crops, kind, condition), starts)
+            of_noise[coverage] = dict(zip(GRIDS[name], best, strict=True))
+            starts = (*STARTS[name], best)
+            shown = ", ".join(f"{key} {value:g}" for key, value in of_noise[coverage].items())
             say(f"{name}, {kind} {coverage}, {noise}: {error:.2f} %, {shown}")
             write_atomically(output, yaml.safe_dump(before, sort_keys=False, width=100))
 

@@ -163,8 +163,7 @@ def test_arms_are_compared_and_those_done_are_kept(small_store, tmp_path, monkey
 def test_baselines_are_tuned_along_their_grids(tmp_path, small_store, monkeypatch):
     grid = {"sigma_pitches": (0.1, 0.2, 0.4), "dwell_exponent": (0, 1)}
     monkeypatch.setitem(tune_baselines.GRIDS, "normalised_convolution", grid)
-    start = {"sigma_pitches": 0.1, "dwell_exponent": 1}
-    monkeypatch.setitem(tune_baselines.START, "normalised_convolution", start)
+    monkeypatch.setitem(tune_baselines.STARTS, "normalised_convolution", ((0.1, 1),))
     output = tmp_path / "tuned.yaml"
 
     def tune(only, *options):
@@ -176,13 +175,10 @@ def test_baselines_are_tuned_along_their_grids(tmp_path, small_store, monkeypatc
     assert set(first) >= {"dose 1000", "dose 100", "dose 20"}
     assert all(value["sigma_pitches"] in (0.2, 0.4) for value in first["dose 20"].values())
     # Others are kept, and those that are there if so told.
-    monkeypatch.setitem(
-        tune_baselines.START, "normalised_convolution", start | {"dwell_exponent": 0}
-    )
-    monkeypatch.setattr(tune_baselines, "tuned", lambda _, scans, start: (start, 1.0))
+    monkeypatch.setattr(tune_baselines, "tuned", lambda *_: ((0.1, 0), 1.0))
     both = tune("curves 1/[12]0 dose 100", "--keep")
     assert both["dose 100"]["1/10"] == first["dose 100"]["1/10"]
-    assert both["dose 100"]["1/20"] == start | {"dwell_exponent": 0}
+    assert both["dose 100"]["1/20"] == {"sigma_pitches": 0.1, "dwell_exponent": 0}
     assert both["dose 20"] == first["dose 20"]
 
 
