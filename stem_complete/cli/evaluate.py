@@ -94,9 +94,10 @@ def evaluate(
     per full pixel dwell, spirals with the published detection noise too, at most four crops of
     512 px of each field of view, one seed. In each of its 212 cells it tells the geometric mean,
     over the crops, of the ratio to the best tuned baseline, with a bootstrap interval, the share of
-    crops that are better, the worst one, and whether the error map is right. A cell takes a second
-    or two for each crop on one core, beside what the model takes. Cells that are in the output
-    folder, of the same data and weights, are kept: run it in parts, or again after it was stopped.
+    crops that are better, the worst one, and whether the error map is right. A cell takes about a
+    second for each crop on one free core: an hour and a half for all cells of 28 crops. Cells that
+    are in the output folder, of the same data and weights, are kept: run it in parts, or again
+    after it was stopped.
 
     Equal dose: for 1 to 100 electrons per pixel of the image, full rasters, denoised, beside sparse
     scans that are completed.

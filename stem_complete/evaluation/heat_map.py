@@ -12,6 +12,7 @@ from stem_complete.vocabulary import parse_coverage
 
 _SQUARE_IN, _NAMES_IN, _TITLE_IN, _SCALE_IN = 0.31, 1.2, 0.45, 0.5
 _LOWEST, _HIGHEST = 0.5, 1.5  # ratios of the lightest and the darkest square
+_DARK = 0.85  # above, numbers are white
 
 
 @styled()
@@ -63,13 +64,12 @@ def _show(
         row, column = geometries.index(cell.geometry), coverages.index(cell.coverage)
         ratio = cell.ratio or math.nan
         values[row][column] = math.log(ratio)
-        dark = ratio > 1
         axes.text(
             *(column, row, f"{ratio:.2f}"),
             ha="center",
             va="center",
             size=SMALL_PT - 1,
-            color="white" if dark else INK,
+            color="white" if ratio > _DARK else INK,
             weight="bold" if ratio >= 1 else "normal",
         )
     axes.set_xticks(range(len(coverages)), coverages, rotation=90)

@@ -24,6 +24,7 @@ from stem_complete.evaluation import (
     chosen,
     evaluate_protocol,
     load_micrographs,
+    protocol,
     simulate,
 )
 from stem_complete.evaluation.tuned import DENOISERS
@@ -115,6 +116,12 @@ def test_numbers_reproduce_bit_for_bit(small_store, completer, report):
     assert calls[0][3] > 0
 
 
+@pytest.fixture
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(protocol, "save_png", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_parts_are_kept_and_merged(small_store, model_folder, tmp_path, monkeypatch):
     evaluated = []
 
@@ -160,6 +167,7 @@ def test_parts_are_kept_and_merged(small_store, model_folder, tmp_path, monkeypa
     assert evaluated == ["none"]
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_cells_of_other_weights_or_data_are_done_again(
     small_store, model_folder, completer, artifact, tmp_path
 ):
