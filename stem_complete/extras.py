@@ -16,6 +16,7 @@ EXTRAS = {
     "rsciio": "microscopy",
     "s3fs": "s3",
     "pyarrow": "parquet",
+    "bm3d": "bm3d",
 }
 """Extra that brings each package, by the name that is imported."""
 

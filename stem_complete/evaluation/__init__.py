@@ -5,18 +5,22 @@ report = evaluate(images, baseline_methods() | model_methods(load_completer()), 
 print(by_condition(report))
 """
 
-from stem_complete.evaluation.baselines import BASELINES, NOISY, linear
+from stem_complete.evaluation.baselines import BASELINES, linear
 from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.conditions import Condition, conditions_of
 from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning_curves_figure
+from stem_complete.evaluation.equal_dose import compare_at_equal_dose
+from stem_complete.evaluation.equal_dose_tables import equal_dose_figure, equal_dose_tables
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
 from stem_complete.evaluation.ground_truth import (
+    KnownMicrograph,
     KnownScan,
     Micrographs,
     load_micrographs,
     published_scans,
     simulate,
 )
+from stem_complete.evaluation.heat_map import ratios_figure
 from stem_complete.evaluation.methods import (
     DEFAULT_BASELINES,
     PROTOCOL_BASELINES,
@@ -28,22 +32,41 @@ from stem_complete.evaluation.methods import (
 )
 from stem_complete.evaluation.metrics import all_metrics, rmse
 from stem_complete.evaluation.page import save_png
-from stem_complete.evaluation.protocol import MAX_PER_FIELD, PROTOCOL, evaluate_protocol
-from stem_complete.evaluation.report import MODEL, Report, Row, grouped
+from stem_complete.evaluation.protocol import (
+    COVERAGES,
+    DOSES,
+    MAX_PER_FIELD,
+    NOISES,
+    PROTOCOL,
+    chosen,
+    evaluate_protocol,
+)
+from stem_complete.evaluation.report import MODEL, Cell, Report, Row, grouped
 from stem_complete.evaluation.scoring import evaluate, evaluate_published
-from stem_complete.evaluation.tables import by_condition, by_method, markdown_table
+from stem_complete.evaluation.tables import (
+    as_csv,
+    by_condition,
+    by_method,
+    markdown_table,
+    ratios_table,
+)
+from stem_complete.evaluation.tuned import parameters
 
 __all__ = [
     "BASELINES",
+    "COVERAGES",
     "DEFAULT_BASELINES",
+    "DOSES",
     "MAX_PER_FIELD",
     "MODEL",
-    "NOISY",
+    "NOISES",
     "PROTOCOL",
     "PROTOCOL_BASELINES",
     "Baseline",
+    "Cell",
     "CompletionExample",
     "Condition",
+    "KnownMicrograph",
     "KnownScan",
     "LearningCurve",
     "Method",
@@ -52,13 +75,18 @@ __all__ = [
     "Report",
     "Row",
     "all_metrics",
+    "as_csv",
     "baseline_methods",
     "boxcar_mean",
     "by_condition",
     "by_method",
+    "chosen",
+    "compare_at_equal_dose",
     "completion_figure",
     "conditions_of",
     "contact_sheet",
+    "equal_dose_figure",
+    "equal_dose_tables",
     "evaluate",
     "evaluate_protocol",
     "evaluate_published",
@@ -68,8 +96,11 @@ __all__ = [
     "load_micrographs",
     "markdown_table",
     "model_methods",
+    "parameters",
     "published_scans",
     "ratio_interval",
+    "ratios_figure",
+    "ratios_table",
     "rmse",
     "save_png",
     "simulate",

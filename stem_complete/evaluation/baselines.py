@@ -2,21 +2,23 @@
 
 Every baseline takes a `RasterScan` and returns a finite float32 image [h, w] in the units and
 within the range of the measured intensities. All commute with a change of the detector's gain and
-offset. `nearest`, `linear` and `biharmonic` keep the measured pixels as they are. The others have
-parameters, which `experiments.tune_baselines` chose on validation micrographs: the defaults for
-scans without noise, `NOISY` for scans with it.
+offset, but for denoisers, which know the dose. `nearest`, `linear` and `biharmonic` keep the
+measured pixels as they are. Defaults of parameters are those for scans without noise, pixel by
+pixel; `tuned` has those for others.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation.thin_plate import factorised_plate
+from stem_complete.evaluation.denoisers import bm3d, non_local_means
+from stem_complete.evaluation.thin_plate import plate
 from stem_complete.evaluation.unit_scale import Image, fill_nearest, in_units, weights
+from stem_complete.scan import PartialScan, blur, encode, spline_fill
 
 Baseline = Callable[..., Image]
 
@@ -101,7 +103,9 @@ def harmonic(
         dwell_exponent: Exponent in w = dwell^exponent, scaled to a mean of 1 over the measured
             pixels.
     """
-    return spline(scan, fidelity=fidelity, dwell_exponent=dwell_exponent, stiffness=0.0)
+    return in_units(
+        plate(scan, fidelity=fidelity, dwell_exponent=dwell_exponent, stiffness=0.0), scan
+    )
 
 
 def spline(
@@ -110,31 +114,39 @@ def spline(
     fidelity: float = 10.0,
     dwell_exponent: float = 0.0,
     stiffness: float = 30.0,
+    blurred: bool = False,
 ) -> Image:
     """A plate under tension: least sum of |grad u|^2 + s (laplace u)^2 + f w (u - I)^2.
 
     Between `harmonic` and `biharmonic` (Wessel and Bercovici 1998, doi:10.1023/A:1021713421882):
-    without the cusps of the one and the overshoot of the other. Solved directly.
+    without the cusps of the one and the overshoot of the other. By multigrid, see
+    `scan.spline_fill`.
 
     Args:
         scan: The partial scan.
-        fidelity: As for `harmonic`.
-        dwell_exponent: As for `harmonic`.
-        stiffness: Stiffness s of the plate; bends shorter than its square root [px] cost most.
+        fidelity: As for `harmonic`, finite.
+        dwell_exponent: As for `harmonic`; a dwell above 1 counts as 1.
+        stiffness: Stiffness s of the plate [px^2], at most 40; bends shorter than its square root
+            cost most.
+        blurred: Whether the image is blurred as the truth is, of which it is then an estimate.
     """
-    values = scan.unit()
-    springs = np.zeros_like(values)
-    free = ~scan.measured
-    if math.isfinite(fidelity):
-        springs = fidelity * weights(scan, dwell_exponent)
-        free = np.ones_like(free)
-    filled = values.copy()
-    if free.any():
-        solver, coupling = factorised_plate(
-            free.shape, free.tobytes(), springs.tobytes(), stiffness
-        )
-        filled[free] = solver.solve((springs * values)[free] - coupling @ filled[~free])
-    return in_units(filled, scan)
+    filled = spline_fill(
+        _on_unit_scale(scan),
+        fidelity=fidelity,
+        dwell_exponent=dwell_exponent,
+        stiffness=stiffness,
+    )
+    filled = blur(filled) if blurred else filled
+    return in_units(filled[0, 0].double().numpy(), scan)
+
+
+def adaptive_spline(scan: RasterScan) -> Image:
+    """The spline of the `adaptive` encoding, whose weights follow the scan's own noise.
+
+    With plane waves where the scan is of a lattice; see `scan.encode`.
+    """
+    first = encode(_on_unit_scale(scan), "adaptive").offset
+    return in_units(first[0, 0].double().numpy(), scan)
 
 
 def total_variation(
@@ -161,8 +173,6 @@ def total_variation(
             no staircases on slopes. 0 is the plain total variation.
         num_steps: Steps of the algorithm.
     """
-    import torch
-
     values = scan.unit()
     on_unit_scale = RasterScan(np.where(scan.measured, values, np.nan), scan.dwell)
     start = normalised_convolution(on_unit_scale, dwell_exponent=dwell_exponent)
@@ -203,21 +213,22 @@ def biharmonic(scan: RasterScan) -> Image:
     return in_units(inpaint_biharmonic(scan.unit(), ~scan.measured), scan)
 
 
+def _on_unit_scale(scan: RasterScan) -> PartialScan:
+    arrays = scan.unit().astype(np.float32), scan.dwell
+    intensity, dwell = (torch.from_numpy(array)[None, None] for array in arrays)
+    return PartialScan(torch.where(dwell > 0, intensity, torch.nan), dwell)
+
+
 BASELINES: dict[str, Baseline] = {
     "nearest": nearest,
     "linear": linear,
     "normalised_convolution": normalised_convolution,
     "harmonic": harmonic,
     "spline": spline,
+    "adaptive_spline": adaptive_spline,
     "total_variation": total_variation,
     "biharmonic": biharmonic,
+    "non_local_means": non_local_means,
+    "bm3d": bm3d,
 }
-
-# `experiments.tune_baselines` says what these err on validation micrographs.
-NOISY: dict[str, dict[str, float]] = {
-    "normalised_convolution": {"sigma_pitches": 0.35, "dwell_exponent": 8},
-    "harmonic": {"fidelity": 0.2, "dwell_exponent": 12},
-    "spline": {"fidelity": 0.5, "dwell_exponent": 8, "stiffness": 4},
-    "total_variation": {"fidelity": 2, "dwell_exponent": 12, "huber": 0.1},
-}
-"""Parameters for scans with the published detection noise, in which a short dwell says little."""
+"""Classical methods by name."""

@@ -6,12 +6,21 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from stem_complete.config import NoiseConfig, PathFile, validate_config
+from stem_complete.config import (
+    DetectorNoiseConfig,
+    NoiseConfig,
+    NoNoiseConfig,
+    PathFile,
+    ReferenceNoiseConfig,
+    validate_config,
+)
 from stem_complete.errors import ConfigError
 from stem_complete.inference.card import ModelCard
 from stem_complete.scan import ScanSimulator
-from stem_complete.training.simulation import build_simulator
+from stem_complete.training.simulation import build_detection, make_path
 from stem_complete.vocabulary import Geometry, Sample, format_coverage, parse_coverage
+
+NO_NOISE, NO_NOISE_BY_PIXELS, PUBLISHED_NOISE = "none", "none by pixels", "published"
 
 _DEFAULTS = {"data": {"store": "."}}  # the store has no default
 
@@ -36,12 +45,60 @@ class Condition(NamedTuple):
     @property
     def labels(self) -> tuple[str, str, str]:
         """Geometry, coverage and noise as reports name them."""
-        return self.geometry, format_coverage(self.coverage), self.noise.kind
+        return self.geometry, format_coverage(self.coverage), noise_label(self.noise)
 
-    def simulator(self, shape: tuple[int, int], seed: int) -> ScanSimulator:
-        """Simulates such scans of micrographs of `shape`, without augmentation."""
-        config = validate_config(_DEFAULTS | {"scan": self._asdict()}, where="condition")
-        return build_simulator(config, shape, augment=False, seed=seed)
+    def simulator(
+        self, shape: tuple[int, int], seed: int = 0, *, path_seed: int = 0
+    ) -> ScanSimulator:
+        """Simulates such scans of micrographs of `shape`, without augmentation.
+
+        Args:
+            shape: (h, w) [px].
+            seed: Of the noise.
+            path_seed: Chooses among the paths of a random geometry.
+
+        Raises:
+            ConfigError: The geometry cannot have the coverage.
+        """
+        try:
+            path = make_path(self.geometry, shape, self.coverage, path_seed)
+        except ValueError as error:
+            raise ConfigError(
+                expected="a coverage that the geometry can have",
+                found=str(error),
+                where="condition",
+            ) from None
+        return ScanSimulator(
+            path,
+            build_detection(self.noise),
+            seed,
+            blur_sigma_px=self.blur_sigma_px,
+            sample=self.sample,
+        )
+
+
+def noise_label(noise: NoiseConfig) -> str:
+    """Noise as reports name it: `none`, `none by pixels`, `published`, `dose 100`.
+
+    `none` is a detector that measures samples without counting noise. Of other options of the
+    detector, those that are not at rest are named too.
+    """
+    if isinstance(noise, NoNoiseConfig):
+        return NO_NOISE_BY_PIXELS
+    if isinstance(noise, ReferenceNoiseConfig):
+        return PUBLISHED_NOISE
+    doses = noise.dose_electrons_per_px
+    label = NO_NOISE
+    if doses is not None:
+        each = doses if isinstance(doses, tuple) else (doses,)
+        label = "dose " + " to ".join(f"{dose:g}" for dose in each)
+    at_rest = DetectorNoiseConfig().model_dump()
+    changed = {
+        name.split("_")[0]: value
+        for name, value in noise.model_dump().items()
+        if name != "dose_electrons_per_px" and value != at_rest[name]
+    }
+    return ", ".join([label, *(f"{name} {value:g}" for name, value in changed.items())])
 
 
 def conditions_of(

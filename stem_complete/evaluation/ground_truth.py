@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,9 @@ from stem_complete.data.store.layout import is_store
 from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
-from stem_complete.evaluation.conditions import Condition
+from stem_complete.evaluation.conditions import PUBLISHED_NOISE, Condition
 from stem_complete.evaluation.report import grouped
-from stem_complete.scan import blur
+from stem_complete.scan import RANDOM_GEOMETRIES, blur
 from stem_complete.vocabulary import INTENSITY_RANGE, format_coverage
 
 CROP_SIZE = 512
@@ -86,7 +87,7 @@ class KnownScan(NamedTuple):
         field: Its field of view.
         geometry: Path of the probe, as reports name it.
         coverage: Mean dwell, such as "1/20".
-        noise: Kind of the noise, "none" without.
+        noise: The noise, such as "dose 100".
         partial: What was measured.
         truth: The blurred crop.
         unblurred: The crop.
@@ -100,11 +101,6 @@ class KnownScan(NamedTuple):
     partial: RasterScan
     truth: NDArray[np.float32]
     unblurred: NDArray[np.float32]
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether the detector added noise."""
-        return self.noise != "none"
 
 
 def load_micrographs(
@@ -153,12 +149,15 @@ def simulate(
 ) -> Iterator[KnownScan]:
     """A scan of each crop; all crops are of one size.
 
-    The noise of a crop depends on the seed and the crop's name alone, not on the other crops.
+    The noise of a crop, and its path if the geometry is random, depend on the seed and the crop's
+    name alone, not on the other crops.
     """
     height, width = crops[0].pixels.shape
-    simulator = condition.simulator((height, width), seed)
+    make = partial(condition.simulator, (height, width), seed)
+    for_all = None if condition.geometry in RANDOM_GEOMETRIES else make()
     for crop in crops:
         position = int.from_bytes(hashlib.sha256(crop.name.encode()).digest()[:4], "big")
+        simulator = for_all or make(path_seed=seed + position)
         image = torch.from_numpy(crop.pixels)[None, None]
         batch = simulator(image, 0, torch.tensor([position]))
         intensity, dwell, truth, unblurred = (
@@ -178,7 +177,7 @@ def published_scans() -> Iterator[KnownScan]:
         unblurred = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
         truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
         name = triple.truth.stem
-        labels = ("published", format_coverage(scan.coverage), "published")
+        labels = ("published", format_coverage(scan.coverage), PUBLISHED_NOISE)
         yield KnownScan(name, name, *labels, scan, truth, unblurred)
 
 

@@ -1,4 +1,4 @@
-"""Scores of methods on scans of known micrographs: rows, means over images, JSON."""
+"""Scores of methods on scans of known micrographs: rows, what they say of a condition, JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, geometric_mean, stdev
 from typing import Any, NamedTuple, Self, TypeVar
 
 from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 
 FIRST, MODEL = "first_completion", "model"
 """Names of a model's methods: the completion that its network corrects, and the corrected one."""
+
+_SMALLEST = 1e-12
+"""Taken for an error of 0, which has no logarithm."""
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -36,7 +39,7 @@ class Row(NamedTuple):
         field: Its field of view.
         geometry: Path of the probe.
         coverage: Mean dwell, such as "1/20".
-        noise: Kind of the noise.
+        noise: The noise, such as "dose 100".
         method: Name of the method.
         rmse: Error against the blurred crop.
         psnr: Against the blurred crop [dB].
@@ -74,8 +77,13 @@ class Statistic(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """One method over all images of a cell; see `Row`."""
+    """One method over all images of a cell; see `Row`.
 
+    Attributes:
+        typical_rmse: Geometric mean of the RMSE, of which ratios are.
+    """
+
+    typical_rmse: float
     rmse: Statistic
     psnr: Statistic
     ssim: Statistic
@@ -86,8 +94,17 @@ class Summary(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:
         """Means of the rows of one method."""
-        columns = ([getattr(row, name) for row in rows] for name in cls._fields)
-        return cls(*(None if None in column else Statistic.of(column) for column in columns))  # type: ignore[arg-type]
+        columns = ([getattr(row, name) for row in rows] for name in cls._fields[1:])
+        means = (None if None in column else Statistic.of(column) for column in columns)
+        return cls(_typical(row.rmse for row in rows), *means)  # type: ignore[arg-type]
+
+
+class Calibration(NamedTuple):
+    """RMSE that the error map predicts, to what it is: geometric mean over images, and range."""
+
+    ratio: float
+    lowest: float
+    highest: float
 
 
 class Cell(NamedTuple):
@@ -96,14 +113,18 @@ class Cell(NamedTuple):
     Attributes:
         geometry: Path of the probe.
         coverage: Mean dwell, such as "1/20".
-        noise: Kind of the noise.
+        noise: The noise, such as "dose 100".
         num_images: Number of scans.
         num_fields: Fields of view that they come from.
         methods: Means over images, by method.
-        best_baseline: Baseline of the lowest mean RMSE; None without baselines.
-        ratio: Mean RMSE of the model to that of the best baseline; None without either.
+        best_baseline: Baseline of the lowest geometric-mean RMSE; None without baselines.
+        ratio: Geometric mean over images of the model's RMSE to that baseline's; None without
+            either.
         interval: 95% bootstrap interval of `ratio` over fields of view; None if there is only one.
         share_better: Share of the images on which the model has the lower RMSE of these two.
+        worst_ratio: Largest ratio of an image.
+        worst_image: Name of that image.
+        calibration: Of the model's error map; None without one.
     """
 
     geometry: str
@@ -116,6 +137,9 @@ class Cell(NamedTuple):
     ratio: float | None = None
     interval: Interval | None = None
     share_better: float | None = None
+    worst_ratio: float | None = None
+    worst_image: str | None = None
+    calibration: Calibration | None = None
 
 
 class Worst(NamedTuple):
@@ -174,8 +198,8 @@ class Report:
         """Everything as JSON; null for an infinite PSNR."""
         values = {
             "setup": self.setup,
-            "cells": [_plain(cell) for cell in self.cells()],
-            "rows": [_plain(row._replace(field=Path(row.field).name)) for row in self.rows],
+            "cells": [plain(cell) for cell in self.cells()],
+            "rows": [plain(row._replace(field=Path(row.field).name)) for row in self.rows],
             "left_out": self.left_out,
         }
         return json.dumps(values, indent=2, allow_nan=False)
@@ -184,13 +208,19 @@ class Report:
         return list(grouped(self.rows, attrgetter("geometry", "coverage", "noise")).values())
 
     def _best_baseline(self, by_method: dict[str, list[Row]]) -> str | None:
-        means = {name: fmean(row.rmse for row in by_method[name]) for name in self.baselines}
-        return min(means, key=means.__getitem__, default=None)
+        errors = {
+            name: _typical(row.rmse for row in by_method[name]) for name in self._present(by_method)
+        }
+        return min(errors, key=errors.__getitem__, default=None)
+
+    def _present(self, by_method: dict[str, list[Row]]) -> list[str]:
+        return [name for name in self.baselines if name in by_method]
 
     def _cell(self, rows: Sequence[Row]) -> Cell:
         by_method = _by_method(rows)
         images = next(iter(by_method.values()))
         best = self._best_baseline(by_method)
+        models = by_method.get(MODEL)
         cell = Cell(
             geometry=rows[0].geometry,
             coverage=rows[0].coverage,
@@ -199,33 +229,50 @@ class Report:
             num_fields=len({row.field for row in images}),
             methods={name: Summary.of(of_method) for name, of_method in by_method.items()},
             best_baseline=best,
+            calibration=_calibration(models) if models else None,
         )
-        if best is None or MODEL not in by_method:
+        if best is None or models is None:
             return cell
-        errors = {name: [row.rmse for row in by_method[name]] for name in (MODEL, *self.baselines)}
+        errors = {
+            name: [max(row.rmse, _SMALLEST) for row in by_method[name]]
+            for name in (MODEL, *self._present(by_method))
+        }
+        ratios = [ours / theirs for ours, theirs in zip(errors[MODEL], errors[best], strict=True)]
+        worst = max(range(len(ratios)), key=ratios.__getitem__)
         return cell._replace(
-            ratio=fmean(errors[MODEL]) / fmean(errors[best]),
+            ratio=geometric_mean(ratios),
             interval=ratio_interval(
                 errors[MODEL],
-                [errors[name] for name in self.baselines],
+                [errors[name] for name in self._present(by_method)],
                 [row.field for row in images],
             ),
-            share_better=fmean(
-                ours < theirs for ours, theirs in zip(errors[MODEL], errors[best], strict=True)
-            ),
+            share_better=fmean(ratio < 1 for ratio in ratios),
+            worst_ratio=ratios[worst],
+            worst_image=models[worst].image,
         )
+
+
+def _typical(errors: Iterable[float]) -> float:
+    return geometric_mean(max(error, _SMALLEST) for error in errors)
+
+
+def _calibration(rows: Sequence[Row]) -> Calibration | None:
+    ratios = [row.expected_rmse / max(row.rmse, _SMALLEST) for row in rows if row.expected_rmse]
+    if len(ratios) < len(rows):
+        return None
+    return Calibration(geometric_mean(ratios), min(ratios), max(ratios))
 
 
 def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped(rows, lambda row: row.method)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Named tuples as dictionaries, what is not finite as None."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(item) for name, item in value._asdict().items()}
+        return {name: plain(item) for name, item in value._asdict().items()}
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -12,6 +12,7 @@ import numpy as np
 
 import stem_complete
 from stem_complete.errors import ConfigError
+from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.ground_truth import (
     KnownScan,
@@ -19,9 +20,9 @@ from stem_complete.evaluation.ground_truth import (
     published_scans,
     simulate,
 )
-from stem_complete.evaluation.methods import Baseline, Method, Model
+from stem_complete.evaluation.methods import Method, Model, suiting
 from stem_complete.evaluation.metrics import all_metrics, rmse
-from stem_complete.evaluation.report import MODEL, Report, Row
+from stem_complete.evaluation.report import MODEL, Report, Row, grouped
 from stem_complete.inference import Progress
 from stem_complete.vocabulary import INTENSITY_RANGE
 
@@ -53,12 +54,20 @@ def evaluate(
     rows: list[Row] = []
     done = 0
     for condition in conditions:
+        suitable = suiting(methods, condition)
         for scan in simulate(micrographs.crops, condition, seed):
-            rows += _scores(scan, methods)
+            rows += scores(scan, suitable)
             done += 1
             if progress:
                 progress(done, total)
-    setup = {
+    return report_of(rows, methods, setup_of(micrographs, conditions, seed), micrographs.left_out)
+
+
+def setup_of(
+    micrographs: Micrographs, conditions: Iterable[Condition], seed: int
+) -> dict[str, Any]:
+    """What a report says of the data and the conditions, as plain values."""
+    return {
         "data": micrographs.sources,
         "data_sha256": micrographs.sha256(),
         "images": [
@@ -73,17 +82,16 @@ def evaluate(
         ],
         "seed": seed,
     }
-    return _report(rows, methods, setup, micrographs.left_out)
 
 
 def evaluate_published(methods: Mapping[str, Method]) -> Report:
     """Scores of each method on the authors' own noisy scans, which come with the package."""
     scans = list(published_scans())
-    rows = [row for scan in scans for row in _scores(scan, methods)]
-    return _report(rows, methods, {"data": [scan.image for scan in scans]}, left_out=[])
+    rows = [row for scan in scans for row in scores(scan, methods)]
+    return report_of(rows, methods, {"data": [scan.image for scan in scans]}, left_out=[])
 
 
-def _scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
+def scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
     """A row for each method."""
     for name, method in methods.items():
         started = time.perf_counter()
@@ -107,7 +115,7 @@ def _scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
         )
 
 
-def _report(
+def report_of(
     rows: list[Row], methods: Mapping[str, Method], setup: dict[str, Any], left_out: list[str]
 ) -> Report:
     """Rows with the models that they are of, the versions of libraries, and the baselines."""
@@ -121,5 +129,6 @@ def _report(
     }
     versions = {"stem_complete": stem_complete.__version__}
     versions |= {name: version(name) for name in ("torch", "numpy", "scipy")}
-    baselines = tuple(name for name, method in methods.items() if isinstance(method, Baseline))
+    # Not those of `methods`: rows that were kept may have more.
+    baselines = tuple(name for name in grouped(rows, lambda row: row.method) if name in BASELINES)
     return Report(rows, of_models | setup | {"versions": versions}, left_out, baselines)

@@ -1,10 +1,22 @@
-"""Markdown tables, which read well in a terminal too; those of reports."""
+"""Markdown tables, which read well in a terminal too; those of reports, and theirs as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 
-from stem_complete.evaluation.report import FIRST, Cell, Report, Statistic, Summary, Worst
+from stem_complete.evaluation.report import (
+    FIRST,
+    MODEL,
+    Cell,
+    Report,
+    Statistic,
+    Summary,
+    Worst,
+    grouped,
+)
+from stem_complete.vocabulary import parse_coverage
 
 NUM_WORST = 10
 
@@ -37,8 +49,14 @@ def by_method(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def by_condition(report: Report, num_worst: int = NUM_WORST) -> str:
-    """What was evaluated, RMSE of every method under every condition, and the worst scans."""
+def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool = True) -> str:
+    """What was evaluated, errors and ratios under every condition, and the worst scans.
+
+    Args:
+        report: What was found.
+        num_worst: Number of the worst scans.
+        every_cell: Whether each condition has a row; else only ratios are told.
+    """
     setup, cells = report.setup, report.cells()
     model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
     versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
@@ -53,20 +71,57 @@ def by_condition(report: Report, num_worst: int = NUM_WORST) -> str:
     blurs = {f"{condition['blur_sigma_px']:g}" for condition in setup["conditions"]}
     explained = (
         "RMSE in % of the truth's range, against the truth blurred by 5x5 px, sigma "
-        f"{' or '.join(sorted(blurs))} px; means over the crops. **Bold**: the best baseline."
+        f"{' or '.join(sorted(blurs))} px; geometric means over the crops."
     )
-    if cells[0].ratio is not None:
+    parts = ["\n".join(lines)]
+    if any(cell.ratio is not None for cell in cells):
         explained += (
-            " Ratio: the model's mean to that baseline's, with its 95% bootstrap interval over "
-            "fields of view. Better: crops on which the model beats it."
+            " Ratio: geometric mean over the crops of the model's RMSE to that of the best "
+            "baseline of the cell, with its 95% bootstrap interval over fields of view. "
+            "Better: crops on which the model beats it. Worst: the largest ratio of a crop. "
+            "Error map: RMSE that it predicts to what it is, geometric mean and range."
         )
-    if FIRST in cells[0].methods:
+        parts += ["The ratio by coverage, below 1 where the model is better:", ratios_table(cells)]
+    if any(FIRST in cell.methods for cell in cells):
         explained += " First completion: what the model's network corrects."
-    parts = ["\n".join(lines), explained, _errors(report, cells, "rmse")]
-    parts += ["Against the truth itself, in %:", _errors(report, cells, "unblurred_rmse")]
+    parts += [explained, *([_cells(report.baselines, cells)] if every_cell else [])]
     if worst := report.worst(num_worst):
         parts += [f"The worst {len(worst)}, each image in its worst scan:", _worst(worst)]
     return "\n\n".join(parts)
+
+
+def ratios_table(cells: Sequence[Cell]) -> str:
+    """The model's ratios: a row for each geometry and noise, a column for each coverage."""
+    coverages = sorted({cell.coverage for cell in cells}, key=parse_coverage, reverse=True)
+    rows = []
+    for (geometry, noise), of_row in grouped(cells, lambda c: (c.geometry, c.noise)).items():
+        ratios = {cell.coverage: cell.ratio for cell in of_row}
+        found = [ratios.get(coverage) for coverage in coverages]
+        numbers = ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
+        rows.append([geometry.replace("_", " "), noise, *numbers])
+    return markdown_table(["geometry", "noise", *coverages], rows)
+
+
+_COLUMNS = (
+    *("geometry", "coverage", "noise", "num_images", "num_fields", "best_baseline"),
+    *("ratio", "share_better", "worst_ratio", "worst_image", "ratio_low", "ratio_high"),
+    *("error_map_ratio", "error_map_lowest", "error_map_highest"),
+)
+
+
+def as_csv(report: Report) -> str:
+    """A line for each condition; RMSEs are geometric means over images, fractions of the range."""
+    cells = report.cells()
+    methods = list(dict.fromkeys(name for cell in cells for name in cell.methods))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(f"{name}_rmse" for name in methods)])
+    for cell in cells:
+        numbers = [getattr(cell, name) for name in _COLUMNS[:-5]]
+        numbers += [*(cell.interval or (None,) * 2), *(cell.calibration or (None,) * 3)]
+        found = (cell.methods.get(name) for name in methods)
+        writer.writerow([*numbers, *(summary and summary.typical_rmse for summary in found)])
+    return text.getvalue()
 
 
 def _scores(methods: Mapping[str, Summary]) -> str:
@@ -97,22 +152,32 @@ def _number(statistic: Statistic | None, digits: int, factor: float = 1) -> str:
     return f"{number} ± {factor * statistic.standard_error:.{digits}f}"
 
 
-def _errors(report: Report, cells: Sequence[Cell], score: str) -> str:
-    """A row for each cell; the ratio to the best baseline only beside the RMSE that it is of."""
-    compared = score == "rmse" and cells[0].ratio is not None
-    methods = [method.replace("_", " ") for method in cells[0].methods]
+def _cells(baselines: Sequence[str], cells: Sequence[Cell]) -> str:
+    """A row for each cell: the best baseline, the model, and how they compare."""
+    compared = any(cell.ratio is not None for cell in cells)
+    first = any(FIRST in cell.methods for cell in cells)
+    shown = [FIRST] * first + [MODEL] * compared
     rows = []
     for cell in cells:
-        means = {name: getattr(summary, score).mean for name, summary in cell.methods.items()}
-        best = min(report.baselines, key=means.__getitem__, default=None)
+        best = cell.best_baseline
+        errors = {name: f"{100 * m.typical_rmse:.2f}" for name, m in cell.methods.items()}
         row = [cell.geometry, cell.coverage, cell.noise]
-        row += [f"**{100 * v:.2f}**" if m == best else f"{100 * v:.2f}" for m, v in means.items()]
+        if baselines:
+            row += [best.replace("_", " ") if best else "", errors.get(best or "", "")]
+        row += [errors.get(name, "") for name in shown]
         if compared:
-            interval = " [{:.3f}, {:.3f}]".format(*cell.interval) if cell.interval else ""
-            row += [f"{cell.ratio:.3f}{interval}", f"{100 * (cell.share_better or 0):.0f} %"]
+            interval = " [{:.2f}, {:.2f}]".format(*cell.interval) if cell.interval else ""
+            row += [
+                "" if cell.ratio is None else f"{cell.ratio:.3f}{interval}",
+                "" if cell.share_better is None else f"{100 * cell.share_better:.0f} %",
+                "" if cell.worst_ratio is None else f"{cell.worst_ratio:.2f}",
+                "{:.2f} [{:.2f}, {:.2f}]".format(*cell.calibration) if cell.calibration else "",
+            ]
         rows.append(row)
-    header = ["geometry", "coverage", "noise", *methods]
-    return markdown_table(header + ["ratio", "better"] * compared, rows)
+    header = ["geometry", "coverage", "noise"]
+    header += ["best baseline", "its RMSE"] * bool(baselines)
+    header += [name.replace("_", " ") for name in shown]
+    return markdown_table(header + ["ratio", "better", "worst", "error map"] * compared, rows)
 
 
 def _worst(worst: Sequence[Worst]) -> str:

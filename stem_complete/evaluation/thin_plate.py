@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.data.scans import RasterScan
+from stem_complete.evaluation.unit_scale import weights
+
+
+def plate(
+    scan: RasterScan, *, fidelity: float, dwell_exponent: float, stiffness: float
+) -> NDArray[np.float64]:
+    """The plate [h, w] on the scale on which the scan's range is [0, 1], solved directly.
+
+    Args:
+        scan: The partial scan.
+        fidelity: Stiffness of the springs; with `math.inf` the plate goes through the measured
+            pixels.
+        dwell_exponent: Exponent of the weights of the springs, dwell^exponent.
+        stiffness: Stiffness of the plate [px^2], 0 for a membrane.
+    """
+    values = scan.unit()
+    springs = np.zeros_like(values)
+    free = ~scan.measured
+    if math.isfinite(fidelity):
+        springs = fidelity * weights(scan, dwell_exponent)
+        free = np.ones_like(free)
+    filled = values.copy()
+    if free.any():
+        solver, coupling = factorised_plate(
+            free.shape, free.tobytes(), springs.tobytes(), stiffness
+        )
+        filled[free] = solver.solve((springs * values)[free] - coupling @ filled[~free])
+    return filled
 
 
 # Scans along one path share it: it takes nine tenths of the time, and at 512 x 512 px 200 MB, or

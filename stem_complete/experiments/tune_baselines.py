@@ -1,104 +1,177 @@
-"""Chooses the parameters of the classical baselines on the bundled validation micrographs.
+"""Chooses the parameters of the classical baselines on validation micrographs.
 
-    python -m stem_complete.experiments.tune_baselines            # everything, an hour on one core
-    python -m stem_complete.experiments.tune_baselines harmonic --noise reference
+    python -m stem_complete.experiments.tune_baselines --store released.zarr
+    python -m stem_complete.experiments.tune_baselines --store released.zarr spline --keep
 
-Scans are those of `stem-complete evaluate --protocol` at constant speed: the same coverages and
-noise, but of other micrographs. What is made small is the geometric mean over the coverages of the
-mean RMSE against the blurred truth, so that each coverage counts the same. From the parameters in
-`stem_complete/evaluation/baselines.py`, one parameter at a time goes a step up or down its grid,
-for as long as that helps. The last column has, for each coverage by itself, the best of all that
-was tried: the price of one set of parameters for all coverages.
+Makes `stem_complete/evaluation/tuned.yaml`: parameters by method, kind of path, noise and coverage,
+for the noises and coverages of the protocol. The store is that of `experiments.release.store`, of
+whose validation split one crop of each field of view is scanned. What is made small is the
+geometric mean, over crops and two geometries of the kind, of the RMSE against the blurred truth.
+From several starts, among them the best parameters of the class before, one parameter at a time
+goes a step up or down its grid, for as long as that helps by two thousandths.
 
-The parameters there now, RMSE [%] at 1/10, 1/20 and 1/87 on 8 crops of 6 fields of view (torch
-2.13, scipy 1.17):
-
-    baseline                without noise         with reference noise
-    normalised_convolution  1.89 / 4.31 / 8.44    6.02 / 7.54 / 9.94
-    harmonic                1.82 / 3.82 / 7.62    6.23 / 7.42 / 9.54
-    spline                  1.39 / 3.48 / 7.48    5.95 / 7.39 / 9.56
-    total_variation         1.84 / 3.83 / 7.61    6.23 / 7.42 / 9.58
-
-These are where the descent ends. Parameters for one coverage alone would gain up to 4 % (normalised
-convolution without noise at 1/50), mostly under 1 %. Total variation does best with gradients
-squared up to a tenth of the range per px, which is nearly everywhere: what is left of it is the
-membrane.
+Dense scans are of the middle 256 px of the crops, as there they are alike in small. All takes an
+hour or two on one core, nine tenths of it the denoisers; a class that was done is not done again
+with `--keep`.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import geometric_mean
+from typing import Any, get_args
 
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from stem_complete.config import DetectorNoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import errors_in_one_line, say
-from stem_complete.data.bundled import example_micrographs
-from stem_complete.data.store.ingest import ingest
-from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
 from stem_complete.evaluation import (
-    BASELINES,
-    NOISY,
-    PROTOCOL,
+    COVERAGES,
+    NOISES,
     Baseline,
-    Micrographs,
-    evaluate,
+    Condition,
+    KnownMicrograph,
+    KnownScan,
     load_micrographs,
-    markdown_table,
+    rmse,
+    simulate,
 )
-
-NOISES = ("none", "reference")
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "normalised_convolution": {
-        "sigma_pitches": (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-        "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
-    },
-    "harmonic": {
-        "fidelity": (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, math.inf),
-        "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
-    },
-    "spline": {
-        "fidelity": (0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
-        "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
-        "stiffness": (1, 2, 4, 8, 15, 30, 60, 120),
-    },
-    "total_variation": {
-        "fidelity": (0.3, 1, 2, 5, 10, 20, 50),
-        "dwell_exponent": (0, 1, 2, 4, 6, 8, 12, 16),
-        "huber": (0, 0.02, 0.05, 0.1, 0.2, 0.5),
-    },
-}
+from stem_complete.evaluation.tuned import (
+    DENOISERS,
+    SPARSEST_DENOISED,
+    TUNED,
+    PathKind,
+)
+from stem_complete.files import write_atomically
+from stem_complete.vocabulary import INTENSITY_RANGE, Geometry
 
 Setting = tuple[float, ...]
-"""Values of a baseline's parameters, in the order of its grid."""
+"""Values of a method's parameters, in the order of its grid."""
+
+REPRESENTATIVES: dict[PathKind, tuple[Geometry, ...]] = {
+    "curves": ("archimedean", "hilbert"),
+    "pixels": ("random", "line_hop"),
+}
+"""Geometries of each kind of path that parameters are tuned on."""
+
+_EXPONENTS = (0, 1, 2, 4, 6, 8, 12)
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "normalised_convolution": {
+        "sigma_pitches": (0.04, 0.06, 0.08, 0.11, 0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.75, 1, 1.4, 2),
+        "dwell_exponent": _EXPONENTS,
+    },
+    "spline": {
+        "fidelity": (0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100),
+        "dwell_exponent": _EXPONENTS,
+        "stiffness": (0.3, 1, 4, 15, 40),
+        "blurred": (False, True),
+    },
+    "non_local_means": {
+        "filtering": (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7),
+        "blurred": (False, True),
+    },
+    "bm3d": {
+        "strength": (0.25, 0.4, 0.6, 0.8, 1, 1.3),
+        "blurred": (False, True),
+    },
+}
+STARTS: dict[str, tuple[Setting, ...]] = {
+    "normalised_convolution": ((0.25, 1),),
+    "spline": ((1, 1, 15, False), (10, 1, 1, True), (30, 0, 40, False), (0.5, 4, 1, True)),
+    "non_local_means": ((0.3, False), (0.15, True)),
+    "bm3d": ((0.6, True),),
+}
+"""Where descents begin: parameters make up for one another, so that one may end in a dead end."""
+
+MAX_IMAGES = 5
+DENSE_PX, DENSE = 256, 1 / 30  # side of the part that is scanned, for coverages above
+WORTH = 2e-3  # relative gain for which a step is taken
 
 
-def tuned_row(name: str, noise: str, micrographs: Micrographs) -> list[str]:
-    """Parameters and errors of a baseline under one noise, as a row of the table."""
-    conditions = [c for c in PROTOCOL if (c.geometry, c.noise.kind) == ("archimedean", noise)]
-    errors: dict[Setting, list[float]] = {}  # of each condition, in %
+def scans_of(
+    crops: Sequence[KnownMicrograph], kind: PathKind, condition: Condition
+) -> list[KnownScan]:
+    """Scans that parameters are tuned on."""
+    if condition.coverage > DENSE:
+        crops = [crop._replace(pixels=_middle(crop.pixels)) for crop in crops]
+    return [
+        scan
+        for geometry in REPRESENTATIVES[kind]
+        for scan in simulate(crops, condition._replace(geometry=geometry))
+    ]
+
+
+def tuned(
+    name: str, scans: Sequence[KnownScan], starts: Sequence[Setting]
+) -> tuple[Setting, float]:
+    """The best parameters of a method that descents find, and their error [%]."""
+    grid = GRIDS[name]
+    found: dict[Setting, float] = {}
 
     def cost(setting: Setting) -> float:
-        if setting not in errors:
-            method = Baseline(name, dict(zip(GRIDS[name], setting, strict=True)))
-            report = evaluate(micrographs, {name: method}, conditions)
-            errors[setting] = [100 * cell.methods[name].rmse.mean for cell in report.cells()]
-            say(f"{name}: {_named(name, setting)}: {geometric_mean(errors[setting]):.3f} %")
-        return geometric_mean(errors[setting])
+        if setting not in found:
+            method = Baseline(name, dict(zip(grid, setting, strict=True)))
+            errors = [
+                rmse(scan.truth, method(scan).image, intensity_range=INTENSITY_RANGE)
+                for scan in scans
+            ]
+            found[setting] = sum(map(math.log, errors)) / len(errors)
+        return found[setting]
 
-    setting = _today(name, noise)
-    while (best := min([setting, *_neighbours(name, setting)], key=cost)) != setting:
-        setting = best
-    each = [min(column) for column in zip(*errors.values(), strict=True)]
-    listed = (" / ".join(f"{error:.2f}" for error in found) for found in (errors[setting], each))
-    return [name, noise, _named(name, setting), *listed]
+    for start in starts:
+        best, step = start, min(_neighbours(name, start), key=cost)
+        while cost(step) < cost(best) - WORTH:
+            best, step = step, min(_neighbours(name, step), key=cost)
+    best = min(found, key=found.__getitem__)
+    return best, 100 * math.exp(found[best])
 
 
-def _named(name: str, setting: Setting) -> str:
-    return ", ".join(f"{key} {v:g}" for key, v in zip(GRIDS[name], setting, strict=True))
+def tune(store: Path, names: Sequence[str], only: str, output: Path, *, keep: bool) -> None:
+    """Tunes methods for the classes whose labels fit the pattern, and writes what is found."""
+    crops = load_micrographs(
+        store, split="validation", max_images=MAX_IMAGES, max_per_field=1
+    ).crops
+    before: dict[str, Any] = (yaml.safe_load(output.read_text()) if output.exists() else {}) or {}
+    for name in names:
+        starts = STARTS[name]
+        for kind, condition in _classes(name):
+            _, coverage, noise = condition.labels
+            of_noise = before.setdefault(name, {}).setdefault(kind, {}).setdefault(noise, {})
+            wanted = fnmatchcase(f"{kind} {coverage} {noise}", only)
+            if not wanted or (keep and coverage in of_noise):
+                continue
+            best, error = tuned(name, scans_of(crops, kind, condition), starts)
+            of_noise[coverage] = dict(zip(GRIDS[name], best, strict=True))
+            starts = (*STARTS[name], best)
+            shown = ", ".join(f"{key} {value:g}" for key, value in of_noise[coverage].items())
+            say(f"{name}, {kind} {coverage}, {noise}: {error:.2f} %, {shown}")
+            write_atomically(output, yaml.safe_dump(before, sort_keys=False, width=100))
+
+
+def _classes(name: str) -> Iterator[tuple[PathKind, Condition]]:
+    """Kinds of scans that a method is tuned to."""
+    for kind in get_args(PathKind):
+        for noise in NOISES:
+            if noise == ReferenceNoiseConfig() and kind == "pixels":
+                continue
+            for coverage in COVERAGES:
+                condition = Condition(REPRESENTATIVES[kind][0], coverage, noise)
+                noisy = isinstance(noise, DetectorNoiseConfig) and noise.dose_electrons_per_px
+                if name not in DENOISERS or (noisy and coverage > SPARSEST_DENOISED):
+                    yield kind, condition
+
+
+def _middle(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The middle of a crop, on a scale of its own."""
+    top, left = (max(side - DENSE_PX, 0) // 2 for side in pixels.shape)
+    part = pixels[top : top + DENSE_PX, left : left + DENSE_PX]
+    low, high = float(part.min()), float(part.max())
+    return 2 * (part - low) / ((high - low) or 1) - 1
 
 
 def _neighbours(name: str, setting: Setting) -> Iterator[Setting]:
@@ -109,35 +182,20 @@ def _neighbours(name: str, setting: Setting) -> Iterator[Setting]:
             yield (*setting[:place], value, *setting[place + 1 :])
 
 
-def _today(name: str, noise: str) -> Setting:
-    """The parameters that the baseline has in the package."""
-    signature = inspect.signature(BASELINES[name]).parameters
-    values = {key: signature[key].default for key in GRIDS[name]}
-    return tuple((values | (NOISY[name] if noise != "none" else {})).values())
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help=f"among {', '.join(GRIDS)}; by default all")
-    parser.add_argument("--noise", choices=NOISES, help="by default both")
-    parser.add_argument("--store", type=Path, help="of the bundled micrographs; made if not given")
+    parser.add_argument("--store", type=Path, required=True, help="its validation split is used")
+    parser.add_argument("--only", default="*", help="classes such as 'curves 1/20 dose 100'")
+    parser.add_argument("--keep", action="store_true", help="classes that are in the output")
+    parser.add_argument("--output", type=Path, default=TUNED)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        store = options.store or Path(folder) / "store.zarr"
-        if not store.exists():
-            ingest(example_micrographs(), store, group_pattern=CROP_OF_ONE_FIELD)
-        micrographs = load_micrographs(store, split="validation")
-        rows = [
-            tuned_row(name, noise, micrographs)
-            for noise in ([options.noise] if options.noise else NOISES)
-            for name in options.names or GRIDS
-        ]
-    coverages = " / ".join(dict.fromkeys(c.labels[1] for c in PROTOCOL))
-    header = ["baseline", "noise", "parameters", f"RMSE [%] at {coverages}", "best of each"]
-    print(markdown_table(header, rows))
+    tune(
+        options.store, options.names or list(GRIDS), options.only, options.output, keep=options.keep
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Splines through partial scans, solved by multigrid on the device, for any path.
 
-`evaluation.baselines.spline` solves the same equations directly, as a baseline.
+`evaluation.thin_plate` solves the same equations directly.
 """
 
 from __future__ import annotations

@@ -70,24 +70,20 @@ def build_detection(config: NoiseConfig) -> Detection:
     return Detector(**config.model_dump(exclude={"kind"}))
 
 
-def _paths(
-    geometries: Sequence[str], coverages: Sequence[float], shape: tuple[int, int]
-) -> list[ScanPath]:
-    """A path for each geometry and coverage; a random geometry that is named again has others."""
-    try:
-        return [
-            _path(name, shape, coverage, seed=geometries[:place].count(name))
-            for place, name in enumerate(geometries)
-            for coverage in coverages
-        ]
-    except ValueError as error:
-        raise ConfigError(
-            expected="coverages that every geometry can have", found=str(error), where="scan"
-        ) from None
+def make_path(geometry: str, shape: tuple[int, int], coverage: float, seed: int) -> ScanPath:
+    """The path of a geometry's name, or of a file, whose dwell is scaled to the coverage.
 
+    Args:
+        geometry: Name in `scan.GEOMETRIES`, or file.
+        shape: (h, w) [px].
+        coverage: Mean dwell.
+        seed: Chooses among the paths of a random geometry.
 
-def _path(geometry: str, shape: tuple[int, int], coverage: float, seed: int) -> ScanPath:
-    """The path of a geometry's name, or of a file, whose dwell is scaled to the coverage."""
+    Raises:
+        ValueError: The geometry cannot have the coverage.
+        ConfigError: The file's path is over another shape.
+        DataError: The file cannot be read.
+    """
     make = {str(name): make for name, make in GEOMETRIES.items()}.get(geometry)
     if make is not None:
         return make(shape, coverage, seed=seed)
@@ -100,3 +96,19 @@ def _path(geometry: str, shape: tuple[int, int], coverage: float, seed: int) -> 
             fix="write it for this shape",
         )
     return custom(path.positions, shape, dwell=path.dwell, coverage=coverage)
+
+
+def _paths(
+    geometries: Sequence[str], coverages: Sequence[float], shape: tuple[int, int]
+) -> list[ScanPath]:
+    """A path for each geometry and coverage; a random geometry that is named again has others."""
+    try:
+        return [
+            make_path(name, shape, coverage, geometries[:place].count(name))
+            for place, name in enumerate(geometries)
+            for coverage in coverages
+        ]
+    except ValueError as error:
+        raise ConfigError(
+            expected="coverages that every geometry can have", found=str(error), where="scan"
+        ) from None

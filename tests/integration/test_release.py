@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from stem_complete import evaluation
 from stem_complete.config import load_config, validate_config
 from stem_complete.data.bundled import example_micrographs, published_triples
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, DataError
 from stem_complete.evaluation import (
-    PROTOCOL,
     Report,
     Row,
     baseline_methods,
-    by_condition,
+    chosen,
     ground_truth,
 )
 from stem_complete.experiments import ablation, tune_baselines
@@ -142,8 +143,8 @@ def test_every_arm_is_a_config():
 
 
 def test_arms_are_compared_and_those_done_are_kept(small_store, tmp_path, monkeypatch, capsys):
-    conditions = [c for c in PROTOCOL if c.labels[1:] == ("1/10", "none")]
-    monkeypatch.setattr(ablation, "PROTOCOL", conditions)
+    conditions = chosen(["archimedean 1/10 none", "random 1/10 dose 100"])
+    monkeypatch.setattr(ablation, "CONDITIONS", conditions)
     overrides = [f"data.store={small_store}", "training.max_minutes=0.03"]
     overrides.append(f"sweep.arms={json.dumps({'small': SMALL})}")
     config = load_config(["any_dose", ablation.ARMS], overrides)
@@ -151,7 +152,7 @@ def test_arms_are_compared_and_those_done_are_kept(small_store, tmp_path, monkey
     ablation.ablate(config, tmp_path)
     found = json.loads((tmp_path / "small-seed0.json").read_text())
     assert found["steps"] >= 1
-    assert found["rmse_percent"].keys() == {"archimedean 1/10 none", "drawn 1/10 none"}
+    assert found["rmse_percent"].keys() == {"archimedean 1/10 none", "random 1/10 dose 100"}
     ablation.ablate(config, tmp_path)
     assert json.loads((tmp_path / "small-seed0.json").read_text()) == found
 
@@ -162,27 +163,44 @@ def test_arms_are_compared_and_those_done_are_kept(small_store, tmp_path, monkey
     ablation.main(["--output", str(tmp_path), "--table"])
     table = capsys.readouterr().out
     assert re.search(r"\| small +\|.* 1 \|", table)
-    for name in ("harmonic", "stem_complete-released", "first-waves"):
+    for name in ("spline", "stem_complete-released", "first-waves"):
         assert f"| {name}" in table
 
 
-def test_a_baseline_is_tuned_along_its_grid(small_store, monkeypatch, capsys):
-    conditions = [c for c in PROTOCOL if c.labels == ("archimedean", "1/10", "none")]
-    monkeypatch.setattr(tune_baselines, "PROTOCOL", conditions)
-    grid = {"sigma_pitches": (0.15, 0.2, 0.25), "dwell_exponent": (0, 1)}
-    monkeypatch.setattr(tune_baselines, "GRIDS", {"normalised_convolution": grid})
-    monkeypatch.setattr(tune_baselines, "_today", lambda *_: (0.15, 0))
-    tune_baselines.main(["normalised_convolution", "--noise=none", "--store", str(small_store)])
-    assert re.search(r"normalised_convolution \| +none \| sigma_pitches", capsys.readouterr().out)
+def test_baselines_are_tuned_along_their_grids(tmp_path, small_store, monkeypatch):
+    grid = {"sigma_pitches": (0.1, 0.2, 0.4), "dwell_exponent": (0, 1)}
+    monkeypatch.setitem(tune_baselines.GRIDS, "normalised_convolution", grid)
+    monkeypatch.setitem(tune_baselines.STARTS, "normalised_convolution", ((0.1, 1),))
+    output = tmp_path / "tuned.yaml"
+
+    def tune(only, *options):
+        common = ["normalised_convolution", "--store", str(small_store), "--output", str(output)]
+        tune_baselines.main([*common, "--only", only, *options])
+        return yaml.safe_load(output.read_text())["normalised_convolution"]["curves"]
+
+    first = tune("curves 1/10 dose *")
+    assert set(first) >= {"dose 1000", "dose 100", "dose 20"}
+    assert all(value["sigma_pitches"] in (0.2, 0.4) for value in first["dose 20"].values())
+    # Others are kept, and those that are there if so told.
+    monkeypatch.setattr(tune_baselines, "tuned", lambda *_: ((0.1, 0), 1.0))
+    both = tune("curves 1/[12]0 dose 100", "--keep")
+    assert both["dose 100"]["1/10"] == first["dose 100"]["1/10"]
+    assert both["dose 100"]["1/20"] == {"sigma_pitches": 0.1, "dwell_exponent": 0}
+    assert both["dose 20"] == first["dose 20"]
 
 
-def protocol_report(folder: Path, error: float) -> None:
+def protocol_report(ratio: float) -> Report:
     """What the protocol might have found for the released model."""
-    rmse = {"nearest": 0.2, "spline": 0.05, "model": error}
+    rmse = {"nearest": 0.2, "spline": 0.05, "model": 0.05 * ratio}
     rows = [
-        Row(image, image, geometry, "1/20", noise, method, error, 20, 0.5, error, None, 0.1)
-        for geometry in ("archimedean", "drawn")
-        for noise in ("none", "reference")
+        Row(image, image, geometry, coverage, noise, method, error, 20, 0.5, error, None, 0.1)
+        for geometry, noise in (
+            ("archimedean", "none"),
+            ("archimedean", "published"),
+            ("random", "dose 100"),
+            ("random", "dose 20"),
+        )
+        for coverage in ("1/5", "1/20")
         for image in ("a", "b")
         for method, error in rmse.items()
     ]
@@ -195,48 +213,68 @@ def protocol_report(folder: Path, error: float) -> None:
         "seed": 0,
         "versions": {"numpy": "2"},
     }
-    found = Report(rows, setup, left_out=[], baselines=("nearest", "spline"))
-    folder.mkdir(parents=True)
-    (folder / "protocol.json").write_text(found.to_json())
-    (folder / "protocol.md").write_text(by_condition(found))
-    Image.new("RGB", (2400, 400)).save(folder / "worst.png")
+    return Report(rows, setup, left_out=[], baselines=("nearest", "spline"))
+
+
+def equal_dose_report() -> Report:
+    """What the comparison at equal dose might have found."""
+    arms = {("serpentine_raster", "1/1", "dose 10"): 0.04, ("archimedean", "1/2", "dose 20"): 0.03}
+    rows = [
+        Row(image, image, *labels, "model", error, 20, 0.5, error, None, 0.1)
+        for labels, error in arms.items()
+        for image in ("a", "b")
+    ]
+    return Report(rows, protocol_report(1.0).setup, left_out=[], baselines=())
 
 
 def test_reports_take_the_place_of_earlier_ones(tmp_path, monkeypatch):
-    card, readme = tmp_path / "README.md", tmp_path / "project.md"
-    monkeypatch.setattr(report, "RELEASED_MODEL", tmp_path)
+    released, readme, output = tmp_path / "released", tmp_path / "project.md", tmp_path / "reports"
+    card = released / "README.md"
+    monkeypatch.setattr(report, "RELEASED_MODEL", released)
     monkeypatch.setattr(report, "EXAMPLES", report.EXAMPLES[:1])
     monkeypatch.setattr(report, "CARD", card)
     monkeypatch.setattr(report, "README", readme)
-    card.write_text(
-        "# Card\n<!-- unseen -->\nearlier\n<!-- /unseen -->\ntext\n"
-        "<!-- held_out -->\nearlier\n<!-- /held_out -->\nend\n"
-    )
-    readme.write_text("# Project\n<!-- unseen -->\nearlier\n<!-- /unseen -->\nend\n")
-    reports = tmp_path / "reports"
-    protocol_report(reports / "unseen", 0.04)
-    protocol_report(reports / "held_out", 0.03)
-    methods = baseline_methods(["nearest", "spline"])
-    monkeypatch.setattr(report, "baseline_methods", lambda: methods)
-    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
-    report.main([str(tmp_path / "none"), "--output", str(reports)])
-    written = card.read_text()
-    assert "earlier" not in written
-    assert written.index("| drawn       |     1/20 |") < written.index("text\n")
-    assert "0.800 [0.800, 0.800]" in written.split("text\n")[0]
-    assert "0.600 [0.600, 0.600]" in written.split("text\n")[1]
-    assert written.startswith("# Card\n<!-- unseen -->\n\n* model: ours, weights")
-    assert written.endswith("|\n\n<!-- /held_out -->\nend\n")
-    assert "5.00 |" in readme.read_text()
-    assert readme.read_text().count("1/20") == 1
-    for name in ("worst", "examples"):
-        with Image.open(tmp_path / f"{name}.jpg") as picture:
+    released.mkdir()
+    names = ("unseen", "equal_dose", "held_out")
+    places = [f"<!-- {name} -->\nearlier\n<!-- /{name} -->\n" for name in names]
+    card.write_text("# Card\n" + "text\n".join(places) + "end\n")
+    readme.write_text("# Project\n" + places[0] + "end\n")
+    for part in ("unseen/ratios.png", "equal_dose/equal_dose.png", "held_out/worst.png"):
+        (output / part).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2400, 400)).save(output / part)
+    (output / "unseen" / "protocol.csv").write_text("geometry\n")
+    reports = report.Reports(protocol_report(0.8), protocol_report(0.6), equal_dose_report())
+    report.update_pages(reports, output)
+    unseen, equal_dose, held_out = card.read_text().split("text\n")
+    assert "earlier" not in card.read_text()
+    assert "| random      |   dose 20 | 0.80 | 0.80 |" in unseen
+    assert "0.800 [0.80, 0.80]" not in unseen, "every cell is in the CSV file"
+    assert "0.600 [0.60, 0.60]" in held_out
+    assert "| best sparse / best raster | 0.75 [0.75, 0.75] |" in equal_dose
+    assert unseen.startswith("# Card\n<!-- unseen -->\n\n* model: ours, weights")
+    assert held_out.endswith("|\n\n<!-- /held_out -->\nend\n")
+    lines = [line for line in readme.read_text().splitlines() if line.startswith("|")]
+    assert [line.count("4.0 (0.80)") for line in lines[2:]] == [2, 2, 2]
+    for name in ("worst", "ratios", "equal_dose", "examples"):
+        with Image.open(released / f"{name}.jpg") as picture:
             assert picture.width == 1200
-    assert "spline" in (reports / "published.txt").read_text()
+    assert (released / "protocol.csv").exists()
 
 
-def test_a_page_without_a_place_for_the_table_is_named(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("<!-- unseen -->\n")
-    with pytest.raises(DataError, match=r"page\.md: expected <!-- unseen --> and"):
-        report.replaced(page, {"unseen": "table"})
+def test_the_released_model_is_evaluated_in_parts(small_store, tmp_path, monkeypatch):
+    some = chosen(["archimedean 1/20 none"])
+    monkeypatch.setattr(report, "PROTOCOL", some)
+    monkeypatch.setattr(report, "chosen", lambda _: some)
+    monkeypatch.setattr(report, "baseline_methods", lambda: baseline_methods(["nearest"]))
+    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
+    monkeypatch.setattr(report, "example_micrographs", list)
+    budgets = evaluation.compare_at_equal_dose.__kwdefaults__ | {"budgets": (10.0,)}
+    monkeypatch.setattr(evaluation.compare_at_equal_dose, "__kwdefaults__", budgets)
+    crops = evaluation.load_micrographs(small_store, max_images=1)
+    for module in (evaluation.protocol, evaluation.equal_dose):
+        monkeypatch.setattr(module, "load_micrographs", lambda *_, **__: crops)
+    first = report.evaluate_released(["none"], tmp_path)
+    assert [cell.ratio is not None for cell in first.unseen.cells()] == [True]
+    assert (tmp_path / "equal_dose" / "equal_dose.md").exists()
+    assert "nearest" in (tmp_path / "published.txt").read_text()
+    assert report.evaluate_released(["none"], tmp_path).unseen.rows == first.unseen.rows

@@ -2,44 +2,53 @@
 
     python -m stem_complete.experiments.release.report MICROGRAPHS --output report
 
-Run it in the repository. The evaluation protocol runs on MICROGRAPHS, of sources that the model was
-never trained on, and on the bundled micrographs of the sources held out from its training, for half
-an hour on one core. OUTPUT then holds
+Run it in the repository. The evaluation protocol and the comparison at equal dose run on
+MICROGRAPHS, of sources that the model was never trained on, and the protocol's spirals on the
+bundled micrographs of the sources held out from its training: some hours on one core. Cells of the
+same weights and data that are in OUTPUT are kept, so that it may be stopped and started again.
+OUTPUT then holds
 
     unseen/, held_out/   what `stem-complete evaluate --protocol` writes of either
+    equal_dose/          what `stem-complete evaluate --equal-dose` writes
     published.txt        what `stem-complete evaluate --published` prints
 
-A protocol of the same weights that is there is kept: remove its folder to evaluate other data. The
-tables take the place of those between <!-- NAME --> and <!-- /NAME --> in the model's card and in
-the README. Of the pictures only bundled micrographs become part of the repository. Read again what
-the text beside them says.
+The tables take the place of those between <!-- NAME --> and <!-- /NAME --> in the model's card and
+in the README: `unseen`, and in the card `held_out` and `equal_dose`. Of the pictures only bundled
+micrographs become part of the repository. Read again what the text beside them says.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from PIL import Image
 
-from stem_complete.config import NoiseConfig, NoNoiseConfig, ReferenceNoiseConfig
+from stem_complete.config import DetectorNoiseConfig, NoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import ProgressBar, errors_in_one_line, say
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.errors import DataError
 from stem_complete.evaluation import (
     MODEL,
+    PROTOCOL,
     Baseline,
+    Cell,
     CompletionExample,
     Condition,
     Method,
     Model,
+    Report,
     baseline_methods,
+    by_condition,
     by_method,
+    chosen,
+    compare_at_equal_dose,
     completion_figure,
+    equal_dose_tables,
     evaluate_protocol,
     evaluate_published,
     load_micrographs,
@@ -52,44 +61,73 @@ from stem_complete.inference import RELEASED_MODEL, load_completer
 README = Path(__file__).parents[3] / "README.md"
 CARD = RELEASED_MODEL / "README.md"
 HELD_OUT = ("bshev", "rem", "sjeon")  # the validation sources of `store` that are bundled
+_COUNTED = DetectorNoiseConfig(dose_electrons_per_px=(100.0, 100.0))
 EXAMPLES: tuple[tuple[str, float, NoiseConfig], ...] = (
     ("rem_srtio3", 1 / 20, ReferenceNoiseConfig()),
-    ("rem_srtio3", 1 / 50, NoNoiseConfig()),
-    ("bshev_nps_1", 1 / 20, ReferenceNoiseConfig()),
+    ("rem_srtio3", 1 / 50, _COUNTED),
+    ("bshev_nps_1", 1 / 20, _COUNTED),
     ("sjeon_ptporph5", 1 / 20, ReferenceNoiseConfig()),
 )
 WIDTH_PX = 1200
 
 
-def evaluate_released(unseen: Sequence[str], output: Path) -> None:
-    """Writes the reports to `output`; protocols of the same weights there are kept."""
+class Reports(NamedTuple):
+    """What was found of the released model."""
+
+    unseen: Report
+    held_out: Report
+    equal_dose: Report
+
+
+def evaluate_released(
+    unseen: Sequence[str], output: Path, more_baselines: Sequence[str] = ()
+) -> Reports:
+    """Evaluates the released model, and writes what is found to `output`."""
     completer = load_completer()
     held_out = [file for file in example_micrographs() if file.name.startswith(HELD_OUT)]
-    data: dict[str, Sequence[str | Path]] = {"unseen": unseen, "held_out": held_out}
-    for name, files in data.items():
-        found = output / name / "protocol.json"
-        if found.exists() and _weights_of(found) == completer.card.weights_sha256:
-            say(f"{found.parent}: kept")
-            continue
+    protocols: dict[str, tuple[Sequence[str | Path], Sequence[Condition]]] = {
+        "unseen": (unseen, PROTOCOL),
+        "held_out": (held_out, chosen(["archimedean *"])),
+    }
+    found = {}
+    for name, (files, conditions) in protocols.items():
         with ProgressBar(name) as bar:
-            evaluate_protocol(files, completer, output=found.parent, progress=bar.show)
+            found[name] = evaluate_protocol(
+                files,
+                completer,
+                conditions=conditions,
+                more_baselines=more_baselines,
+                output=output / name,
+                progress=bar.show,
+            )
+    with ProgressBar("equal dose") as bar:
+        equal_dose = compare_at_equal_dose(
+            unseen, completer, output=output / "equal_dose", progress=bar.show
+        )
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
     (output / "published.txt").write_text(published + "\n")
     say(published)
+    return Reports(found["unseen"], found["held_out"], equal_dose)
 
 
-def update_pages(output: Path) -> None:
+def update_pages(reports: Reports, output: Path) -> None:
     """Puts tables and pictures of the reports into the model's card and the README.
 
     Raises:
         DataError: A page has no place for its table.
     """
-    unseen = json.loads((output / "unseen" / "protocol.json").read_text())
-    tables = {name: (output / name / "protocol.md").read_text() for name in ("unseen", "held_out")}
-    readme = replaced(README, {"unseen": summary(unseen["cells"])})
+    tables = {
+        "unseen": by_condition(reports.unseen, every_cell=False),
+        "held_out": by_condition(reports.held_out),
+        "equal_dose": equal_dose_tables(reports.equal_dose),
+    }
+    readme = replaced(README, {"unseen": summary(reports.unseen.cells())})
     card = replaced(CARD, tables)
     README.write_text(readme)
     CARD.write_text(card)
+    shutil.copy(output / "unseen" / "protocol.csv", RELEASED_MODEL / "protocol.csv")
+    _shrink(output / "unseen" / "ratios.png", RELEASED_MODEL / "ratios.jpg")
+    _shrink(output / "equal_dose" / "equal_dose.png", RELEASED_MODEL / "equal_dose.jpg")
     _shrink(output / "held_out" / "worst.png", RELEASED_MODEL / "worst.jpg")
     with tempfile.TemporaryDirectory() as folder:
         figure = Path(folder) / "figure.png"
@@ -98,22 +136,17 @@ def update_pages(output: Path) -> None:
     say(f"read again what {CARD} and {README} say of them")
 
 
-def summary(cells: Iterable[Mapping[str, Any]]) -> str:
-    """The README's table: best baseline and model on spirals at constant speed."""
-    errors = {
-        (cell["coverage"], cell["noise"]): [
-            f"{100 * cell['methods'][name]['rmse']['mean']:.2f}"
-            for name in (cell["best_baseline"], MODEL)
-        ]
-        for cell in cells
-        if cell["geometry"] == "archimedean"
-    }
-    rows = [
-        [coverage, *errors[coverage, "none"], *errors[coverage, "reference"]]
-        for coverage in dict.fromkeys(coverage for coverage, _ in errors)
-    ]
-    header = ["no noise: classical", "no noise: released model", "noise: classical"]
-    return markdown_table(["coverage", *header, "noise: released model"], rows)
+def summary(cells: Sequence[Cell]) -> str:
+    """The README's table: the model's RMSE and ratio, on spirals and at a dose of 100 electrons."""
+    shown = [c for c in cells if c.geometry == "archimedean" or c.noise == "dose 100"]
+    coverages = list(dict.fromkeys(cell.coverage for cell in shown))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in shown:
+        error = 100 * cell.methods[MODEL].typical_rmse
+        row = rows.setdefault((cell.geometry.replace("_", " "), cell.noise), {})
+        row[cell.coverage] = f"{error:.1f} ({cell.ratio:.2f})"
+    lines = [[*names, *(row.get(key, "") for key in coverages)] for names, row in rows.items()]
+    return markdown_table(["geometry", "noise", *coverages], lines)
 
 
 def replaced(file: Path, texts: Mapping[str, str]) -> str:
@@ -137,10 +170,6 @@ def replaced(file: Path, texts: Mapping[str, str]) -> str:
     return whole
 
 
-def _weights_of(protocol: Path) -> str:
-    return str(json.loads(protocol.read_text())["setup"]["model_sha256"])
-
-
 def _draw_examples(path: Path) -> None:
     methods: dict[str, Method] = {
         "Spline": Baseline("spline"),
@@ -152,7 +181,7 @@ def _draw_examples(path: Path) -> None:
         crops = load_micrographs(files[name], max_images=1).crops
         (scan,) = simulate(crops, Condition("archimedean", coverage, noise))
         completions = {heading: method(scan).image for heading, method in methods.items()}
-        note = f"{scan.coverage}, {'published' if scan.is_noisy else 'no'} noise"
+        note = f"{scan.coverage}, noise {scan.noise}"
         examples.append(CompletionExample(name, scan, completions, note))
     save_png(completion_figure(examples), path)
 
@@ -171,9 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("micrographs", nargs="+", help="files, folders, globs")
     parser.add_argument("--output", type=Path, required=True, help="folder of reports")
+    parser.add_argument("--baseline", action="append", default=[], help="a slow one too: bm3d")
     options = parser.parse_args(arguments)
-    evaluate_released(options.micrographs, options.output)
-    update_pages(options.output)
+    reports = evaluate_released(options.micrographs, options.output, options.baseline)
+    update_pages(reports, options.output)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import laplace
 from strategies import offsets, partial_scans, raster_scan, shapes
 
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation import NOISY, Baseline, KnownScan, baselines, rmse
+from stem_complete.evaluation import Baseline, KnownScan, baselines, parameters, rmse
+from stem_complete.evaluation.tuned import DENOISERS
+from stem_complete.scan import archimedean, blur
 
 
 def on_arrays(complete: baselines.Baseline) -> baselines.Baseline:
@@ -18,18 +21,28 @@ def on_arrays(complete: baselines.Baseline) -> baselines.Baseline:
     return lambda intensity, dwell, **options: complete(RasterScan(intensity, dwell), **options)
 
 
-BASELINES = {name: on_arrays(complete) for name, complete in baselines.BASELINES.items()}
-nearest, linear, normalised_convolution, harmonic, spline, total_variation, biharmonic = (
-    BASELINES.values()
-)
+# Denoisers know the dose and the range, and have tests of their own.
+BASELINES = {
+    name: on_arrays(complete)
+    for name, complete in baselines.BASELINES.items()
+    if name not in DENOISERS
+}
+(
+    nearest,
+    linear,
+    normalised_convolution,
+    harmonic,
+    spline,
+    adaptive_spline,
+    total_variation,
+    biharmonic,
+) = BASELINES.values()
 
 each_baseline = pytest.mark.parametrize("name", BASELINES)
 # `nearest` and `linear` break ties between equally near pixels, and between equally good triangles,
 # by position, and `total_variation` has forward differences: only these commute with flips whatever
-# the scan.
-without_ties = pytest.mark.parametrize(
-    "name", ["normalised_convolution", "harmonic", "spline", "biharmonic"]
-)
+# the scan. Multigrid of the splines begins at one corner, and they commute nearly.
+without_ties = pytest.mark.parametrize("name", ["normalised_convolution", "harmonic", "biharmonic"])
 interpolating = pytest.mark.parametrize("name", ["nearest", "linear", "biharmonic"])
 
 
@@ -118,7 +131,9 @@ def test_flips_and_rotations_commute(
 
 
 # Total variation's differences are those to the next pixel, which a flip makes the one before.
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "total_variation"])
+@pytest.mark.parametrize(
+    "name", ["nearest", "linear", "normalised_convolution", "harmonic", "biharmonic"]
+)
 def test_flips_commute_in_general_position(name: str) -> None:
     intensity = np.full((9, 11), np.nan)
     # No two are equally far from a pixel, no four lie on one circle.
@@ -210,7 +225,6 @@ def test_only_the_ratio_of_dwell_times_matters() -> None:
     for complete, width in (
         (normalised_convolution, "sigma_pitches"),
         (harmonic, None),
-        (spline, None),
         (total_variation, None),
     ):
         once, thrice = (
@@ -260,13 +274,7 @@ def test_harmonic_with_springs_balances_their_pull() -> None:
     np.testing.assert_allclose(laplace(image, mode="nearest"), -pull, atol=1e-3)
 
 
-def test_spline_lies_between_membrane_and_thin_plate() -> None:
-    """No stiffness is the membrane; much of it follows slopes, where the membrane has cusps."""
-    intensity, dwell = raster_scan(14, (30, 30), 0.3)
-    np.testing.assert_allclose(
-        spline(intensity, dwell, fidelity=2.0, stiffness=0.0),
-        harmonic(intensity, dwell, fidelity=2.0),
-    )
+def test_spline_follows_slopes_where_the_membrane_has_cusps() -> None:
     y, x = np.indices((40, 40))
     wave = np.sin(x / 5) + np.cos(y / 4)
     measured = np.random.default_rng(15).random(wave.shape) < 0.1
@@ -274,6 +282,27 @@ def test_spline_lies_between_membrane_and_thin_plate() -> None:
     assert rmse(wave, spline(*scan, fidelity=100.0, stiffness=30.0)) < 0.6 * rmse(
         wave, harmonic(*scan)
     )
+
+
+def test_a_blurred_spline_is_the_spline_blurred() -> None:
+    scan = raster_scan(14, (30, 30), 0.3)
+    plain, blurred = (spline(*scan, blurred=option) for option in (False, True))
+    expected = blur(torch.from_numpy(plain)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(blurred, expected, atol=1e-3 * np.ptp(plain))
+    assert np.ptp(blurred - plain) > 0.05 * np.ptp(plain)
+
+
+def test_the_adaptive_spline_follows_the_noise_of_a_scan() -> None:
+    y, x = np.indices((64, 64))
+    smooth = np.sin(x / 9) + np.cos(y / 7)
+    dwell = archimedean(smooth.shape, "1/2").dwell_map().numpy()
+    rng = np.random.default_rng(16)
+    errors = []
+    for noise in (0.0, 0.5):
+        scan = np.where(dwell > 0, smooth + rng.normal(0, noise, smooth.shape), np.nan), dwell
+        errors.append(rmse(smooth, adaptive_spline(*scan)))
+    assert errors[0] < 0.01
+    assert errors[1] < 0.04  # an eighth of the noise in units of the range
 
 
 def test_total_variation_finds_even_regions_that_nearest_does_not() -> None:
@@ -322,13 +351,16 @@ def test_nan_or_no_dwell_means_not_measured() -> None:
         np.testing.assert_array_equal(complete(no_intensity, dwell), expected)
 
 
-def test_baselines_take_what_is_tuned_to_noise() -> None:
+@pytest.mark.parametrize("name", ["normalised_convolution", "spline"])
+def test_baselines_take_what_is_tuned_to_the_scan(name: str) -> None:
     scan = raster_scan(8, (10, 10), 0.5)
-    quiet = KnownScan("a", "a", "random", "1/2", "none", RasterScan(*scan), *[np.eye(10)] * 2)
-    assert set(NOISY) < set(BASELINES)
-    for name, parameters in NOISY.items():
-        method = Baseline(name)
-        noisy = method(quiet._replace(noise="reference")).image
-        np.testing.assert_array_equal(noisy, BASELINES[name](*scan, **parameters))
-        np.testing.assert_array_equal(method(quiet).image, BASELINES[name](*scan))
-        assert (noisy != method(quiet).image).any()
+    known = KnownScan("a", "a", "random", "1/2", "", RasterScan(*scan), *[np.eye(10)] * 2)
+    method = Baseline(name)
+    for noise in ("none", "dose 20"):
+        tuned = parameters(name, "random", "1/2", noise)
+        assert tuned
+        image = method(known._replace(noise=noise)).image
+        np.testing.assert_array_equal(image, BASELINES[name](*scan, **tuned))
+    by_pixels = method(known._replace(noise="none by pixels")).image
+    np.testing.assert_array_equal(by_pixels, BASELINES[name](*scan))
+    assert (by_pixels != image).any()

@@ -15,10 +15,12 @@ from stem_complete.evaluation import (
     KnownScan,
     completion_figure,
     contact_sheet,
+    ratios_figure,
     save_png,
 )
 from stem_complete.evaluation.figures import UNMEASURED
 from stem_complete.evaluation.page import DPI
+from stem_complete.evaluation.report import Cell
 
 SIDE = 128
 GREY_RAMP = np.linspace(0, 1, SIDE)[:, None, None]
@@ -121,3 +123,27 @@ def test_what_cannot_be_drawn() -> None:
         contact_sheet([np.eye(8)] * 2, ["x"])
     with pytest.raises(DataError, match="completed image"):
         completion_figure([example()._replace(completions={"Network": np.eye(8)})])
+
+
+def cell(geometry: str, coverage: str, noise: str, ratio: float | None) -> Cell:
+    return Cell(geometry, coverage, noise, 1, 1, {}, "spline", ratio)
+
+
+def test_ratios_have_a_panel_for_each_noise_and_are_darker_where_worse() -> None:
+    cells = [
+        cell("archimedean", "1/20", "none", 0.6),
+        cell("archimedean", "1/5", "none", 1.2),
+        cell("random", "1/20", "dose 20", 0.9),
+        cell("random", "1/5", "dose 20", None),
+    ]
+    figure = ratios_figure(cells)
+    none, dose, _ = figure.axes
+    assert [axes.get_title() for axes in (none, dose)] == ["noise: none", "dose 20"]
+    assert [label.get_text() for label in none.get_xticklabels()] == ["1/5", "1/20"]
+    assert {t.get_text(): t.get_weight() for t in none.texts} == {"0.60": "normal", "1.20": "bold"}
+    grey = shown(none)[0] @ [0.3, 0.6, 0.1]
+    assert grey[0] < grey[1] - 0.2
+    assert [text.get_text() for text in dose.texts] == ["0.90"]
+    assert dose.texts[0].get_position() == (1, 1)
+    with pytest.raises(ValueError, match="at least one ratio"):
+        ratios_figure(cells[3:])

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 
 import pytest
 
-from stem_complete.evaluation import Report, Row, by_condition, by_method, markdown_table
-from stem_complete.evaluation.report import Statistic
+from stem_complete.evaluation import (
+    Report,
+    Row,
+    as_csv,
+    by_condition,
+    by_method,
+    markdown_table,
+    ratios_table,
+)
+from stem_complete.evaluation.report import Calibration, Statistic
 
 SETUP = {
     "model": "tiny",
@@ -86,14 +96,50 @@ def test_tables_name_geometry_and_noise_where_they_differ():
     assert "\n\nreference, coverage 1/20, mean of 2 images" in by_method(report)
 
 
-def test_ratio_interval_and_share_are_those_of_the_best_baseline():
+def test_ratios_are_geometric_means_over_the_images():
     first, second = REPORT.cells()
     assert (first.num_images, first.num_fields, first.best_baseline) == (3, 2, "harmonic")
-    assert first.ratio == pytest.approx(0.8)
+    assert first.ratio == pytest.approx((0.5 * 0.7 * 1.2) ** (1 / 3))
     # Only field one, or only field two.
-    assert first.interval == pytest.approx((0.6, 1.2))
+    assert first.interval == pytest.approx((math.sqrt(0.35), 1.2))
     assert first.share_better == pytest.approx(2 / 3)
+    assert (first.worst_ratio, first.worst_image) == (pytest.approx(1.2), "c")
+    assert first.methods["model"].typical_rmse == pytest.approx(0.1 * first.ratio)
     assert second.interval is None
+
+
+def test_the_best_baseline_has_the_lowest_geometric_mean():
+    """The mean of `nearest` is lower, as one image errs much, but mostly it errs more."""
+    errors = {"nearest": (0.1, 0.1, 0.3), "harmonic": (0.01, 0.01, 0.9), "model": (0.2,) * 3}
+    rows = [
+        _row(image, name, error)
+        for name, of_name in errors.items()
+        for image, error in zip("abc", of_name, strict=True)
+    ]
+    (cell,) = Report(rows, SETUP, [], ("nearest", "harmonic")).cells()
+    assert cell.best_baseline == "harmonic"
+    assert cell.ratio == pytest.approx((20 * 20 * 0.2 / 0.9) ** (1 / 3))
+
+
+def test_a_baseline_may_be_missing_in_some_cells():
+    some = [row for row in REPORT.rows if (row.method, row.coverage) != ("harmonic", "1/50")]
+    first, second = Report(some, SETUP, [], REPORT.baselines).cells()
+    assert (first.best_baseline, second.best_baseline) == ("harmonic", "nearest")
+    assert second.ratio == pytest.approx(0.45)
+
+
+def test_the_error_map_is_compared_with_what_it_predicts():
+    first, second = SCORES.cells()
+    assert first.calibration == pytest.approx(Calibration(math.sqrt(1.25 / 1.2), 1 / 1.2, 1.25))
+    assert second.calibration == pytest.approx((7 / 8,) * 3)
+    assert REPORT.cells()[0].calibration is None
+    assert "1.02 [0.83, 1.25]" in by_condition(SCORES)
+
+
+def test_a_perfect_completion_has_a_ratio_of_nearly_nothing():
+    perfect = [_row("a", "model", 0.0), _row("a", "nearest", 0.1)]
+    (cell,) = Report(perfect, SETUP, [], ("nearest",)).cells()
+    assert 0 <= cell.ratio < 1e-9
 
 
 def test_the_worst_come_first_and_each_image_once():
@@ -110,10 +156,29 @@ def test_all_conditions_have_one_table():
     text = by_condition(REPORT)
     assert "tiny, weights SHA-256 1f" in text
     assert "3 crops of 2 fields of view (at most 4 of each), SHA-256 2e" in text
-    assert "|   20.00 | **10.00** |  8.00 | 0.800 [0.600, 1.200] |   67 % |" in text
+    assert "harmonic |    10.00 |  7.49 | 0.749 [0.59, 1.20] |   67 % |  1.20 |" in text
     assert (
         "| archimedean |     1/20 |  none |      harmonic |    10.00 |       12.00 |  1.20" in text
     )
+
+
+def test_ratios_have_a_table_by_coverage():
+    reversed_cells = REPORT.cells()[::-1]
+    lines = [line.split("|")[1:-1] for line in ratios_table(reversed_cells).splitlines()]
+    assert [[cell.strip() for cell in line] for line in lines if "-" not in line[0]] == [
+        ["geometry", "noise", "1/20", "1/50"],
+        ["archimedean", "none", "0.75", "0.90"],
+    ]
+
+
+def test_csv_has_a_line_for_each_cell():
+    first, second = csv.DictReader(io.StringIO(as_csv(REPORT)))
+    assert (first["geometry"], first["coverage"], first["noise"]) == ("archimedean", "1/20", "none")
+    assert float(first["ratio"]) == pytest.approx(REPORT.cells()[0].ratio)
+    assert float(first["ratio_high"]) == pytest.approx(1.2)
+    assert float(first["harmonic_rmse"]) == pytest.approx(0.1)
+    assert (second["ratio_low"], second["error_map_ratio"]) == ("", "")
+    assert second["worst_image"] == "a"
 
 
 def test_a_first_completion_is_no_baseline():
@@ -142,7 +207,7 @@ def test_a_model_alone_has_no_worst():
     rows = [row for row in REPORT.rows if row.method == "model"]
     report = Report(rows, SETUP, [], ())
     assert report.worst(10) == []
-    assert "**Bold**" in by_condition(report)
+    assert "| archimedean |     1/20 |" in by_condition(report)
 
 
 def test_json_has_everything_but_infinities_and_paths_of_this_machine():
@@ -154,7 +219,7 @@ def test_json_has_everything_but_infinities_and_paths_of_this_machine():
     assert methods["model"]["rmse"]["standard_error"] == pytest.approx(0.01)
     assert methods["linear"]["expected_rmse"] is None
     values = json.loads(REPORT.to_json())
-    assert values["cells"][0]["interval"] == pytest.approx({"low": 0.6, "high": 1.2})
+    assert values["cells"][0]["interval"] == pytest.approx({"low": math.sqrt(0.35), "high": 1.2})
     assert values["rows"][-4]["field"] == "two"
     assert "/data" not in REPORT.to_json()
 
