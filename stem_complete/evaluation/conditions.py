@@ -91,7 +91,7 @@ def noise_label(noise: NoiseConfig) -> str:
     label = NO_NOISE
     if doses is not None:
         each = doses if isinstance(doses, tuple) else (doses,)
-        label = "dose " + " to ".join(f"{dose:g}" for dose in each)
+        label = "dose " + " to ".join(f"{dose:g}" for dose in dict.fromkeys(each))
     at_rest = DetectorNoiseConfig().model_dump()
     changed = {
         name.split("_")[0]: value

@@ -50,9 +50,7 @@ def conditions_at(budget: float) -> list[Condition]:
 
     def condition(geometry: Geometry, coverage: float) -> Condition:
         dose = budget / coverage
-        return Condition(
-            geometry, coverage, DetectorNoiseConfig(dose_electrons_per_px=(dose, dose))
-        )
+        return Condition(geometry, coverage, DetectorNoiseConfig(dose_electrons_per_px=dose))
 
     return [
         condition(RASTER, 1.0),

@@ -41,7 +41,7 @@ COVERAGES = (1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50, 1 / 87)
 DOSES = (1000.0, 100.0, 20.0)
 NOISES: tuple[NoiseConfig, ...] = (
     DetectorNoiseConfig(dose_electrons_per_px=None),
-    *(DetectorNoiseConfig(dose_electrons_per_px=(dose, dose)) for dose in DOSES),
+    *(DetectorNoiseConfig(dose_electrons_per_px=dose) for dose in DOSES),
     ReferenceNoiseConfig(),
 )
 

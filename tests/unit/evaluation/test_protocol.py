@@ -16,6 +16,7 @@ from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import (
+    MAX_PER_FIELD,
     PROTOCOL,
     PROTOCOL_BASELINES,
     Condition,
