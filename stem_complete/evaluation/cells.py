@@ -65,13 +65,12 @@ def _evaluated(
 ) -> Iterator[tuple[Condition, list[Row]]]:
     """Each condition with its rows."""
     total = len(conditions) * len(micrographs.crops)
-    left = _TimeLeft([len(suiting(methods, condition)) for condition in conditions])
+    left = _TimeLeft([len(suiting(methods, condition.labels)) for condition in conditions])
     done = 0
     for place, condition in enumerate(conditions):
-        suitable = suiting(methods, condition)
         rows: list[Row] = []
         for number, scan in enumerate(simulate(micrographs.crops, condition, SEED), 1):
-            rows += scores(scan, suitable)
+            rows += scores(scan, methods)
             done += 1
             if progress:
                 share = number / len(micrographs.crops)
@@ -134,7 +133,7 @@ class _Cells:
             "condition": condition._asdict() | {"noise": condition.noise.model_dump()},
             "methods": {
                 name: _identity(method, condition)
-                for name, method in suiting(self._methods, condition).items()
+                for name, method in suiting(self._methods, condition.labels).items()
             },
         }
         # As JSON has it: lists for tuples.

@@ -9,7 +9,6 @@ from typing import Any
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation.baselines import BASELINES
-from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.ground_truth import KnownScan
 from stem_complete.evaluation.report import FIRST, MODEL
 from stem_complete.evaluation.tuned import DENOISERS, dose_of, parameters
@@ -88,12 +87,17 @@ def baseline_methods(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Met
     return {name: Baseline(name) for name in names}
 
 
-def suiting(methods: Mapping[str, Method], condition: Condition) -> dict[str, Method]:
-    """Those of the methods that are for scans under a condition; most are for all."""
+def suiting(methods: Mapping[str, Method], labels: tuple[str, str, str]) -> dict[str, Method]:
+    """Those of the methods that are for such scans; most are for all.
+
+    Args:
+        methods: By name.
+        labels: Geometry, coverage and noise, as reports name them.
+    """
 
     def suits(method: Method) -> bool:
         judge = getattr(method, "suits", None)
-        return judge is None or judge(*condition.labels)
+        return judge is None or judge(*labels)
 
     return {name: method for name, method in methods.items() if suits(method)}
 

@@ -54,9 +54,8 @@ def evaluate(
     rows: list[Row] = []
     done = 0
     for condition in conditions:
-        suitable = suiting(methods, condition)
         for scan in simulate(micrographs.crops, condition, seed):
-            rows += scores(scan, suitable)
+            rows += scores(scan, methods)
             done += 1
             if progress:
                 progress(done, total)
@@ -92,8 +91,9 @@ def evaluate_published(methods: Mapping[str, Method]) -> Report:
 
 
 def scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
-    """A row for each method."""
-    for name, method in methods.items():
+    """A row for each method that is for such scans."""
+    labels = scan.geometry, scan.coverage, scan.noise
+    for name, method in suiting(methods, labels).items():
         started = time.perf_counter()
         image, error = method(scan)
         seconds = time.perf_counter() - started

@@ -31,11 +31,7 @@ from stem_complete.vocabulary import INTENSITY_RANGE
 
 REPOSITORY = Path(__file__).parents[2]
 HELD_OUT = ("bshev", "rem", "sjeon")  # of experiments.release.store
-CLASSICAL = (
-    "normalised_convolution",
-    "harmonic",
-    "total_variation",
-)  # of those tuned, the fast ones
+CLASSICAL = ("normalised_convolution", "spline", "adaptive_spline")
 
 
 def size(folder: Path) -> int:

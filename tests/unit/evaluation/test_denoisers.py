@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stem_complete.data.bundled import published_triples
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import MissingPackageError
-from stem_complete.evaluation import Baseline, KnownScan, baseline_methods, rmse
+from stem_complete.evaluation import (
+    Baseline,
+    KnownScan,
+    baseline_methods,
+    evaluate_published,
+    ground_truth,
+    rmse,
+)
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
 
 WHITE = {"non_local_means": {"filtering": 0.6, "noise_std": 1.0}, "bm3d": {"strength": 1.0}}
@@ -78,3 +86,9 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stem_complete.extras.find_spec", lambda _: None)
     with pytest.raises(MissingPackageError, match=r"stem-complete\[bm3d\]"):
         baseline_methods(["bm3d"])
+
+
+def test_published_scans_have_no_dose_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
+    report = evaluate_published(baseline_methods(["nearest", "non_local_means"]))
+    assert {row.method for row in report.rows} == {"nearest"}
