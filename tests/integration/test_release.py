@@ -105,11 +105,18 @@ def test_nothing_is_published_that_is_not_there(package):
     assert not (package / "released").exists()
 
 
-def test_the_released_generator_is_that_which_further_training_begins_with():
-    config = validate_config(read_card(RELEASED_MODEL).config, where="card")
-    folded = load_file(RELEASED_MODEL / WEIGHTS_FILE)
+MODELS = {RELEASED_MODEL: training.REST}
+if training.NEXT.exists():
+    MODELS[training.NEXT] = training.NEXT / training.REST.name
+
+
+@pytest.mark.parametrize(("model", "rest"), MODELS.items(), ids=lambda path: path.name)
+def test_a_generator_is_that_which_further_training_begins_with(model, rest):
+    config = validate_config(read_card(model).config, where="card")
+    folded = load_file(model / WEIGHTS_FILE)
+    assert (model / WEIGHTS_FILE).stat().st_size <= training.MAX_MIB * 2**20
     task = build_task(config, (256, 256))
-    task.load_state_dict(warm_start.start_state(task, folded, load_file(training.REST)))
+    task.load_state_dict(warm_start.start_state(task, folded, load_file(rest)))
     for name, value in fold_norms(task.network).generator.state_dict().items():
         torch.testing.assert_close(value, folded[name], rtol=0, atol=1e-6)
 
