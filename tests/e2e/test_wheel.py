@@ -121,7 +121,11 @@ def run(program: Path, *arguments, cwd: Path, code: int = 0) -> subprocess.Compl
 
 def test_the_wheel_has_all_files_of_the_package(wheel):
     package = wheel.parent / "sources" / "stem_complete"
-    files = {str(file.relative_to(package.parent)) for file in package.rglob("*") if file.is_file()}
+    files = {
+        str(file.relative_to(package.parent))
+        for file in package.rglob("*")
+        if file.is_file() and file.parent.name != "next"  # a model that is not done
+    }
     assert files == {
         name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("stem_complete/")
     }

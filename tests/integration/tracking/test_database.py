@@ -106,7 +106,8 @@ def test_one_that_was_left_half_made_is_put_aside(
         prepare(file)
     assert open_run(make_config(), default_uri(tmp_path)).run_id is not None
     assert (tmp_path / "mlflow.db.half-made").exists() == bool(damage)
-    assert len(caplog.messages) == bool(damage)
+    # Of the template's place, which is another, it may tell besides.
+    assert len([told for told in caplog.messages if "half made" in told]) == bool(damage)
 
 
 @pytest.mark.parametrize(
