@@ -105,7 +105,7 @@ def _counted(scan: KnownScan, dose: float) -> RasterScan:
     pixels = torch.from_numpy(scan.unblurred).flatten()[None]
     position = int.from_bytes(hashlib.sha256(scan.image.encode()).digest()[:4], "big")
     keys = example_keys(SEED, 0, torch.tensor([position]), Stream.NOISE)
-    counted = Detector((dose, dose)).measure(pixels, torch.ones_like(pixels), keys)
+    counted = Detector(dose).measure(pixels, torch.ones_like(pixels), keys)
     return RasterScan(
         counted.view(scan.unblurred.shape).numpy(),
         np.ones_like(scan.unblurred),

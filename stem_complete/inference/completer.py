@@ -102,9 +102,9 @@ class Completer:
         self.tile_px, self.overlap_px = tile_px, overlap_px
         self._stride = artifact.network.stride
         check_tiles(self._stride, tile_px, overlap_px)
-        # Convolutions on CPUs take two thirds of the time in this memory format.
         self.precision = precision
         self._dtype = _dtype(precision)
+        # Convolutions on CPUs take two thirds of the time in this memory format.
         self._network = copy.deepcopy(artifact.network).to(self.device, self._dtype)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
