@@ -6,7 +6,6 @@ part of the pixels more of them, and is completed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from stem_complete.evaluation.cells import SEED, ShowProgress, evaluate_cells
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
 from stem_complete.evaluation.equal_dose_tables import BLURRED, equal_dose_figure, equal_dose_tables
-from stem_complete.evaluation.ground_truth import Data, KnownScan, load_micrographs
+from stem_complete.evaluation.ground_truth import Data, KnownScan, load_micrographs, position_of
 from stem_complete.evaluation.methods import Baseline, Method, Model
 from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.protocol import MAX_PER_FIELD
@@ -103,8 +102,7 @@ class BlurredFrame:
 def _counted(scan: KnownScan, dose: float) -> RasterScan:
     """Electrons counted in each pixel of the micrograph, without the width of a path's probe."""
     pixels = torch.from_numpy(scan.unblurred).flatten()[None]
-    position = int.from_bytes(hashlib.sha256(scan.image.encode()).digest()[:4], "big")
-    keys = example_keys(SEED, 0, torch.tensor([position]), Stream.NOISE)
+    keys = example_keys(SEED, 0, torch.tensor([position_of(scan.image)]), Stream.NOISE)
     counted = Detector(dose).measure(pixels, torch.ones_like(pixels), keys)
     return RasterScan(
         counted.view(scan.unblurred.shape).numpy(),

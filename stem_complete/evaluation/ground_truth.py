@@ -156,7 +156,7 @@ def simulate(
     make = partial(condition.simulator, (height, width), seed)
     for_all = None if condition.geometry in RANDOM_GEOMETRIES else make()
     for crop in crops:
-        position = int.from_bytes(hashlib.sha256(crop.name.encode()).digest()[:4], "big")
+        position = position_of(crop.name)
         simulator = for_all or make(path_seed=seed + position)
         image = torch.from_numpy(crop.pixels)[None, None]
         batch = simulator(image, 0, torch.tensor([position]))
@@ -165,6 +165,11 @@ def simulate(
         )
         scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
         yield KnownScan(crop.name, crop.field, *condition.labels, scan, truth, unblurred)
+
+
+def position_of(name: str) -> int:
+    """The position by which the noise of a crop of this name is drawn."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def published_scans() -> Iterator[KnownScan]:

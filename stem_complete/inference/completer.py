@@ -19,7 +19,7 @@ from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import error_features
-from stem_complete.inference.self_check import SelfCheck, hold_out, judge
+from stem_complete.inference.self_check import TOO_LITTLE, SelfCheck, hold_out, judge
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import noise_of
@@ -181,12 +181,20 @@ class Completer:
         rasters = [scan.raster() for scan in scans]
         for scan in rasters:
             check_side(scan)
+        trusts = [
+            1.0 if check is None else check.trust for check in checks or [None] * len(rasters)
+        ]
+
+        def correct(encoded: NetworkInput) -> Tensor:
+            image = self._correct(encoded)
+            if min(trusts) == 1:
+                return image
+            trust = image.new_tensor(trusts).view(-1, 1, 1, 1)
+            return encoded.offset + trust * (image - encoded.offset)
+
         completions = []
-        images, firsts = self._complete(rasters)
-        checks = checks or [None] * len(rasters)
-        for scan, image, first, check in zip(rasters, images, firsts, checks, strict=True):
-            if check is not None and check.trust < 1:
-                image = first + check.trust * (image - first)
+        images = self._in_units(rasters, correct)[:, 0]
+        for scan, image in zip(rasters, images, strict=True):
             error = None
             if error_map or keep_measured:
                 error = self._expected_error(image, scan)
@@ -205,8 +213,13 @@ class Completer:
         check_side(raster)
         rest, weights = hold_out(raster)
         if rest is None:
-            return judge(raster, np.zeros_like(weights), weights, None)
-        image, first = (images[0] for images in self._complete([rest]))
+            return TOO_LITTLE
+
+        def both(encoded: NetworkInput) -> Tensor:
+            image = self._correct(encoded)
+            return torch.cat([image, encoded.offset.expand_as(image)], 1)
+
+        ((image, first),) = self._in_units([rest], both)
         return judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
 
     def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
@@ -221,18 +234,6 @@ class Completer:
         images = self._in_units([scan.raster()], lambda encoded: encoded.offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
-
-    def _complete(
-        self, scans: Sequence[RasterScan]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Completions and what the network corrected, each [b, h, w] in the scans' units."""
-
-        def both(encoded: NetworkInput) -> Tensor:
-            image = self._correct(encoded)
-            return torch.cat([image, encoded.offset.expand_as(image)], 1)
-
-        images = self._in_units(scans, both)
-        return images[:, 0], images[:, 1]
 
     def _in_units(
         self, scans: Sequence[RasterScan], complete: Callable[[NetworkInput], Tensor]

@@ -64,6 +64,10 @@ class SelfCheck(NamedTuple):
         return told
 
 
+TOO_LITTLE = SelfCheck(math.nan, None, math.nan, 0, 1.0)
+"""Of a scan of which nothing can be held out."""
+
+
 def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float64]]:
     """A scan without its held-out blocks, and the weights [h, w] of what is judged in these.
 
@@ -103,7 +107,7 @@ def judge(
     places = weights > 0
     num, weight = int(places.sum()), weights[places]
     if num < _LEAST_PIXELS:
-        return SelfCheck(math.nan, None, math.nan, num, 1.0)
+        return TOO_LITTLE._replace(num_pixels=num)
     measured = scan.intensity[places]
 
     def root_mean(squares: NDArray[np.float64]) -> float:

@@ -16,9 +16,6 @@ from stem_complete.scan import random
 # Numbers that make the keys of a detector's and the hardware's random quantities independent.
 _ELECTRONS, _READOUT, _DOSE, _DEAD, _DRIFT, _JITTER = range(2, 8)
 
-_MEMORY = 8.0
-"""Time constants after which an exponential response is cut off; 0.03 % of it is left then."""
-
 
 @dataclass(frozen=True)
 class Detector:
@@ -181,15 +178,15 @@ def follow(
     if starts_anew is not None:
         begins = torch.where(starts_anew, index[:, 1:], 0)
         first = torch.nn.functional.pad(begins, (1, 0)).cummax(1).values
-    # As many terms as the shortest sample time needs, on the host, as paths are known beforehand.
-    terms = min(num, math.ceil(-_MEMORY / float(decay.log().max())) + 1)
-    seen = torch.zeros_like(signal)
-    weight = 1 - decay
-    for back in range(terms):
-        last = back == terms - 1
-        share = decay**back if last else weight * decay**back
-        seen = seen + share * signal.gather(1, (index - back).maximum(first))
-    return seen
+    # Recursive doubling: after k rounds each sample has seen 2^k of those before it.
+    seen = (1 - decay) * signal
+    reach = 1
+    while reach < num:
+        earlier = torch.nn.functional.pad(seen, (reach, 0))[:, :num]
+        seen = seen + torch.where(index - reach >= first, decay**reach * earlier, 0)
+        reach *= 2
+    # Before it began, it was at rest where it began.
+    return seen + decay ** (index - first + 1) * signal.gather(1, first)
 
 
 def _check_not_negative(options: Detector | ScanHardware, *names: str) -> None:
