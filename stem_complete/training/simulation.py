@@ -84,9 +84,8 @@ def make_path(geometry: str, shape: tuple[int, int], coverage: float, seed: int)
         ConfigError: The file's path is over another shape.
         DataError: The file cannot be read.
     """
-    make = {str(name): make for name, make in GEOMETRIES.items()}.get(geometry)
-    if make is not None:
-        return make(shape, coverage, seed=seed)
+    if geometry in GEOMETRIES:
+        return GEOMETRIES[geometry](shape, coverage, seed=seed)
     path = read_path(geometry)
     if path.shape != shape:
         raise ConfigError(
