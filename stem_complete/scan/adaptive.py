@@ -26,6 +26,13 @@ _FIDELITY = 0.5  # times the ratio of the scan's deviation to the scatter
 _FIDELITIES = (0.3, 10.0)
 _STIFFNESS = 15.0  # [px^2]
 _SMOOTH = {"fidelity": 0.1, "stiffness": 1.0}
+# Where each pixel is measured on its own and without noise, all count alike, and are followed.
+_FOLLOWING = {"fidelity": 5.0, "dwell_exponent": 0.0, "stiffness": 15.0}
+# A logistic regression of the best mixture of both on what the first one leaves of the measurements
+# (24 micrographs, 36 kinds of scans): correlation of neighbours, logarithm of the ratio of its
+# deviation with and without weights by dwell, logarithm of its deviation in units of the scan's.
+_MOST_LEFT = 4.0  # of a measurement, in units of their mean
+_MIXTURE = {"correlation": -16.5, "of_dwell": 31.3, "size": -5.2, "constant": 2.9}
 
 _HELD_OUT = 5  # one block in so many
 _BLOCK_GAPS = 2.0  # side of a block in units of the scan's gap
@@ -77,20 +84,64 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
     first = spline_fill(
         rest, fidelity=fidelity, dwell_exponent=_DWELL_EXPONENT, stiffness=_STIFFNESS
     )
+    following = spline_fill(rest, **_FOLLOWING)
+    exactly = measured_exactly(rest, first, std)
+    first = first + exactly * (following - first)
+    weight = dwell + exactly * ((dwell > 0).to(dwell.dtype) - dwell)
     smooth = _at_half_size(rest, **_SMOOTH)
     x = [
         (first + waves) / std,
-        dwell * (rest.intensity.nan_to_num(0.0) - first) / error,
-        dwell.clamp(max=_MOST_DWELL),
+        weight * (rest.intensity.nan_to_num(0.0) - first) / error,
+        weight.clamp(max=_MOST_DWELL),
         waves / std,
         (scatter / error).log2().expand_as(dwell),
         (1 + gap).log2() / 4,
+        (following - first) / error,
         (smooth - first) / error,
     ]
     low, high = _range(scan)
     bound = Bound(reach, low - scatter, high + scatter)
     offset = (mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
     return NetworkInput(torch.cat(x, 1), offset, error, bound)
+
+
+def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
+    """How far pixels are measured each on its own, whatever its dwell, without noise: 0 to 1.
+
+    Of noisy samples along a path, neighbouring pixels share some, and short dwells say little.
+
+    Args:
+        scan: Partial scans, their intensities finite.
+        first: Completions of them that weight pixels by their dwell `[b, 1, h, w]`.
+        std: Deviation of each scan `[b, 1, 1, 1]`.
+
+    Returns:
+        `[b, 1, 1, 1]`.
+    """
+    measured = (scan.dwell > 0).to(first.dtype)
+    left, tiny = measured * (scan.intensity - first), torch.finfo(first.dtype).tiny
+    # A hot pixel must not decide.
+    limit = _MOST_LEFT * sum_pixels(left.abs()) / sum_pixels(measured).clamp(min=tiny)
+    left = left.maximum(-limit).minimum(limit)
+    square = left.square()
+    product, size = torch.zeros_like(std), torch.zeros_like(std)
+    for dim in (2, 3):
+        n = left.shape[dim] - 1
+        one, other = left.narrow(dim, 0, n), left.narrow(dim, 1, n)
+        product = product + sum_pixels(one * other)
+        both = measured.narrow(dim, 0, n) * square.narrow(dim, 1, n)
+        both = both + measured.narrow(dim, 1, n) * square.narrow(dim, 0, n)
+        size = size + sum_pixels(both) / 2
+    mean_square = sum_pixels(square) / sum_pixels(measured).clamp(min=tiny)
+    of_dwell = sum_pixels(scan.dwell * square) / sum_pixels(scan.dwell).clamp(min=tiny)
+    smallest = (_SMALLEST_ERROR * std).square().clamp(min=tiny)
+    mean_square, of_dwell = mean_square.maximum(smallest), of_dwell.maximum(smallest)
+    return torch.sigmoid(
+        _MIXTURE["constant"]
+        + _MIXTURE["correlation"] * product / size.clamp(min=tiny)
+        + _MIXTURE["of_dwell"] * (of_dwell / mean_square).log() / 2
+        + _MIXTURE["size"] * (mean_square / std.square().clamp(min=tiny)).log() / 2
+    )
 
 
 def noise_of(scan: PartialScan) -> Tensor:

@@ -17,7 +17,7 @@ NUM_CHANNELS: dict[Encoding, int] = {
     "filled": 2,
     "splines": 4,
     "waves": 5,
-    "adaptive": 7,
+    "adaptive": 8,
     "reference": 2,
 }
 """Input channels per encoding."""
@@ -70,16 +70,18 @@ def encode(
         5. As the splines' last.
 
     `"adaptive"`, for any path and detector, as weights and stiffness follow the scan itself. The
-    spline `first` weights pixels by their dwell, `smooth` hardly follows them. `offset` is `first`
-    plus the plane waves, `scale` the error of held-out parts of the scan; outliers are cut off, and
-    completions bounded, see `NetworkInput`:
+    spline `first` weights pixels by their dwell, as far as the scan shows that this matters;
+    `following` follows all alike, `smooth` hardly any. `offset` is `first` plus the plane waves,
+    `scale` the error of held-out parts of the scan; outliers are cut off, and completions bounded,
+    see `NetworkInput`:
         1. Standardised `first` plus the waves.
-        2. Dwell times measured intensity minus `first` and waves, in units of `scale`.
-        3. Dwell.
+        2. Weight times measured intensity minus `first` and waves, in units of `scale`.
+        3. Weight: the dwell, or nearer to 1 where short dwells say as much as long ones.
         4. Waves, divided by the standard deviation of the scan.
         5. Logarithm of the noise in units of `scale`, base 2: scatter within held-out blocks.
         6. Logarithm of the distance from what was measured, see `gaps`.
-        7. `smooth` minus `first`, in units of `scale`.
+        7. `following` minus `first`, in units of `scale`.
+        8. `smooth` minus `first`, in units of `scale`.
 
     `"reference"`, as in the published files, for intensities in [-1, 1]:
         1. `(det + 1) / (1 + max det)` with det = dwell * intensity, 0 where nothing was measured.

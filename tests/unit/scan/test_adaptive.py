@@ -14,7 +14,9 @@ from stem_complete.scan import (
     GEOMETRIES,
     Detector,
     PartialScan,
+    ReferenceNoise,
     ScanSimulator,
+    acquire_pixels,
     archimedean,
     encode,
     example_keys,
@@ -71,6 +73,25 @@ def test_noise_makes_it_smoother():
         for dose in (None, 300, 5)
     ]
     assert levels == sorted(levels)
+
+
+def test_pixels_that_are_measured_each_on_its_own_without_noise_are_followed():
+    images = smooth_images()
+    rough = images + 0.2 * (uniform(example_keys(1, 0, torch.arange(4), Stream.NOISE), (1, *SHAPE)))
+    dwell = archimedean(SHAPE, coverage=1 / 10).dwell_map().expand_as(rough)
+    exact = PartialScan(torch.where(dwell > 0, rough, torch.nan), dwell)
+    along, _ = scanned(rough, archimedean(SHAPE, coverage=1 / 10), dose=100)
+    published = acquire_pixels(
+        rough, dwell, ReferenceNoise(), example_keys(0, 0, torch.arange(4), Stream.NOISE)
+    )
+
+    def followed(scan):
+        encoded = encode(scan, "adaptive")
+        measured = scan.dwell > 0
+        return (encoded.x[:, 2:3][measured] > 0.9).float().mean()
+
+    assert followed(exact) > 0.9
+    assert followed(along) == followed(published) == 0
 
 
 def test_gaps_are_those_of_the_visited_part():
