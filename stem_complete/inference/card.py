@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from stem_complete.credentials import put_aside
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.error_map import ErrorCalibration
+from stem_complete.inference.error_table import ErrorTable
 from stem_complete.models import (
     PRESETS,
     Architecture,
@@ -95,7 +96,7 @@ class ModelCard(_Entry):
     encoding: Encoding
     coverage: float
     more_coverages: tuple[float, ...] = ()
-    calibration: ErrorCalibration | None
+    calibration: ErrorCalibration | ErrorTable | None
     metrics: dict[str, float | None]
     training_data: tuple[TrainingSource, ...]
     config: dict[str, Any]

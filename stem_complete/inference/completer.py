@@ -18,7 +18,6 @@ from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
-from stem_complete.inference.error_map import error_features
 from stem_complete.inference.self_check import TOO_LITTLE, SelfCheck, hold_out, judge
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
@@ -276,8 +275,7 @@ class Completer:
     def _expected_error(self, image: NDArray[np.float64], scan: RasterScan) -> NDArray[np.float32]:
         if self.card.calibration is None:
             return np.full(image.shape, np.nan, np.float32)
-        features, std = error_features(image, scan)
-        return (std * self.card.calibration.expected_error(features)).astype(np.float32)
+        return self.card.calibration.expected_error(image, scan).astype(np.float32)
 
 
 def load_completer(

@@ -26,7 +26,7 @@ from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.error_map import (
     ErrorCalibration,
-    Features,
+    ErrorFeatures,
     calibrated,
     error_features,
 )
@@ -48,7 +48,7 @@ def export_checkpoint(
     *,
     which: Literal["last", "best"] = "last",
     store: str | Path | None = None,
-    num_calibration_images: int = 64,
+    num_calibration_scans: int = 64,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> UPath:
@@ -62,9 +62,9 @@ def export_checkpoint(
         output: Path or URL of the model folder; a model there is replaced.
         which: Checkpoint of a run: the newest, or the one with the lowest validation RMSE.
         store: The run's micrographs, where they have moved since.
-        num_calibration_images: At most so many are completed for the error map.
+        num_calibration_scans: So many are completed for the error map for each kind of noise.
         device: As for `Completer`.
-        progress: Called after each calibration image.
+        progress: Called after each of them.
 
     Raises:
         ArtifactError: There is no usable checkpoint, or `output` holds something else.
@@ -101,7 +101,7 @@ def export_checkpoint(
         Completer(artifact, device),
         config,
         micrographs,
-        num_images=num_calibration_images,
+        num_scans=num_calibration_scans,
         progress=progress,
     )
     card = artifact.card.model_copy(update={"calibration": calibration})
@@ -118,31 +118,40 @@ def calibrate(
     config: Config,
     store: MicrographStore,
     *,
-    num_images: int = 64,
+    num_scans: int = 64,
     progress: Progress | None = None,
 ) -> ErrorCalibration | None:
     """Calibration of a completer's error map on validation scans; None if there are none.
 
-    The scans are those that `config` describes, of crops spread evenly over the split, without
-    augmentation. Errors are differences from the blurred micrographs.
-    """
-    crops = evenly_spread(store.indices("validation"), num_images)
-    simulator = build_simulator(
-        config, (store.crop_size, store.crop_size), augment=False, seed=CALIBRATION_SEED
-    )
+    The scans vary as those that `config` describes for training, so that every geometry, coverage
+    and noise has its share. Crops are spread evenly over the split; with fewer crops than scans,
+    crops are scanned again. Errors are differences from the blurred micrographs.
 
-    def completions() -> Iterator[tuple[Features, NDArray[np.float64]]]:
-        for number, crop in enumerate(crops):
-            image = torch.from_numpy(store.read([crop]))
+    Args:
+        completer: The model.
+        config: Config of its training.
+        store: Micrographs.
+        num_scans: Number of scans for each kind of noise.
+        progress: Called after each scan.
+    """
+    crops = evenly_spread(store.indices("validation"), num_scans)
+    shape = (store.crop_size, store.crop_size)
+    simulator = build_simulator(config, shape, augment=True, seed=CALIBRATION_SEED)
+    kinds = 1 + len(config.augmentation.noises if config.augmentation else ())
+    total = kinds * num_scans if len(crops) else 0
+
+    def completions() -> Iterator[tuple[ErrorFeatures, NDArray[np.float64]]]:
+        for number in range(total):
+            image = torch.from_numpy(store.read([crops[number % len(crops)]]))
             batch = simulator(image, 0, torch.tensor([number]))
             intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
             scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
-            completed = completer.complete_scan(scan, error_map=False).image
-            features, std = error_features(completed.astype(np.float64), scan)
-            if std > 0:  # a constant scan has no unit to measure its error in
-                yield features, ((completed - truth) / std) ** 2
+            completed = completer.complete_scan(scan, error_map=False).image.astype(np.float64)
+            features = error_features(completed, scan)
+            if features.std > 0:  # a constant scan has no unit to measure its error in
+                yield features, ((completed - truth) / features.unit) ** 2
             if progress:
-                progress(number + 1, len(crops))
+                progress(number + 1, total)
 
     return calibrated(completions())
 

@@ -67,18 +67,10 @@ class Prediction(NamedTuple):
 
 def encode_adaptive(scan: PartialScan) -> NetworkInput:
     """The network's input for partial scans, see `encode`."""
-    dwell = scan.dwell
-    scan = PartialScan(without_outliers(scan), dwell)
-    centred, mean, std = standardise(scan)
-    gap, typical = gaps(dwell)
-    reach = ((_FAR - gap / typical) / (_FAR - _NEAR)).clamp(0, 1)
-
-    told_apart = ((_REGULAR - regularity(dwell)) / (_REGULAR - _IRREGULAR)).clamp(0, 1)
-    waves = reach * told_apart * plane_waves(PartialScan(centred, dwell))
-    rest = PartialScan(centred - waves, dwell)
-    predicted = self_prediction(rest, typical, std)
-    error = torch.maximum(predicted.error, _SMALLEST_ERROR * std)
-    scatter = torch.maximum(predicted.scatter, _SMALLEST_ERROR * std)
+    parts = take_apart(scan)
+    rest, waves, std = parts.rest, parts.waves, parts.std
+    dwell = rest.dwell
+    error, scatter = parts.predicted
 
     fidelity = (_FIDELITY * std / scatter).clamp(*_FIDELITIES)
     first = spline_fill(
@@ -95,14 +87,60 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
         weight.clamp(max=_MOST_DWELL),
         waves / std,
         (scatter / error).log2().expand_as(dwell),
-        (1 + gap).log2() / 4,
+        (1 + parts.gap).log2() / 4,
         (following - first) / error,
         (smooth - first) / error,
     ]
-    low, high = _range(scan)
-    bound = Bound(reach, low - scatter, high + scatter)
-    offset = (mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
+    bound = Bound(parts.reach, parts.low - scatter, parts.high + scatter)
+    offset = (parts.mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
     return NetworkInput(torch.cat(x, 1), offset, error, bound)
+
+
+class Parts(NamedTuple):
+    """What partial scans consist of; all but `rest` are `[b, 1, 1, 1]` or `[b, 1, h, w]`.
+
+    Attributes:
+        rest: What is left without outliers, mean and plane waves.
+        waves: Plane waves of lattices.
+        mean: Mean of each scan.
+        std: Standard deviation of each scan.
+        low: Lowest intensity of each scan.
+        high: Highest one.
+        gap: See `gaps`.
+        typical_gap: See `gaps`.
+        reach: How near to the measurements a pixel is, from 1 to 0 where they say nothing of it.
+        predicted: How well held-out parts of `rest` are predicted, nothing being exact.
+    """
+
+    rest: PartialScan
+    waves: Tensor
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    gap: Tensor
+    typical_gap: Tensor
+    reach: Tensor
+    predicted: Prediction
+
+
+def take_apart(scan: PartialScan) -> Parts:
+    """What partial scans consist of."""
+    dwell = scan.dwell
+    scan = PartialScan(without_outliers(scan), dwell)
+    centred, mean, std = standardise(scan)
+    gap, typical = gaps(dwell)
+    reach = ((_FAR - gap / typical) / (_FAR - _NEAR)).clamp(0, 1)
+
+    told_apart = ((_REGULAR - regularity(dwell)) / (_REGULAR - _IRREGULAR)).clamp(0, 1)
+    waves = reach * told_apart * plane_waves(PartialScan(centred, dwell))
+    rest = PartialScan(centred - waves, dwell)
+    smallest = _SMALLEST_ERROR * std
+    predicted = Prediction(
+        *(each.maximum(smallest) for each in self_prediction(rest, typical, std))
+    )
+    low, high = _range(scan)
+    return Parts(rest, waves, mean, std, low, high, gap, typical, reach, predicted)
 
 
 def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
@@ -149,16 +187,13 @@ def noise_of(scan: PartialScan) -> Tensor:
 
     It is estimated from the scan, and includes details that are finer than the scan's gaps.
     """
-    scan = PartialScan(without_outliers(scan), scan.dwell)
-    centred, _, std = standardise(scan)
-    _, gap = gaps(scan.dwell)
-    scatter = self_prediction(PartialScan(centred, scan.dwell), gap, std).scatter
+    parts = take_apart(scan)
     # Of the mean of four pixels, weighted by their dwell.
-    half = _halved(scan).dwell
+    half = _halved(parts.rest).dwell
     mean_dwell = sum_pixels(half.square()) / sum_pixels(half).clamp(
         min=torch.finfo(half.dtype).tiny
     )
-    return scatter * (4 * mean_dwell).sqrt()
+    return parts.predicted.scatter * (4 * mean_dwell).sqrt()
 
 
 def without_outliers(scan: PartialScan) -> Tensor:

@@ -268,7 +268,7 @@ class TestRun:
     @pytest.mark.parametrize(("which", "rmse"), [("last", 0.2), ("best", 0.1)])
     def test_its_model_is_exported(self, config, s3, tmp_path, which, rmse):
         """From the bucket to the bucket: the files that a local export writes."""
-        quick = {"device": "cpu", "num_calibration_images": 1}
+        quick = {"device": "cpu", "num_calibration_scans": 1}
         model = export_checkpoint(
             config.run_folder, config.run_folder / "model", which=which, **quick
         )

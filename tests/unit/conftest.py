@@ -19,6 +19,7 @@ from stem_complete.inference import (
     build_artifact,
     save_artifact,
 )
+from stem_complete.inference.error_map import FEATURES
 from stem_complete.models import TwoStageNetwork, build_network, initialise
 from stem_complete.scan import PartialScan, archimedean, encode
 
@@ -86,10 +87,14 @@ def network(make_network, config) -> TwoStageNetwork:
 
 @pytest.fixture(scope="session")
 def calibration() -> ErrorCalibration:
+    num = len(FEATURES)
     return ErrorCalibration(
-        distances=(0.0, 4.0),
-        activities=(0.1, 1.0),
-        rms_error=((0.1, 0.2), (0.3, 0.4)),
+        means=(0.0,) * num,
+        deviations=(1.0,) * num,
+        weights=((0.1,) * num,),
+        biases=(0.0,),
+        outputs=(1.0,),
+        constant=-1.0,
         num_images=2,
     )
 

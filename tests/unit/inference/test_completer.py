@@ -228,7 +228,7 @@ def test_without_calibration_there_is_no_error_map(reference, scan):
 
 def test_errors_are_estimated_only_if_asked_for(completer, scan, monkeypatch):
     expected = completer.complete(*scan)
-    monkeypatch.setattr("stem_complete.inference.completer.error_features", None)
+    monkeypatch.setattr("stem_complete.inference.error_map.error_features", None)
     image, error = completer.complete(*scan, error_map=False)
     assert error is None
     np.testing.assert_array_equal(image, expected.image)

@@ -14,7 +14,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, StoreError
-from stem_complete.inference import Completer, load_completer
+from stem_complete.inference import Completer, build_artifact, load_completer
 from stem_complete.inference.export import calibrate, export_checkpoint
 from stem_complete.models import initialise
 from stem_complete.scan import encode
@@ -112,7 +112,7 @@ def test_the_error_map_predicts_the_validation_error(run):
     model = export_checkpoint(
         checkpoint,
         config.run_folder.parent / "model",
-        num_calibration_images=5,
+        num_calibration_scans=5,
         device="cpu",
         progress=lambda *call: calls.append(call),
     )
@@ -120,7 +120,7 @@ def test_the_error_map_predicts_the_validation_error(run):
     completer = load_completer(model, "cpu")
     store = MicrographStore(config.data.store)
     crops = evenly_spread(store.indices("validation"), 5)
-    simulator = build_simulator(config, (64, 64), augment=False, seed=1)
+    simulator = build_simulator(config, (64, 64), augment=True, seed=1)
     batch = simulator(torch.from_numpy(store.read(crops)), 0, torch.arange(5))
     intensity, dwell, truth = (t[:, 0].numpy() for t in (*batch.scan, batch.truth))
     scans = map(RasterScan, intensity, dwell)
@@ -128,10 +128,28 @@ def test_the_error_map_predicts_the_validation_error(run):
     assert np.mean(error**2) == pytest.approx(np.mean((image - truth) ** 2), rel=0.5)
 
 
+def test_every_kind_of_noise_has_its_share_of_the_calibration(run):
+    config, task = run
+    noises = config.augmentation.model_validate({"noises": [{"kind": "none"}] * 2})
+    varied = config.model_copy(update={"augmentation": noises})
+    calls = []
+    artifact = build_artifact(task.network, config=varied)
+    store = MicrographStore(config.data.store)
+    calibration = calibrate(
+        Completer(artifact, "cpu"),
+        varied,
+        store,
+        num_scans=2,
+        progress=lambda *call: calls.append(call),
+    )
+    assert calls[-1] == (6, 6)
+    assert calibration.num_images == 6
+
+
 def test_the_best_or_the_last_is_exported(run, tmp_path):
     config, task = run
     save(config, task, 8, rmse=0.5)
-    quick = {"device": "cpu", "num_calibration_images": 1}
+    quick = {"device": "cpu", "num_calibration_scans": 1}
     for which, step in (("best", 7), ("last", 8)):
         model = export_checkpoint(config.run_folder, tmp_path / which, which=which, **quick)
         assert load_completer(model, "cpu").card.metrics["train/steps"] == step
@@ -140,7 +158,7 @@ def test_the_best_or_the_last_is_exported(run, tmp_path):
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_paths_may_be_urls(run, tmp_path, scheme):
     config, _ = run
-    quick = {"device": "cpu", "num_calibration_images": 1}
+    quick = {"device": "cpu", "num_calibration_scans": 1}
     output = {"file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}[scheme]
     source = Path(config.run_folder).as_uri()
     model = export_checkpoint(source, f"{output}/model", **quick)
@@ -169,7 +187,7 @@ def test_constant_scans_do_not_count(artifact, run, monkeypatch):
     quiet = config.model_copy(
         update={"scan": config.scan.model_validate({"noise": {"kind": "none"}})}
     )
-    assert calibrate(Completer(artifact, "cpu"), quiet, store, num_images=2) is None
+    assert calibrate(Completer(artifact, "cpu"), quiet, store, num_scans=2) is None
 
 
 class TestRefusals:

@@ -61,7 +61,7 @@ def test_the_average_is_validated_and_exported_and_leaves_training_alone(
     task = build_task(config, (64, 64))
     task.load_state_dict(last.state["task"] | expected)
     exported = load_artifact(
-        export_checkpoint(config.run_folder, tmp_path / "model", num_calibration_images=1)
+        export_checkpoint(config.run_folder, tmp_path / "model", num_calibration_scans=1)
     )
     ours = fold_norms(task.network.generator).state_dict()
     for name, value in exported.network.state_dict().items():

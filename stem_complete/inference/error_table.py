@@ -1,0 +1,104 @@
+"""Error maps of models that were made before noise was estimated from the scan.
+
+A table of errors on validation scans by two features: the distance of a pixel from the nearest
+measured one, and the variation of the completion around it, in units of the scan's own standard
+deviation. `error_map` has what is calibrated now.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from stem_complete.data.scans import RasterScan
+
+Image = NDArray[np.floating[Any]]
+
+ACTIVITY_SIGMA_PX = 4.0
+"""Width of the Gaussian neighbourhood in which the variation is measured."""
+
+
+class Features(NamedTuple):
+    """Features that the expected error of a pixel is looked up by.
+
+    Attributes:
+        distance: Distance from the nearest measured pixel [px], [h, w].
+        activity: Standard deviation of the completion around the pixel, in units of the scan's,
+            [h, w].
+    """
+
+    distance: NDArray[np.float64]
+    activity: NDArray[np.float64]
+
+
+def error_features(completion: Image, scan: RasterScan) -> tuple[Features, float]:
+    """Features of each pixel of a scan's completion [h, w], and the scan's standard deviation."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    _, std = scan.mean_and_std()
+    # Around the mean, so that the difference of squares loses nothing to a large offset.
+    centred = (completion - np.mean(completion, dtype=np.float64)) / (std or 1.0)
+    mean = gaussian_filter(centred, ACTIVITY_SIGMA_PX, mode="mirror")
+    square = gaussian_filter(centred**2, ACTIVITY_SIGMA_PX, mode="mirror")
+    activity = np.sqrt(np.maximum(square - mean**2, 0))
+    return Features(distance_transform_edt(~scan.measured), activity), std
+
+
+class ErrorTable(BaseModel):
+    """Table of root mean square errors, never falling with distance or activity.
+
+    Attributes:
+        distances: Distances of its rows [px], rising, [n].
+        activities: Activities of its columns, rising, [m].
+        rms_error: Errors in units of the scan's standard deviation, [n, m].
+        num_images: Number of validation scans they were measured on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    distances: tuple[float, ...]
+    activities: tuple[float, ...]
+    rms_error: tuple[tuple[float, ...], ...]
+    num_images: int
+
+    @model_validator(mode="after")
+    def _is_table(self) -> Self:
+        table = np.array(self.rms_error, dtype=np.float64, ndmin=2)
+        if table.shape != (len(self.distances), len(self.activities)) or not table.size:
+            raise ValueError("a row of errors per distance and a column per activity")
+        for axis in (self.distances, self.activities):
+            if not np.all(np.diff(axis) > 0):
+                raise ValueError("rising distances and activities")
+        if not (np.isfinite(table).all() and (table >= 0).all()):
+            raise ValueError("finite errors that are not negative")
+        return self
+
+    def expected_error(self, completion: Image, scan: RasterScan) -> NDArray[np.float64]:
+        """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan."""
+        features, std = error_features(completion, scan)
+        return std * self.of_features(features)
+
+    def of_features(self, features: Features) -> NDArray[np.float64]:
+        """Expected RMS error of each pixel [h, w], in units of the scan's deviation.
+
+        Squares are interpolated linearly. Beyond the largest calibrated distance the error rises
+        to the scan's standard deviation, which it reaches at twice that distance, as only the
+        scan's mean is known there. Beyond the other ends of the table it is constant.
+        """
+        from scipy.ndimage import map_coordinates
+
+        square = np.square(self.rms_error)
+        far = 2 * max(self.distances[-1], 1.0)
+        distances = [*self.distances, far]
+        square = np.vstack([square, np.maximum(square[-1], 1.0)])
+        places = [
+            np.interp(values, nodes, np.arange(len(nodes)))
+            for values, nodes in zip(features, (distances, self.activities), strict=True)
+        ]
+        error: NDArray[np.float64] = np.sqrt(
+            map_coordinates(square, places, order=1, mode="nearest")
+        )
+        return error
