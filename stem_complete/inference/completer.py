@@ -18,10 +18,17 @@ from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
-from stem_complete.inference.self_check import TOO_LITTLE, SelfCheck, hold_out, judge
+from stem_complete.inference.self_check import (
+    TOO_LITTLE,
+    SelfCheck,
+    hold_out,
+    hold_out_pixels,
+    judge,
+    share_of,
+)
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
-from stem_complete.scan.adaptive import noise_of
+from stem_complete.scan.adaptive import interpolate, noise_of
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
@@ -180,16 +187,19 @@ class Completer:
         rasters = [scan.raster() for scan in scans]
         for scan in rasters:
             check_side(scan)
-        trusts = [
-            1.0 if check is None else check.trust for check in checks or [None] * len(rasters)
+        shares = [
+            (1.0, 0.0) if check is None else (check.trust, check.following)
+            for check in checks or [None] * len(rasters)
         ]
 
-        def correct(encoded: NetworkInput) -> Tensor:
+        def correct(scan: PartialScan, encoded: NetworkInput) -> Tensor:
             image = self._correct(encoded)
-            if min(trusts) == 1:
-                return image
-            trust = image.new_tensor(trusts).view(-1, 1, 1, 1)
-            return encoded.offset + trust * (image - encoded.offset)
+            trust, following = image.new_tensor(shares).T[:, :, None, None, None]
+            if (trust < 1).any():
+                image = encoded.offset + trust * (image - encoded.offset)
+            if (following > 0).any():
+                image = image + following * (interpolate(scan) - image)
+            return image
 
         completions = []
         images = self._in_units(rasters, correct)[:, 0]
@@ -214,12 +224,23 @@ class Completer:
         if rest is None:
             return TOO_LITTLE
 
-        def both(encoded: NetworkInput) -> Tensor:
+        def both(_: PartialScan, encoded: NetworkInput) -> Tensor:
             image = self._correct(encoded)
             return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
         ((image, first),) = self._in_units([rest], both)
-        return judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
+        check = judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
+        return check._replace(following=self._following(raster, check))
+
+    def _following(self, scan: RasterScan, check: SelfCheck) -> float:
+        """Share of an interpolation that predicts single held-out pixels best."""
+        if (held_out := hold_out_pixels(scan)) is None:
+            return 0.0
+        rest, held = held_out
+        completed = self.complete_scan(rest, error_map=False, check=check).image
+        interpolated = self._in_units([rest], lambda scan, _: interpolate(scan))[0, 0]
+        measured = scan.intensity[held]
+        return share_of(measured, completed[held].astype(np.float64), interpolated[held])
 
     def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
@@ -230,14 +251,14 @@ class Completer:
         if self.card.encoding not in CORRECTED:
             return None
         check_side(scan.raster())
-        images = self._in_units([scan.raster()], lambda encoded: encoded.offset)
+        images = self._in_units([scan.raster()], lambda _, encoded: encoded.offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
     def _in_units(
-        self, scans: Sequence[RasterScan], complete: Callable[[NetworkInput], Tensor]
+        self, scans: Sequence[RasterScan], complete: Callable[[PartialScan, NetworkInput], Tensor]
     ) -> NDArray[np.float64]:
-        """Completions [b, c, h, w], in the scans' units, of the scans encoded in [-1, 1]."""
+        """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1] and encoded."""
         # In double precision, so that a small contrast on a large offset survives.
         intensity = np.stack([scan.intensity for scan in scans])
         dwell = np.stack([scan.dwell for scan in scans])
@@ -248,12 +269,11 @@ class Completer:
         scaled = ((intensity[:, None] - middle) / unit).astype(np.float32)
         with torch.inference_mode():
             tensors = (torch.from_numpy(a).to(self.device) for a in (scaled, dwell[:, None]))
+            partial = PartialScan(*tensors)
             encoded = encode(
-                PartialScan(*tensors),
-                self.card.encoding,
-                sigma_px=fill_sigma_px(self.card.coverage),
+                partial, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage)
             )
-            unit_images = complete(encoded).cpu().double().numpy()
+            unit_images = complete(partial, encoded).cpu().double().numpy()
         images: NDArray[np.float64] = middle + half * unit_images
         return images
 

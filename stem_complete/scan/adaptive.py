@@ -28,6 +28,7 @@ _STIFFNESS = 15.0  # [px^2]
 _SMOOTH = {"fidelity": 0.1, "stiffness": 1.0}
 # Where each pixel is measured on its own and without noise, all count alike, and are followed.
 _FOLLOWING = {"fidelity": 5.0, "dwell_exponent": 0.0, "stiffness": 15.0}
+_INTERPOLATING = {"fidelity": 500.0, "dwell_exponent": 0.0, "stiffness": 1.0}
 # A logistic regression of the best mixture of both on what the first one leaves of the measurements
 # (24 micrographs, 36 kinds of scans): correlation of neighbours, logarithm of the ratio of its
 # deviation with and without weights by dwell, logarithm of its deviation in units of the scan's.
@@ -180,6 +181,12 @@ def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
         + _MIXTURE["of_dwell"] * (of_dwell / mean_square).log() / 2
         + _MIXTURE["size"] * (mean_square / std.square().clamp(min=tiny)).log() / 2
     )
+
+
+def interpolate(scan: PartialScan) -> Tensor:
+    """Images `[b, 1, h, w]` that pass through what was measured, outliers aside."""
+    measured = PartialScan(without_outliers(scan), scan.dwell)
+    return spline_fill(measured, **_INTERPOLATING)
 
 
 def noise_of(scan: PartialScan) -> Tensor:

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
+from stem_complete import load_completer
 from stem_complete.data.scans import RasterScan
-from stem_complete.inference.self_check import hold_out, judge
+from stem_complete.inference.self_check import hold_out, hold_out_pixels, judge
 from stem_complete.scan import GEOMETRIES, archimedean
 
 SHAPE = (128, 160)
@@ -87,8 +89,6 @@ def test_without_a_first_completion_there_is_nothing_to_compare_with(image):
 
 
 def test_a_completion_leaves_out_what_its_scan_contradicts(spiral, texture):
-    from stem_complete import load_completer
-
     released = load_completer(device="cpu")
     scan = RasterScan(*spiral(texture(0)))
     check = released.self_check(scan)
@@ -99,6 +99,35 @@ def test_a_completion_leaves_out_what_its_scan_contradicts(spiral, texture):
     np.testing.assert_allclose(half, (plain + first) / 2, atol=1e-5)
     whole = released.complete_scan(scan, check=check._replace(trust=1.0)).image
     np.testing.assert_array_equal(whole, plain)
+
+
+def masked(image, noise=0.0):
+    mask = np.random.default_rng(1).random(image.shape) < 0.3
+    return scan_of(image, mask.astype(np.float32), noise)
+
+
+def test_single_pixels_are_held_out_only_where_each_was_measured_on_its_own(image):
+    assert hold_out_pixels(scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())) is None
+    scan = masked(image)
+    rest, held = hold_out_pixels(scan)
+    assert 0.07 < held.sum() / scan.measured.sum() < 0.13
+    np.testing.assert_array_equal(rest.measured, scan.measured & ~held)
+
+
+def test_an_exact_mask_of_fine_details_is_interpolated_a_noisy_one_is_not():
+    completer = load_completer(device="cpu")
+    fine = gaussian_filter(np.random.default_rng(2).normal(size=SHAPE), 1.2)
+    exact = completer.self_check(masked(fine))
+    assert exact.following > 0.8
+    assert "of an interpolation" in exact.note
+    noisy = completer.self_check(
+        masked(np.sin(np.arange(SHAPE[1]) / 20) + np.zeros(SHAPE), noise=2.0)
+    )
+    assert noisy.following < 0.2
+    scan = masked(fine)
+    plain, checked = (completer.complete_scan(scan, check=c).image for c in (None, exact))
+    wrong = [np.abs(each - fine).mean() for each in (plain, checked)]
+    assert wrong[1] < wrong[0]
 
 
 def test_measured_pixels_are_blended_back_by_their_precision(completer, texture):
