@@ -19,6 +19,7 @@ from stem_complete.errors import ArtifactError, ConfigError, DataError
 from stem_complete.inference.artifact import Artifact, load_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.self_check import (
+    NOT_CHECKED,
     TOO_LITTLE,
     SelfCheck,
     hold_out,
@@ -187,10 +188,8 @@ class Completer:
         rasters = [scan.raster() for scan in scans]
         for scan in rasters:
             check_side(scan)
-        shares = [
-            (1.0, 0.0) if check is None else (check.trust, check.following)
-            for check in checks or [None] * len(rasters)
-        ]
+        judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
+        shares = [(check.trust, check.following) for check in judged]
 
         def correct(scan: PartialScan, encoded: NetworkInput) -> Tensor:
             image = self._correct(encoded)
@@ -198,15 +197,18 @@ class Completer:
             if (trust < 1).any():
                 image = encoded.offset + trust * (image - encoded.offset)
             if (following > 0).any():
-                image = image + following * (interpolate(scan) - image)
+                followed = image + following * (interpolate(scan) - image)
+                return torch.cat([image, followed], 1)
             return image
 
         completions = []
-        images = self._in_units(rasters, correct)[:, 0]
-        for scan, image in zip(rasters, images, strict=True):
+        images = self._in_units(rasters, correct)
+        for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
+            (image,) = followed or (predicted,)
             error = None
             if error_map or keep_measured:
-                error = self._expected_error(image, scan)
+                # What follows the measurements agrees with them, however wrong it is between them.
+                error = self._expected_error(predicted, scan, check.improvement)
             if keep_measured and error is not None:
                 image, error = _blend(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
@@ -230,17 +232,21 @@ class Completer:
 
         ((image, first),) = self._in_units([rest], both)
         check = judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
-        return check._replace(following=self._following(raster, check))
+        return self._following(raster, check)
 
-    def _following(self, scan: RasterScan, check: SelfCheck) -> float:
-        """Share of an interpolation that predicts single held-out pixels best."""
+    def _following(self, scan: RasterScan, check: SelfCheck) -> SelfCheck:
+        """The check with how closely single held-out pixels are to be followed."""
         if (held_out := hold_out_pixels(scan)) is None:
-            return 0.0
+            return check
         rest, held = held_out
         completed = self.complete_scan(rest, error_map=False, check=check).image
-        interpolated = self._in_units([rest], lambda scan, _: interpolate(scan))[0, 0]
-        measured = scan.intensity[held]
-        return share_of(measured, completed[held].astype(np.float64), interpolated[held])
+        interpolated = self._in_units([rest], lambda scan, _: interpolate(scan))[0, 0, held]
+        off = scan.intensity[held] - completed[held]
+        change = interpolated - completed[held]
+        share = share_of(off, change)
+        before, after = (float((each**2).sum()) for each in (off, off - share * change))
+        improvement = (after / before) ** 0.5 if before else 1.0
+        return check._replace(following=share, improvement=improvement)
 
     def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
@@ -292,10 +298,12 @@ class Completer:
         output: Tensor = self._network(x)
         return output.float()
 
-    def _expected_error(self, image: NDArray[np.float64], scan: RasterScan) -> NDArray[np.float32]:
+    def _expected_error(
+        self, image: NDArray[np.float64], scan: RasterScan, factor: float
+    ) -> NDArray[np.float32]:
         if self.card.calibration is None:
             return np.full(image.shape, np.nan, np.float32)
-        return self.card.calibration.expected_error(image, scan).astype(np.float32)
+        return self.card.calibration.expected_error(image, scan, factor).astype(np.float32)
 
 
 def load_completer(

@@ -155,11 +155,18 @@ class ErrorCalibration(BaseModel):
             raise ValueError("positive deviations")
         return self
 
-    def expected_error(self, completion: Image, scan: RasterScan) -> NDArray[np.float64]:
+    def expected_error(
+        self, completion: Image, scan: RasterScan, factor: float = 1.0
+    ) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan.
 
         Where nothing was measured near it is at least the scan's standard deviation, as only the
         scan's mean is known there.
+
+        Args:
+            completion: Of the model [h, w].
+            scan: What was measured.
+            factor: On the errors where something was measured near.
         """
         features = error_features(completion, scan)
         h, w = features.reach.shape
@@ -170,7 +177,7 @@ class ErrorCalibration(BaseModel):
             rows = features.of_pixels[:, start : start + _ROWS]
             of_scan = features.of_scan[:, None, None].expand(-1, *rows.shape[1:])
             square[start : start + _ROWS] = self._log_square(torch.cat([of_scan, rows])).exp()
-        square = features.unit**2 * square
+        square = (factor * features.unit) ** 2 * square
         known = features.reach.double()
         far = square.clamp(min=features.std**2)
         expected: NDArray[np.float64] = (known * square + (1 - known) * far).sqrt().numpy()

@@ -76,10 +76,12 @@ class ErrorTable(BaseModel):
             raise ValueError("finite errors that are not negative")
         return self
 
-    def expected_error(self, completion: Image, scan: RasterScan) -> NDArray[np.float64]:
+    def expected_error(
+        self, completion: Image, scan: RasterScan, factor: float = 1.0
+    ) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan."""
         features, std = error_features(completion, scan)
-        return std * self.of_features(features)
+        return factor * std * self.of_features(features)
 
     def of_features(self, features: Features) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w], in units of the scan's deviation.

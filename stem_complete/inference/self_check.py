@@ -45,6 +45,7 @@ class SelfCheck(NamedTuple):
             to 1; 1 if the model predicts them better than the classical completion does.
         following: Share of an interpolation of the measurements, from 0 to 1, with which single
             held-out pixels are predicted best; 0 if neighbouring pixels share samples.
+        improvement: Error of single held-out pixels with that share, in units of that without.
     """
 
     error: float
@@ -53,6 +54,7 @@ class SelfCheck(NamedTuple):
     num_pixels: int
     trust: float
     following: float = 0.0
+    improvement: float = 1.0
 
     @property
     def ratio(self) -> float | None:
@@ -79,8 +81,8 @@ class SelfCheck(NamedTuple):
         return told
 
 
-TOO_LITTLE = SelfCheck(math.nan, None, math.nan, 0, 1.0)
-"""Of a scan of which nothing can be held out."""
+TOO_LITTLE = NOT_CHECKED = SelfCheck(math.nan, None, math.nan, 0, 1.0)
+"""Of a scan of which nothing can be held out; it leaves a completion as it is."""
 
 
 def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float64]]:
@@ -105,23 +107,19 @@ def hold_out_pixels(scan: RasterScan) -> tuple[RasterScan, NDArray[np.bool_]] | 
     None if neighbouring pixels share samples, so that dwells differ, or if there are too few.
     """
     dwell = scan.dwell[scan.measured]
-    if len(dwell) * _SINGLES < _LEAST_PIXELS or np.ptp(dwell) > _SAME_DWELL * dwell.max():
+    held = scan.measured & (np.random.default_rng(0).random(scan.shape) < _SINGLES)
+    if held.sum() < _LEAST_PIXELS or np.ptp(dwell) > _SAME_DWELL * dwell.max():
         return None
-    drawn = np.random.default_rng(0).random(scan.shape) < _SINGLES
-    held = drawn & scan.measured
     return _without(scan, held), held
 
 
-def share_of(
-    measured: NDArray[np.float64], completed: NDArray[np.float64], other: NDArray[np.float64]
-) -> float:
-    """Share of `other`, 0 to 1, with which it and `completed` predict measurements best.
+def share_of(off: NDArray[np.float64], correction: NDArray[np.float64]) -> float:
+    """Share of a correction, 0 to 1, that leaves the least squared error of `off`.
 
-    It is that of least squared error, as of two forecasts (Bates and Granger 1969).
+    As of two forecasts that are combined (Bates and Granger 1969).
     """
-    difference = other - completed
-    size = float((difference**2).sum())
-    return float(np.clip((difference * (measured - completed)).sum() / size, 0, 1)) if size else 0.0
+    size = float((correction**2).sum())
+    return float(np.clip((correction * off).sum() / size, 0, 1)) if size else 0.0
 
 
 def judge(
@@ -155,7 +153,7 @@ def judge(
     classical_error, trust = root_mean(off**2), 1.0
     if error > classical_error:
         root = np.sqrt(weight)
-        trust = share_of(root * off, np.zeros_like(off), root * correction)
+        trust = share_of(root * off, root * correction)
     return SelfCheck(error, classical_error, deviation, num, trust)
 
 
