@@ -52,7 +52,7 @@ sides = st.tuples(st.integers(32, 70), st.integers(32, 70))
 
 
 @given(kinds, sides, seeds, st.sampled_from(sorted(GEOMETRIES)), gains, offsets, dtypes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_scans_along_any_geometry_in_any_numbers(
     untrained, kind, shape, seed, geometry, gain, offset, dtype
 ):
@@ -67,7 +67,7 @@ def test_scans_along_any_geometry_in_any_numbers(
 
 
 @given(sides, seeds, st.integers(1, 400), gains, offsets, st.floats(0, 1e4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_scans_along_any_path_with_outliers(untrained, shape, seed, num, gain, offset, outlier):
     rng = np.random.default_rng(seed)
     size = np.array([shape[1], shape[0]])
