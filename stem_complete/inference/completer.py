@@ -21,6 +21,7 @@ from stem_complete.inference.card import CARD_FILE, ModelCard
 from stem_complete.inference.error_map import error_features
 from stem_complete.inference.self_check import TOO_LITTLE, SelfCheck, hold_out, judge
 from stem_complete.inference.tiling import apply_tiled, check_tiles
+from stem_complete.models import to_completion
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import noise_of
 
@@ -266,7 +267,7 @@ class Completer:
             tile_px=self.tile_px,
             overlap_px=self.overlap_px,
         )
-        return encoded.completion(output)
+        return to_completion(output, encoded)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype, memory_format=torch.channels_last)

@@ -14,8 +14,8 @@ from stem_complete.config import load_config
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import DataError
 from stem_complete.inference import Completer, build_artifact
+from stem_complete.models.output import RMS_LIMIT
 from stem_complete.scan import GEOMETRIES, PartialScan, encode
-from stem_complete.scan.network_input import RMS_LIMIT
 from stem_complete.training import build_task
 
 
