@@ -63,9 +63,10 @@ def benchmark(
         micro_batch_size=num,
         num_processes=processes,
     )
-    batch = next(batches).to(device)
+    batch = next(batches)
+    examples, positions = batch.examples.to(device), batch.positions.to(device)
     task = build_task(config, (store.crop_size, store.crop_size)).to(device)
-    scan: PartialScan = task.simulator(batch.examples[:1], 0, batch.positions[:1]).scan
+    scan: PartialScan = task.simulator(examples[:1], 0, positions[:1]).scan
     partial, dwell = (part[0, 0].cpu().numpy() for part in scan)
     completer = load_completer(device=device)
 
@@ -73,7 +74,7 @@ def benchmark(
         for _ in range(BATCHES_LOADED):
             next(batches)
 
-    step = training_step(config, task, batch.examples)
+    step = training_step(config, task, examples)
     cases: list[tuple[str, str, int, Step]] = [
         (f"training step, batch {num}", "examples/s", num, step),
         (

@@ -37,10 +37,6 @@ class Batch(NamedTuple):
     indices: Tensor
     positions: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        """The batch on `device`."""
-        return Batch(*(part.to(device, non_blocking=True) for part in self))
-
 
 def training_batches(
     examples: Examples,

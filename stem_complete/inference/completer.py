@@ -28,6 +28,7 @@ from stem_complete.inference.self_check import (
     share_of,
 )
 from stem_complete.inference.tiling import apply_tiled, check_tiles
+from stem_complete.models import to_completion
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate, noise_of
 
@@ -291,7 +292,7 @@ class Completer:
             tile_px=self.tile_px,
             overlap_px=self.overlap_px,
         )
-        return encoded.completion(output)
+        return to_completion(output, encoded)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Networks: weight-normalised layers, the two-stage generator, its trainer, presets."""
+"""Networks: weight-normalised layers, the two-stage generator, its trainer, presets, outputs."""
 
 from stem_complete.models.blocks import ResidualBlock, SpectralBlock
 from stem_complete.models.folding import fold_norms
@@ -16,6 +16,7 @@ from stem_complete.models.mean_norm import (
     mean_norm_layers,
     pending_means,
 )
+from stem_complete.models.output import to_completion
 from stem_complete.models.presets import PRESETS, Architecture, build_network
 from stem_complete.models.two_stage import (
     TwoStageGenerator,
@@ -41,4 +42,5 @@ __all__ = [
     "initialise",
     "mean_norm_layers",
     "pending_means",
+    "to_completion",
 ]

@@ -1,19 +1,11 @@
-"""What a network gets of a partial scan, and how its output becomes a completion."""
+"""What a network gets of a partial scan, and the units and bounds of what it makes of it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-LIMIT = 5.0
-"""Largest correction of a pixel, in units of what the first completion is likely to err: one in a
-thousand pixels of validation scans needs more than 4."""
-
-RMS_LIMIT = 1.5
-"""Largest root mean square correction of an image, in the same units."""
 
 
 class Bound(NamedTuple):
@@ -46,17 +38,6 @@ class NetworkInput(NamedTuple):
     offset: Tensor
     scale: Tensor
     bound: Bound | None = None
-
-    def completion(self, output: Tensor) -> Tensor:
-        """Completion `[b, 1, h, w]` in intensity units of the network's output, which it bounds."""
-        if self.bound is None:
-            return self.offset + self.scale * output
-        correction = self.bound.reach * LIMIT * torch.tanh(output / LIMIT)
-        # The smallest square keeps the gradient finite where there is nothing to correct.
-        square = correction.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-        correction = correction * (RMS_LIMIT / square.sqrt()).clamp(max=1)
-        completion = self.offset + self.scale * correction
-        return completion.maximum(self.bound.lowest).minimum(self.bound.highest)
 
     def at_half_size(self) -> NetworkInput:
         """The same for completions at half size."""

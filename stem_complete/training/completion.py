@@ -24,6 +24,7 @@ from stem_complete.models import (
     freeze_mean_norm,
     initialise,
     pending_means,
+    to_completion,
 )
 from stem_complete.scan import (
     CORRECTED,
@@ -126,13 +127,14 @@ class CompletionTask(Task):
     def complete(self, batch: SimulatedBatch) -> Completed:
         """Full- and half-size completions."""
         encoded = self.encode(batch.scan)
+        encoded_half = encoded.at_half_size()
         # Convolutions on CPUs take two thirds of the time in this memory format.
         x = encoded.x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             full, half = self.network(x)
         return Completed(
-            encoded.completion(full.float()),
-            encoded.at_half_size().completion(half.float()),
+            to_completion(full.float(), encoded),
+            to_completion(half.float(), encoded_half),
             encoded.scale.flatten(),
         )
 

@@ -81,8 +81,9 @@ class TrainingStep:
             self.wishes[0] = 1
         if out_of_time:
             self.wishes[1] = 1
-        moved = [batch.to(self.context.device) for batch in batches]
-        examples, positions = [b.examples for b in moved], [b.positions for b in moved]
+        device = self.context.device
+        examples = [batch.examples.to(device, non_blocking=True) for batch in batches]
+        positions = [batch.positions.to(device, non_blocking=True) for batch in batches]
         if self._graph is None:
             flags, losses = self._compute(examples, step, positions)
         else:

@@ -112,21 +112,6 @@ def test_it_beats_linear_interpolation_on_the_published_scans(work):
     assert rmse["model"] < rmse["linear"] < rmse["nearest"]
 
 
-def test_evaluate_on_a_store_at_several_coverages(work):
-    report = command(
-        *("evaluate", "--model", work / "runs" / "compact", "--data", work / "store.zarr"),
-        *("--coverage", "1/10", "--coverage", "1/20", "--num-images", "2", "--baseline", "linear"),
-    )
-    assert "coverage 1/10" in report.stdout
-    assert "coverage 1/20" in report.stdout
-    assert "| model" in report.stdout
-
-
-@pytest.mark.parametrize(("path", "kind"), KINDS)
-def test_inspect(work, path, kind):
-    assert json.loads(command("inspect", work / path, "--json").stdout)["kind"] == kind
-
-
 def test_every_command_that_is_printed_runs_in_a_shell_without_the_environment(work):
     bare = {"PATH": "/usr/bin:/bin", "HOME": str(work), "PYTHONPATH": str(ROOT)}
     printed = work.joinpath("training.log").read_text() + install_command("s3fs")
@@ -143,13 +128,6 @@ def test_every_command_that_is_printed_runs_in_a_shell_without_the_environment(w
             f"{call} --help", shell=True, capture_output=True, env=bare, check=False, cwd="/"
         )
         assert done.returncode == 0, done.stderr
-
-
-def test_inspect_draws_a_contact_sheet(work):
-    sheet = work / "sheet.png"
-    shown = command("inspect", work / "store.zarr", "--contact-sheet", sheet, "--all").stdout
-    assert "kind: store" in shown
-    assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
 def test_compare_reads_what_training_tracked(work):
@@ -189,16 +167,8 @@ def test_an_interrupted_training_goes_on(work):
     ("arguments", "code", "message"),
     [
         (["train", "nothing.yaml"], 2, "nothing.yaml: expected a YAML file"),
-        (["train", CONFIGS / "compact.yaml", "scan.coverage=5"], 2, "did you mean 0.05?"),
-        (["train", CONFIGS / "compact.yaml", "scan.covrage=0.1"], 2, "unknown key"),
         (["train", CONFIGS / "compact.yaml", "data.store=/nothing.zarr"], 1, "/nothing.zarr"),
-        (["ingest", "/nothing/*.tif", "--store", "x.zarr"], 1, "/nothing"),
-        (["complete", "/nothing.tif", "--model", "/no", "--output", "x"], 1, "/no"),
-        (["evaluate", "--data", "/nothing", "--published"], 2, "either --data or --published"),
-        (["evaluate", "--protocol", "--data", "/nothing", "--output", "x"], 1, "/nothing"),
-        (["inspect", "/nothing"], 1, "/nothing: expected a store"),
         (["compare", "--uri", "sqlite:////tmp/nothing/x.db", "--output", "x"], 1, "nothing"),
-        (["frobnicate"], 2, "No such command"),
     ],
     ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
 )

@@ -99,7 +99,7 @@ def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
     """To rounding it is the run of one process without Ray: the same examples in each step."""
     changes = (
         "training.steps=100000",
-        "training.checkpoint_every_steps=20",
+        "training.checkpoint_every_steps=10",
         "training.validate_every_steps=100000",
         "optimizer.learning_rate=1e-7",  # with more, rounding grows beyond all bounds
     )
@@ -116,7 +116,7 @@ def test_an_elastic_run_shrinks_and_grows_with_the_cluster(
         training.wait_until(lambda: num_workers() == 1, "shrinking")
         local_cluster.add_node()
         training.wait_until(lambda: num_workers() == 2, "growing")
-        training.wait_for_step(training.step() + 20)
+        training.wait_for_step(training.step() + 10)
         training.signal(signal.SIGINT)
         assert training.wait() == 130, training.printed()[-3000:]
     taken = journal(elastic)

@@ -26,11 +26,12 @@ NOT_TO_LOAD_A_MODEL = (
     [
         ("import stem_complete", {"torch", "ray", "mlflow", "numpy"}),
         ("import stem_complete.cli", {"torch", "ray", "mlflow"}),
-        ("from stem_complete import ALRC, PathScan, load_completer, scan", NOT_TO_LOAD_A_MODEL),
-        ("from stem_complete import load_completer; load_completer()", NOT_TO_LOAD_A_MODEL),
-        ("import stem_complete.training", {"ray", "mlflow", "matplotlib"}),
-        ("import stem_complete.tracking", {"mlflow", "ray"}),
-        ("import stem_complete.launch.runs", {"mlflow", "ray"}),
+        (
+            "from stem_complete import ALRC, PathScan, load_completer, scan; load_completer()",
+            NOT_TO_LOAD_A_MODEL,
+        ),
+        # With it come training and tracking.
+        ("import stem_complete.launch.runs", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # A stopped job may take so long to write its checkpoint.
     environment = ENVIRONMENT | {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
     port, dashboard = free_port(), free_port()
-    head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
+    head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}", "--no-monitor")
     second = (f"--address=127.0.0.1:{port}",)
     logs = tmp_path_factory.mktemp("nodes")
     nodes: list[RayNode] = []
@@ -139,7 +139,9 @@ def test_a_job_submitted_again_goes_on_and_succeeds(
 ) -> None:
     config, file = job
     steps = checkpoints(config)[-1] + MORE
-    done = cluster.submit(str(file), f"training.steps={steps}")
+    # With one worker, which takes less time to start.
+    changes = (f"training.steps={steps}", "scaling.num_workers=1")
+    done = cluster.submit(str(file), *changes)
     assert done.returncode == 0, done.stdout[-3000:]
 
     # What differs from the defaults comes first; the run's folder has the defaults, too.

@@ -174,12 +174,19 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made once; a test that ends it starts it again."""
+def late_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Made once, and not started yet."""
     server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(late_server: Server) -> Server:
+    """Runs; a test that ends it starts it again."""
+    if late_server.process is None:
+        late_server.start()
+    return late_server
 
 
 @pytest.fixture
@@ -241,6 +248,32 @@ def curves(run: TrackedRun) -> Curves:
         key: [(point.step, point.value) for point in client.get_metric_history(run.run_id, key)]
         for key in client.get_run(run.run_id).data.metrics
     }
+
+
+def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
+    late_server: Server, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first test, as there is no server yet."""
+    server = late_server
+    server.kill()  # but where it is repeated
+    run = open_run(config, server.url)
+    assert run.run_id is None
+    training = Training(run)
+    training.steps(100)
+    server.start()
+    wait_until(training.is_delivered, "the delivery")
+    server.signal(signal.SIGSTOP)
+    training.steps(100, for_s=0.5)
+    server.kill()
+    training.steps(100, for_s=0.5)
+    assert not training.is_delivered()
+    server.start()
+    training.steps(100)
+    training.recorder.close()
+
+    assert curves(open_run(config, server.url)) == training.curves
+    warnings = [message for message in caplog.messages if "does not answer" in message]
+    assert len(warnings) == 2  # one by `open_run`, one by the recorder for all outages
 
 
 @pytest.mark.parametrize(
@@ -309,30 +342,6 @@ def test_a_fault_at_the_start_delays_only_the_run(
     )
     assert {found.info.run_name for found in runs} == {"sweep", "run"}
     assert len(runs) == 2
-
-
-def test_a_server_that_is_late_hangs_dies_and_comes_back_loses_nothing(
-    server: Server, config: Config, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.kill()
-    run = open_run(config, server.url)
-    assert run.run_id is None
-    training = Training(run)
-    training.steps(100)
-    server.start()
-    wait_until(training.is_delivered, "the delivery")
-    server.signal(signal.SIGSTOP)
-    training.steps(100, for_s=0.5)
-    server.kill()
-    training.steps(100, for_s=0.5)
-    assert not training.is_delivered()
-    server.start()
-    training.steps(100)
-    training.recorder.close()
-
-    assert curves(open_run(config, server.url)) == training.curves
-    warnings = [message for message in caplog.messages if "does not answer" in message]
-    assert len(warnings) == 2  # one by `open_run`, one by the recorder for all outages
 
 
 def test_workers_that_are_killed_make_one_run(server: Server, config: Config) -> None:

@@ -16,6 +16,6 @@ def test_training_outlives_a_host(
     """The host falls silent, as no killed process does, and comes back."""
     if reason := obstacle():
         pytest.skip(reason)
-    cost = train_and_lose_a_host(small_store, tmp_path, "training.steps=60", cut_link=True)
+    cost = train_and_lose_a_host(small_store, tmp_path, "training.steps=45", cut_link=True)
     report(cost)
     assert cost.steps_lost <= 20

@@ -138,7 +138,8 @@ class RayNode:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*prefix, RAY, "start", "--block", *options],
+                # Nobody reads other nodes' logs here.
+                [*prefix, RAY, "start", "--block", "--include-log-monitor=false", *options],
                 env=os.environ | environment | {"PATH": _PATH},
                 stdout=output,
                 stderr=output,

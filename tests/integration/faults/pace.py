@@ -13,7 +13,7 @@ from typing import Any
 
 from stem_complete.cli import main
 
-STEP_S = 0.15
+STEP_S = 0.3
 
 
 def paced_worker(arguments: dict[str, Any]) -> object:

@@ -148,7 +148,9 @@ class TwoHosts:
             _ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1])
             for host, device, other in zip(self.hosts, cable, reversed(addresses), strict=True):
                 host.connect(device, other)
-            self.first.boot("--head", f"--port={PORT}", "--include-dashboard=false")
+            self.first.boot(
+                *("--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor")
+            )
             self.second.boot(f"--address={self.address}")
         except BaseException:
             self.__exit__()

@@ -13,8 +13,8 @@ from stem_complete.training import CompletionTask, train
 EARLY = 40
 """The warm-up is over."""
 
-NUM_STEPS = 57
-"""The loader's plan is freed in pieces of so many steps, by `itertools.tee`."""
+NUM_STEPS = 20
+"""As many as there are from one validation, and checkpoint, to the next."""
 
 # Python keeps 4096 names by which attributes were looked up; torch makes new ones for each tensor.
 forget_names = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
@@ -50,8 +50,8 @@ def growth(small_config, num_times):
         f"training.steps={counted[-1] + 10}",
         "training.batch_size=1",
         "training.log_every_steps=1",
-        "training.validate_every_steps=20",
-        "training.checkpoint_every_steps=20",
+        f"training.validate_every_steps={NUM_STEPS}",
+        f"training.checkpoint_every_steps={NUM_STEPS}",
     )
     count = Count(counted)
     train(config, WorkerContext(), recorder=count)

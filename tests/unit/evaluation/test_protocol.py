@@ -16,7 +16,6 @@ from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation import (
-    MAX_PER_FIELD,
     PROTOCOL,
     PROTOCOL_BASELINES,
     Condition,
@@ -34,6 +33,15 @@ from stem_complete.scan import GEOMETRIES
 
 SOME = chosen(["archimedean 1/20 *", "random 1/5 dose 20"])
 FEW = chosen(["archimedean 1/20 none", "archimedean 1/20 published"])
+MAX_PER_FIELD = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_images():
+    """Half as many of a field of view as the protocol takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "MAX_PER_FIELD", MAX_PER_FIELD)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +78,12 @@ def test_parts_are_chosen_by_patterns():
 
 
 def test_every_method_sees_every_scan_that_suits_it(small_store, report):
-    store = MicrographStore(small_store)
-    num_images = min(len(store.indices("test")), MAX_PER_FIELD)
+    assert len(MicrographStore(small_store).indices("test")) > MAX_PER_FIELD
     assert len({row.field for row in report.rows}) == 1
     found = report.cells()
     assert [cell[:3] for cell in found] == [condition.labels for condition in SOME]
     for cell in found:
-        assert cell.num_images == num_images
+        assert cell.num_images == MAX_PER_FIELD
         dense = cell.geometry == "random"
         suiting = [name for name in PROTOCOL_BASELINES if dense or name not in DENOISERS]
         assert list(cell.methods) == [*suiting, "model"]
@@ -249,12 +256,12 @@ def test_report_and_pictures_are_written(report, output):
 
 
 def test_the_command_evaluates_baselines_alone(small_store, tmp_path):
-    options = ["--protocol", "--only", "archimedean 1/20 none", "--only", "random 1/5 *"]
+    options = ["--protocol", "--only", "archimedean 1/20 none", "--only", "random 1/5 none"]
     options += ["--data", str(small_store), "--num-images", "1", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, ["evaluate", *options])
     assert done.exit_code == 0, done.output
     assert "baselines alone" in done.stdout
-    assert "5 conditions of 212" in done.stderr
+    assert "2 conditions of 212" in done.stderr
     assert not (tmp_path / "ratios.png").exists()
     done = CliRunner().invoke(app, ["evaluate", *options, "--json"])
     assert done.stdout == (tmp_path / "protocol.json").read_text()

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from typer.testing import CliRunner
 
+from stem_complete.cli import app
 from stem_complete.config import DetectorNoiseConfig, NoNoiseConfig
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.store import MicrographStore
@@ -82,6 +84,16 @@ def test_noise_follows_the_seed_and_the_crop(small_store):
     assert scores(1, 2) != once
     # The first crop is in both choices, and its scan is the same.
     assert next(iter(scores(0, 1).items())) in once.items()
+
+
+def test_the_command_judges_a_model_at_several_coverages(small_store, model_folder):
+    options = ["--data", str(small_store), "--num-images", "2", "--baseline", "linear"]
+    options += ["--coverage", "1/10", "--coverage", "1/20"]
+    done = CliRunner().invoke(app, ["evaluate", "--model", str(model_folder), *options])
+    assert done.exit_code == 0, done.output
+    assert "coverage 1/10" in done.stdout
+    assert "coverage 1/20" in done.stdout
+    assert "| model" in done.stdout
 
 
 def test_nominal_coverages_are_those_of_the_published_drawing():

@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path]
 ) -> None:
     folder = write_images(3)
-    for after in (1, 2, 15, 28, 40):
+    for after in (1, 15, 40):
         store = tmp_path / f"full{after}"
         ingest([folder / "image000.npy"], store, crop_size=16)
         before = MicrographStore(store).read(range(9))
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_nothing_of_a_new_store(
     assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
 
-@pytest.mark.parametrize("totals", [[1, 2, 3], [2, 3], [1, 3]], ids=str)
+@pytest.mark.parametrize("totals", [[1, 2, 3], [1, 3]], ids=str)
 def test_the_store_does_not_depend_on_how_it_was_filled(
     tmp_path: Path, reference: MicrographStore, write_images: Callable[..., Path], totals: list[int]
 ) -> None:
