@@ -125,6 +125,11 @@ class AugmentationConfig(Section):
         description="train on parts of this size, turned by any angle, shrunk or enlarged; None is "
         "the size of the micrographs",
     )
+    sharp_fraction: Fraction01 = Field(
+        0.0,
+        description="fraction of these parts that are cut out pixel by pixel instead; "
+        "interpolation smooths the noise of a micrograph",
+    )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     geometries: tuple[Geometry | PathFile, ...] = Field(
         (), description="train on these as often as on scan.geometry"

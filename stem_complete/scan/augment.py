@@ -24,16 +24,25 @@ class Augmentation:
         crop_px: Size of these parts [px], which are then also turned by any angle; None is the size
             of the micrographs.
         contrast: Change tone curves and invert half of the images, see `change_contrast`.
+        sharp_fraction: Fraction of the parts that are cut out pixel by pixel, at magnification 1.
+            Others are interpolated, which smooths the noise of a micrograph.
     """
 
     max_zoom: float = 1.0
     crop_px: int | None = None
     contrast: bool = False
+    sharp_fraction: float = 0.0
 
     def __call__(self, images: Tensor, keys: KeysOf) -> Tensor:
         """Variations of `images` [b, 1, h, h] in [-1, 1], of `crop_px` each way if that is set."""
         if self.max_zoom > 1 or self.crop_px is not None:
-            images = magnify(images, keys(Stream.PARTS), self.max_zoom, size=self.crop_px)
+            images = magnify(
+                images,
+                keys(Stream.PARTS),
+                self.max_zoom,
+                size=self.crop_px,
+                sharp_fraction=self.sharp_fraction,
+            )
         images = flip_rotate(images, random.integers(keys(Stream.FLIPS), 8))
         if self.contrast:
             exponent = 2 * random.uniform(keys(Stream.TONE_CURVE), (1, 1, 1)) - 1
@@ -67,7 +76,14 @@ def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:
     return images.flatten(1).gather(1, places).view_as(images)
 
 
-def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None = None) -> Tensor:
+def magnify(
+    images: Tensor,
+    keys: Tensor,
+    max_zoom: float,
+    *,
+    size: int | None = None,
+    sharp_fraction: float = 0.0,
+) -> Tensor:
     """A part of each image, at another magnification, by bilinear interpolation.
 
     Its place is random. Small parts of sharp images are smooth, as oversampled micrographs are.
@@ -80,6 +96,8 @@ def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None =
             Otherwise they are turned by any angle and returned as `[b, 1, size, size]`, with a size
             of at most h and w; the smallest zoom then shows the whole shorter side. Where a turned
             part reaches beyond the image, the image is mirrored.
+        sharp_fraction: Fraction of the parts that are neither magnified nor turned, and begin at
+            whole pixels.
 
     Raises:
         ValueError: The zoom or the size is impossible.
@@ -90,12 +108,20 @@ def magnify(images: Tensor, keys: Tensor, max_zoom: float, *, size: int | None =
     if size is not None and not 0 < size <= min(h, w):
         raise ValueError(f"parts of images of {h} x {w} px cannot have {size} px")
     height, width = (h, w) if size is None else (size, size)
-    draws = random.uniform(keys, (4,))
+    draws = random.uniform(keys, (5 if sharp_fraction else 4,))
     smallest = 1.0 if size is None else size / min(h, w)
     zoom = smallest * (max_zoom / smallest) ** draws[:, 0]
-    part = torch.stack((width / w / zoom, height / h / zoom), 1)  # as fractions of the image
-    centre = (1 - part) * (2 * draws[:, 1:3] - 1)
     angle = 2 * math.pi * draws[:, 3] * (size is not None)
+    if sharp_fraction:
+        sharp = draws[:, 4] < sharp_fraction
+        zoom, angle = torch.where(sharp, 1, zoom), torch.where(sharp, 0, angle)
+    part = torch.stack((width / w / zoom, height / h / zoom), 1)  # as fractions of the image
+    place = draws[:, 1:3]
+    if sharp_fraction:
+        steps = torch.tensor([w - width, h - height], device=images.device)
+        whole = (place * (steps + 1)).floor().minimum(steps) / steps.clamp(min=1)
+        place = torch.where(sharp[:, None], whole, place)
+    centre = (1 - part) * (2 * place - 1)
     cos, sin = angle.cos(), angle.sin()
     # Angles are those of square pixels; the image spans -1 to 1 in both directions.
     rows = torch.stack(

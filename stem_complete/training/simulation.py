@@ -56,7 +56,9 @@ def build_simulator(
     return simulator(
         _paths(geometries, coverages, shape),
         [build_detection(noise) for noise in (scan.noise, *varied.noises)],
-        augmentation=Augmentation(varied.max_zoom, varied.crop_px, varied.contrast),
+        augmentation=Augmentation(
+            varied.max_zoom, varied.crop_px, varied.contrast, varied.sharp_fraction
+        ),
         noisy_fraction=varied.noisy_fraction,
     )
 

@@ -87,6 +87,19 @@ def test_parts_are_turned_by_any_angle():
     assert (counts > 6).all()
 
 
+@pytest.mark.parametrize("size", [None, 32])
+def test_sharp_parts_are_cut_out_pixel_by_pixel(size):
+    image = images(1, side=48)
+    parts = magnify(image.expand(64, -1, -1, -1), KEYS, 3.0, size=size, sharp_fraction=0.5)
+    side = size or 48
+    all_parts = image[0, 0].unfold(0, side, 1).unfold(1, side, 1)
+    distances = [(all_parts - part).abs().amax((2, 3)) for part in parts[:, 0]]
+    exact = [int(d.argmin()) for d in distances if d.min() < 1e-4]
+    assert 20 <= len(exact) <= 44
+    if size:
+        assert len(set(exact)) > 15
+
+
 def test_impossible_parts_are_refused():
     with pytest.raises(ValueError, match="max_zoom must be at least 1"):
         magnify(images(1), KEYS[:1], 0.5)
