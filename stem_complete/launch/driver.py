@@ -65,7 +65,10 @@ class Driver:
         self.noticed_s = -math.inf  # when the user was told of missing workers
         self.group_trains = False  # or its workers still start
         self.last_step: tuple[int, float] | None = None  # and when it was reported
-        self.progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
+        training = config.training
+        self.progress = TrainingProgress(
+            config.name, training.steps, config.batch_size, training.max_minutes
+        )
 
     def run(
         self, start_group: Callable[[], AbstractContextManager[Group]]
