@@ -273,7 +273,10 @@ def _train_in_process(
 ) -> TrainingResult:
     """Trains in this process, the only worker or one of torchrun's."""
     tracked = from_main(lambda: tracked)
-    show = partial(TrainingProgress, config.name, config.training.steps, config.batch_size)
+    show = partial(
+        TrainingProgress,
+        *(config.name, config.training.steps, config.batch_size, config.training.max_minutes),
+    )
     with recording(context, tracked, show) as recorder:
         return train(config, context, recorder=recorder, stop=stop, claim=claim)
 
