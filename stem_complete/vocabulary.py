@@ -35,6 +35,12 @@ Sample = Literal["blurred", "original"]
 DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
 """Units of dwell times in files, see `data.scan_options`."""
 
+RELEASED = "released"
+"""Name of the model that comes with the package."""
+
+WEIGHTS_FILE = "model.safetensors"
+"""A model folder's weights."""
+
 INTENSITY_RANGE = (-1.0, 1.0)
 """Intensities of micrographs in stores, and of simulated scans."""
 

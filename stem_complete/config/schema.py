@@ -225,6 +225,11 @@ class TrainingConfig(Section):
     """Length, batches and what is written when."""
 
     steps: PositiveInt = 500_000
+    start: str | None = Field(
+        None,
+        description="a new run begins with the weights of this model, `released` or a model "
+        "folder, of the same architecture and encoding; None draws them",
+    )
     max_minutes: PositiveFloat | None = Field(
         None,
         description="stop with a checkpoint after so long, as if all steps were done; started "

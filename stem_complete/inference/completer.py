@@ -31,11 +31,11 @@ from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.models import to_completion
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate, noise_of
+from stem_complete.vocabulary import RELEASED
 
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
 
-RELEASED = "released"
 RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
 """The model that comes with the package."""
 

@@ -37,7 +37,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.files import leave_removed_folder
 from stem_complete.inference import MODEL_FOLDER
-from stem_complete.inference.card import CARD_FILE
+from stem_complete.inference.card import CARD_FILE, ArchitectureCard, read_card
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
     URI_VARIABLE,
@@ -50,6 +50,7 @@ from stem_complete.tracking import (
     tracking_uri,
 )
 from stem_complete.training import (
+    Checkpoints,
     Recorder,
     Recorders,
     StopRequest,
@@ -61,6 +62,8 @@ from stem_complete.training import (
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.completion import check_training_split
 from stem_complete.training.resume import Before, find_before
+from stem_complete.training.start import model_folder
+from stem_complete.vocabulary import RELEASED
 
 AnyPath = TypeVar("AnyPath", Path, UPath)
 
@@ -366,7 +369,13 @@ def _with_absolute_paths(config: Config) -> Config:
                 fix=f"add {key}=/a/folder/that/all/nodes/see",
             )
     data = config.data.model_copy(update={"store": _absolute(config.data.store)})
-    return config.model_copy(update={"storage": str(_absolute(storage)), "data": data})
+    start = config.training.start
+    if start not in (None, RELEASED):
+        start = str(_absolute(Path(start)))
+    training = config.training.model_copy(update={"start": start})
+    return config.model_copy(
+        update={"storage": str(_absolute(storage)), "data": data, "training": training}
+    )
 
 
 def _absolute(path: AnyPath) -> AnyPath:
@@ -377,6 +386,8 @@ def _absolute(path: AnyPath) -> AnyPath:
 def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
     check_training_split(MicrographStore(config.data.store))
+    if config.training.start is not None and not Checkpoints(config.run_folder).folders():
+        _check_start(config, model_folder(config.training.start))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
             expected="a CUDA device (scaling.use_gpu is true)",
@@ -384,3 +395,19 @@ def _check(config: Config) -> None:
             where=config.name,
             fix="add scaling.use_gpu=false",
         )
+
+
+def _check_start(config: Config, folder: Path) -> None:
+    """Checks that a run can begin with the weights of a model."""
+    card = read_card(folder)
+    for what, found, expected in (
+        ("encoding", card.encoding, config.model.encoding),
+        ("architecture", card.architecture, ArchitectureCard.of(config)),
+    ):
+        if found != expected:
+            raise ConfigError(
+                expected=f"training.start with the {what} of the config: {expected}",
+                found=str(found),
+                where=folder,
+                fix=f"train with the config of its recipe, {card.recipe}",
+            )

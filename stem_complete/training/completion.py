@@ -38,6 +38,7 @@ from stem_complete.scan import (
 )
 from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
+from stem_complete.training.start import load_start
 from stem_complete.training.task import Task, TaskOutput, Validated, device_of
 from stem_complete.vocabulary import Encoding
 
@@ -84,6 +85,8 @@ class CompletionTask(Task):
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
         weight_norm_init: Whether a new network is initialised from data.
+        start: The model whose weights the generator of a new run begins with, see
+            `training.start`; None: none.
     """
 
     loss_names = ("outer", "inner")
@@ -105,6 +108,7 @@ class CompletionTask(Task):
         relative: bool = False,
         bf16: bool = False,
         weight_norm_init: bool = True,
+        start: str | None = None,
     ) -> None:
         super().__init__(make_alrc)
         self.network = network
@@ -112,7 +116,7 @@ class CompletionTask(Task):
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber, self.relative = weight, huber, relative
         self.bf16 = bf16
-        self.weight_norm_init = weight_norm_init
+        self.weight_norm_init, self.start = weight_norm_init, start
 
     def forward(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> TaskOutput:
         """Losses of the completions of `examples`; see `Task.forward`."""
@@ -167,9 +171,13 @@ class CompletionTask(Task):
         return Validated({**losses, "rmse": rmse}, grey.round().to(torch.uint8).cpu().numpy())
 
     def initialise(self, examples: Examples) -> None:
-        """Data-dependent initialisation of weight norm, if the network is to have it."""
-        if not self.weight_norm_init:
-            return
+        """Initialises weight norm from data, and takes over the weights of a model, if it is to."""
+        if self.weight_norm_init:
+            self._initialise_from(examples)
+        if self.start is not None:
+            load_start(self.network.generator, self.start)
+
+    def _initialise_from(self, examples: Examples) -> None:
         device = device_of(self)
         crops = examples.indices("train")[:NUM_INITIALISATION_EXAMPLES]
         images = torch.from_numpy(examples.read(crops)).to(device)
@@ -257,6 +265,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         relative=loss.relative,
         bf16=config.training.precision == "bf16",
         weight_norm_init=config.model.weight_norm_init,
+        start=config.training.start,
     )
 
 
