@@ -28,7 +28,9 @@ from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.tracking import DATABASE, URI_VARIABLE, default_uri, places
+from stem_complete.tracking.client import sqlite_file
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
+from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
 from stem_complete.training.claim import living_holder
 from stem_complete.training.storage import is_local, storage_path
@@ -183,12 +185,18 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     tracking = values.get("config", {}).get("tracking", {})
     if not tracking.get("enabled"):
         return {}
-    if uri := tracking["uri"] or os.environ.get(URI_VARIABLE):
-        return places(uri)
-    # Not where the config says, as the run may have been moved. One of a sweep lies deeper.
-    above = list(Path(str(path)).absolute().parents)[:2] if is_local(path) else []
-    uris = [default_uri(folder) for folder in above if (folder / DATABASE).exists()]
-    return places(uris[0]) if uris else {}
+    kept = kept_place(path)
+    uri = tracking["uri"] or os.environ.get(URI_VARIABLE)
+    if kept is not None and sqlite_file(kept.uri) is None:
+        uri = kept.uri
+    if not uri:
+        # Not where the config says, as the run may have been moved. One of a sweep lies deeper.
+        above = list(Path(str(path)).absolute().parents)[:2] if is_local(path) else []
+        uri = next((default_uri(each) for each in above if (each / DATABASE).exists()), None)
+    if not uri:
+        return {}
+    same_kind = kept is not None and (sqlite_file(kept.uri) is None) == (sqlite_file(uri) is None)
+    return places(uri, kept.experiment_id, kept.run_id) if kept and same_kind else places(uri)
 
 
 def _finite(value: float | None) -> float | None:
