@@ -14,11 +14,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import FrameType
 from typing import IO, Any
 
 import ray
+from ray._private import services
 from ray._private import utils as ray_utils
 
 from stem_complete.config.schema import ScalingConfig
@@ -34,6 +37,9 @@ CONNECT_S = 5.0
 
 START_S = 55.0
 """Time that Ray has to start, or to join a cluster."""
+
+STOP_S = 10.0
+"""Time that is left to it once a signal asked to stop, which its processes may have got, too."""
 
 _OBJECT_STORE_BYTES = 2**27
 """Configs and messages are all that goes through Ray's object store, by default a third of memory,
@@ -63,7 +69,7 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
     else:
         check_address(address)
         title = f"joining the Ray cluster at {address}"
-    with waiting(title), _signals_can_wait():
+    with waiting(title), _signals_can_wait(), _processes_in_a_group_of_their_own():
         _start(address, arguments)
     try:
         yield
@@ -163,7 +169,7 @@ def _start(address: str, arguments: dict[str, Any]) -> None:
     leave_removed_folder()  # in which no process of a cluster could start
     with TemporaryFile() as printed:
         try:
-            with _printing_to(printed), time_limit(START_S):
+            with _printing_to(printed), time_limit(START_S), _hurried_by_signals():
                 ray.init(**arguments)
         except OutOfTimeError:
             raise _no_cluster(address, f"none within {START_S:g} s") from None
@@ -238,6 +244,46 @@ def _no_cluster(address: str, found: str) -> TrainingError:
         fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
         "train on this machine alone",
     )
+
+
+@contextmanager
+def _hurried_by_signals() -> Iterator[None]:
+    """Shortens a `time_limit` to `STOP_S` once SIGTERM or SIGINT comes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hurry(number: int, frame: FrameType | None) -> None:
+        left_s, _ = signal.getitimer(signal.ITIMER_REAL)
+        signal.setitimer(signal.ITIMER_REAL, min(left_s, STOP_S))
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    before = {number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes_in_a_group_of_their_own() -> Iterator[None]:
+    """Lets what Ray starts in the block hear no signals to the process group of this program.
+
+    `timeout`, `kill %1` and others signal whole groups. This program then stops in order, which it
+    could not do if its cluster were ended beside it.
+    """
+    if not ray_utils.detect_fate_sharing_support():  # else Ray ends them by their group
+        yield
+        return
+    started_by = services.ConsolePopen
+    services.ConsolePopen = partial(started_by, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = started_by
 
 
 @contextmanager

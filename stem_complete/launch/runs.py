@@ -252,7 +252,8 @@ def _train(
         claim.check()  # losing it stops a run, too
     if result.finished:
         return result
-    say(f"{config.name} stopped after step {result.step}; started again, it goes on")
+    if result.step:
+        say(f"{config.name} stopped after step {result.step}; started again, it goes on")
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)

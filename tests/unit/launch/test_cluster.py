@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 
@@ -10,8 +11,10 @@ import pytest
 import ray
 
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.launch import cluster
+from stem_complete.launch import cluster, ray_group
 from stem_complete.launch.cluster import check_address, ray_cluster, short_folder
+from stem_complete.launch.ray_group import train_on_ray
+from stem_complete.training import StopRequest, TrainingResult, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +126,53 @@ class TestErrorsOfRay:
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
         with pytest.raises(TrainingError, match="found none within"), ray_cluster(scaling):
             pass
+
+
+class TestSignals:
+    def test_to_this_group_do_not_reach_the_processes_of_a_local_cluster(
+        self, scaling, monkeypatch
+    ):
+        started = []
+        monkeypatch.setattr(cluster.services, "ConsolePopen", lambda *_, **how: started.append(how))
+        monkeypatch.setattr(cluster.ray_utils, "detect_fate_sharing_support", lambda: True)
+        before = cluster.services.ConsolePopen
+        monkeypatch.setattr(ray, "init", lambda **_: cluster.services.ConsolePopen(["gcs"]))
+        with ray_cluster(scaling):
+            assert started == [{"process_group": 0}]
+        assert cluster.services.ConsolePopen is before
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_leave_ray_little_time_to_start(self, scaling, monkeypatch, number):
+        def init(**_):
+            os.kill(os.getpid(), number)
+            while True:
+                time.sleep(0.001)
+
+        monkeypatch.setattr(cluster, "STOP_S", 0.05)
+        monkeypatch.setattr(ray, "init", init)
+        with stop_on_signals() as stop:
+            handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+            with pytest.raises(TrainingError, match="found none within"), ray_cluster(scaling):
+                pass
+            assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+        assert stop.signal == number
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_are_why_ray_did_not_start(self, make_config, monkeypatch, asked):
+        stop = StopRequest()
+
+        def init(**_):
+            if asked:
+                stop.on_signal(signal.SIGTERM, None)
+            raise RuntimeError("the GCS has ended")
+
+        monkeypatch.setattr(ray, "init", init)
+        monkeypatch.setattr(ray_group, "_SETTINGS", {})
+        if asked:
+            assert train_on_ray(make_config(), None, stop) == TrainingResult(0, {}, False)
+        else:
+            with pytest.raises(TrainingError, match="the GCS has ended"):
+                train_on_ray(make_config(), None, stop)
 
 
 class TestFolders:
