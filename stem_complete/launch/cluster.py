@@ -36,7 +36,10 @@ CONNECT_S = 5.0
 """Time that a head has to take a connection."""
 
 START_S = 55.0
-"""Time that Ray has to start, or to join a cluster."""
+"""Time that Ray has to start a cluster."""
+
+JOIN_S = 28.0
+"""Time that it has to join one; Ray's C++ code looks up from its tries every 30 s."""
 
 STOP_S = 10.0
 """Time that is left to it once a signal asked to stop, which its processes may have got, too."""
@@ -78,7 +81,7 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
 
 
 def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
-    """Checks that something listens at an address like HOST:PORT; `auto` is left to Ray.
+    """Checks that something listens at an address like HOST:PORT, or at the one meant by `auto`.
 
     Args:
         address: Of a cluster, as RAY_ADDRESS has it; empty or `local` for one to be started.
@@ -88,10 +91,16 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
         ConfigError: It is of another kind.
         TrainingError: Nothing listens there.
     """
-    if address in ("", "local", "auto"):
+    if address in ("", "local"):
         return
-    scheme, separator, _ = address.partition("://")
-    host, _, port = address.rpartition(":")
+    head = address
+    if address == "auto":  # the newest cluster that was started here, or one that runs here
+        try:
+            head = services.canonicalize_bootstrap_address(address) or ""
+        except ConnectionError:
+            raise _no_cluster(address, "none on this machine") from None
+    scheme, separator, _ = head.partition("://")
+    host, _, port = head.rpartition(":")
     if separator or not host or not port.isdigit():
         kinds = {"http": "the address of its jobs", "https": "the address of its jobs"}
         submit = f"`{program('ray')} job submit --address {address} -- ...`"
@@ -108,7 +117,8 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
     except (OSError, OverflowError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else str(error)
-        raise _no_cluster(address, reason) from None
+        last = f"nothing at {head}, where the last one was: " if address == "auto" else ""
+        raise _no_cluster(address, f"{last}{reason}") from None
 
 
 def _local_arguments(scaling: ScalingConfig) -> dict[str, Any]:
@@ -167,12 +177,13 @@ def _may_read(file: Path) -> bool:
 def _start(address: str, arguments: dict[str, Any]) -> None:
     """Calls `ray.init`; what it raises becomes one line with the fix."""
     leave_removed_folder()  # in which no process of a cluster could start
+    limit_s = START_S if address in ("", "local") else JOIN_S
     with TemporaryFile() as printed:
         try:
-            with _printing_to(printed), time_limit(START_S), _hurried_by_signals():
+            with _printing_to(printed), time_limit(limit_s), _hurried_by_signals():
                 ray.init(**arguments)
         except OutOfTimeError:
-            raise _no_cluster(address, f"none within {START_S:g} s") from None
+            raise _no_cluster(address, f"none within {limit_s:g} s") from None
         except Exception as error:
             printed.seek(0)
             raise _clear(address, error, printed.read().decode(errors="replace")) from error

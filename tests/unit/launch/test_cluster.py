@@ -64,6 +64,30 @@ class TestAddresses:
         with pytest.raises(TrainingError, match=expected):
             check_address("head:6379")
 
+    def test_of_the_last_cluster_here_are_tried_first(self, monkeypatch):
+        meant = iter(["10.0.0.1:6379", "10.0.0.1:6379", ConnectionError("Could not find any")])
+
+        def find(address):
+            assert address == "auto"
+            found = next(meant)
+            if isinstance(found, ConnectionError):
+                raise found
+            return found
+
+        def connect(address, timeout):
+            assert address == ("10.0.0.1", 6379)
+            raise ConnectionRefusedError("Connection refused")
+
+        monkeypatch.setattr(cluster.services, "canonicalize_bootstrap_address", find)
+        monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
+        check_address("auto")
+        monkeypatch.setattr(socket, "create_connection", connect)
+        expected = r"RAY_ADDRESS=auto: .* nothing at 10.0.0.1:6379, where the last one was: Conn"
+        with pytest.raises(TrainingError, match=expected):
+            check_address("auto")
+        with pytest.raises(TrainingError, match="found none on this machine"):
+            check_address("auto")
+
     def test_are_checked_before_ray_is_asked(self, scaling, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
         with pytest.raises(ConfigError), ray_cluster(scaling):
@@ -120,7 +144,7 @@ class TestErrorsOfRay:
                 except Exception:  # as Ray tries again and again
                     continue
 
-        monkeypatch.setattr(cluster, "START_S", 0.1)
+        monkeypatch.setattr(cluster, "JOIN_S", 0.1)
         monkeypatch.setattr(cluster, "check_address", lambda _: None)
         monkeypatch.setattr(ray, "init", init)
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
