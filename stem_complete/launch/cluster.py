@@ -175,8 +175,19 @@ def _may_read(file: Path) -> bool:
 
 
 def _start(address: str, arguments: dict[str, Any]) -> None:
-    """Calls `ray.init`; what it raises becomes one line with the fix."""
+    """Starts Ray, from the root folder if the working directory was removed, even meanwhile."""
     leave_removed_folder()  # in which no process of a cluster could start
+    try:
+        _init(address, arguments)
+    except TrainingError:
+        if not leave_removed_folder():
+            raise
+        ray.shutdown()
+        _init(address, arguments)
+
+
+def _init(address: str, arguments: dict[str, Any]) -> None:
+    """Calls `ray.init`; what it raises becomes one line with the fix."""
     limit_s = START_S if address in ("", "local") else JOIN_S
     with TemporaryFile() as printed:
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -150,6 +151,34 @@ class TestErrorsOfRay:
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
         with pytest.raises(TrainingError, match="found none within"), ray_cluster(scaling):
             pass
+
+
+class TestWorkingFolder:
+    def test_that_is_removed_while_ray_starts_is_left(self, scaling, monkeypatch, tmp_path):
+        folders, here = [], tmp_path / "here"
+
+        def init(**_):
+            if here.exists():
+                here.rmdir()
+            folders.append(Path.cwd())
+
+        here.mkdir()
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(ray, "init", init)
+        with ray_cluster(scaling):
+            assert folders == [Path("/")]
+
+    def test_that_is_there_is_no_reason_to_start_twice(self, scaling, monkeypatch):
+        calls = []
+
+        def init(**_):
+            calls.append(1)
+            raise FileNotFoundError("gcs_server")
+
+        monkeypatch.setattr(ray, "init", init)
+        with pytest.raises(TrainingError, match="found gcs_server"), ray_cluster(scaling):
+            pass
+        assert calls == [1]
 
 
 class TestSignals:
