@@ -191,7 +191,7 @@ def _axes(tiff: Any, series: Any, ome: OmeImage | None) -> list[Axis]:
         elif letter == "S":
             axes.append(Axis("detector"))
         else:
-            axes.append(Axis(letter))
+            axes.append(Axis("" if letter == "Q" else letter))  # Q is what tifffile calls any
     return axes
 
 

@@ -255,6 +255,14 @@ def test_each_image_of_ome_has_its_own_pixel_size(tmp_path: Path) -> None:
     assert [m.pixel_size_nm for m in read_micrographs(path)] == [0.05, 0.2]
 
 
+def test_four_dimensions_of_which_nothing_is_said_are_no_stack(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "scan.tif", np.zeros((5, 6, 32, 32), np.uint16))
+    with pytest.raises(DataError, match=r"4-D data \(5, 6, 32, 32\)"):
+        read_file(tmp_path / "scan.tif")
+    tifffile.imwrite(tmp_path / "stack.tif", DETECTORS, photometric="minisblack")
+    assert [m.frame for m in read_micrographs(tmp_path / "stack.tif")] == [0, 1, 2, 3]
+
+
 # --- samples ----------------------------------------------------------------------------------
 
 
