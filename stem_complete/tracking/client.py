@@ -219,3 +219,8 @@ def reason(error: BaseException) -> str:
         return str(error)
     line = " ".join(hidden(str(error)).split()) or type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."
+
+
+def briefly(error: BaseException) -> str:
+    """As `reason`, but where the place and the fix were told at the start of the outage."""
+    return error.found if isinstance(error, StemCompleteError) else reason(error)
