@@ -137,6 +137,9 @@ def test_an_impossible_uri_is_an_error(bad: str, make_config: MakeConfig) -> Non
         ("postgresql+asyncpg://host/mlflow", r"install its driver: .*pip install asyncpg$"),
         ("mysql://host/mlflow", r"install its driver: .*pip install mysqlclient$"),
         ("mysql+bad://host/mlflow", r"write mysql\+pymysql:// instead of mysql\+bad://$"),
+        ("postgres://host/mlflow", r"write postgresql:// instead of postgres://$"),
+        ("mariadb+x://host/mlflow", r"write mysql\+pymysql:// instead of mariadb\+x://$"),
+        ("sqlite://mlflow.db", r"use http.* or sqlite:////absolute/path/mlflow.db$"),
         ("oracle://host/mlflow", r"use http\(s\)://host:port or sqlite:"),
     ],
 )
