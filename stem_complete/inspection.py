@@ -16,6 +16,7 @@ import yaml
 from upath import UPath
 
 from stem_complete.config import CONFIG_FILE
+from stem_complete.console import counted
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.samples import Samples
@@ -56,10 +57,21 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
         card = read_card(path)
         facts = card.model_dump(mode="json", exclude={"calibration"})
         return {"kind": "model", "path": str(path), **facts, "error_map": bool(card.calibration)}
-    if any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL)):
+    if _is_run(path):
         return _describe_run(location)
+    if path.is_dir() and (runs := sorted(filter(_is_run, path.iterdir()))):
+        raise DataError(
+            expected="a store, a model, a run or an image file",
+            found=f"a folder of {counted(len(runs), 'run')}",
+            where=path,
+            fix=f"name one of them, such as {runs[0]}",
+        )
     samples = None if path.is_dir() else read_samples(path)
     return _describe_file(path) if samples is None else _describe_samples(path, samples)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL))
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
