@@ -96,8 +96,8 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def leave_removed_folder() -> None:
-    """Goes to the root folder if the working directory was removed.
+def leave_removed_folder() -> bool:
+    """Goes to the root folder if the working directory was removed; whether it did.
 
     Paths that are absolute stay what they are, but parts of torch ask where they are when they are
     first used, and end with an error if that is nowhere.
@@ -106,6 +106,8 @@ def leave_removed_folder() -> None:
         Path.cwd()
     except FileNotFoundError:
         os.chdir("/")
+        return True
+    return False
 
 
 def sha256(path: Path) -> str:

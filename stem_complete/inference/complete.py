@@ -182,9 +182,16 @@ class _Begun(NamedTuple):
 
 
 def _hashes(files: ScanFiles, hash_of: Callable[[Path], str]) -> dict[str, str]:
-    """Hashes of the files of a scan, by what they are."""
+    """Hashes of the files of a scan, by what they are.
+
+    Readers tell of what is missing or no file. A pipe would be waited for for ever.
+    """
     parts = {"scan": files.scan, "dwell map": files.dwell, "path": files.along}
-    return {name: hash_of(path) for name, path in parts.items() if path and path.exists()}
+    return {
+        name: hash_of(path)
+        for name, path in parts.items()
+        if path and (path.is_file() or path.is_dir())
+    }
 
 
 def _hash_of(path: Path) -> str:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from stem_complete.config import Config
 from stem_complete.credentials import Handover
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
+from stem_complete.errors import TrainingError
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
@@ -74,7 +75,13 @@ def train_on_ray(
     driver = Driver(config, stop)
     try:
         while True:
-            with ray_cluster(config.scaling):
+            with ExitStack() as cluster:
+                try:
+                    cluster.enter_context(ray_cluster(config.scaling))
+                except TrainingError:
+                    if stop.signal is None:
+                        raise
+                    return driver.stopped()  # the signal may have ended Ray's processes, too
                 start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
                 result = driver.run(start)
             if result is not None:

@@ -49,6 +49,7 @@ from stem_complete.tracking import (
     system_metrics,
     tracking_uri,
 )
+from stem_complete.tracking.links import kept_place
 from stem_complete.training import (
     Checkpoints,
     Recorder,
@@ -195,6 +196,9 @@ def _launch_one(
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)
                 _export(config, model)
+                # A server that did not answer at the start may have done so since.
+                if (kept := kept_place(config.run_folder)) and tracked is not None:
+                    seen = places(*kept)
     if context.is_main:
         complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))}"
         say(aligned({"model": model, **seen, "to complete": f"{complete} --output FOLDER"}))
@@ -255,7 +259,8 @@ def _train(
         claim.check()  # losing it stops a run, too
     if result.finished:
         return result
-    say(f"{config.name} stopped after step {result.step}; started again, it goes on")
+    if result.step:
+        say(f"{config.name} stopped after step {result.step}; started again, it goes on")
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)
@@ -307,6 +312,7 @@ def _tracked(
     if uri is None:
         yield None
         return
+    leave_removed_folder()
     with waiting("opening the MLflow run"):
         run = open_run(config, uri, parent=parent, resume=resume)
     status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,15 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(folder, completer, b
     assert all("\n" not in message for message in report.failed.values())
     assert [file.name for file in Path("out").iterdir()] == ["1_completed.tif"]
     assert calls == [(done, 5) for done in range(1, 6)]
+
+
+def test_a_pipe_is_not_waited_for(folder, completer):
+    os.mkfifo("scans/pipe.tif")
+    Path("dwell/1.npy").unlink()
+    os.mkfifo("dwell/1.npy")
+    report = complete_files(["scans"], completer, "out", dwell="dwell")
+    assert set(report.done) == {"scans/0.tif", "scans/2.tif"}
+    assert all("found a pipe" in report.failed[f"scans/{n}.tif"] for n in ("pipe", 1))
 
 
 def test_a_second_run_does_what_is_missing(folder, completer):
