@@ -214,10 +214,10 @@ class LossConfig(Section):
     weight: PositiveFloat = 200.0
     alrc: ALRCConfig | None = ALRCConfig()
     huber: bool = False
-    relative: bool = Field(
+    relative: Literal["first"] | bool = Field(
         False,
         description="errors in units of the network's output, which splines and waves make the "
-        "likely error of a first completion",
+        "likely error of a first completion; `first`: in units of the error that it has",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,20 +44,24 @@ from stem_complete.vocabulary import Encoding
 
 
 class Completed(NamedTuple):
-    """Completions in the intensity units of the scan, and the unit of the network's output.
+    """Completions in the intensity units of the scan, and the units of their errors.
 
     Attributes:
         full: `[b, 1, h, w]`.
         half: `[b, 1, h/2, w/2]`.
-        unit: In intensity units `[b]`.
+        unit: Of errors of `full`, in intensity units `[b]`.
+        half_unit: Of errors of `half`.
     """
 
     full: Tensor
     half: Tensor
     unit: Tensor
+    half_unit: Tensor
 
 
 NUM_INITIALISATION_EXAMPLES = 4
+
+_SMALLEST_FIRST_ERROR = 0.05  # in units of the network's output
 
 VALIDATION_SEED = 0
 """Seed of the validation scans' noise: the same for all runs, so that they can be compared."""
@@ -81,7 +85,8 @@ class CompletionTask(Task):
         weight: Of the squared errors.
         make_alrc: Makes the ALRC of a loss; None clips none.
         huber: Whether losses are Huberised.
-        relative: Whether errors are in units of the network's output.
+        relative: Whether errors are in units of the network's output; "first" are those of the
+            first completion's own error.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
         weight_norm_init: Whether a new network is initialised from data.
@@ -105,7 +110,7 @@ class CompletionTask(Task):
         weight: float,
         make_alrc: Callable[[], ALRC] | None,
         huber: bool = False,
-        relative: bool = False,
+        relative: Literal["first"] | bool = False,
         bf16: bool = False,
         weight_norm_init: bool = True,
         start: str | None = None,
@@ -136,10 +141,15 @@ class CompletionTask(Task):
         x = encoded.x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             full, half = self.network(x)
+        units = [encoded.scale.flatten()] * 2
+        if self.relative == "first":
+            truths = (batch.truth, half_size(batch.truth))
+            units = [
+                _first_error(each, truth)
+                for each, truth in zip((encoded, encoded_half), truths, strict=True)
+            ]
         return Completed(
-            to_completion(full.float(), encoded),
-            to_completion(half.float(), encoded_half),
-            encoded.scale.flatten(),
+            to_completion(full.float(), encoded), to_completion(half.float(), encoded_half), *units
         )
 
     def losses(self, completed: Completed, truth: Tensor) -> dict[str, Tensor]:
@@ -147,8 +157,8 @@ class CompletionTask(Task):
         outer = squared_error(completed.full, truth, self.weight)
         inner = squared_error(completed.half, half_size(truth), self.weight)
         if self.relative:
-            square = completed.unit.square()
-            outer, inner = outer / square, inner / square
+            outer = outer / completed.unit.square()
+            inner = inner / completed.half_unit.square()
         return {"outer": outer, "inner": inner}
 
     def encode(self, scan: PartialScan) -> NetworkInput:
@@ -213,6 +223,12 @@ class CompletionTask(Task):
     def freeze(self, names: frozenset[str]) -> None:
         """Freezes the running means of the mean norm."""
         freeze_mean_norm(self.network, RUNNING_MEANS in names)
+
+
+def _first_error(encoded: NetworkInput, truth: Tensor) -> Tensor:
+    """Root mean square error `[b]` of first completions, which are never taken for perfect."""
+    square = (encoded.offset - truth).square().mean((1, 2, 3))
+    return square.sqrt().maximum(_SMALLEST_FIRST_ERROR * encoded.scale.flatten())
 
 
 def build_completion(config: Config) -> tuple[CompletionTask, MicrographStore]:
