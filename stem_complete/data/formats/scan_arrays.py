@@ -1,0 +1,287 @@
+"""Zarr arrays of partial scans, read one by one: millions of them need not fit into memory.
+
+An array [n, h, w] holds images. An array [n, m] holds intensities along one path, which is beside
+it as `x` and `y` [m], or in a file. Dwell times are an array or attribute `dwell`: [h, w] or [m]
+for all scans, or one for each; without them, pixels are judged as in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stem_complete.data.conventions import raster_scan
+from stem_complete.data.formats.hdf5 import pixel_axes
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy
+from stem_complete.data.formats.micrographs import read_file
+from stem_complete.data.formats.pixel_size import nanometres, square
+from stem_complete.data.formats.samples import Samples, on_path, path_scans
+from stem_complete.data.formats.scans import (
+    DWELLS,
+    INTENSITIES,
+    check_contrast,
+    positions_of,
+)
+from stem_complete.data.scan_options import AS_STORED, ScanOptions
+from stem_complete.data.scans import PathScan, RasterScan
+from stem_complete.errors import DataError
+
+_POSITIONS = ("x", "y")
+
+
+class ScanArray:
+    """Scans of one shape in a zarr array.
+
+    Attributes:
+        place: Path or URL, which errors name.
+        intensities: [n, h, w], or [n, m] along a path.
+
+    Args:
+        place: As the attribute.
+        intensities: As the attribute.
+        dwell: Dwell times of all scans, or of each; None if there are none.
+        path: Columns x and y [m] of the path.
+        attributes: What is said of the array.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        intensities: Any,
+        dwell: Any = None,
+        path: Mapping[str, NDArray[Any]] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.place, self.intensities = place, intensities
+        self._dwell, self._path = dwell, dict(path or {})
+        self._attributes = dict(attributes or {})
+
+    def __len__(self) -> int:
+        return int(self.intensities.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(h, w) [px]; None of scans along a path, which says it."""
+        if self.intensities.ndim < 3:
+            return None
+        height, width = self.intensities.shape[1:]
+        return int(height), int(width)
+
+    @cached_property
+    def pixel_size_nm(self) -> float | None:
+        """Side of a pixel [nm], if it is said: `pixel_size_nm`, or as in HDF5."""
+        told = self._attributes.get("pixel_size_nm")
+        if told is not None:
+            size = nanometres(told, "nm")
+            return square(size, size)
+        shape = tuple(self.intensities.shape)
+        axes = pixel_axes(self._attributes, shape, [""] * len(shape))
+        if axes is None:
+            return None
+        *_, rows, columns = (nanometres(axis.step, axis.unit) for axis in axes)
+        return square(rows, columns)
+
+    def read(
+        self,
+        index: int,
+        dwell: Path | None = None,
+        along: Path | None = None,
+        options: ScanOptions = AS_STORED,
+    ) -> RasterScan | PathScan:
+        """One scan.
+
+        Args:
+            index: Its place in the array.
+            dwell: File of the dwell maps, instead of the array's own.
+            along: File of the path, likewise.
+            options: What is not said.
+
+        Raises:
+            DataError: It is no partial scan.
+        """
+        where = f"{self.place}[{index}]"
+        values = self._row(self.intensities, index)
+        scan: RasterScan | PathScan
+        if along is not None or self._path:
+            scan = self._along(values, index, along, options, where)
+        elif values.ndim != 2:
+            raise DataError(
+                expected="images [n, h, w], or x and y [m] of the path beside them",
+                found=f"shape {self.intensities.shape} alone",
+                where=self.place,
+                fix="give the path with --path",
+            )
+        else:
+            times = self._own_dwell(index, values.shape)
+            if dwell is not None:
+                maps = _dwell_maps(dwell, dwell.stat().st_mtime_ns)
+                times = maps[index if len(maps) > 1 else 0]
+            scan = raster_scan(
+                values,
+                times,
+                options=options,
+                pixel_size_nm=self.pixel_size_nm,
+                where=where,
+                dwell_where=dwell or self.place,
+            )
+        check_contrast(scan, where)
+        return scan
+
+    def content(self, index: int) -> dict[str, str]:
+        """Hashes of what a scan is read from: `scan`, and `dwell map` or `path` if it has them."""
+        values = self._row(self.intensities, index)
+        found = {"scan": _hash(values)}
+        if self._path:
+            found["path"] = _hash(*self._path.values())
+        if self._dwell is not None:
+            found["dwell map"] = _hash(self._own_dwell(index, values.shape))
+        return found
+
+    def files(self, index: int) -> list[Path]:
+        """Chunk files of a scan; none if the array does not lie in a folder."""
+        root = getattr(self.intensities.store, "root", None)
+        if root is None:
+            return []
+        outer = self.intensities.shards or self.intensities.chunks
+        sizes = self.intensities.shape
+        places = product(
+            [index // outer[0]],
+            *(range(-(-size // edge)) for size, edge in zip(sizes[1:], outer[1:], strict=True)),
+        )
+        key = self.intensities.metadata.encode_chunk_key
+        folder = Path(root) / self.intensities.path
+        return [folder / key(place) for place in places]
+
+    def _along(
+        self,
+        values: NDArray[Any],
+        index: int,
+        along: Path | None,
+        options: ScanOptions,
+        where: str,
+    ) -> PathScan:
+        samples = Samples({"intensity": values})
+        if along is not None:
+            samples = on_path(samples, positions_of(along))
+        else:
+            samples.columns |= self._path
+            if (times := self._own_dwell(index, values.shape)) is not None:
+                samples.columns["dwell"] = times
+        (scan,) = path_scans(samples, where, options)
+        return scan
+
+    def _own_dwell(self, index: int, shape: tuple[int, ...]) -> NDArray[Any] | None:
+        if self._dwell is None:
+            return None
+        is_of_all = self._dwell.ndim == len(shape)
+        return np.asarray(self._dwell[...]) if is_of_all else self._row(self._dwell, index)
+
+    def _row(self, array: Any, index: int) -> NDArray[Any]:
+        try:
+            return np.asarray(array[index])
+        except Exception as error:  # codecs fail in any way at a damaged chunk
+            raise DataError(
+                expected=f"a scan that can be read at place {index}",
+                found=str(error).split("\n")[0] or type(error).__name__,
+                where=self.place,
+                fix="check that the array is complete",
+            ) from error
+
+
+def scan_array(
+    place: str,
+    signal: str | None = None,
+    *,
+    along: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> ScanArray | None:
+    """The scans of a zarr array, or of a group with one; None if it is something else.
+
+    Images of OME-Zarr and HyperSpy are something else, and so are channels.
+
+    Args:
+        place: Path or URL.
+        signal: Name of the array, in a group with several.
+        along: Whether a path is known, so that an array [n, m] is one of scans.
+        options: For fsspec, such as credentials.
+
+    Raises:
+        DataError: It cannot be opened.
+    """
+    import zarr
+
+    try:
+        keywords: dict[str, Any] = {"storage_options": dict(options)} if options else {}
+        node = zarr.open(place, mode="r", **keywords)
+    except Exception as error:
+        raise DataError(
+            expected="a zarr array or group",
+            found=str(error).split("\n")[0] or type(error).__name__,
+            where=place,
+            fix="check the path",
+        ) from error
+    attributes = dict(node.attrs.asdict())
+    if isinstance(node, zarr.Array):
+        if not _may_be_scans(node) or (node.ndim == 2 and not along):
+            return None
+        return ScanArray(place, node, _dwell_attribute(attributes), None, attributes)
+    if "ome" in attributes or "multiscales" in attributes or "format" in attributes:
+        return None
+    if is_hyperspy(node):
+        return None
+    arrays = dict(node.arrays())
+    named = attributes.get("dwell")
+    dwells = {named} if isinstance(named, str) else DWELLS
+    own: Any = next((arrays[name] for name in sorted(arrays) if name.lower() in dwells), None)
+    candidates = {
+        name: array
+        for name, array in arrays.items()
+        if name.lower() not in dwells and _may_be_scans(array)
+    }
+    if signal is not None:
+        candidates = {name: a for name, a in candidates.items() if name == signal}
+    elif len(candidates) > 1:
+        candidates = {name: a for name, a in candidates.items() if name.lower() in INTENSITIES}
+    if len(candidates) != 1:
+        return None
+    (array,) = candidates.values()
+    path = {name: np.asarray(arrays[name][:]) for name in _POSITIONS if name in arrays}
+    if array.ndim == 2 and not along and len(path) < len(_POSITIONS):
+        return None
+    attributes |= array.attrs.asdict()
+    if own is None:
+        own = _dwell_attribute(attributes)
+    return ScanArray(place, array, own, path if array.ndim == 2 else None, attributes)
+
+
+def _may_be_scans(array: Any) -> bool:
+    names = getattr(array.metadata, "dimension_names", None) or [""]
+    is_channels = str(names[0] or "").lower() in ("c", "channel", "channels", "detector", "y")
+    return array.ndim in (2, 3) and array.dtype.kind in "biuf" and not is_channels
+
+
+def _dwell_attribute(attributes: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    told = attributes.get("dwell")
+    return None if told is None or isinstance(told, str) else np.asarray(told, dtype=np.float64)
+
+
+@lru_cache(maxsize=2)
+def _dwell_maps(file: Path, _changed: int) -> list[NDArray[Any]]:
+    """The maps of a file, of which a million scans may share one."""
+    return [each.pixels for each in read_file(file, masks=True).micrographs]
+
+
+def _hash(*arrays: NDArray[Any] | None) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
