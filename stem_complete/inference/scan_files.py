@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from stem_complete.data.formats.freescan import coordinates_of
+from stem_complete.data.formats.ome_zarr import is_zarr
 from stem_complete.data.formats.readers import has_reader
 from stem_complete.data.formats.scans import PATHS, TABLES
 from stem_complete.data.formats.search import Found, search
@@ -19,6 +21,9 @@ from stem_complete.files import LONGEST_NAME
 from stem_complete.inference.image_files import COMPLETED, ERROR, NPY
 
 _IMAGES = (".tif", ".tiff", NPY)
+ARRAYS = "stem-complete completions"
+"""Format of a zarr group of completions, as its attributes say."""
+
 _ZARR = (".zarr", ".zspy")
 _OUTPUT = re.compile(rf"({COMPLETED}|{ERROR})\.(?i:tiff?|png|npy|json)$")
 
@@ -129,9 +134,20 @@ def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[st
         for file in files:
             scan = None if is_url(source) else coordinates_of(file)
             is_part = scan is not None and scan != file and scan in files
-            if root is None or not (is_part or _OUTPUT.search(file.name)):
+            if root is None or not (is_part or _is_output(file)):
                 found.setdefault(file, root or file.parent)
     return list(found.items()), failed
+
+
+def _is_output(file: Path) -> bool:
+    """Whether it is a completed image, or arrays of them."""
+    if file.suffix not in _ZARR or is_url(file):
+        return _OUTPUT.search(file.name) is not None
+    try:
+        attributes = json.loads((file / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(attributes.get("format") == ARRAYS)
 
 
 def is_url(source: object) -> bool:
@@ -183,8 +199,10 @@ def _search_url(source: str) -> Found:
 
 
 def _root(source: str | Path) -> Path | None:
-    """The folder that a folder or glob is searched from; None for a file."""
+    """The folder that a folder or glob is searched from; None for a file, or what counts as one."""
     path = place(source)
+    if path.suffix in _ZARR or (not is_url(source) and is_zarr(path)):
+        return None
     if path.is_dir():
         return path
     if path.exists() or not has_magic(str(source)):

@@ -218,8 +218,12 @@ def scan_array(
     import zarr
 
     try:
-        keywords: dict[str, Any] = {"storage_options": dict(options)} if options else {}
-        node = zarr.open(place, mode="r", **keywords)
+        store: Any = place
+        if "://" in place:
+            from fsspec import url_to_fs
+
+            store = remote_store(*url_to_fs(place, **(options or {})))
+        node = zarr.open(store, mode="r")
     except Exception as error:
         raise DataError(
             expected="a zarr array or group",
@@ -259,6 +263,17 @@ def scan_array(
     if own is None:
         own = _dwell_attribute(attributes)
     return ScanArray(place, array, own, path if array.ndim == 2 else None, attributes)
+
+
+def remote_store(file_system: Any, path: str) -> Any:
+    """A zarr store on a file system of fsspec.
+
+    It is the one that this process has for all else: zarr's own would leave its connections open.
+    """
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    from zarr.storage import FsspecStore
+
+    return FsspecStore(AsyncFileSystemWrapper(file_system, asynchronous=True), path=path)
 
 
 def _may_be_scans(array: Any) -> bool:
