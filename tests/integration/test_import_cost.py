@@ -32,6 +32,7 @@ NOT_TO_LOAD_A_MODEL = (
         ("import stem_complete.tracking", {"mlflow", "ray"}),
         ("import stem_complete.launch.runs", {"mlflow", "ray"}),
         ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),
+        ("import stem_complete.serving.batch", {"ray", "mlflow", "matplotlib"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

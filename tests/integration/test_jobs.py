@@ -1,5 +1,6 @@
 """`ray job submit` to a cluster of two nodes that `ray start` made, each with one CPU."""
 
+import json
 import os
 import subprocess
 import tempfile
@@ -19,10 +20,13 @@ from faults import (
     wait_until,
     write_config,
 )
+from faults.batch import digests, write_scans
 from faults.nodes import RAY
 from stores import give_mlflow_database
 
 from stem_complete.config import Config
+from stem_complete.inference import Outputs, load_completer
+from stem_complete.serving.batch import complete_files
 
 pytestmark = pytest.mark.ray
 
@@ -56,10 +60,12 @@ class Cluster(NamedTuple):
             check=False,
         )
 
-    def submit(self, *arguments: str, options: Sequence[str] = ()) -> CompletedProcess[str]:
-        """Submits `python -m stem_complete train ...`."""
-        train = ("--", "python", "-m", "stem_complete", "train", *arguments)
-        return self.ray_job("submit", "--working-dir", ".", *options, *train)
+    def submit(
+        self, *arguments: str, command: str = "train", options: Sequence[str] = ()
+    ) -> CompletedProcess[str]:
+        """Submits `python -m stem_complete train ...`, or another command."""
+        given = ("--", "python", "-m", "stem_complete", command, *arguments)
+        return self.ray_job("submit", "--working-dir", ".", *options, *given)
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +166,17 @@ def test_a_job_that_cannot_run_fails_and_says_why(
     assert done.returncode != 0
     assert "missing.yaml" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_submitted_batch_completes_scans_on_both_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    scans = write_scans(tmp_path / "scans.zarr", 12, 64)
+    arguments = ("--no-self-check", "--shard", "2", "--ray", "--workers", "2", "--json")
+    output = tmp_path / "out.zarr"
+    done = cluster.submit(str(scans), "--output", str(output), *arguments, command="complete")
+    assert done.returncode == 0, done.stdout[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len({line["worker"] for line in lines if "worker" in line}) == 2
+
+    alone = tmp_path / "alone.zarr"
+    complete_files([scans], load_completer(), alone, outputs=Outputs(), scans_in_shard=2)
+    assert digests(output) == digests(alone)
