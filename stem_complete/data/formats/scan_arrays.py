@@ -42,13 +42,14 @@ class ScanArray:
     Attributes:
         place: Path or URL, which errors name.
         intensities: [n, h, w], or [n, m] along a path.
+        attributes: What is said of them.
 
     Args:
         place: As the attribute.
         intensities: As the attribute.
         dwell: Dwell times of all scans, or of each; None if there are none.
-        path: Columns x and y [m] of the path.
-        attributes: What is said of the array.
+        path: Arrays x and y [m] of the path.
+        attributes: As the attribute.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class ScanArray:
         place: str,
         intensities: Any,
         dwell: Any = None,
-        path: Mapping[str, NDArray[Any]] | None = None,
+        path: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.place, self.intensities = place, intensities
-        self._dwell, self._path = dwell, dict(path or {})
-        self._attributes = dict(attributes or {})
+        self._dwell, self._path_arrays = dwell, dict(path or {})
+        self.attributes = dict(attributes or {})
 
     def __len__(self) -> int:
         return int(self.intensities.shape[0])
@@ -77,12 +78,12 @@ class ScanArray:
     @cached_property
     def pixel_size_nm(self) -> float | None:
         """Side of a pixel [nm], if it is said: `pixel_size_nm`, or as in HDF5."""
-        told = self._attributes.get("pixel_size_nm")
+        told = self.attributes.get("pixel_size_nm")
         if told is not None:
             size = nanometres(told, "nm")
             return square(size, size)
         shape = tuple(self.intensities.shape)
-        axes = pixel_axes(self._attributes, shape, [""] * len(shape))
+        axes = pixel_axes(self.attributes, shape, [""] * len(shape))
         if axes is None:
             return None
         *_, rows, columns = (nanometres(axis.step, axis.unit) for axis in axes)
@@ -145,19 +146,19 @@ class ScanArray:
         return found
 
     def files(self, index: int) -> list[Path]:
-        """Chunk files of a scan; none if the array does not lie in a folder."""
-        root = getattr(self.intensities.store, "root", None)
-        if root is None:
-            return []
-        outer = self.intensities.shards or self.intensities.chunks
-        sizes = self.intensities.shape
-        places = product(
-            [index // outer[0]],
-            *(range(-(-size // edge)) for size, edge in zip(sizes[1:], outer[1:], strict=True)),
-        )
-        key = self.intensities.metadata.encode_chunk_key
-        folder = Path(root) / self.intensities.path
-        return [folder / key(place) for place in places]
+        """Chunk files that a scan is read from; none if the array does not lie in a folder."""
+        is_of_each = getattr(self._dwell, "ndim", 0) == self.intensities.ndim
+        beside = [*self._path_arrays.values(), *([] if self._dwell is None else [self._dwell])]
+        found = _chunk_files(self.intensities, index)
+        for array in beside:
+            if not isinstance(array, np.ndarray):  # an attribute
+                found += _chunk_files(array, index if array is self._dwell and is_of_each else None)
+        return found
+
+    @cached_property
+    def _path(self) -> dict[str, NDArray[Any]]:
+        """Columns of the path [m]."""
+        return {name: np.asarray(array[:]) for name, array in self._path_arrays.items()}
 
     def _along(
         self,
@@ -256,13 +257,26 @@ def scan_array(
     if len(candidates) != 1:
         return None
     (array,) = candidates.values()
-    path = {name: np.asarray(arrays[name][:]) for name in _POSITIONS if name in arrays}
+    path = {name: arrays[name] for name in _POSITIONS if name in arrays}
     if array.ndim == 2 and not along and len(path) < len(_POSITIONS):
         return None
     attributes |= array.attrs.asdict()
     if own is None:
         own = _dwell_attribute(attributes)
     return ScanArray(place, array, own, path if array.ndim == 2 else None, attributes)
+
+
+def _chunk_files(array: Any, index: int | None) -> list[Path]:
+    """Files of an entry of an array, or of all of them."""
+    root = getattr(array.store, "root", None)
+    if root is None:
+        return []
+    outer = array.shards or array.chunks
+    numbers = [range(-(-size // edge)) for size, edge in zip(array.shape, outer, strict=True)]
+    if index is not None:
+        numbers[0] = range(index // outer[0], index // outer[0] + 1)
+    key = array.metadata.encode_chunk_key
+    return [Path(root) / array.path / key(place) for place in product(*numbers)]
 
 
 def remote_store(file_system: Any, path: str) -> Any:

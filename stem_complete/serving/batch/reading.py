@@ -118,7 +118,10 @@ class Reader:
         try:
             array = self._array(source) if source.in_array else None
             paths = [] if array is None else array.files(source.number or 0)
-            known: list[object] = [_facts(path) for path in paths]
+            # A chunk that is all fill value has no file.
+            known: list[object] = [_facts(path) for path in paths if path.exists()]
+            if array is not None:
+                known.append(array.attributes)
             parts = [source.dwell, source.along, *([] if array else [source.scan])]
             for part in filter(None, parts):
                 if is_url(part):

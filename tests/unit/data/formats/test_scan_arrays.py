@@ -115,6 +115,18 @@ def test_files_are_those_of_its_chunks(tmp_path):
     assert array.files(2) != array.files(1)
 
 
+def test_files_of_its_dwell_and_path_count(tmp_path):
+    each = written(tmp_path / "a.zarr", scans=SCANS, dwell=np.stack([DWELL] * NUM))
+    assert len(each["dwell"].chunks) == 3
+    assert len(scan_array(str(tmp_path / "a.zarr")).files(2)) == 2
+    written(tmp_path / "b.zarr", scans=SCANS, dwell=DWELL)  # in chunks of two rows
+    assert len(scan_array(str(tmp_path / "b.zarr")).files(2)) == 1 + SHAPE[0] // 2
+    written(tmp_path / "c.zarr", intensity=SCANS[:, 0], x=DWELL[0], y=DWELL[0], dwell=DWELL[0])
+    files = scan_array(str(tmp_path / "c.zarr")).files(0)
+    of_arrays = {file.relative_to(tmp_path / "c.zarr").parts[0] for file in files}
+    assert of_arrays == {"intensity", "x", "y", "dwell"}
+
+
 def test_a_damaged_chunk_and_an_unwritten_one_are_one_line(tmp_path):
     array = zarr.create_array(
         tmp_path / "a.zarr", shape=SCANS.shape, chunks=(1, *SHAPE), dtype="float32"

@@ -255,6 +255,21 @@ class TestFromArrays:
         array[3] = array[3] + 1
         assert list(complete(saved, sources=[source]).done) == ["scans.zarr[3]"]
 
+    @pytest.mark.parametrize("kind", ["array", "attribute"])
+    def test_another_dwell_map_makes_other_completions(self, scan_of, scans, saved, kind):
+        dwell = np.isfinite(scan_of(0)).astype(np.float32)
+        group = zarr.open_group("group.zarr", mode="w")
+        group.create_array("scans", data=np.stack([scan_of(0), scan_of(1)]))
+        for times in (dwell, dwell / 2):
+            if kind == "array":
+                group.create_array("dwell", data=times, overwrite=True)
+            else:
+                group.attrs["dwell"] = times.tolist()
+            report = complete(saved, sources=["group.zarr"])
+            assert len(report.done) == 2
+            assert complete(saved, sources=["group.zarr"]).done == {}
+        assert "its dwell map changed" in report.notes["group.zarr[0]"]
+
     def test_grown_ones_are_appended(self, source, saved, scan_of):
         complete(saved, sources=[source])
         array = zarr.open_array(source, mode="r+")
