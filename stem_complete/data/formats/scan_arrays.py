@@ -63,6 +63,8 @@ class ScanArray:
         self.place, self.intensities = place, intensities
         self._dwell, self._path_arrays = dwell, dict(path or {})
         self.attributes = dict(attributes or {})
+        # A scan is read for its hash, and then for itself.
+        self._row = lru_cache(2)(self._read_row)
 
     def __len__(self) -> int:
         return int(self.intensities.shape[0])
@@ -108,7 +110,7 @@ class ScanArray:
             DataError: It is no partial scan.
         """
         where = f"{self.place}[{index}]"
-        values = self._row(self.intensities, index)
+        values = self._row("intensities", index)
         scan: RasterScan | PathScan
         if along is not None or self._path:
             scan = self._along(values, index, along, options, where)
@@ -137,7 +139,7 @@ class ScanArray:
 
     def content(self, index: int) -> dict[str, str]:
         """Hashes of what a scan is read from: `scan`, and `dwell map` or `path` if it has them."""
-        values = self._row(self.intensities, index)
+        values = self._row("intensities", index)
         found = {"scan": _hash(values)}
         if self._path:
             found["path"] = _hash(*self._path.values())
@@ -178,13 +180,19 @@ class ScanArray:
         (scan,) = path_scans(samples, where, options)
         return scan
 
+    @cached_property
+    def _dwell_of_all(self) -> NDArray[Any]:
+        return np.asarray(self._dwell[...])
+
     def _own_dwell(self, index: int, shape: tuple[int, ...]) -> NDArray[Any] | None:
         if self._dwell is None:
             return None
-        is_of_all = self._dwell.ndim == len(shape)
-        return np.asarray(self._dwell[...]) if is_of_all else self._row(self._dwell, index)
+        if self._dwell.ndim == len(shape):
+            return self._dwell_of_all
+        return self._row("dwell", index)
 
-    def _row(self, array: Any, index: int) -> NDArray[Any]:
+    def _read_row(self, name: str, index: int) -> NDArray[Any]:
+        array = self._dwell if name == "dwell" else self.intensities
         try:
             return np.asarray(array[index])
         except Exception as error:  # codecs fail in any way at a damaged chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ class CompletedFiles(NamedTuple):
         image: Any = self._image(unit)
         known = (unit.before or {}).get("files", {})
         for name, content in known.items():
-            path = storage_path(self.folder) / name
+            path = _place(self.folder) / name
             if path.exists() and list(_content(path)) != content:
                 return "done again, as its completion changed"
         return why_again(image, self.outputs, made_from)
@@ -128,7 +129,7 @@ class CompletedFiles(NamedTuple):
         Raises:
             StorageError: It cannot be made.
         """
-        folder = storage_path(self.folder)
+        folder = _place(self.folder)
         with clear_errors(folder):
             make_folder(folder)
 
@@ -140,12 +141,18 @@ class CompletedFiles(NamedTuple):
         ]
 
     def _image(self, unit: Unit) -> UPath:
-        return storage_path(self.folder) / unit.name
+        return _place(self.folder) / unit.name
 
     def _name(self, unit: Unit, path: Path) -> str:
         """Name below the folder of the image, or of what is beside it."""
         above, slash, _ = unit.name.rpartition("/")
         return f"{above}{slash}{path.name}"
+
+
+@lru_cache(8)
+def _place(folder: str) -> UPath:
+    """The folder; each unit asks for it, and making one takes a while."""
+    return storage_path(folder)
 
 
 def _content(path: Any) -> FileContent:

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
-from stem_complete.errors import ConfigError
+from stem_complete.errors import ConfigError, StemCompleteError
 from stem_complete.files import DRAFT
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
-from stem_complete.inference.scan_files import is_url, place
+from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
 from stem_complete.serving.batch.manifest import FOLDER, Manifest, failures, record_of
@@ -135,6 +135,8 @@ def complete_files(
     destination = destination_for(str(output), file_format, outputs, scans_in_shard)
     found = find_sources(scans, dwell, along, options.signal)
     report = CompleteReport(failed=found.failed)
+    if not found.sources:
+        return report
     with _held(destination) as claim, closing(Reader(options, published=published)) as reader:
         batch = _Batch(pool, destination, options, report, claim, progress, each)
         batch.run(found, reader, timeout_s)
@@ -256,18 +258,34 @@ class _Batch:
             self.pool.batch_size,
             self.claim,
         )
+        outcomes = self.pool.run(job, self._parcels(todo), timeout_s)
+        if one_file:
+            self._settle_all(outcomes, lambda _unit, _outcome: None)
+            return
         try:
-            with manifest if not one_file else nullcontext():
-                for parcel, outcomes in self.pool.run(job, self._parcels(todo), timeout_s):
-                    for unit, outcome in zip(parcel, outcomes, strict=True):
-                        if not one_file and any(r.state != "failed" for r in outcome.results):
-                            manifest.add(record_of(unit, outcome, **made_from))
-                        self._settle(unit, outcome)
-        finally:
-            if not one_file:
+            with manifest:
+                self._settle_all(
+                    outcomes,
+                    lambda unit, outcome: manifest.add(record_of(unit, outcome, **made_from)),
+                )
+        except BaseException:
+            with suppress(StemCompleteError):  # the disk may be full
                 self._list_failures()
-        if not one_file and self.report.done:
+            raise
+        self._list_failures()
+        if self.report.done:
             self._draw_worst()
+
+    def _settle_all(
+        self,
+        outcomes: Iterable[tuple[Parcel, list[Outcome]]],
+        remember: Callable[[Unit, Outcome], None],
+    ) -> None:
+        for parcel, of_units in outcomes:
+            for unit, outcome in zip(parcel, of_units, strict=True):
+                if any(result.state != "failed" for result in outcome.results):
+                    remember(unit, outcome)
+                self._settle(unit, outcome)
 
     def _units(
         self,
@@ -303,9 +321,9 @@ class _Batch:
                 todo.append(unit)
                 continue
             assert record is not None
-            for place_, source in enumerate(unit.scans):
-                self.report.skipped[str(source)] = self._image_of(unit, place_)
-                self._rank(unit, place_, record["scans"][place_].get("misfit"))
+            for place, source in enumerate(unit.scans):
+                self.report.skipped[str(source)] = self._image_of(unit, place)
+                self._rank(unit, place, record["scans"][place].get("misfit"))
                 self._tell()
         return todo
 
@@ -337,15 +355,15 @@ class _Batch:
     def _settle(self, unit: Unit, outcome: Outcome) -> None:
         if self.each:
             self.each(unit, outcome)
-        for place_, (source, result) in enumerate(zip(unit.scans, outcome.results, strict=True)):
+        for place, (source, result) in enumerate(zip(unit.scans, outcome.results, strict=True)):
             name = str(source)
             if result.state == "failed":
                 self.report.failed[name] = result.reason
                 self.fixes[name] = result.fix
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
-                of_state[name] = self._image_of(unit, place_)
-                self._rank(unit, place_, result.misfit)
+                of_state[name] = self._image_of(unit, place)
+                self._rank(unit, place, result.misfit)
             if result.state == "done" and result.note:
                 self.report.notes[name] = result.note
             self._tell()
@@ -354,16 +372,15 @@ class _Batch:
         if self.progress:
             self.progress(self.report.num_settled, self.total)
 
-    def _image_of(self, unit: Unit, place_: int) -> str:
+    def _image_of(self, unit: Unit, place: int) -> str:
         """How the user calls a completion."""
-        folder = self.destination.folder
-        name = unit.name if folder == "." else str(place(folder) / unit.name)
-        return name if unit.shape is None else f"{name}[{unit.rows[place_]}]"
+        name = str(self.folder / unit.name)
+        return name if unit.shape is None else f"{name}[{unit.rows[place]}]"
 
-    def _rank(self, unit: Unit, place_: int, misfit: float | None) -> None:
+    def _rank(self, unit: Unit, place: int, misfit: float | None) -> None:
         if misfit is None:
             return
-        entry = (misfit, str(unit.scans[place_]), unit, place_)
+        entry = (misfit, str(unit.scans[place]), unit, place)
         if len(self.worst) < NUM_WORST:
             heappush(self.worst, entry)
         elif entry[:2] > self.worst[0][:2]:
@@ -389,7 +406,7 @@ class _Batch:
         from stem_complete.evaluation import contact_sheet, save_png
 
         shown = sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))
-        images = [self.destination.image(unit, place_) for _, _, unit, place_ in shown]
+        images = [self.destination.image(unit, place) for _, _, unit, place in shown]
         labels = [f"{Path(name).name}: {misfit:.2f}" for misfit, name, _, _ in shown]
         with TemporaryDirectory(prefix="stem-complete-") as folder:
             drawn = Path(folder, WORST)

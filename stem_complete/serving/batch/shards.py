@@ -39,7 +39,7 @@ from stem_complete.inference.image_files import Outputs
 from stem_complete.inference.scan_files import ARRAYS
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import MadeFrom, Record, ScanResult, Unit
+from stem_complete.serving.batch.units import MadeFrom, Record, ScanResult, Unit, before
 from stem_complete.training.storage import (
     FileContent,
     clear_errors,
@@ -163,12 +163,11 @@ class CompletionArrays(NamedTuple):
 
     def why_again(self, unit: Unit, place: int, made_from: MadeFrom) -> str | None:
         """See `Destination`. Rows of a shard that is not as the manifest says are done again."""
-        known = _known(unit, place)
-        if known is None or "failed" in known:
+        old: MadeFrom | None = before(unit, place).get("made_from")
+        if old is None:  # it failed, or is new
             return ""
-        before: MadeFrom = known["made_from"]
-        names = dict.fromkeys((*made_from, *before))
-        if changed := [name for name in names if before.get(name) != made_from.get(name)]:
+        names = dict.fromkeys((*made_from, *old))
+        if changed := [name for name in names if old.get(name) != made_from.get(name)]:
             return f"done again, as its {' and '.join(changed)} changed"
         if self._decoded(unit) is None:
             return "done again, as its completion changed"
@@ -183,9 +182,9 @@ class CompletionArrays(NamedTuple):
         """See `Destination`."""
         assert unit.shape is not None
         kept = {row for row, r in zip(unit.rows, results, strict=True) if r.state == "kept"}
-        before = unit.before or {"scans": [], "files": {}}
-        if not completed and kept == {s["row"] for s in before["scans"] if "failed" not in s}:
-            return {name: FileContent(*content) for name, content in before["files"].items()}
+        there = unit.before or {"scans": [], "files": {}}
+        if not completed and kept == {s["row"] for s in there["scans"] if "failed" not in s}:
+            return {name: FileContent(*content) for name, content in there["files"].items()}
         arrays = self._empty(unit.shape)
         if kept:
             old = self._decoded(unit)
@@ -200,7 +199,7 @@ class CompletionArrays(NamedTuple):
             for name, content in self._encoded(unit, arrays).items():
                 write_atomically(folder / name, content)
                 written[name] = FileContent(len(content), hashlib.sha256(content).hexdigest())
-            for name in before["files"].keys() - written.keys():
+            for name in there["files"].keys() - written.keys():
                 remove(folder / name)
         return written
 
@@ -471,12 +470,6 @@ class _Rows:
 def _content(made_from: MadeFrom) -> frozenset[tuple[str, str]]:
     """What a scan is read from, whatever model completes it."""
     return frozenset((name, made_from[name]) for name in made_from.keys() - {"model", "options"})
-
-
-def _known(unit: Unit, place: int) -> Record | None:
-    """What the manifest says of the row of a scan."""
-    scans = (unit.before or {}).get("scans", [])
-    return next((scan for scan in scans if scan["row"] == unit.rows[place]), None)
 
 
 def _group(shape: Shape) -> str:

@@ -46,6 +46,12 @@ class Unit(NamedTuple):
     trusted: frozenset[int] = frozenset()
 
 
+def before(unit: Unit, place: int) -> Record:
+    """What the manifest says of a scan of a unit; empty if nothing."""
+    scans = (unit.before or {}).get("scans", [])
+    return next((scan for scan in scans if scan["row"] == unit.rows[place]), {})
+
+
 class ScanResult(NamedTuple):
     """What became of a scan, or of all scans of a file.
 

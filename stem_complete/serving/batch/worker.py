@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 
 from stem_complete.data.scans import RasterScan
@@ -11,7 +13,19 @@ from stem_complete.errors import DataError, StemCompleteError, system_error_in_o
 from stem_complete.inference.complete import complete_scans, unfamiliar
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.reading import Reader
-from stem_complete.serving.batch.units import Job, MadeFrom, Outcome, Parcel, ScanResult, Unit
+from stem_complete.serving.batch.units import (
+    Job,
+    MadeFrom,
+    Outcome,
+    Parcel,
+    ScanResult,
+    Unit,
+    before,
+)
+from stem_complete.training.claim import Claim
+
+CHECK_S = 1.0
+"""Age at which a look at the claim is too old: others take over after much more."""
 
 _Place = tuple[int, int]
 """Of a scan: its unit in the parcel, and its place in that."""
@@ -29,6 +43,7 @@ class Worker:
         self.completer, self.job = completer, job
         self.reader = Reader(job.options, published=job.published)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._checked_s = -math.inf
 
     def close(self) -> None:
         """Removes what was fetched from object stores."""
@@ -95,14 +110,17 @@ class Worker:
         """Reads a scan, unless it need not be completed."""
         source, made_from = unit.scans[place], dict[str, str]()
         try:
-            if (known := _as_before(unit, place)) is not None:
-                made_from, stamp = {**known[0], **self.job.made_from}, known[1]
+            known = before(unit, place)
+            if place in unit.trusted:
+                made_from, stamp = known["made_from"], known["stamp"]
             else:
                 stamp = self.reader.stamp(source)
-                made_from = {**self.reader.made_from(source), **self.job.made_from}
+                made_from = self.reader.made_from(source)
+            made_from = {**made_from, **self.job.made_from}
             why = self.job.destination.why_again(unit, place, made_from)
             if why is None:
-                return ScanResult("kept", made_from, stamp), []
+                note, misfit = known.get("note", ""), known.get("misfit")
+                return ScanResult("kept", made_from, stamp, note, misfit=misfit), []
             rasters = self.reader.read(source)
             _check_shape(unit, rasters)
         except Exception as error:  # damaged files make readers fail in any way
@@ -120,6 +138,11 @@ class Worker:
             batch_size=batch_size,
         )
 
+    def _check_claim(self, claim: Claim) -> None:
+        if time.monotonic() - self._checked_s > CHECK_S:
+            claim.check()
+            self._checked_s = time.monotonic()
+
     def _written(
         self,
         unit: Unit,
@@ -132,17 +155,9 @@ class Worker:
         files = {}
         if any(result.state != "failed" for result in own):
             if stacks and self.job.claim is not None:
-                self.job.claim.check()
+                self._check_claim(self.job.claim)
             files = self.job.destination.write(unit, stacks, own)
         return Outcome(tuple(own), files, self.name)
-
-
-def _as_before(unit: Unit, place: int) -> tuple[MadeFrom, str] | None:
-    """What the manifest says that a scan is made from, and its stamp, if that has not changed."""
-    if unit.before is None or place not in unit.trusted:
-        return None
-    scan = next(scan for scan in unit.before["scans"] if scan["row"] == unit.rows[place])
-    return scan["made_from"], scan["stamp"]
 
 
 def _check_shape(unit: Unit, rasters: Sequence[RasterScan]) -> None:

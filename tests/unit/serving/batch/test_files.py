@@ -119,6 +119,7 @@ def test_a_driver_that_was_taken_over_writes_no_more(scans, saved, monkeypatch):
         return work(self, parcel)
 
     monkeypatch.setattr(Worker, "complete", taken_over)
+    monkeypatch.setattr("stem_complete.serving.batch.worker.CHECK_S", -1.0)
     with pytest.raises(claim.ClaimLostError, match="this process to hold the output"):
         complete(saved)
     assert sorted(file.name for file in Path("out").glob("*_completed.tif")) == [
@@ -227,3 +228,34 @@ def test_object_stores_hold_what_disks_do(scans, saved, digests, file_format, re
     for name in names:
         if "completed" in name and name.endswith((".npy", ".tif")):
             assert (bucket / "out" / name).read_bytes() == Path("out", name).read_bytes()
+
+
+def test_without_scans_the_output_stays_as_it_was(scans, saved):
+    report = complete_files(["nowhere.npy"], saved, "out")
+    assert "no such file" in report.failed["nowhere.npy"]
+    assert not Path("out").exists()
+    complete_files(["nowhere.npy", "scans/0.npy"], saved, "out")
+    (row,) = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+    assert row == {
+        "file": "nowhere.npy",
+        "reason": "nowhere.npy: expected a file, found no such file",
+        "fix": "check the path",
+    }
+
+
+def test_what_was_noted_stays_in_the_manifest(scans, saved):
+    complete(saved)
+    manifest = Path("out", FOLDER, "manifest.jsonl")
+    before = {
+        row["unit"]: row["scans"] for row in map(json.loads, manifest.read_text().splitlines())
+    }
+    for number in range(5):
+        Path(f"scans/{number}.npy").touch()
+    assert complete(saved).done == {}
+    after = {
+        row["unit"]: row["scans"] for row in map(json.loads, manifest.read_text().splitlines())
+    }
+    for unit, (scan,) in after.items():
+        assert scan["note"] == before[unit][0]["note"] != ""
+        assert scan["misfit"] == before[unit][0]["misfit"]
+        assert scan["stamp"] != before[unit][0]["stamp"]
