@@ -24,7 +24,6 @@ from stem_complete.console import format_seconds, say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
-from stem_complete.files import atomic_folder
 from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
@@ -165,9 +164,12 @@ def _fetched(model: _Model) -> Path:
             if read_card(folder).weights_sha256 == model.sha256:
                 return folder
     (reference,) = model.files
-    with atomic_folder(kept) as draft:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, ignore_cleanup_errors=True) as draft:
         for name, content in ray.get(reference).items():
-            (draft / name).write_bytes(content)
+            Path(draft, name).write_bytes(content)
+        with suppress(OSError):  # another worker of this node was quicker
+            Path(draft).rename(kept)
     return kept
 
 

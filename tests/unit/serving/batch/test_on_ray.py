@@ -12,7 +12,7 @@ import ray
 
 from stem_complete.data.scan_options import AS_STORED
 from stem_complete.errors import ArtifactError, ConfigError, DataError, TrainingError
-from stem_complete.inference import RELEASED_MODEL, Outputs
+from stem_complete.inference import RELEASED_MODEL, Outputs, load_artifact, read_card
 from stem_complete.serving.batch import on_ray
 from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.on_ray import RayPool
@@ -227,3 +227,20 @@ def test_gpus_are_asked_for(run):
     cluster.resources["GPU"] = 4
     assert run(cluster, use_gpu=True, device="cuda") == {}
     assert len(cluster.actors) == 4
+
+
+def test_a_node_that_does_not_see_the_model_keeps_a_copy(monkeypatch, tmp_path, model_folder):
+    card = read_card(model_folder)
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+    calls = []
+    monkeypatch.setattr(on_ray, "ray", SimpleNamespace(get=lambda _: calls.append(1) or files))
+    monkeypatch.setattr(on_ray.tempfile, "gettempdir", lambda: str(tmp_path))
+    seen = on_ray._Model(model_folder, card.weights_sha256, ["reference"])
+    assert on_ray._fetched(seen) == model_folder
+    assert not calls
+    # Another model lies where the driver has this one.
+    for folder in (tmp_path / "nowhere", RELEASED_MODEL):
+        kept = on_ray._fetched(seen._replace(folder=folder))
+        assert load_artifact(kept).card == card
+    assert len(calls) == 1
+    assert [path.name for path in kept.parent.iterdir()] == [card.weights_sha256]
