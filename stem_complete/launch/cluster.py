@@ -62,8 +62,8 @@ _SETTINGS = {
 
 
 @contextmanager
-def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one for the block.
+def ray_cluster(scaling: ScalingConfig, address: str | None = None) -> Iterator[None]:
+    """Joins the cluster at RAY_ADDRESS, or another address, or starts a local one for the block.
 
     Raises:
         ConfigError: RAY_ADDRESS is no address of a cluster's head.
@@ -74,7 +74,7 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
         return
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = address or os.environ.get("RAY_ADDRESS", "local")
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
         arguments |= _local_arguments(scaling)

@@ -85,11 +85,9 @@ class RayPool:
         """See `Pool`."""
         if not parcels:
             return
-        if self.address is not None:
-            os.environ["RAY_ADDRESS"] = self.address
         # More than the workers take, as Ray's own work needs room.
         local = ScalingConfig(num_workers=(self.num_workers or num_cores()) + 1)
-        with ray_cluster(local):
+        with ray_cluster(local, self.address):
             crew = _Crew(self, _absolute_job(job), parcels, timeout_s)
             try:
                 yield from crew.work()

@@ -113,7 +113,7 @@ def run(monkeypatch):
     def run(cluster, num=6, *, timeout_s=10.0, **options):
         monkeypatch.setattr(on_ray, "ray", cluster)
         monkeypatch.setattr(on_ray, "time", cluster)
-        monkeypatch.setattr(on_ray, "ray_cluster", lambda _: nullcontext())
+        monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
         destination = CompletedFiles("out", ".tif", Outputs())
         job = Job(destination, AS_STORED, False, {}, 1)
         parcels = [(Unit(f"u{n}", (Source(f"s{n}"),)),) for n in range(num)]
