@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _Number = TypeVar("_Number", int, float)
 
-_MOST_NOTES = 100
+_MOST_TOLD = 100  # of notes and failures
 
 
 @app.command(
@@ -223,10 +224,12 @@ def complete(
         f"{len(report.failed)} failed"
     )
     notes = [f"note: {file}: {note}" for file, note in report.notes.items()]
-    if len(notes) > _MOST_NOTES:
-        more = len(notes) - _MOST_NOTES
-        notes[_MOST_NOTES:] = [f"{counted(more, 'more note')} are in the manifest of {output}"]
-    end_batch(report.failed, notes, json.dumps(asdict(report)) if as_json else summary)
+    if (more := len(notes) - _MOST_TOLD) > 0:
+        notes[_MOST_TOLD:] = [f"{counted(more, 'more note')} in the manifest of {output}"]
+    if (more := len(report.failed) - _MOST_TOLD) > 0:
+        notes.append(f"{counted(more, 'more scan')} failed, see {output}/errors.jsonl")
+    told = dict(islice(report.failed.items(), _MOST_TOLD))
+    end_batch(told, notes, json.dumps(asdict(report)) if as_json else summary)
 
 
 def _pool(

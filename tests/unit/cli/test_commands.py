@@ -87,14 +87,18 @@ class TestComplete:
             "address": None if way == ["--ray"] else "head:6379",
         }
 
-    def test_of_many_notes_the_first_are_told(self, run, replaced, calls):
+    def test_of_many_notes_and_failures_the_first_are_told(self, run, replaced, calls):
         report = CompleteReport({f"{n}": "b" for n in range(300)})
         report.notes = dict.fromkeys(report.done, "noted")
+        report.failed = {f"x{n}": "bad" for n in range(101)}
         replaced("stem_complete.serving.batch.complete_files", report)
         done = run("complete", "a", "--output", "out")
         assert "300 scans completed" in done.output
         assert done.error.count(": noted") == 100
-        assert "200 more notes are in the manifest of out" in done.error
+        assert "200 more notes in the manifest of out" in done.error
+        assert done.error.count(": bad") == 100
+        assert "1 more scan failed, see out/errors.jsonl" in done.error
+        assert done.code == 1
 
     def test_options_say_what_files_do_not(self, run, calls):
         told = {
