@@ -18,10 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import count, groupby
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,6 +36,7 @@ from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import Outputs
 from stem_complete.inference.scan_files import ARRAYS
 from stem_complete.serving.batch.reading import Reader
+from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
 from stem_complete.serving.batch.units import MadeFrom, Record, ScanResult, Unit, before
 from stem_complete.training.storage import (
@@ -59,7 +58,6 @@ MOST_SCANS = 256
 _SHARD_BYTES = 32 * 2**20
 _COMPRESSION = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 
-Shape = tuple[int, int]
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -150,7 +148,7 @@ class CompletionArrays(NamedTuple):
         Raises:
             StorageError: The arrays cannot be written.
         """
-        rows = _Rows(records, self.size)
+        rows = Rows(records, self.size)
         for source in sources:
             try:
                 rows.keep_known(source, reader)
@@ -231,7 +229,7 @@ class CompletionArrays(NamedTuple):
         with clear_errors(folder):
             root = self._open("a")
             for shape, num in num_rows.items():
-                group = root.require_group(_group(shape))
+                group = root.require_group(group_of(shape))
                 for name in self.layout(shape):
                     if name not in group:
                         self.create(group, name, shape, num)
@@ -359,118 +357,3 @@ def _decode(
                 store[key] = default_buffer_prototype().buffer.from_bytes(content)
         arrays[each] = np.asarray(root[each][:])
     return arrays
-
-
-class _Rows:
-    """Which scan has which row of the arrays.
-
-    Args:
-        records: What the manifest says.
-        size: Number of scans of a shape in a shard.
-    """
-
-    def __init__(self, records: Mapping[str, Record], size: Callable[[Shape], int]) -> None:
-        self._size = size
-        self.taken: dict[Shape, dict[int, Source]] = {}
-        self.trusted: set[Source] = set()
-        self._new: list[tuple[Source, Shape]] = []
-        self._known: dict[tuple[str, int | None], tuple[Shape, int, Record]] = {}
-        self._numbers: dict[str, list[int | None]] = {}
-        for record in records.values():
-            group, _, shard = record["unit"].partition("/")
-            height, width = map(int, group.split("x"))
-            first = int(shard) * size((height, width))
-            for scan in record["scans"]:
-                key = scan["scan"], scan["number"]
-                self._known[key] = (height, width), first + scan["row"], scan
-                self._numbers.setdefault(scan["scan"], []).append(scan["number"])
-
-    def keep_known(self, source: Source, reader: Reader) -> None:
-        """Gives a scan, or each of a file, the row that it has; new ones wait.
-
-        Raises:
-            DataError: A scan that is new, or changed, cannot be read.
-            OSError: Likewise.
-        """
-        scan, stamp = source.absolute().scan, reader.stamp(source)
-        # Of a file that was read before, the manifest knows how many scans it has.
-        numbers = [source.number] if source.in_array else self._numbers.get(scan, [])
-        known = {number: self._known.get((scan, number)) for number in numbers}
-        if known and stamp and all(e and e[2].get("stamp") == stamp for e in known.values()):
-            for number, entry in known.items():
-                assert entry is not None
-                one = source._replace(number=number)
-                self._keep(one, entry)
-                self.trusted.add(one)
-            return
-        shapes = reader.shapes(source)
-        is_stack = source.number is None and len(shapes) > 1
-        for number, shape in enumerate(shapes):
-            one = source._replace(number=number) if is_stack else source
-            entry = self._known.pop((scan, one.number), None)
-            if entry is not None and entry[0] == shape:
-                self._keep(one, entry)
-            else:
-                self._new.append((one, shape))
-
-    def keep_moved(self, reader: Reader) -> None:
-        """Gives scans with the content of one that is no longer listed its row.
-
-        The others that are no longer listed keep theirs: what was completed stays.
-        """
-        gone = {
-            _content(scan["made_from"]): key
-            for key, (_, _, scan) in self._known.items()
-            if "failed" not in scan
-        }
-        if gone and self._new:
-            waiting, self._new = self._new, []
-            for source, shape in waiting:
-                content = None
-                with suppress(StemCompleteError, OSError):
-                    content = _content(reader.made_from(source))
-                if content in gone:
-                    self._keep(source, self._known[gone.pop(content)])
-                else:
-                    self._new.append((source, shape))
-        for (scan, number), entry in list(self._known.items()):
-            if "failed" not in entry[2]:
-                source = Source(scan, number=number)
-                self._keep(source, entry)
-                self.trusted.add(source)
-
-    def place_new(self) -> None:
-        """Gives the others the first rows that are free."""
-        free: dict[Shape, Iterator[int]] = {}
-        for source, shape in self._new:
-            taken = self.taken.setdefault(shape, {})
-            rows = free.setdefault(shape, count())
-            taken[next(row for row in rows if row not in taken)] = source
-
-    def units(self, records: Mapping[str, Record]) -> list[Unit]:
-        """The shards."""
-        units = []
-        for shape, taken in sorted(self.taken.items()):
-            size = self._size(shape)
-            for shard, members in groupby(sorted(taken), key=lambda row: row // size):
-                rows = list(members)
-                scans = tuple(taken[row] for row in rows)
-                name = f"{_group(shape)}/{shard}"
-                trusted = frozenset(i for i, scan in enumerate(scans) if scan in self.trusted)
-                places = tuple(row % size for row in rows)
-                units.append(Unit(name, scans, places, shape, records.get(name), trusted))
-        return units
-
-    def _keep(self, source: Source, entry: tuple[Shape, int, Record]) -> None:
-        shape, row, scan = entry
-        self.taken.setdefault(shape, {})[row] = source
-        self._known.pop((scan["scan"], scan["number"]), None)
-
-
-def _content(made_from: MadeFrom) -> frozenset[tuple[str, str]]:
-    """What a scan is read from, whatever model completes it."""
-    return frozenset((name, made_from[name]) for name in made_from.keys() - {"model", "options"})
-
-
-def _group(shape: Shape) -> str:
-    return f"{shape[0]}x{shape[1]}"
