@@ -15,6 +15,9 @@ from stem_complete.errors import BusyError
 LONGEST_NAME = 255
 """Bytes of a file's name, on all file systems in use."""
 
+DRAFT = ".unfinished-"
+"""Beginning of the names of files that are being written, or whose writer was killed."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -117,7 +120,7 @@ def sha256(path: Path) -> str:
 
 
 def _draft_of(path: Path) -> Path:
-    return _beside(path, f".unfinished-{os.getpid()}-")
+    return _beside(path, f"{DRAFT}{os.getpid()}-")
 
 
 def _beside(path: Path, prefix: str) -> Path:

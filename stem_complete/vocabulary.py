@@ -33,6 +33,8 @@ Sample = Literal["blurred", "original"]
 """Image that the probe measures: the blurred truth, or the micrograph itself."""
 
 DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
+
+CompletionFormat = Literal["tiff", "npy", "zarr"]
 """Units of dwell times in files, see `data.scan_options`."""
 
 RELEASED = "released"

@@ -12,12 +12,7 @@ from stem_complete.inference.artifact import (
     save_artifact,
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
-from stem_complete.inference.complete import (
-    CompleteReport,
-    Progress,
-    complete_files,
-    complete_scans,
-)
+from stem_complete.inference.complete import Progress, complete_scans
 from stem_complete.inference.completer import (
     MODEL_FOLDER,
     RELEASED_MODEL,
@@ -25,6 +20,7 @@ from stem_complete.inference.completer import (
     Completer,
     Completion,
     load_completer,
+    model_folder,
 )
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.image_files import Outputs, write_completion
@@ -34,7 +30,6 @@ __all__ = [
     "MODEL_FOLDER",
     "RELEASED_MODEL",
     "Artifact",
-    "CompleteReport",
     "CompletedScan",
     "Completer",
     "Completion",
@@ -46,10 +41,10 @@ __all__ = [
     "SelfCheck",
     "TrainingSource",
     "build_artifact",
-    "complete_files",
     "complete_scans",
     "load_artifact",
     "load_completer",
+    "model_folder",
     "read_card",
     "read_scan",
     "read_scans",

@@ -324,10 +324,19 @@ def load_completer(
         ArtifactError: There is no model, or it cannot be used.
         ConfigError: The device is not there, or there is no such precision.
     """
+    return Completer(load_artifact(model_folder(source)), device, precision=precision)
+
+
+def model_folder(source: str | Path | None = None) -> Path:
+    """The folder of a model, from that of the run that made it; by default the released one.
+
+    Raises:
+        ArtifactError: The run has no model yet.
+    """
     folder = RELEASED_MODEL if source in (None, RELEASED) else Path(source)
     if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
-        folder = folder / MODEL_FOLDER
-    elif (folder / "checkpoints").is_dir():
+        return folder / MODEL_FOLDER
+    if (folder / "checkpoints").is_dir():
         raise ArtifactError(
             expected=f"a run with a {MODEL_FOLDER} folder",
             found="checkpoints only",
@@ -335,7 +344,7 @@ def load_completer(
             fix="finish its training, or make a model with "
             "stem_complete.inference.export_checkpoint(run_folder, output)",
         )
-    return Completer(load_artifact(folder), device, precision=precision)
+    return folder
 
 
 def _blend(

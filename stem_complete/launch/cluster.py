@@ -53,9 +53,26 @@ _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store_
 """What Ray puts behind the temporary folder; the system allows no longer paths of sockets."""
 
 
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    # Ray knows a node for up to 20 s after it was lost, and waits so long for places on it.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+    # A local cluster shares its cores with the workers, and figures for the dashboard, most of
+    # which MLflow has, too, took a sixth of the time of Ray's processes.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+"""Ray's settings, unless the user's environment has others."""
+
+
 @contextmanager
-def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one for the block.
+def ray_cluster(scaling: ScalingConfig, address: str | None = None) -> Iterator[None]:
+    """Joins the cluster at RAY_ADDRESS, or another address, or starts a local one for the block.
 
     Raises:
         ConfigError: RAY_ADDRESS is no address of a cluster's head.
@@ -64,7 +81,9 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", "local")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS", "local")
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
         arguments |= _local_arguments(scaling)
@@ -110,8 +129,8 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
             where=f"RAY_ADDRESS={address}",
             fix=f"submit the job by {submit}"
             if scheme in kinds
-            else "set it to HOST:6379 on a node of the cluster, or unset it to train on this "
-            "machine alone",
+            else "set it to HOST:6379 on a node of the cluster, or unset it to use this machine "
+            "alone",
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
@@ -247,8 +266,8 @@ def _clear(address: str, error: Exception, printed: str) -> StemCompleteError:
         expected="a local Ray cluster",
         found=text if len(text) < 300 else f"{text[:297]}...",
         where="Ray",
-        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or train "
-        "without Ray by --local",
+        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or do "
+        "without Ray: `train --local`, `complete` without --ray",
     )
 
 
@@ -264,7 +283,7 @@ def _no_cluster(address: str, found: str) -> TrainingError:
         found=found,
         where=f"RAY_ADDRESS={address}" if address not in ("", "local") else "Ray on this machine",
         fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
-        "train on this machine alone",
+        "use this machine alone",
     )
 
 

@@ -7,7 +7,6 @@ that follows it; and start anew when its own controller dies. `driver` decides, 
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -39,22 +38,6 @@ from stem_complete.training.claim import Claim
 LEAVE_S = 20.0
 """Time that Ray Train's controller has to start, where a group is left before."""
 
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
-    # Ray knows a node for up to 20 s after it was lost, and waits so long for places on it.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
-    # A local cluster shares its cores with the workers, and figures for the dashboard, most of
-    # which MLflow has, too, took a sixth of the time of Ray's processes.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",
-}
-"""Ray's settings, unless the user's environment has others."""
-
 
 def train_on_ray(
     config: Config,
@@ -70,8 +53,6 @@ def train_on_ray(
     Raises:
         StemCompleteError: Training failed; from the workers, or because there are none.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     driver = Driver(config, stop)
     try:
         while True:
