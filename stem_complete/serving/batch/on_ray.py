@@ -24,7 +24,7 @@ from stem_complete.console import format_seconds, say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, read_card
+from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
 from stem_complete.launch.cluster import ray_cluster
