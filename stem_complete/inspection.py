@@ -27,7 +27,7 @@ from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
-from stem_complete.tracking import DATABASE, URI_VARIABLE, default_uri, places
+from stem_complete.tracking import URI_VARIABLE, database_above, places
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.training import Checkpoints
 from stem_complete.training.claim import living_holder
@@ -185,10 +185,9 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
         return {}
     if uri := tracking["uri"] or os.environ.get(URI_VARIABLE):
         return places(uri)
-    # Not where the config says, as the run may have been moved. One of a sweep lies deeper.
-    above = list(Path(str(path)).absolute().parents)[:2] if is_local(path) else []
-    uris = [default_uri(folder) for folder in above if (folder / DATABASE).exists()]
-    return places(uris[0]) if uris else {}
+    # Not where the config says, as the run may have been moved.
+    above = database_above(Path(str(path))) if is_local(path) else None
+    return places(above) if above else {}
 
 
 def _finite(value: float | None) -> float | None:

@@ -19,8 +19,6 @@ from stem_complete.inference.complete import (
     complete_scans,
 )
 from stem_complete.inference.completer import (
-    MODEL_FOLDER,
-    RELEASED_MODEL,
     CompletedScan,
     Completer,
     Completion,
@@ -29,6 +27,12 @@ from stem_complete.inference.completer import (
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.image_files import Outputs, write_completion
 from stem_complete.inference.self_check import SelfCheck
+from stem_complete.inference.sources import (
+    MODEL_FOLDER,
+    RELEASED_MODEL,
+    model_folder,
+    register_model,
+)
 
 __all__ = [
     "MODEL_FOLDER",
@@ -50,9 +54,11 @@ __all__ = [
     "complete_scans",
     "load_artifact",
     "load_completer",
+    "model_folder",
     "read_card",
     "read_scan",
     "read_scans",
+    "register_model",
     "save_artifact",
     "write_completion",
 ]

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-import stem_complete
 from stem_complete.data.conventions import raster_scan
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import ArtifactError, ConfigError, DataError
-from stem_complete.inference.artifact import Artifact, load_artifact
-from stem_complete.inference.card import CARD_FILE, ModelCard
+from stem_complete.errors import ConfigError, DataError
+from stem_complete.inference.artifact import Artifact
+from stem_complete.inference.card import ModelCard
 from stem_complete.inference.self_check import (
     NOT_CHECKED,
     TOO_LITTLE,
@@ -27,17 +26,11 @@ from stem_complete.inference.self_check import (
     judge,
     share_of,
 )
+from stem_complete.inference.sources import load_model
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.models import to_completion
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate, noise_of
-
-MODEL_FOLDER = "model"
-"""Where a training run keeps its model, inside its own folder."""
-
-RELEASED = "released"
-RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
-"""The model that comes with the package."""
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -313,29 +306,26 @@ def load_completer(
     *,
     precision: str = "float32",
 ) -> Completer:
-    """A completer from a model folder, or from a run folder with a `model` in it.
+    """A completer with a model that is named in any way.
 
     Args:
-        source: The folder; None or "released" is the model that comes with the package.
+        source: A model folder, a run folder with a `model` in it, a folder of a checkpoint (which
+            has no error map), a URL of one of the first two; `models:/NAME@alias` or
+            `models:/NAME/VERSION` of MLflow's registry, or `runs:/ID` of MLflow, at the server
+            of MLFLOW_TRACKING_URI or in the database in ./runs; None or "released" is the model
+            that comes with the package. What is not on a disk is fetched once, into
+            `stem-complete/models` in XDG_CACHE_HOME or ~/.cache.
         device: As for `Completer`.
         precision: As for `Completer`.
 
     Raises:
         ArtifactError: There is no model, or it cannot be used.
         ConfigError: The device is not there, or there is no such precision.
+        TrackingError: MLflow has no such model, or does not answer.
+        StorageError: A URL cannot be read.
+        MissingPackageError: What such a name needs is not installed.
     """
-    folder = RELEASED_MODEL if source in (None, RELEASED) else Path(source)
-    if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
-        folder = folder / MODEL_FOLDER
-    elif (folder / "checkpoints").is_dir():
-        raise ArtifactError(
-            expected=f"a run with a {MODEL_FOLDER} folder",
-            found="checkpoints only",
-            where=folder,
-            fix="finish its training, or make a model with "
-            "stem_complete.inference.export_checkpoint(run_folder, output)",
-        )
-    return Completer(load_artifact(folder), device, precision=precision)
+    return Completer(load_model(source), device, precision=precision)
 
 
 def _blend(
