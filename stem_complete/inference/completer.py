@@ -12,11 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from stem_complete.data.conventions import raster_scan
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.card import ModelCard
+from stem_complete.inference.labelled import as_raster, like
 from stem_complete.inference.self_check import (
     NOT_CHECKED,
     TOO_LITTLE,
@@ -40,6 +40,9 @@ MIN_SIDE_PX = 32
 
 class Completion(NamedTuple):
     """A completed scan.
+
+    Both are arrays, or what the scan was: xarray's `DataArray` with its coordinates and attributes,
+    or HyperSpy's signal with its axes and metadata.
 
     Attributes:
         image: [h, w] float32, in the units of the scan.
@@ -111,7 +114,7 @@ class Completer:
 
     def complete(
         self,
-        partial: ArrayLike,
+        partial: ArrayLike | PathScan | RasterScan,
         dwell: ArrayLike | None = None,
         *,
         intensity_range: tuple[float, float] | None = None,
@@ -121,10 +124,12 @@ class Completer:
 
         Args:
             partial: Measured intensities [h, w], each the mean over the dwell in its pixel, of any
-                gain and offset; NaN where not measured. Sides of at least 32 px.
+                gain and offset; NaN where not measured. Sides of at least 32 px. An array, xarray's
+                `DataArray` of any two dimensions, or HyperSpy's `Signal2D`; or a scan that has its
+                dwell times.
             dwell: Time spent in each pixel [h, w], in units of a full pixel dwell, 0 where not
                 measured. None: 1 in each measured pixel; a constant that fills the gaps of a path
-                is recognised, as in files.
+                is recognised, as in files. Of the same types.
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
@@ -133,12 +138,12 @@ class Completer:
         Raises:
             DataError: The scan cannot be completed.
         """
-        scan = raster_scan(partial, dwell, intensity_range=intensity_range)
-        return self.complete_scan(scan, error_map=error_map)
+        scan = as_raster(partial, dwell, intensity_range=intensity_range)
+        return _like(partial, self.complete_scan(scan, error_map=error_map))
 
     def complete_scan(
         self,
-        scan: RasterScan | PathScan,
+        scan: RasterScan | PathScan | ArrayLike,
         *,
         error_map: bool = True,
         check: SelfCheck | None = None,
@@ -147,7 +152,7 @@ class Completer:
         """Completion of one partial scan, on the pixel grid or along the path of the probe.
 
         Args:
-            scan: The scan.
+            scan: The scan, or intensities of the types that `complete` takes.
             error_map: Whether to estimate the error too.
             check: Of `self_check`; what the scan itself contradicts is left out.
             keep_measured: Whether to blend measured pixels with their completion, each weighted by
@@ -167,7 +172,7 @@ class Completer:
 
     def complete_scans(
         self,
-        scans: Sequence[RasterScan | PathScan],
+        scans: Sequence[RasterScan | PathScan | ArrayLike],
         *,
         error_map: bool = True,
         checks: Sequence[SelfCheck | None] | None = None,
@@ -179,7 +184,7 @@ class Completer:
             DataError: A side is less than 32 px.
             ValueError: The shapes differ.
         """
-        rasters = [scan.raster() for scan in scans]
+        rasters = [as_raster(scan) for scan in scans]
         for scan in rasters:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
@@ -206,15 +211,15 @@ class Completer:
             if keep_measured and error is not None:
                 image, error = _blend(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
-        return completions
+        return list(map(_like, scans, completions))
 
-    def self_check(self, scan: RasterScan | PathScan) -> SelfCheck:
+    def self_check(self, scan: RasterScan | PathScan | ArrayLike) -> SelfCheck:
         """How well the model predicts held-out parts of a scan; takes as long as its completion.
 
         Raises:
             DataError: A side is less than 32 px.
         """
-        raster = scan.raster()
+        raster = as_raster(scan)
         check_side(raster)
         rest, weights = hold_out(raster)
         if rest is None:
@@ -242,7 +247,9 @@ class Completer:
         improvement = (after / before) ** 0.5 if before else 1.0
         return check._replace(following=share, improvement=improvement)
 
-    def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
+    def first_completion(
+        self, scan: RasterScan | PathScan | ArrayLike
+    ) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
 
         Raises:
@@ -250,8 +257,9 @@ class Completer:
         """
         if self.card.encoding not in CORRECTED:
             return None
-        check_side(scan.raster())
-        images = self._in_units([scan.raster()], lambda _, encoded: encoded.offset)
+        raster = as_raster(scan)
+        check_side(raster)
+        images = self._in_units([raster], lambda _, encoded: encoded.offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
@@ -326,6 +334,12 @@ def load_completer(
         MissingPackageError: What such a name needs is not installed.
     """
     return Completer(load_model(source), device, precision=precision)
+
+
+def _like(scan: object, completion: Completion) -> Completion:
+    """A completion as what its scan was, such as xarray's arrays."""
+    image, error = completion
+    return Completion(like(scan, image), None if error is None else like(scan, error, "error"))
 
 
 def _blend(
