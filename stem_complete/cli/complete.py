@@ -33,8 +33,8 @@ def complete(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the model, or of the run that made it; by default the released model, "
-            "which comes with the package."
+            help="Folder of the model or of its run, or `models:/NAME@alias` of MLflow; by default "
+            "the released model, which comes with the package."
         ),
     ] = None,
     dwell: Annotated[

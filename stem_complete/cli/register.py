@@ -14,7 +14,7 @@ from stem_complete.cli.base import Json, app, examples, print_json
     epilog=examples(
         "stem-complete register runs/compact --name gold --alias production",
         "stem-complete register runs/compact/model --name gold --uri http://mlflow:5000",
-        "stem-complete complete scans/ --model models:/gold@production --output completed/",
+        "stem-complete register runs:/0b8f4c1d --name gold --alias candidate",
     )
 )
 def register(
@@ -34,7 +34,10 @@ def register(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Puts the model of a run into MLflow's registry, as a new version of a name."""
+    """Puts the model of a run into MLflow's registry, as a new version of a name.
+
+    `complete --model models:/NAME@ALIAS` then takes it, on any machine that reaches the server.
+    """
     from stem_complete.console import aligned
     from stem_complete.inference import register_model
 

@@ -119,6 +119,8 @@ class Completer:
         *,
         intensity_range: tuple[float, float] | None = None,
         error_map: bool = True,
+        check: SelfCheck | None = None,
+        keep_measured: bool = False,
     ) -> Completion:
         """Completion of one partial scan.
 
@@ -134,12 +136,17 @@ class Completer:
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
             error_map: Whether to estimate the error too, which takes a sixth of the time on a CPU.
+            check: As for `complete_scan`.
+            keep_measured: As for `complete_scan`.
 
         Raises:
             DataError: The scan cannot be completed.
         """
         scan = as_raster(partial, dwell, intensity_range=intensity_range)
-        return _like(partial, self.complete_scan(scan, error_map=error_map))
+        completion = self.complete_scan(
+            scan, error_map=error_map, check=check, keep_measured=keep_measured
+        )
+        return _like(partial, completion)
 
     def complete_scan(
         self,
@@ -213,13 +220,19 @@ class Completer:
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
         return list(map(_like, scans, completions))
 
-    def self_check(self, scan: RasterScan | PathScan | ArrayLike) -> SelfCheck:
+    def self_check(
+        self, scan: RasterScan | PathScan | ArrayLike, dwell: ArrayLike | None = None
+    ) -> SelfCheck:
         """How well the model predicts held-out parts of a scan; takes as long as its completion.
+
+        Args:
+            scan: As `partial` of `complete`.
+            dwell: As for `complete`.
 
         Raises:
             DataError: A side is less than 32 px.
         """
-        raster = as_raster(scan)
+        raster = as_raster(scan, dwell)
         check_side(raster)
         rest, weights = hold_out(raster)
         if rest is None:

@@ -135,20 +135,20 @@ def download(found: FoundModel, file: str, into: Path) -> Path:
     Raises:
         TrackingError: It is not there, or the server does not answer.
     """
-    with _answering(found.uri):
-        from mlflow.artifacts import download_artifacts
+    problems = outages()
+    from mlflow.artifacts import download_artifacts
 
-        try:
-            path = download_artifacts(
-                f"{found.place}/{file}", dst_path=str(into), tracking_uri=restored(found.uri)
-            )
-        except outages() as error:
-            raise TrackingError(
-                expected=f"{file} at {found.place}",
-                found=reason(error),
-                where=found.uri,
-                fix="check that the artifacts of this server are reachable, or register it again",
-            ) from error
+    try:
+        path = download_artifacts(
+            f"{found.place}/{file}", dst_path=str(into), tracking_uri=restored(found.uri)
+        )
+    except problems as error:
+        raise TrackingError(
+            expected=f"{file} at {found.place}",
+            found=reason(error),
+            where=found.uri,
+            fix="check that the artifacts of this server are reachable, or register it again",
+        ) from error
     return Path(path)
 
 

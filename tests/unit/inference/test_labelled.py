@@ -12,6 +12,7 @@ import xarray as xr
 
 from stem_complete import PathScan
 from stem_complete.errors import DataError
+from stem_complete.inference.labelled import as_raster
 from stem_complete.scan import archimedean
 
 
@@ -82,6 +83,16 @@ class TestDataArray:
         (one,) = completer.complete_scans([scan], error_map=False, checks=[check])
         assert one.error is None
         assert one.image.attrs == scan.attrs
+
+    def test_what_a_check_contradicts_is_left_out(self, completer, scan, spiral, texture):
+        dwell = spiral(texture(1))[1]
+        check = completer.self_check(scan, dwell)
+        assert check == completer.self_check(as_raster(scan, dwell))
+        given = {"check": check, "keep_measured": True}
+        image, error = completer.complete(scan, dwell, **given)
+        expected = completer.complete_scan(as_raster(scan, dwell), **given)
+        assert np.array_equal(image, expected.image)
+        assert np.array_equal(error, expected.error)
 
     def test_a_name_is_not_needed(self, completer, scan):
         image, error = completer.complete(scan.rename(None))
