@@ -227,6 +227,12 @@ def within(limit_s: float, call: Callable[[], _T]) -> _T:
         raise TimeoutError(f"no answer within {limit_s:g} s") from None
 
 
+def quoted(text: str) -> str:
+    """A text as a filter of MLflow's searches takes it."""
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}"
+
+
 def outages() -> tuple[type[Exception], ...]:
     """Exceptions of MLflow when its server or database does not answer, or not as one."""
     load_mlflow()

@@ -26,6 +26,7 @@ from stem_complete.tracking.client import (
     default_uri,
     open_existing,
     outages,
+    quoted,
     reason,
     sqlite_file,
     unreachable,
@@ -243,7 +244,7 @@ def _version(
         raise _no_such("a registered model", name, names, uri)
     if alias is not None:
         raise _no_such(f"an alias of {name}", alias, list(model.aliases), uri)
-    numbers = [str(v.version) for v in client.search_model_versions(f"name = '{name}'")]
+    numbers = [str(v.version) for v in client.search_model_versions(f"name = {quoted(name)}")]
     raise _no_such(f"a version of {name}", str(version), numbers[::-1], uri)
 
 
@@ -258,7 +259,7 @@ def _of_run(client: MlflowClient, uri: str, run_id: str, path: str | None) -> Fo
         )
     if path is not None:
         return FoundModel(f"{RUNS}{run_id}/{path}", True, uri)
-    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    versions = client.search_model_versions(f"run_id = {quoted(run_id)}")
     if versions:
         newest = max(versions, key=lambda each: each.creation_timestamp)
         return FoundModel(newest.source, True, uri, newest.tags.get(WEIGHTS_TAG, ""))
@@ -297,10 +298,9 @@ def _run_with(client: MlflowClient, uri: str, run: str, title: str) -> str:
 
 def _run_in(client: MlflowClient, folder: str) -> Run | None:
     """The newest run of a folder, of any experiment."""
-    quote = '"' if "'" in folder else "'"
     runs = client.search_runs(
         [each.experiment_id for each in client.search_experiments()],
-        f"tags.`{RUN_TAG}` = {quote}{folder}{quote}",
+        f"tags.`{RUN_TAG}` = {quoted(folder)}",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )

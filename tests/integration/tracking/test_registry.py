@@ -138,8 +138,10 @@ def test_what_is_not_there_is_one_line(run_folder: Path, run_id: str) -> None:
     with pytest.raises(TrackingError, match=r"'gold', found none; register it with `stem-compl"):
         load_completer("models:/gold@production")
     register_model(run_folder, "gold", "production")
+    register_model(run_folder, "bird's eye")
     for source, message in {
-        "models:/silver@production": "a registered model 'silver', found gold",
+        "models:/bird's eye/7": "a version of bird's eye '7', found 1",
+        "models:/silver@production": "a registered model 'silver', found bird's eye, gold",
         "models:/gold@champion": "an alias of gold 'champion', found production",
         "models:/gold/7": "a version of gold '7', found 1",
         "runs:/0123": "a run 0123, found none with that id",

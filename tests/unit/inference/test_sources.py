@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from upath import UPath
@@ -51,6 +53,19 @@ def test_weights_are_fetched_once() -> None:
     assert load_completer(folder, "cpu").card == read_card(RELEASED_MODEL)
     assert fetched(fetch, "gold") == folder
     assert fetch.brought == [CARD_FILE, WEIGHTS_FILE, CARD_FILE]
+
+
+def test_of_several_that_want_it_at_a_time_one_fetches() -> None:
+    fetch, begin = Copying(RELEASED_MODEL), Barrier(3)
+
+    def get(_: int) -> Path:
+        begin.wait()
+        return fetched(fetch, "gold")
+
+    with ThreadPoolExecutor(3) as threads:
+        (folder,) = set(threads.map(get, range(3)))
+    assert read_card(folder) == read_card(RELEASED_MODEL)
+    assert sorted(fetch.brought) == [CARD_FILE] * 3 + [WEIGHTS_FILE]
 
 
 def test_an_interrupted_fetch_leaves_no_model_and_is_done_again() -> None:
