@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -105,13 +106,23 @@ class ProgressBar:
 
 
 class TrainingProgress:
-    """Recorder that shows losses, thresholds, examples/s and time left beside a progress bar."""
+    """Recorder that shows losses, thresholds, examples/s and time left beside a progress bar.
 
-    def __init__(self, title: str, steps: int, batch_size: int) -> None:
+    Args:
+        title: Of the bar.
+        steps: Of the run.
+        batch_size: Examples in a step.
+        minutes: After which the run ends even if steps are left; None: it does not.
+    """
+
+    def __init__(
+        self, title: str, steps: int, batch_size: int, minutes: float | None = None
+    ) -> None:
         self.bar = ProgressBar(title)
         self.bar.__enter__()
         self.bar.show(0, steps)
         self.steps, self.batch_size = steps, batch_size
+        self.end_s = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the metrics after `step` steps."""
@@ -125,8 +136,9 @@ class TrainingProgress:
             clipped = 100 * values["train/outer_clip_fraction"]
             details += f"  threshold {values['train/outer_threshold']:.3g}  clipped {clipped:.1f} %"
         details += f"  {rate:.2f} examples/s"
-        left_s = (self.steps - step) * self.batch_size / rate if rate > 0 else None
-        self.bar.show(step, self.steps, details, left_s)
+        left_s = (self.steps - step) * self.batch_size / rate if rate > 0 else math.inf
+        left_s = min(left_s, max(self.end_s - time.monotonic(), 0))
+        self.bar.show(step, self.steps, details, left_s if math.isfinite(left_s) else None)
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Shows nothing."""

@@ -27,8 +27,9 @@ from stem_complete.evaluation import (
 )
 from stem_complete.extras import program, require
 from stem_complete.files import write_atomically
-from stem_complete.inference import Completer, Outputs, complete_files, load_completer
+from stem_complete.inference import Completer, Outputs, load_completer
 from stem_complete.launch import Outcome, launch
+from stem_complete.serving.batch import complete_files
 
 
 def run_demo(output: Path, *, seed: int = 0, overrides: Sequence[str] = ()) -> Report:

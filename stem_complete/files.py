@@ -15,6 +15,9 @@ from stem_complete.errors import BusyError
 LONGEST_NAME = 255
 """Bytes of a file's name, on all file systems in use."""
 
+DRAFT = ".unfinished-"
+"""Beginning of the names of files that are being written, or whose writer was killed."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -96,8 +99,8 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def leave_removed_folder() -> None:
-    """Goes to the root folder if the working directory was removed.
+def leave_removed_folder() -> bool:
+    """Goes to the root folder if the working directory was removed; whether it did.
 
     Paths that are absolute stay what they are, but parts of torch ask where they are when they are
     first used, and end with an error if that is nowhere.
@@ -106,6 +109,8 @@ def leave_removed_folder() -> None:
         Path.cwd()
     except FileNotFoundError:
         os.chdir("/")
+        return True
+    return False
 
 
 def sha256(path: Path) -> str:
@@ -115,7 +120,7 @@ def sha256(path: Path) -> str:
 
 
 def _draft_of(path: Path) -> Path:
-    return _beside(path, f".unfinished-{os.getpid()}-")
+    return _beside(path, f"{DRAFT}{os.getpid()}-")
 
 
 def _beside(path: Path, prefix: str) -> Path:

@@ -16,6 +16,7 @@ import yaml
 from upath import UPath
 
 from stem_complete.config import CONFIG_FILE
+from stem_complete.console import counted
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.samples import Samples
@@ -28,7 +29,9 @@ from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.tracking import URI_VARIABLE, database_above, places
+from stem_complete.tracking.client import sqlite_file
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
+from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
 from stem_complete.training.claim import living_holder
 from stem_complete.training.storage import is_local, storage_path
@@ -54,10 +57,21 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
         card = read_card(path)
         facts = card.model_dump(mode="json", exclude={"calibration"})
         return {"kind": "model", "path": str(path), **facts, "error_map": bool(card.calibration)}
-    if any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL)):
+    if _is_run(path):
         return _describe_run(location)
+    if path.is_dir() and (runs := sorted(filter(_is_run, path.iterdir()))):
+        raise DataError(
+            expected="a store, a model, a run or an image file",
+            found=f"a folder of {counted(len(runs), 'run')}",
+            where=path,
+            fix=f"name one of them, such as {runs[0]}",
+        )
     samples = None if path.is_dir() else read_samples(path)
     return _describe_file(path) if samples is None else _describe_samples(path, samples)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL))
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
@@ -183,11 +197,17 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     tracking = values.get("config", {}).get("tracking", {})
     if not tracking.get("enabled"):
         return {}
-    if uri := tracking["uri"] or os.environ.get(URI_VARIABLE):
-        return places(uri)
-    # Not where the config says, as the run may have been moved.
-    above = database_above(Path(str(path))) if is_local(path) else None
-    return places(above) if above else {}
+    kept = kept_place(path)
+    uri = tracking["uri"] or os.environ.get(URI_VARIABLE)
+    if kept is not None and sqlite_file(kept.uri) is None:
+        uri = kept.uri
+    if not uri:
+        # Not where the config says, as the run may have been moved.
+        uri = database_above(Path(str(path))) if is_local(path) else None
+    if not uri:
+        return {}
+    same_kind = kept is not None and (sqlite_file(kept.uri) is None) == (sqlite_file(uri) is None)
+    return places(uri, kept.experiment_id, kept.run_id) if kept and same_kind else places(uri)
 
 
 def _finite(value: float | None) -> float | None:

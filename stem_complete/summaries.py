@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from shlex import quote
 from typing import Any
 
@@ -15,6 +16,12 @@ from stem_complete.vocabulary import format_coverage
 
 _MOST_LINES = 8
 """Of settings, reasons and images; `--all` has the others."""
+
+_FEWEST_LINES = 2
+"""Of settings, where paths and links take the screen."""
+
+_COLUMNS, _ROWS = 80, 22
+"""Of a screen, less the lines of the command and of the next prompt."""
 
 _LINE_LENGTH = 64
 """Of settings, which are indented."""
@@ -79,16 +86,31 @@ def _run(values: Values) -> dict[str, object]:
         "settings": None,
         "checkpoints": _checkpoints(checkpoints),
         "damaged": _lines(values["damaged"], "checkpoints") if values["damaged"] else None,
-        "model": values["model"] or "none yet",
+        "model": _model_of_run(values),
         **values.get("places", {}),
         "next": _next(values),
         "more": "--all or --json has the whole config and all checkpoints",
     }
     if config:
-        rows["settings"] = _lines(
-            in_lines(differences(config), _LINE_LENGTH) or ["the defaults"], "lines"
-        )
+        settings = in_lines(differences(config), _LINE_LENGTH) or ["the defaults"]
+        # They take what the others leave of the screen.
+        room = _ROWS - _height(aligned({k: text for k, text in rows.items() if text is not None}))
+        most = min(max(room, _FEWEST_LINES), _MOST_LINES)
+        rows["settings"] = _lines(settings, "lines", most)
     return rows
+
+
+def _height(text: str) -> int:
+    """Lines that a text takes on the screen, where longer ones are wrapped."""
+    return sum(max(1, ceil(len(line) / _COLUMNS)) for line in text.splitlines())
+
+
+def _model_of_run(values: Values) -> str:
+    model, path = values["model"], values["path"]
+    if not model:
+        return "none yet"
+    inside = model.removeprefix(f"{path.rstrip('/')}/")
+    return f"{inside}/ in the run's folder" if inside != model else model
 
 
 def _state(values: Values) -> str:
@@ -229,12 +251,12 @@ def _image(image: Values) -> str:
     return f"{name}: {', '.join(parts)}" if name else ", ".join(parts)
 
 
-def _lines(lines: list[str], what: str) -> str:
+def _lines(lines: list[str], what: str, most: int = _MOST_LINES) -> str:
     """The first lines of many, below one another."""
-    hidden = len(lines) - _MOST_LINES
+    hidden = len(lines) - most
     if hidden <= 0:
         return "\n".join(lines)
-    return "\n".join((*lines[: _MOST_LINES - 1], f"and {hidden + 1} {what} more: --all"))
+    return "\n".join((*lines[: most - 1], f"and {hidden + 1} {what} more: --all"))
 
 
 def _shares(numbers: Values) -> str:

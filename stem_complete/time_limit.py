@@ -15,12 +15,15 @@ class OutOfTimeError(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Ends a block that takes longer; without effect on other threads, which hear no signals.
+    """Ends a block that takes longer.
+
+    Without effect on other threads, which hear no signals, and on Windows, which has none of these.
 
     Raises:
         OutOfTimeError: The time is up.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "SIGALRM"):
         yield
         return
 

@@ -33,7 +33,15 @@ Sample = Literal["blurred", "original"]
 """Image that the probe measures: the blurred truth, or the micrograph itself."""
 
 DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
+
+CompletionFormat = Literal["tiff", "npy", "zarr"]
 """Units of dwell times in files, see `data.scan_options`."""
+
+RELEASED = "released"
+"""Name of the model that comes with the package."""
+
+WEIGHTS_FILE = "model.safetensors"
+"""A model folder's weights."""
 
 INTENSITY_RANGE = (-1.0, 1.0)
 """Intensities of micrographs in stores, and of simulated scans."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from stem_complete.cli.base import Json, Precision, app, end_batch, examples
-from stem_complete.vocabulary import DwellUnit
+from stem_complete.cli.base import Precision, app, end_batch, examples
+from stem_complete.errors import ConfigError
+from stem_complete.vocabulary import CompletionFormat, DwellUnit
+
+if TYPE_CHECKING:
+    from stem_complete.serving.batch.units import Pool
 
 _Number = TypeVar("_Number", int, float)
+
+_MOST_TOLD = 100  # of notes and failures
 
 
 @app.command(
@@ -25,11 +31,29 @@ _Number = TypeVar("_Number", int, float)
         "stem-complete complete intensities.npy --path path.csv --output completed/",
         "stem-complete complete a.tif --dwell us.tif --dwell-unit us --full-dwell 10 --output out/",
         "stem-complete complete scans/ --model MODEL --output completed/ --precision bf16",
+        "stem-complete complete scans.zarr --output completed.zarr --error-map --ray --workers 8",
+        "stem-complete complete list.txt --output s3://bucket/completed --format npy",
+        "ray job submit --working-dir . -- python -m stem_complete complete /data/scans.zarr "
+        "--output /data/completed.zarr --ray --workers 8 --gpu",
     )
 )
 def complete(
-    scans: Annotated[list[str], typer.Argument(help="Files, folders or globs of partial scans.")],
-    output: Annotated[Path, typer.Option(help="Folder, or a .tif for one scan.")],
+    scans: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Partial scans: files, folders, globs, lists of them (.txt, .parquet), zarr "
+            "arrays; also as s3:// and other URLs.",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(help="Folder or URL; a .zarr for arrays; or a .tif or .npy for one scan."),
+    ],
+    file_format: Annotated[
+        CompletionFormat | None,
+        typer.Option("--format", help="Of the output; by default as its name says, else tiff."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -111,18 +135,47 @@ def complete(
         str | None, typer.Option(help="cpu or cuda; by default what is there.")
     ] = None,
     precision: Precision = "float32",
-    as_json: Json = False,
+    on_ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Complete on Ray: on the cluster that the job was submitted to or that "
+            "RAY_ADDRESS names, or on a local one.",
+        ),
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster to use, instead.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers on Ray; by default what it has room for.")
+    ] = None,
+    shard: Annotated[
+        int, typer.Option(min=1, help="Most scans in a shard of arrays, which is done as a whole.")
+    ] = 256,
+    gpu: Annotated[bool, typer.Option("--gpu", help="A GPU for each worker.")] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1.0, help="Longest time of a file or shard [s]; it is tried twice, then listed."
+        ),
+    ] = 3600.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each scan, and at the end.")
+    ] = False,
 ) -> None:
-    """Completes partial scans: float32 TIFF in the units and with the pixel size of the scan.
+    """Completes partial scans: float32 in the units and with the pixel size of the scan.
 
     A scan is an image, or a list of samples: CSV, Parquet, NPZ or HDF5 with x, y and intensity, or
     FreeScan's coordinates. What is completed already is passed over, unless the scan, its dwell map
-    or path, the model or the options changed since. Exits with 1 if scans could not be read; the
-    others are completed.
+    or path, the model or the options changed since: started again after whatever interrupted it, it
+    goes on. Exits with 1 if scans could not be completed; they are listed in `errors.jsonl` in the
+    output, and the others are done.
     """
-    from stem_complete.console import ProgressBar, counted
+    from stem_complete.cli.batch_display import BatchDisplay
+    from stem_complete.console import counted
     from stem_complete.data.scan_options import ScanOptions
-    from stem_complete.inference import Outputs, complete_files, load_completer
+    from stem_complete.inference import Outputs
+    from stem_complete.serving.batch import complete_files
 
     options = ScanOptions(
         signal=signal,
@@ -134,11 +187,19 @@ def complete(
         step=step,
         origin=_pair(origin, float, "--origin"),
     )
-    completer = load_completer(model, device, precision=precision)
-    with ProgressBar("completing") as bar:
+    pool = _pool(
+        model,
+        "cuda" if gpu else device,
+        precision,
+        on_ray=on_ray or address is not None,
+        address=address,
+        workers=workers,
+        gpu=gpu,
+    )
+    with BatchDisplay(as_json=as_json) as display:
         report = complete_files(
             scans,
-            completer,
+            pool,
             output,
             dwell=dwell,
             along=path,
@@ -151,7 +212,11 @@ def complete(
                 self_check=self_check,
                 keep_measured=keep_measured,
             ),
-            progress=bar.show,
+            file_format=file_format,
+            scans_in_shard=shard,
+            timeout_s=timeout,
+            progress=display.show,
+            each=display.note,
         )
     summary = (
         f"{counted(len(report.done), 'scan')} completed in {output}, "
@@ -159,7 +224,50 @@ def complete(
         f"{len(report.failed)} failed"
     )
     notes = [f"note: {file}: {note}" for file, note in report.notes.items()]
-    end_batch(report.failed, notes, json.dumps(asdict(report), indent=2) if as_json else summary)
+    if (more := len(notes) - _MOST_TOLD) > 0:
+        notes[_MOST_TOLD:] = [f"{counted(more, 'more note')} in the manifest of {output}"]
+    if (more := len(report.failed) - _MOST_TOLD) > 0:
+        notes.append(f"{counted(more, 'more scan')} failed, see {output}/errors.jsonl")
+    told = dict(islice(report.failed.items(), _MOST_TOLD))
+    end_batch(told, notes, json.dumps(asdict(report)) if as_json else summary)
+
+
+def _pool(
+    model: str | None,
+    device: str | None,
+    precision: str,
+    *,
+    on_ray: bool,
+    address: str | None,
+    workers: int | None,
+    gpu: bool,
+) -> Pool:
+    """Workers with the model: this process, or actors on Ray."""
+    from stem_complete.inference import load_completer, model_folder
+    from stem_complete.serving.batch.in_process import InProcess
+
+    if not on_ray:
+        if workers is not None:
+            raise ConfigError(
+                expected="--ray, for several workers",
+                found=f"--workers {workers} alone",
+                where="complete",
+                fix="add --ray",
+            )
+        return InProcess(load_completer(model, device, precision=precision))
+    from stem_complete.extras import require
+
+    require("ray", purpose="completing on Ray")
+    from stem_complete.serving.batch.on_ray import RayPool
+
+    return RayPool(
+        model_folder(model),
+        device=device or "cpu",
+        precision=precision,
+        num_workers=workers,
+        use_gpu=gpu,
+        address=address,
+    )
 
 
 def _pair(text: str | None, kind: type[_Number], option: str) -> tuple[_Number, _Number] | None:

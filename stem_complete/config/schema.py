@@ -214,10 +214,10 @@ class LossConfig(Section):
     weight: PositiveFloat = 200.0
     alrc: ALRCConfig | None = ALRCConfig()
     huber: bool = False
-    relative: bool = Field(
+    relative: Literal["first"] | bool = Field(
         False,
         description="errors in units of the network's output, which splines and waves make the "
-        "likely error of a first completion",
+        "likely error of a first completion; `first`: in units of the error that it has",
     )
 
 
@@ -225,6 +225,11 @@ class TrainingConfig(Section):
     """Length, batches and what is written when."""
 
     steps: PositiveInt = 500_000
+    start: str | None = Field(
+        None,
+        description="a new run begins with the weights of this model, `released` or a model "
+        "folder, of the same architecture and encoding; None draws them",
+    )
     max_minutes: PositiveFloat | None = Field(
         None,
         description="stop with a checkpoint after so long, as if all steps were done; started "

@@ -89,7 +89,7 @@ class RasterScan:
     @property
     def name(self) -> str:
         """Name of the scan's file, or what else errors call it."""
-        return self.where.name if isinstance(self.where, Path) else str(self.where)
+        return self.where.name if isinstance(self.where, Path) else str(self.where).split("/")[-1]
 
     @property
     def shape(self) -> tuple[int, int]:

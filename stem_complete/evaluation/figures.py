@@ -75,6 +75,33 @@ def completion_figure(examples: Sequence[CompletionExample]) -> Any:
 
 
 @styled()
+def side_by_side(images: Mapping[str, Image], errors: Mapping[str, Image]) -> Any:
+    """Images [h, w] by name with the grey limits of the first, NaN left white; then error maps.
+
+    Raises:
+        ValueError: No images.
+    """
+    from matplotlib.figure import Figure
+
+    if not images:
+        raise ValueError("side_by_side needs at least one image")
+    num = len(images) + len(errors)
+    figure = Figure((num * (PANEL_IN + GAP_IN) + COLOUR_BAR_IN, PANEL_IN + CAPTION_IN))
+    places = figure.subplots(1, num, squeeze=False)[0]
+    low, high = np.nanquantile(next(iter(images.values())), [0.01, 0.99])
+    for axes, (name, image) in zip(places, images.items(), strict=False):
+        axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        axes.set_title(name)
+    for axes, (name, error) in zip(places[len(images) :], errors.items(), strict=True):
+        shown = axes.imshow(error, cmap="cividis", vmin=0, interpolation="nearest")
+        axes.set_title(name)
+        figure.colorbar(shown, ax=axes)
+    for axes in places:
+        axes.set_axis_off()
+    return figure
+
+
+@styled()
 def contact_sheet(images: Sequence[Image], labels: Sequence[str]) -> Any:
     """Images [h, w] in a grid, labels above, each with its own grey limits.
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from stem_complete.console import errors_in_one_line, say
 from stem_complete.data.formats.scans import read_scans
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation import baselines
+from stem_complete.evaluation import baselines, save_png
+from stem_complete.evaluation.figures import side_by_side
 from stem_complete.files import write_atomically
 from stem_complete.inference import Completer, load_completer
 from stem_complete.vocabulary import format_coverage
@@ -96,32 +97,18 @@ def errors(scan: RasterScan, methods: Mapping[str, Method]) -> dict[str, list[fl
     return found
 
 
-def figure(scan: RasterScan, completer: Completer) -> Any:
-    """The scan, its completions, and how far to trust the model's."""
-    from matplotlib.figure import Figure
-
-    check = completer.self_check(scan)
-    image, error = completer.complete_scan(scan, check=check)
+def draw(scan: RasterScan, completer: Completer, path: Path) -> None:
+    """Draws the scan, its completions, and how far to trust the model's."""
+    image, error = completer.complete_scan(scan, check=completer.self_check(scan))
+    assert error is not None
+    _, std = scan.mean_and_std()
     panels = {
         "scan": np.where(scan.measured, scan.intensity, np.nan),
         "model with self-check": image,
         "biharmonic (scikit-image)": baselines.biharmonic(scan),
         "linear (SciPy)": baselines.linear(scan),
     }
-    low, high = np.nanquantile(panels["scan"], [0.01, 0.99])
-    drawing = Figure(figsize=(13, 3.2), layout="constrained")
-    axes = drawing.subplots(1, len(panels) + 1)
-    for axis, (name, panel) in zip(axes, panels.items(), strict=False):
-        axis.imshow(panel, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        axis.set_title(name)
-    assert error is not None
-    _, std = scan.mean_and_std()
-    shown = axes[-1].imshow(error / std, cmap="cividis", vmin=0, interpolation="nearest")
-    axes[-1].set_title("error to expect [deviations]")
-    drawing.colorbar(shown, ax=axes[-1])
-    for axis in axes:
-        axis.set_axis_off()
-    return drawing
+    save_png(side_by_side(panels, {"error to expect [deviations]": error / std}), path)
 
 
 def report(scan: RasterScan, completer: Completer, found: Mapping[str, Sequence[float]]) -> str:
@@ -133,6 +120,10 @@ def report(scan: RasterScan, completer: Completer, found: Mapping[str, Sequence[
         for name, values in found.items()
         if name not in convolutions or name == best
     ]
+    completed = completer.complete_scan(scan, check=completer.self_check(scan))
+    assert completed.error is not None
+    error = completed.error / scan.mean_and_std()[1]
+    inside, corner = float(np.median(error)), float(error.max())
     hyperspy = "" if find_spec("hyperspy") else " HyperSpy was not installed."
     return f"""# A real sparse scan
 
@@ -160,7 +151,8 @@ Self-check of the whole scan: {completer.self_check(scan).note.removeprefix("sel
 The model was trained to return micrographs that are blurred over 5 px, and takes finer details for
 noise. Here they are most of the contrast, so that alone it is worse than interpolation; the
 self-check says so and mixes an interpolation in. In the corners, where the probe never was, the
-completion is calm, and the error map rises to the scan's own deviation or above.{hyperspy}
+completion is calm, and the error map rises from its median, {inside:.2f} of the scan's deviation,
+to {corner:.2f}.{hyperspy}
 
 Written by `stem_complete.experiments.real_scan` with the model {completer.card.name}
 ({completer.card.weights_sha256[:12]}).
@@ -181,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = errors(scan, methods_for(completer))
     images = options.output / "images"
     images.mkdir(parents=True, exist_ok=True)
-    figure(scan, completer).savefig(images / "real_scan.png", dpi=90)
+    draw(scan, completer, images / "real_scan.png")
     write_atomically(options.output / "real_scan.md", report(scan, completer, found).encode())
     say(f"{options.output / 'real_scan.md'}")
 

@@ -12,12 +12,7 @@ from stem_complete.inference.artifact import (
     save_artifact,
 )
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
-from stem_complete.inference.complete import (
-    CompleteReport,
-    Progress,
-    complete_files,
-    complete_scans,
-)
+from stem_complete.inference.complete import Progress, complete_scans
 from stem_complete.inference.completer import (
     CompletedScan,
     Completer,
@@ -38,7 +33,6 @@ __all__ = [
     "MODEL_FOLDER",
     "RELEASED_MODEL",
     "Artifact",
-    "CompleteReport",
     "CompletedScan",
     "Completer",
     "Completion",
@@ -50,7 +44,6 @@ __all__ = [
     "SelfCheck",
     "TrainingSource",
     "build_artifact",
-    "complete_files",
     "complete_scans",
     "load_artifact",
     "load_completer",

@@ -22,7 +22,6 @@ from stem_complete.files import atomic_folder, sha256
 from stem_complete.inference.card import (
     CARD_FILE,
     FORMAT_VERSION,
-    WEIGHTS_FILE,
     ArchitectureCard,
     ModelCard,
     TrainingSource,
@@ -32,6 +31,7 @@ from stem_complete.inference.card import (
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.models import TwoStageGenerator, TwoStageNetwork, fold_norms
 from stem_complete.scan import NUM_CHANNELS
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 if TYPE_CHECKING:  # the schema of training runs, which completing a scan does without
     from stem_complete.config import Config

@@ -19,13 +19,13 @@ from stem_complete.models import (
     TwoStageGenerator,
     build_network,
 )
-from stem_complete.vocabulary import Encoding, MeanNormAtInference
+from stem_complete.vocabulary import WEIGHTS_FILE, Encoding, MeanNormAtInference
 
 if TYPE_CHECKING:  # the schema of training runs, which completing a scan does without
     from stem_complete.config import Config
 
 FORMAT_VERSION = 1
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
+CARD_FILE = "model.json"
 
 
 class _Entry(BaseModel):

@@ -21,7 +21,7 @@ from stem_complete.distributed import one_thread
 from stem_complete.errors import ArtifactError
 from stem_complete.files import leave_removed_folder
 from stem_complete.inference.artifact import Artifact, build_artifact, save_artifact
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, TrainingSource
+from stem_complete.inference.card import CARD_FILE, TrainingSource
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.error_map import (
@@ -35,7 +35,7 @@ from stem_complete.training.checkpoint_folder import METADATA_FILE
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.state import averaged_weights
 from stem_complete.training.storage import clear_errors, is_local, remove, storage_path
-from stem_complete.vocabulary import INTENSITY_RANGE
+from stem_complete.vocabulary import INTENSITY_RANGE, WEIGHTS_FILE
 
 CALIBRATION_SEED = 1
 """Seed of the calibration scans' noise; validation during training has seed 0."""

@@ -1,4 +1,4 @@
-"""Completed images as files: ImageJ TIFF, with an error map and a PNG preview beside it."""
+"""Completed images as files: ImageJ TIFF or NPY, with error map and PNG preview beside them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stem_complete.files import atomic_file
 from stem_complete.inference.completer import CompletedScan
 
 COMPLETED, ERROR = "_completed", "_error"
+NPY = ".npy"
 SOFTWARE = "stem-complete"
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
@@ -49,8 +50,13 @@ def preview_of(image: Path) -> Path:
 
 
 def error_map_of(image: Path) -> Path:
-    """TIFF of the error map beside a completed image."""
+    """File of the error map beside a completed image."""
     return image.with_name(f"{image.stem.removesuffix(COMPLETED)}{ERROR}{image.suffix}")
+
+
+def info_of(image: Path) -> Path:
+    """JSON beside a completed NPY, which has no place for it."""
+    return image.with_suffix(".json")
 
 
 def why_again(image: Path, outputs: Outputs, made_from: Mapping[str, str]) -> str | None:
@@ -94,18 +100,21 @@ def write_completion(
     image: Path,
     outputs: Outputs = IMAGE_ALONE,
     made_from: Mapping[str, str] | None = None,
-) -> None:
-    """Writes a float32 ImageJ TIFF in the units and with the pixel size of the scan.
+) -> list[Path]:
+    """Writes a float32 ImageJ TIFF, or an NPY, in the units of the scan and with its pixel size.
 
     A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
-    is, all is there.
+    is, all is there. What a TIFF says of itself, `<image>.json` says of an NPY.
 
     Args:
         completed: As from `complete_scans`, with an error map if that is to be written. Several of
             one shape become the frames of a stack; the preview is that of the first.
-        image: File to write or replace.
+        image: File to write or replace; its suffix chooses the format.
         outputs: What is written beside it.
         made_from: Hashes that are stored in it, see `why_again`.
+
+    Returns:
+        What was written; the image is last.
 
     Raises:
         DataError: A file cannot be written.
@@ -124,15 +133,23 @@ def write_completion(
         **({"made_from": dict(made_from)} if made_from else {}),
         **({"self_check": check.note} if check else {}),
     }
-    tiff = partial(write_tiff, pixel_size_nm=scan.pixel_size_nm)
-    files: dict[Path, Callable[[Path], None]] = {}
+    is_npy = image.suffix.lower() == NPY
+
+    def of(array: NDArray[np.float32], shows: str) -> Callable[[Path], None]:
+        if is_npy:
+            return lambda draft: np.save(draft, array, allow_pickle=False)
+        told = info | {"shows": shows}
+        return partial(write_tiff, image=array, pixel_size_nm=scan.pixel_size_nm, info=told)
+
+    files: dict[Path, Callable[[Path], Any]] = {}
     if outputs.error_map and error is not None:
-        shows = {"shows": "expected root mean square error of each pixel"}
-        files[error_map_of(image)] = partial(tiff, image=error, info=info | shows)
+        files[error_map_of(image)] = of(error, "expected root mean square error of each pixel")
     if outputs.png:
         files[preview_of(image)] = partial(write_png, image=several[0].completion.image)
-    shows = {"shows": "completed partial scan"}
-    files[image] = partial(tiff, image=pixels, info=info | shows)
+    if is_npy:
+        told = json.dumps(info | {"pixel_size_nm": scan.pixel_size_nm}, indent=1)
+        files[info_of(image)] = lambda draft: draft.write_text(told)
+    files[image] = of(pixels, "completed partial scan")
     for path, write in files.items():
         try:
             with atomic_file(path) as draft:
@@ -145,6 +162,7 @@ def write_completion(
                 fix="make room or choose another output, then run it again: it goes on where it "
                 "was",
             ) from problem
+    return list(files)
 
 
 def write_tiff(
@@ -177,12 +195,19 @@ def write_tiff(
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """The `info` that `write_tiff` put into a file; empty if the file has none."""
+    """What a completed image says of itself, or the JSON beside it; empty if there is nothing.
+
+    Args:
+        path: The image; a `UPath` if it lies on an object store.
+    """
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
-            info = json.loads((tiff.imagej_metadata or {}).get("Info", "{}"))
+        if path.suffix.lower() == NPY:
+            info = json.loads(info_of(path).read_text())
+        else:
+            with path.open("rb") as file, tifffile.TiffFile(file) as tiff:
+                info = json.loads((tiff.imagej_metadata or {}).get("Info", "{}"))
     except (OSError, ValueError, tifffile.TiffFileError):
         return {}
     return info if isinstance(info, dict) else {}

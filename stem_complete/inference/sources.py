@@ -19,7 +19,8 @@ import stem_complete
 from stem_complete.errors import ArtifactError
 from stem_complete.files import atomic_folder, exclusive, sha256
 from stem_complete.inference.artifact import Artifact, load_artifact
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
+from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
+from stem_complete.vocabulary import RELEASED, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from stem_complete.tracking import Registered
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, inside its own folder."""
 
-RELEASED = "released"
 RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
 """The model that comes with the package."""
 

@@ -14,11 +14,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import FrameType
 from typing import IO, Any
 
 import ray
+from ray._private import services
 from ray._private import utils as ray_utils
 
 from stem_complete.config.schema import ScalingConfig
@@ -33,7 +36,13 @@ CONNECT_S = 5.0
 """Time that a head has to take a connection."""
 
 START_S = 55.0
-"""Time that Ray has to start, or to join a cluster."""
+"""Time that Ray has to start a cluster."""
+
+JOIN_S = 28.0
+"""Time that it has to join one; Ray's C++ code looks up from its tries every 30 s."""
+
+STOP_S = 10.0
+"""Time that is left to it once a signal asked to stop, which its processes may have got, too."""
 
 _OBJECT_STORE_BYTES = 2**27
 """Configs and messages are all that goes through Ray's object store, by default a third of memory,
@@ -44,9 +53,26 @@ _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store_
 """What Ray puts behind the temporary folder; the system allows no longer paths of sockets."""
 
 
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    # Ray knows a node for up to 20 s after it was lost, and waits so long for places on it.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+    # A local cluster shares its cores with the workers, and figures for the dashboard, most of
+    # which MLflow has, too, took a sixth of the time of Ray's processes.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+"""Ray's settings, unless the user's environment has others."""
+
+
 @contextmanager
-def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one for the block.
+def ray_cluster(scaling: ScalingConfig, address: str | None = None) -> Iterator[None]:
+    """Joins the cluster at RAY_ADDRESS, or another address, or starts a local one for the block.
 
     Raises:
         ConfigError: RAY_ADDRESS is no address of a cluster's head.
@@ -55,7 +81,9 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", "local")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS", "local")
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
         arguments |= _local_arguments(scaling)
@@ -63,7 +91,7 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
     else:
         check_address(address)
         title = f"joining the Ray cluster at {address}"
-    with waiting(title), _signals_can_wait():
+    with waiting(title), _signals_can_wait(), _processes_in_a_group_of_their_own():
         _start(address, arguments)
     try:
         yield
@@ -72,7 +100,7 @@ def ray_cluster(scaling: ScalingConfig) -> Iterator[None]:
 
 
 def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
-    """Checks that something listens at an address like HOST:PORT; `auto` is left to Ray.
+    """Checks that something listens at an address like HOST:PORT, or at the one meant by `auto`.
 
     Args:
         address: Of a cluster, as RAY_ADDRESS has it; empty or `local` for one to be started.
@@ -82,10 +110,16 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
         ConfigError: It is of another kind.
         TrainingError: Nothing listens there.
     """
-    if address in ("", "local", "auto"):
+    if address in ("", "local"):
         return
-    scheme, separator, _ = address.partition("://")
-    host, _, port = address.rpartition(":")
+    head = address
+    if address == "auto":  # the newest cluster that was started here, or one that runs here
+        try:
+            head = services.canonicalize_bootstrap_address(address) or ""
+        except ConnectionError:
+            raise _no_cluster(address, "none on this machine") from None
+    scheme, separator, _ = head.partition("://")
+    host, _, port = head.rpartition(":")
     if separator or not host or not port.isdigit():
         kinds = {"http": "the address of its jobs", "https": "the address of its jobs"}
         submit = f"`{program('ray')} job submit --address {address} -- ...`"
@@ -95,14 +129,15 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
             where=f"RAY_ADDRESS={address}",
             fix=f"submit the job by {submit}"
             if scheme in kinds
-            else "set it to HOST:6379 on a node of the cluster, or unset it to train on this "
-            "machine alone",
+            else "set it to HOST:6379 on a node of the cluster, or unset it to use this machine "
+            "alone",
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
     except (OSError, OverflowError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else str(error)
-        raise _no_cluster(address, reason) from None
+        last = f"nothing at {head}, where the last one was: " if address == "auto" else ""
+        raise _no_cluster(address, f"{last}{reason}") from None
 
 
 def _local_arguments(scaling: ScalingConfig) -> dict[str, Any]:
@@ -159,14 +194,26 @@ def _may_read(file: Path) -> bool:
 
 
 def _start(address: str, arguments: dict[str, Any]) -> None:
-    """Calls `ray.init`; what it raises becomes one line with the fix."""
+    """Starts Ray, from the root folder if the working directory was removed, even meanwhile."""
     leave_removed_folder()  # in which no process of a cluster could start
+    try:
+        _init(address, arguments)
+    except TrainingError:
+        if not leave_removed_folder():
+            raise
+        ray.shutdown()
+        _init(address, arguments)
+
+
+def _init(address: str, arguments: dict[str, Any]) -> None:
+    """Calls `ray.init`; what it raises becomes one line with the fix."""
+    limit_s = START_S if address in ("", "local") else JOIN_S
     with TemporaryFile() as printed:
         try:
-            with _printing_to(printed), time_limit(START_S):
+            with _printing_to(printed), time_limit(limit_s), _hurried_by_signals():
                 ray.init(**arguments)
         except OutOfTimeError:
-            raise _no_cluster(address, f"none within {START_S:g} s") from None
+            raise _no_cluster(address, f"none within {limit_s:g} s") from None
         except Exception as error:
             printed.seek(0)
             raise _clear(address, error, printed.read().decode(errors="replace")) from error
@@ -219,8 +266,8 @@ def _clear(address: str, error: Exception, printed: str) -> StemCompleteError:
         expected="a local Ray cluster",
         found=text if len(text) < 300 else f"{text[:297]}...",
         where="Ray",
-        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or train "
-        "without Ray by --local",
+        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or do "
+        "without Ray: `train --local`, `complete` without --ray",
     )
 
 
@@ -236,8 +283,48 @@ def _no_cluster(address: str, found: str) -> TrainingError:
         found=found,
         where=f"RAY_ADDRESS={address}" if address not in ("", "local") else "Ray on this machine",
         fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
-        "train on this machine alone",
+        "use this machine alone",
     )
+
+
+@contextmanager
+def _hurried_by_signals() -> Iterator[None]:
+    """Shortens a `time_limit` to `STOP_S` once SIGTERM or SIGINT comes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hurry(number: int, frame: FrameType | None) -> None:
+        left_s, _ = signal.getitimer(signal.ITIMER_REAL)
+        signal.setitimer(signal.ITIMER_REAL, min(left_s, STOP_S))
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    before = {number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes_in_a_group_of_their_own() -> Iterator[None]:
+    """Lets what Ray starts in the block hear no signals to the process group of this program.
+
+    `timeout`, `kill %1` and others signal whole groups. This program then stops in order, which it
+    could not do if its cluster were ended beside it.
+    """
+    if not ray_utils.detect_fate_sharing_support():  # else Ray ends them by their group
+        yield
+        return
+    started_by = services.ConsolePopen
+    services.ConsolePopen = partial(started_by, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = started_by
 
 
 @contextmanager

@@ -65,7 +65,10 @@ class Driver:
         self.noticed_s = -math.inf  # when the user was told of missing workers
         self.group_trains = False  # or its workers still start
         self.last_step: tuple[int, float] | None = None  # and when it was reported
-        self.progress = TrainingProgress(config.name, config.training.steps, config.batch_size)
+        training = config.training
+        self.progress = TrainingProgress(
+            config.name, training.steps, config.batch_size, training.max_minutes
+        )
 
     def run(
         self, start_group: Callable[[], AbstractContextManager[Group]]
@@ -81,11 +84,13 @@ class Driver:
         """
         while True:
             if self.stop.reason is not None:
-                return self._stopped()
+                return self.stopped()
             try:
                 with start_group() as group:
                     result = self._follow(group)
             except WorkersFailedError as failed:
+                if self.stop.signal is not None:
+                    return self.stopped()  # it may have reached the workers, too
                 # Of controllers as many may die as of groups that Ray Train itself replaces.
                 self.num_lost += 1
                 if isinstance(failed, ControllerLostError) and self.num_lost <= self.max_lost:
@@ -111,14 +116,14 @@ class Driver:
             silent_s = min(self._show_messages(group), self.clock() - started_s)
             if self.stop.reason is not None and not asked:
                 if not self.group_trains:
-                    return self._stopped()  # its workers still start, and have nothing to save
+                    return self.stopped()  # its workers still start, and have nothing to save
                 say(f"{self.stop.reason}: stopping with a checkpoint (again: without)")
                 group.ask_to_stop(self.stop.reason)
                 asked = True
             if silent_s > SILENCE_S:
                 self._say_what_is_missing(group, silent_s)
                 if asked:
-                    return self._stopped()
+                    return self.stopped()
                 self.policy.forget_room()
             elif not asked and self.policy.has_room_for_more(group.free_resources):
                 say("the cluster has room for more workers: the run stops, to go on with them")
@@ -127,7 +132,7 @@ class Driver:
         self._show_messages(group)
         return group.result()
 
-    def _stopped(self) -> TrainingResult:
+    def stopped(self) -> TrainingResult:
         """How far a run came that ends without an answer of its workers."""
         return TrainingResult(self.last_step[0] if self.last_step else 0, {}, False)
 

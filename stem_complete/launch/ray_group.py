@@ -7,12 +7,11 @@ that follows it; and start anew when its own controller dies. `driver` decides, 
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -25,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from stem_complete.config import Config
 from stem_complete.credentials import Handover
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
+from stem_complete.errors import TrainingError
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
@@ -37,22 +37,6 @@ from stem_complete.training.claim import Claim
 
 LEAVE_S = 20.0
 """Time that Ray Train's controller has to start, where a group is left before."""
-
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
-    # Ray knows a node for up to 20 s after it was lost, and waits so long for places on it.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
-    # A local cluster shares its cores with the workers, and figures for the dashboard, most of
-    # which MLflow has, too, took a sixth of the time of Ray's processes.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",
-}
-"""Ray's settings, unless the user's environment has others."""
 
 
 def train_on_ray(
@@ -69,12 +53,16 @@ def train_on_ray(
     Raises:
         StemCompleteError: Training failed; from the workers, or because there are none.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     driver = Driver(config, stop)
     try:
         while True:
-            with ray_cluster(config.scaling):
+            with ExitStack() as cluster:
+                try:
+                    cluster.enter_context(ray_cluster(config.scaling))
+                except TrainingError:
+                    if stop.signal is None:
+                        raise
+                    return driver.stopped()  # the signal may have ended Ray's processes, too
                 start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
                 result = driver.run(start)
             if result is not None:

@@ -37,7 +37,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.files import leave_removed_folder
 from stem_complete.inference import MODEL_FOLDER
-from stem_complete.inference.card import CARD_FILE
+from stem_complete.inference.card import CARD_FILE, ArchitectureCard, read_card
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
     URI_VARIABLE,
@@ -49,7 +49,9 @@ from stem_complete.tracking import (
     system_metrics,
     tracking_uri,
 )
+from stem_complete.tracking.links import kept_place
 from stem_complete.training import (
+    Checkpoints,
     Recorder,
     Recorders,
     StopRequest,
@@ -61,6 +63,8 @@ from stem_complete.training import (
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.completion import check_training_split
 from stem_complete.training.resume import Before, find_before
+from stem_complete.training.start import model_folder
+from stem_complete.vocabulary import RELEASED
 
 AnyPath = TypeVar("AnyPath", Path, UPath)
 
@@ -192,6 +196,9 @@ def _launch_one(
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)
                 _export(config, model)
+                # A server that did not answer at the start may have done so since.
+                if (kept := kept_place(config.run_folder)) and tracked is not None:
+                    seen = places(*kept)
     if context.is_main:
         complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))}"
         say(aligned({"model": model, **seen, "to complete": f"{complete} --output FOLDER"}))
@@ -252,7 +259,8 @@ def _train(
         claim.check()  # losing it stops a run, too
     if result.finished:
         return result
-    say(f"{config.name} stopped after step {result.step}; started again, it goes on")
+    if result.step:
+        say(f"{config.name} stopped after step {result.step}; started again, it goes on")
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signal.SIGTERM)
@@ -273,7 +281,10 @@ def _train_in_process(
 ) -> TrainingResult:
     """Trains in this process, the only worker or one of torchrun's."""
     tracked = from_main(lambda: tracked)
-    show = partial(TrainingProgress, config.name, config.training.steps, config.batch_size)
+    show = partial(
+        TrainingProgress,
+        *(config.name, config.training.steps, config.batch_size, config.training.max_minutes),
+    )
     with recording(context, tracked, show) as recorder:
         return train(config, context, recorder=recorder, stop=stop, claim=claim)
 
@@ -301,6 +312,7 @@ def _tracked(
     if uri is None:
         yield None
         return
+    leave_removed_folder()
     with waiting("opening the MLflow run"):
         run = open_run(config, uri, parent=parent, resume=resume)
     status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
@@ -363,7 +375,13 @@ def _with_absolute_paths(config: Config) -> Config:
                 fix=f"add {key}=/a/folder/that/all/nodes/see",
             )
     data = config.data.model_copy(update={"store": _absolute(config.data.store)})
-    return config.model_copy(update={"storage": str(_absolute(storage)), "data": data})
+    start = config.training.start
+    if start not in (None, RELEASED):
+        start = str(_absolute(Path(start)))
+    training = config.training.model_copy(update={"start": start})
+    return config.model_copy(
+        update={"storage": str(_absolute(storage)), "data": data, "training": training}
+    )
 
 
 def _absolute(path: AnyPath) -> AnyPath:
@@ -374,6 +392,8 @@ def _absolute(path: AnyPath) -> AnyPath:
 def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
     check_training_split(MicrographStore(config.data.store))
+    if config.training.start is not None and not Checkpoints(config.run_folder).folders():
+        _check_start(config, model_folder(config.training.start))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
             expected="a CUDA device (scaling.use_gpu is true)",
@@ -381,3 +401,19 @@ def _check(config: Config) -> None:
             where=config.name,
             fix="add scaling.use_gpu=false",
         )
+
+
+def _check_start(config: Config, folder: Path) -> None:
+    """Checks that a run can begin with the weights of a model."""
+    card = read_card(folder)
+    for what, found, expected in (
+        ("encoding", card.encoding, config.model.encoding),
+        ("architecture", card.architecture, ArchitectureCard.of(config)),
+    ):
+        if found != expected:
+            raise ConfigError(
+                expected=f"training.start with the {what} of the config: {expected}",
+                found=str(found),
+                where=folder,
+                fix=f"train with the config of its recipe, {card.recipe}",
+            )

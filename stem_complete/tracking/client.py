@@ -36,7 +36,9 @@ _DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": 
 """What is installed for a driver of a database, by the name that is imported."""
 
 _USUAL_DRIVERS = {
+    "postgres": "postgresql",
     "postgresql": "postgresql",
+    "mariadb": "mysql+pymysql",
     "mysql": "mysql+pymysql",
     "mssql": "mssql+pyodbc",
     "sqlite": "sqlite",
@@ -189,15 +191,14 @@ def unreachable(uri: str, found: str) -> TrackingError:
 
 def _fix(uri: str, error: Exception) -> str:
     """What makes MLflow take a URI."""
-    from sqlalchemy.exc import ArgumentError
-
     scheme = uri.partition("://")[0]
     database = scheme.partition("+")[0]
     if isinstance(error, ImportError):
         driver = _DRIVERS.get(str(error.name), str(error.name))
         return f"install its driver: {program('pip')} install {driver}"
-    if isinstance(error, ArgumentError) and database in _USUAL_DRIVERS:
-        return f"write {_USUAL_DRIVERS[database]}:// instead of {scheme}://"
+    usual = _USUAL_DRIVERS.get(database, scheme)
+    if usual != scheme:
+        return f"write {usual}:// instead of {scheme}://"
     return "use http(s)://host:port or sqlite:////absolute/path/mlflow.db"
 
 
@@ -269,3 +270,8 @@ def reason(error: BaseException) -> str:
         return str(error)
     line = " ".join(hidden(str(error)).split()) or type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."
+
+
+def briefly(error: BaseException) -> str:
+    """As `reason`, but where the place and the fix were told at the start of the outage."""
+    return error.found if isinstance(error, StemCompleteError) else reason(error)

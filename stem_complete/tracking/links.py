@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
+
+from upath import UPath
 
 from stem_complete.credentials import credentials
 from stem_complete.extras import program
@@ -32,6 +37,9 @@ VIEW = json.dumps(
     }
 )
 """The columns that matter."""
+
+PLACE_FILE = "mlflow.json"
+"""File in a run's folder that says where the run is in MLflow, whose server need not run then."""
 
 _DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 _PORT = 5000
@@ -82,6 +90,34 @@ def places_of_model(uri: str, name: str, version: int) -> dict[str, str]:
     if page is None:
         return found
     return found | {"version": f"{page}/#/models/{quote(name, safe='')}/versions/{version}"}
+
+
+class Place(NamedTuple):
+    """Where a run is in MLflow.
+
+    Attributes:
+        uri: Tracking URI, without a password.
+        experiment_id: Experiment of the run.
+        run_id: The run.
+    """
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+def keep_place(run_folder: Path | UPath, place: Place) -> None:
+    """Writes the place into a run's folder, if that takes it: nothing but links depends on it."""
+    if place != kept_place(run_folder):
+        with suppress(Exception):  # of any store's client
+            (run_folder / PLACE_FILE).write_text(json.dumps(place._asdict()))
+
+
+def kept_place(run_folder: Path | UPath) -> Place | None:
+    """The place that a run's folder keeps; None if it was never in MLflow, as far as is known."""
+    with suppress(Exception):  # of any store's client; or the file was cut off
+        return Place(**json.loads((run_folder / PLACE_FILE).read_text()))
+    return None
 
 
 def _page(uri: str) -> tuple[dict[str, str], str | None]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stem_complete.credentials import restored
-from stem_complete.tracking.client import reason
+from stem_complete.tracking.client import briefly
 from stem_complete.tracking.runs import TrackedRun, find_run_id
 
 if TYPE_CHECKING:
@@ -67,5 +67,5 @@ def _record(run: TrackedRun, closing: threading.Event) -> None:
         except Exception as error:  # of the server, or of a GPU's driver
             if not warned:
                 warned = True
-                _log.warning("system metrics pause and are tried again (%s)", reason(error))
+                _log.warning("system metrics pause and are tried again (%s)", briefly(error))
         closing.wait(_RETRY_S)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
 from stem_complete.files import write_atomically
-from stem_complete.tracking.client import connect, outages, patience, reason, within
+from stem_complete.tracking.client import briefly, connect, outages, patience, reason, within
 from stem_complete.tracking.delivery import Delivery
 from stem_complete.tracking.folder import PICTURES, RecordFolder
 from stem_complete.tracking.journal import File, Scalars
@@ -170,7 +170,7 @@ class MlflowRecorder:
             try:
                 self._delivery.deliver(self._deadline)
             except Exception as error:  # of anything between training and the server
-                self._problem = reason(error)
+                self._problem = briefly(error)
                 if time.monotonic() >= self._deadline:
                     return  # `close` has said what is missing
                 self._warn(
@@ -178,7 +178,7 @@ class MlflowRecorder:
                     "MLflow at %s does not answer (%s); training goes on, and what it records is "
                     "kept in %s and sent later",
                     self._uri,
-                    self._problem,
+                    reason(error),
                     self._folder.place,
                 )
                 pause_s = 1.0 if closing else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -205,7 +205,7 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
         _log.warning(
             "MLflow at %s does not answer (%s); its status of run %s is not %s",
             run.uri,
-            reason(error),
+            briefly(error),
             run.config.name,
             status,
         )

@@ -34,7 +34,7 @@ from stem_complete.tracking.client import (
     within,
 )
 from stem_complete.tracking.database import ARTIFACTS, RUN_TAG, follow_move
-from stem_complete.tracking.links import VIEW, VIEW_TAG
+from stem_complete.tracking.links import VIEW, VIEW_TAG, Place, keep_place
 from stem_complete.vocabulary import format_coverage
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def enter_run(run: TrackedRun, deadline: float = math.inf) -> TrackedRun:
     run_id = found.info.run_id
     client.update_run(run_id, status="RUNNING")
     _describe(client, found, run)
+    keep_place(run.config.run_folder, Place(run.uri, experiment_id, run_id))
     return replace(run, experiment_id=experiment_id, run_id=run_id)
 
 

@@ -1,4 +1,4 @@
-"""A run's claim: which process trains it, so that no second one writes there too.
+"""A folder's claim: which process trains the run in it, so that no second one writes there too.
 
 `<run folder>/claim.json` names the holder, which gives a sign of life every few seconds. On the
 holder's own machine others see whether its process still runs. On another one they watch for signs
@@ -52,21 +52,38 @@ _POLL_S = 0.5
 
 
 class ClaimLostError(BusyError):
-    """The run was taken over by another process, while this one stood still."""
+    """The folder was taken over by another process, while this one stood still."""
+
+
+class Use(NamedTuple):
+    """What a folder is held for, as errors say it.
+
+    Attributes:
+        thing: What is held.
+        work: What its holder does, as in "no other process that ...".
+        otherwise: What one can do instead.
+    """
+
+    thing: str
+    work: str
+    otherwise: str
+
+
+TRAINING = Use("the run", "trains this run", "train under another name")
 
 
 class Holder(NamedTuple):
-    """Who trains a run.
+    """Who holds a folder.
 
     Attributes:
         id: Of the claim.
-        folder: Of the run, as this process calls it; a copy of it lies elsewhere.
+        folder: The folder, as this process calls it; a copy of it lies elsewhere.
         machine: See `_machine`.
         host: Its name.
         pid: Process.
         birth: When that process started, as its system counts; "" if unknown.
         user: Who started it.
-        since: When it claimed the run, UTC.
+        since: When it claimed the folder, UTC.
     """
 
     id: str
@@ -86,15 +103,17 @@ class Claim(NamedTuple):
     """A claim that was taken. It can be pickled and handed to a worker.
 
     Attributes:
-        folder: Of the run; a path or URL.
+        folder: What is held; a path or URL.
         id: Of the claim.
+        use: What for.
     """
 
     folder: str
     id: str
+    use: Use = TRAINING
 
     def check(self) -> None:
-        """Looks whether the run is still claimed by this.
+        """Looks whether the folder is still claimed by this.
 
         Raises:
             ClaimLostError: Another process took over, or somebody removed the claim.
@@ -106,7 +125,7 @@ class Claim(NamedTuple):
         if seen is None or seen.holder is None or seen.holder.id != self.id:
             other = "no claim" if seen is None else f"it claimed by {seen.holder or 'another one'}"
             raise ClaimLostError(
-                expected="this process to hold the run",
+                expected=f"this process to hold {self.use.thing}",
                 found=other,
                 where=self.folder,
                 fix="leave it to the other process, or start this one again once that has ended",
@@ -127,23 +146,26 @@ class _Sight(NamedTuple):
 
 @contextmanager
 def claimed(
-    run_folder: Path | UPath, on_loss: Callable[[str], None] = lambda _: None
+    run_folder: Path | UPath,
+    on_loss: Callable[[str], None] = lambda _: None,
+    use: Use = TRAINING,
 ) -> Iterator[Claim]:
-    """Holds a run for the block, and gives signs of life meanwhile.
+    """Holds a folder for the block, and gives signs of life meanwhile.
 
     Args:
         run_folder: Path or URL.
         on_loss: Called with the reason, on another thread, once the claim is lost.
+        use: What it is held for.
 
     Raises:
-        BusyError: Another process trains this run.
+        BusyError: Another process holds it.
         StorageError: The storage cannot be read or written.
     """
     folder = storage_path(run_folder)
     path = folder / CLAIM_FILE
     with clear_errors(path):
-        holder = _take(folder, path)
-    claim = Claim(str(run_folder), holder.id)
+        holder = _take(folder, path, use)
+    claim = Claim(str(run_folder), holder.id, use)
     ended = threading.Event()
     keeper = threading.Thread(
         target=_keep, args=(claim, path, holder, ended, on_loss), name="claim", daemon=True
@@ -205,8 +227,8 @@ def _keep(
             pass  # the storage is away, for others too
 
 
-def _take(folder: UPath, path: UPath) -> Holder:
-    """Writes a claim of this process, once no living one holds the run."""
+def _take(folder: UPath, path: UPath, use: Use) -> Holder:
+    """Writes a claim of this process, once no living one holds the folder."""
     own = Holder(
         uuid4().hex,
         _place(folder),
@@ -225,7 +247,7 @@ def _take(folder: UPath, path: UPath) -> Holder:
                 continue  # another was quicker
             if is_local(path):
                 return own
-        elif not _is_dead(folder, path, seen):
+        elif not _is_dead(folder, path, seen, use):
             continue  # it ended meanwhile, or has just begun
         else:
             write_atomically(path, _content(own))
@@ -236,7 +258,7 @@ def _take(folder: UPath, path: UPath) -> Holder:
             return own
 
 
-def _is_dead(folder: UPath, path: UPath, seen: _Sight) -> bool:
+def _is_dead(folder: UPath, path: UPath, seen: _Sight, use: Use) -> bool:
     """Whether the holder is dead; False if there is none any more, or none that is known yet.
 
     Raises:
@@ -245,7 +267,7 @@ def _is_dead(folder: UPath, path: UPath, seen: _Sight) -> bool:
     holder = seen.holder
     if holder is not None and _is_here(folder, holder):
         if _runs(holder.pid, holder.birth):
-            raise _busy(folder, holder, seen.last_sign_s())
+            raise _busy(folder, holder, seen.last_sign_s(), use)
         return True
     name = holder or "a process that just started"
     say(f"{folder} is held by {name}; looking for up to {LAPSE_S:.0f} s whether that still runs")
@@ -258,17 +280,17 @@ def _is_dead(folder: UPath, path: UPath, seen: _Sight) -> bool:
         if now != seen:
             if now.holder is None:
                 continue
-            raise _busy(folder, now.holder, 0.0)
+            raise _busy(folder, now.holder, 0.0, use)
     say(f"{name} gave no sign of life for {LAPSE_S:.0f} s: taking over")
     return True
 
 
-def _busy(folder: UPath, holder: Holder, last_sign_s: float) -> BusyError:
-    ways = "wait for it to end, or train under another name"
+def _busy(folder: UPath, holder: Holder, last_sign_s: float, use: Use) -> BusyError:
+    ways = f"wait for it to end, or {use.otherwise}"
     if last_sign_s > LAPSE_S:
-        ways = f"end it with `kill -9 {holder.pid}` if it is stuck, or train under another name"
+        ways = f"end it with `kill -9 {holder.pid}` if it is stuck, or {use.otherwise}"
     return BusyError(
-        expected="no other process that trains this run",
+        expected=f"no other process that {use.work}",
         found=f"{holder}, which gave its last sign of life {format_seconds(last_sign_s)} ago",
         where=folder,
         fix=ways,

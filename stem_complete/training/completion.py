@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,25 +38,30 @@ from stem_complete.scan import (
 )
 from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
+from stem_complete.training.start import load_start
 from stem_complete.training.task import Task, TaskOutput, Validated, device_of
 from stem_complete.vocabulary import Encoding
 
 
 class Completed(NamedTuple):
-    """Completions in the intensity units of the scan, and the unit of the network's output.
+    """Completions in the intensity units of the scan, and the units of their errors.
 
     Attributes:
         full: `[b, 1, h, w]`.
         half: `[b, 1, h/2, w/2]`.
-        unit: In intensity units `[b]`.
+        unit: Of errors of `full`, in intensity units `[b]`.
+        half_unit: Of errors of `half`.
     """
 
     full: Tensor
     half: Tensor
     unit: Tensor
+    half_unit: Tensor
 
 
 NUM_INITIALISATION_EXAMPLES = 4
+
+_SMALLEST_FIRST_ERROR = 0.05  # in units of the network's output
 
 VALIDATION_SEED = 0
 """Seed of the validation scans' noise: the same for all runs, so that they can be compared."""
@@ -80,10 +85,13 @@ class CompletionTask(Task):
         weight: Of the squared errors.
         make_alrc: Makes the ALRC of a loss; None clips none.
         huber: Whether losses are Huberised.
-        relative: Whether errors are in units of the network's output.
+        relative: Whether errors are in units of the network's output; "first" are those of the
+            first completion's own error.
         bf16: Whether the network's convolutions run in bfloat16 (autocast); weights, statistics and
             losses stay float32.
         weight_norm_init: Whether a new network is initialised from data.
+        start: The model whose weights the generator of a new run begins with, see
+            `training.start`; None: none.
     """
 
     loss_names = ("outer", "inner")
@@ -102,9 +110,10 @@ class CompletionTask(Task):
         weight: float,
         make_alrc: Callable[[], ALRC] | None,
         huber: bool = False,
-        relative: bool = False,
+        relative: Literal["first"] | bool = False,
         bf16: bool = False,
         weight_norm_init: bool = True,
+        start: str | None = None,
     ) -> None:
         super().__init__(make_alrc)
         self.network = network
@@ -112,7 +121,7 @@ class CompletionTask(Task):
         self.encoding, self.sigma_px = encoding, sigma_px
         self.weight, self.huber, self.relative = weight, huber, relative
         self.bf16 = bf16
-        self.weight_norm_init = weight_norm_init
+        self.weight_norm_init, self.start = weight_norm_init, start
 
     def forward(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> TaskOutput:
         """Losses of the completions of `examples`; see `Task.forward`."""
@@ -132,10 +141,15 @@ class CompletionTask(Task):
         x = encoded.x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             full, half = self.network(x)
+        units = [encoded.scale.flatten()] * 2
+        if self.relative == "first":
+            truths = (batch.truth, half_size(batch.truth))
+            units = [
+                _first_error(each, truth)
+                for each, truth in zip((encoded, encoded_half), truths, strict=True)
+            ]
         return Completed(
-            to_completion(full.float(), encoded),
-            to_completion(half.float(), encoded_half),
-            encoded.scale.flatten(),
+            to_completion(full.float(), encoded), to_completion(half.float(), encoded_half), *units
         )
 
     def losses(self, completed: Completed, truth: Tensor) -> dict[str, Tensor]:
@@ -143,8 +157,8 @@ class CompletionTask(Task):
         outer = squared_error(completed.full, truth, self.weight)
         inner = squared_error(completed.half, half_size(truth), self.weight)
         if self.relative:
-            square = completed.unit.square()
-            outer, inner = outer / square, inner / square
+            outer = outer / completed.unit.square()
+            inner = inner / completed.half_unit.square()
         return {"outer": outer, "inner": inner}
 
     def encode(self, scan: PartialScan) -> NetworkInput:
@@ -167,9 +181,13 @@ class CompletionTask(Task):
         return Validated({**losses, "rmse": rmse}, grey.round().to(torch.uint8).cpu().numpy())
 
     def initialise(self, examples: Examples) -> None:
-        """Data-dependent initialisation of weight norm, if the network is to have it."""
-        if not self.weight_norm_init:
-            return
+        """Initialises weight norm from data, and takes over the weights of a model, if it is to."""
+        if self.weight_norm_init:
+            self._initialise_from(examples)
+        if self.start is not None:
+            load_start(self.network.generator, self.start)
+
+    def _initialise_from(self, examples: Examples) -> None:
         device = device_of(self)
         crops = examples.indices("train")[:NUM_INITIALISATION_EXAMPLES]
         images = torch.from_numpy(examples.read(crops)).to(device)
@@ -205,6 +223,12 @@ class CompletionTask(Task):
     def freeze(self, names: frozenset[str]) -> None:
         """Freezes the running means of the mean norm."""
         freeze_mean_norm(self.network, RUNNING_MEANS in names)
+
+
+def _first_error(encoded: NetworkInput, truth: Tensor) -> Tensor:
+    """Root mean square error `[b]` of first completions, which are never taken for perfect."""
+    square = (encoded.offset - truth).square().mean((1, 2, 3))
+    return square.sqrt().maximum(_SMALLEST_FIRST_ERROR * encoded.scale.flatten())
 
 
 def build_completion(config: Config) -> tuple[CompletionTask, MicrographStore]:
@@ -257,6 +281,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         relative=loss.relative,
         bf16=config.training.precision == "bf16",
         weight_norm_init=config.model.weight_norm_init,
+        start=config.training.start,
     )
 
 

@@ -37,6 +37,7 @@ NOT_TO_LOAD_A_MODEL = (
         # With it come training and tracking.
         ("import stem_complete.launch.runs", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),
+        ("import stem_complete.serving.batch", {"ray", "mlflow", "matplotlib"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,6 +1,11 @@
-"""`ray job submit` to a cluster of two nodes that `ray start` made, each with one CPU."""
+"""`ray job submit` to a cluster of two nodes that `ray start` made, each with one CPU.
 
+Batches of completions run there, too, and are killed; `scripts/chaos_batch` is the long form.
+"""
+
+import json
 import os
+import random
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -8,6 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import NamedTuple
 
+import psutil
 import pytest
 import yaml
 from faults import (
@@ -19,10 +25,13 @@ from faults import (
     wait_until,
     write_config,
 )
+from faults.batch import IN_SHARD, Batch, digests, disturb, write_scans, wrong
 from faults.nodes import RAY
 from stores import give_mlflow_database
 
 from stem_complete.config import Config
+from stem_complete.inference import Outputs, load_completer
+from stem_complete.serving.batch import complete_files
 
 pytestmark = pytest.mark.ray
 
@@ -33,6 +42,12 @@ FOREVER = 100_000
 MORE = 10
 """Steps that it takes when it goes on, to its end."""
 
+NUM_SCANS = 80
+"""Of a batch."""
+
+HANG_S = 60
+"""Longest time of a unit: the first of a worker loads libraries, on a busy machine."""
+
 PORTS = ("ray-client-server", "dashboard-agent-listen")
 """Of which two nodes on one machine, or two clusters, would take the same."""
 
@@ -41,8 +56,13 @@ class Cluster(NamedTuple):
     """Two nodes and where jobs are submitted to."""
 
     nodes: list[RayNode]
+    address: str
     dashboard: str
     folder: Path
+
+    def workers(self, title: str) -> list[psutil.Process]:
+        """Processes of both nodes that Ray calls so."""
+        return [process for node in self.nodes for process in node.processes(title)]
 
     def ray_job(self, *arguments: str) -> CompletedProcess[str]:
         """`ray job ...` from the root of the checkout, as the README tells."""
@@ -56,10 +76,12 @@ class Cluster(NamedTuple):
             check=False,
         )
 
-    def submit(self, *arguments: str, options: Sequence[str] = ()) -> CompletedProcess[str]:
-        """Submits `python -m stem_complete train ...`."""
-        train = ("--", "python", "-m", "stem_complete", "train", *arguments)
-        return self.ray_job("submit", "--working-dir", ".", *options, *train)
+    def submit(
+        self, *arguments: str, command: str = "train", options: Sequence[str] = ()
+    ) -> CompletedProcess[str]:
+        """Submits `python -m stem_complete train ...`, or another command."""
+        given = ("--", "python", "-m", "stem_complete", command, *arguments)
+        return self.ray_job("submit", "--working-dir", ".", *options, *given)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +105,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 )
                 nodes.append(node)
                 node.wait_until_started()
-            yield Cluster(nodes, f"http://127.0.0.1:{dashboard}", Path(folder))
+            address = f"127.0.0.1:{port}"
+            yield Cluster(nodes, address, f"http://127.0.0.1:{dashboard}", Path(folder))
         finally:
             for node in nodes:
                 node.kill()
@@ -162,3 +185,44 @@ def test_a_job_that_cannot_run_fails_and_says_why(
     assert done.returncode != 0
     assert "missing.yaml" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scans(tmp_path_factory.mktemp("scans") / "scans.zarr", NUM_SCANS, 64)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The batch in this process, without Ray."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out.zarr"
+    outputs = Outputs(error_map=True, self_check=True)
+    complete_files([scans], load_completer(), output, outputs=outputs, scans_in_shard=IN_SHARD)
+    return output
+
+
+def test_a_submitted_batch_completes_scans_on_both_nodes(
+    cluster: Cluster, scans: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    options = ("--error-map", "--shard", str(IN_SHARD), "--ray", "--workers", "2", "--json")
+    output = tmp_path / "out.zarr"
+    done = cluster.submit(str(scans), "--output", str(output), *options, command="complete")
+    assert done.returncode == 0, done.stdout[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len({line["worker"] for line in lines if "worker" in line}) == 2
+    assert digests(output) == digests(undisturbed)
+
+
+def test_no_kill_costs_a_scan_of_a_batch_or_changes_a_byte(
+    cluster: Cluster, scans: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    options = ("--error-map", "--timeout", str(HANG_S), "--json")
+    with Batch(scans, tmp_path / "out.zarr", cluster.address, *options) as batch:
+        faults = [(5, "driver"), (6, "worker"), (7, "hang")]
+        num_units = NUM_SCANS // IN_SHARD
+        assert disturb(batch, cluster, faults, num_units, random.Random(0)) >= 1
+        assert wrong(batch, undisturbed) == []
+        assert len(batch.units()) == num_units
+        told = [json.loads(line) for line in batch.log.read_text().splitlines() if line[0] == "{"]
+    assert told[-1]["failed"] == {}
+    assert len(told[-1]["done"]) + len(told[-1]["skipped"]) == NUM_SCANS

@@ -1,6 +1,7 @@
 """Runs on an object store: a real S3-compatible server, spoken to over its endpoint."""
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -10,15 +11,20 @@ import pytest
 import s3fs
 import torch
 import workers
+import zarr
 from faults import free_port
+from faults.batch import digests, write_scans
 from upath import UPath
 from waiting import wait_until
 
+from stem_complete.data.formats.scan_arrays import remote_store
 from stem_complete.errors import ArtifactError, BusyError, DataError
-from stem_complete.inference import load_completer
+from stem_complete.inference import Outputs, load_completer
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
 from stem_complete.launch import launch
+from stem_complete.serving.batch import complete_files
+from stem_complete.serving.batch.manifest import FOLDER
 from stem_complete.training import Checkpoints, build_task, claim
 from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
 from stem_complete.training.storage import StorageError, create
@@ -296,3 +302,63 @@ class TestRun:
             export_checkpoint(s3 / "nowhere", tmp_path / "model")
         with pytest.raises(DataError, match="found nothing"):
             inspect_path(s3 / "nowhere")
+
+
+class TestBatch:
+    """Scans come from a bucket, and completions go there."""
+
+    NUM, IN_SHARD = 5, 2
+
+    @pytest.fixture
+    def scans(self, s3, tmp_path):
+        """An array of scans on disk and in the bucket."""
+        local = write_scans(tmp_path / "scans.zarr", self.NUM, 64)
+        s3.fs.put(str(local), f"{BUCKET}/scans.zarr", recursive=True)
+        return f"s3://{BUCKET}/scans.zarr"
+
+    def complete(self, scans, output, file_format):
+        return complete_files(
+            [scans],
+            load_completer(device="cpu"),
+            output,
+            outputs=Outputs(error_map=True),
+            file_format=file_format,
+            scans_in_shard=self.IN_SHARD,
+        )
+
+    @pytest.mark.parametrize("file_format", ["tiff", "npy", "zarr"])
+    def test_has_the_bytes_of_one_on_disk(self, s3, scans, tmp_path, file_format):
+        there = f"s3://{BUCKET}/out"
+        report = self.complete(scans, there, file_format)
+        assert (len(report.done), report.failed) == (self.NUM, {})
+        # What the store says now, not what was listed before.
+        s3fs.S3FileSystem.clear_instance_cache()
+        again = self.complete(scans, there, file_format)
+        assert (len(again.skipped), again.done, again.failed) == (self.NUM, {}, {})
+
+        s3fs.S3FileSystem().get(f"{BUCKET}/out", str(tmp_path / "fetched"), recursive=True)
+        assert not (tmp_path / "fetched" / FOLDER / CLAIM_FILE).exists()
+        self.complete(str(tmp_path / "scans.zarr"), tmp_path / "local", file_format)
+        if file_format == "zarr":  # which tells where each scan came from
+            for folder in ("fetched", "local"):
+                shutil.rmtree(tmp_path / folder / "64x64" / "scan")
+        assert digests(tmp_path / "fetched") == digests(tmp_path / "local")
+
+    def test_can_be_read_there(self, s3, scans):
+        self.complete(scans, f"s3://{BUCKET}/out.zarr", None)
+        store = remote_store(s3.fs, f"{BUCKET}/out.zarr")
+        root = zarr.open_group(store, mode="r")
+        assert root["64x64/completion"].shape == (self.NUM, 64, 64)
+        assert not (root["64x64/completion"][...] != root["64x64/completion"][...]).any()
+
+    def test_a_second_driver_is_refused(self, s3, scans, monkeypatch):
+        for name in ("BEAT_S", "LAPSE_S", "SETTLE_S", "_POLL_S"):
+            monkeypatch.setattr(claim, name, getattr(claim, name) / 20)
+        with claimed(s3 / "out" / FOLDER):
+            monkeypatch.setattr(claim, "_machine", lambda: "another")
+            with pytest.raises(BusyError, match="completes scans to it"):
+                self.complete(scans, f"s3://{BUCKET}/out", "npy")
+
+    def test_a_missing_bucket_is_one_line(self, s3, scans):
+        with pytest.raises(StorageError, match="create the bucket"):
+            self.complete(scans, "s3://nowhere/out", "npy")

@@ -28,9 +28,9 @@ from stem_complete.evaluation import (
 from stem_complete.experiments import ablation, tune_baselines
 from stem_complete.experiments.release import report, store, training, warm_start
 from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
-from stem_complete.inference.card import WEIGHTS_FILE
 from stem_complete.models import fold_norms
 from stem_complete.training import Checkpoints, build_task
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 SMALL = {
     "model": {

@@ -15,6 +15,7 @@ LAYERS = [
     {"cli"},
     {"benchmark", "demo", "inspection", "summaries"},
     {"experiments"},
+    {"serving"},
     {"launch"},
     {"evaluation"},
     {"inference"},
@@ -34,10 +35,10 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # Heavy or outside: the only places that may import them, at any depth.
 HOMES = {
-    "ray": {"launch"},
+    "ray": {"launch", "serving"},
     "mlflow": {"tracking"},
     "rsciio": {"data"},
-    "zarr": {"data"},
+    "zarr": {"data", "serving"},
     "typer": {"cli"},
     "matplotlib": {"evaluation"},
 }

@@ -1,5 +1,7 @@
 """Progress in a log file: lines, not bars."""
 
+import math
+
 import pytest
 
 from stem_complete import console
@@ -88,3 +90,16 @@ def test_training_shows_losses_thresholds_rate_and_time_left(capsys):
     for part in ("run 10/10", "loss 1.5", "inner 2.5", "threshold 9", "clipped 25.0 %", "2.00 ex"):
         assert part in error
     assert "validation RMSE 5.25 %" in error
+
+
+@pytest.mark.parametrize(
+    ("minutes", "left"), [(None, "1 h 6 min left"), (1000, "1 h 6 min left"), (2, "2 min left")]
+)
+def test_the_time_left_ends_with_the_minutes_of_a_run(capsys, minutes, left):
+    progress = TrainingProgress("run", steps=1000, batch_size=4, minutes=minutes)
+    progress.bar._last_line = -math.inf
+    progress.scalars(
+        10, {"train/outer_loss": 1.5, "train/inner_loss": 2.5, "train/examples_per_s": 1.0}
+    )
+    progress.close()
+    assert left in capsys.readouterr().err

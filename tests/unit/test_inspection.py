@@ -73,3 +73,11 @@ def test_a_run_without_checkpoints_is_one_too(tmp_path):
     assert inspect_path(tmp_path)["checkpoints"] == []
     with pytest.raises(DataError, match="found nothing"):
         inspect_path("memory://nowhere/at/all")
+
+
+def test_of_a_folder_of_runs_one_is_to_be_named(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(DataError, match=r"found a folder of 2 runs; name one .* such as .*/a$"):
+        inspect_path(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 import pytest
@@ -13,9 +12,12 @@ import torch
 import yaml
 
 from stem_complete.config import BUNDLED, load_config
+from stem_complete.inference.card import CARD_FILE
 from stem_complete.inspection import inspect_path
 from stem_complete.summaries import everything, screen
+from stem_complete.tracking import DATABASE, default_uri
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
+from stem_complete.tracking.links import PLACE_FILE, Place, keep_place
 from stem_complete.training import Checkpoints
 from stem_complete.training.claim import claimed
 
@@ -99,9 +101,55 @@ def test_a_run_that_is_held_runs(make_run) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BUNDLED.glob("*.yaml")))
 def test_a_run_of_any_bundled_config_fits_a_screen(make_run, name) -> None:
-    text = screen(inspect_path(make_run(0.4, 0.3, name=name, last_step=700)))
-    # Paths of tests are long.
-    assert sum(len(wrap(line, 80)) for line in text.splitlines()) <= 24 + 6
+    folder = make_run(0.4, 0.3, name=name, last_step=700)
+    (folder.parent / DATABASE).touch()
+    keep_place(folder, Place(default_uri(folder.parent), "12", 32 * "f"))
+    text = screen(inspect_path(folder))
+    assert num_lines(text) <= 24
+    assert "/#/experiments/12/runs/" in rows_of(text)["curves"]
+    (folder / "model").mkdir()
+    (folder / "model" / CARD_FILE).touch()
+    text = screen(inspect_path(folder))
+    assert num_lines(text) <= 24
+    assert rows_of(text)["model"] == "model/ in the run's folder"
+
+
+def num_lines(text: str) -> int:
+    """Lines of a text on a screen of 80 columns."""
+    return sum(-(-len(line) // 80) for line in text.splitlines())
+
+
+def test_settings_take_the_lines_that_are_left(make_run) -> None:
+    values = inspect_path(make_run(0.4, name="any_dose"))
+    shown = [screen(values | {"path": f"/{size * 'x'}"}) for size in (10, 700, 2000)]
+    counts = [1 + text.split("settings")[1].split("checkpoints")[0].count("\n") for text in shown]
+    assert counts[0] > counts[1] > counts[2] == 3  # with the line after them
+    assert all(num_lines(text) <= 24 for text in shown[:2])
+
+
+@pytest.mark.parametrize("kept", ["http://mlflow:5000", None])
+def test_curves_are_linked_where_they_went(make_run, kept, monkeypatch) -> None:
+    folder = make_run(0.4)
+    moved_from = "sqlite:////elsewhere/mlflow.db"
+    keep_place(folder, Place(kept or moved_from, "3", "abc"))
+    (folder.parent / DATABASE).touch()
+    found = inspect_path(folder)["places"]
+    assert found["curves"].startswith(
+        f"{kept or 'http://127.0.0.1:5000'}/#/experiments/3/runs/abc/model-metrics"
+    )
+    assert ("start MLflow" in found) == (kept is None)
+    assert moved_from not in str(found)
+    # What a database knows by a number is another thing on a server.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    found = inspect_path(folder)["places"]
+    assert ("curves" in found) == (kept is not None)
+
+
+def test_a_place_that_is_cut_off_is_none(make_run) -> None:
+    folder = make_run(0.4)
+    (folder / PLACE_FILE).write_text('{"uri": ')
+    (folder.parent / DATABASE).touch()
+    assert set(inspect_path(folder)["places"]) == {"start MLflow", "experiments"}
 
 
 def test_a_model(model_folder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
 
@@ -24,7 +25,11 @@ def read_png(path: Path, contents: Contents) -> None:
     image = imagecodecs.png_decode(encoded)
     if tuple(encoded[_DEPTH_AND_COLOURS]) == (1, 0):  # a grey bit, which is decoded as 0 and 255
         contents.offer("", image > 0)
-    elif image.ndim == 3:
+        return
+    if rows := num_bar_rows(image):
+        contents.skip("", f"a bar of writing below the image, {rows} rows")
+        image = image[:-rows]
+    if image.ndim == 3:
         contents.offer_colours("", image)
     else:
         contents.offer("", image)

@@ -47,8 +47,9 @@ _PATHS: dict[str, Callable[[Path], Samples | None]] = {
 PATHS = (*SUPPORTED, *_PATHS)
 """Suffixes of files that may hold a path or a dwell map."""
 
-_INTENSITIES = {"intensity", "intensities", "image", "partial", "partial_scan", "scan", "data"}
-_DWELLS = {"dwell", "dwell_map", "dwells", "mask"}
+INTENSITIES = {"intensity", "intensities", "image", "partial", "partial_scan", "scan", "data"}
+DWELLS = {"dwell", "dwell_map", "dwells", "mask"}
+"""Names of intensities and of dwell maps beside them, in files with several arrays."""
 
 
 def read_scans(
@@ -87,13 +88,22 @@ def read_scans(
     else:
         scans = [*_rasters(path, dwell, options)]
     for scan in scans:
-        if np.nanmin(scan.intensity) == np.nanmax(scan.intensity):
-            raise DataError(
-                expected="measured intensities that are not all equal",
-                found=f"{np.nanmax(scan.intensity):g} in all {np.isfinite(scan.intensity).sum()}",
-                where=path,
-            )
+        check_contrast(scan, path)
     return scans
+
+
+def check_contrast(scan: RasterScan | PathScan, where: object) -> None:
+    """Refuses a scan that shows nothing.
+
+    Raises:
+        DataError: All intensities are equal.
+    """
+    if np.nanmin(scan.intensity) == np.nanmax(scan.intensity):
+        raise DataError(
+            expected="measured intensities that are not all equal",
+            found=f"{np.nanmax(scan.intensity):g} in all {np.isfinite(scan.intensity).sum()}",
+            where=where,
+        )
 
 
 def read_scan(
@@ -128,9 +138,7 @@ def read_path(file: str | Path) -> ScanPath:
     """
     file = Path(file)
     check_file(file)
-    positions = read_samples(file)
-    if positions is None:
-        raise _no_path(file)
+    positions = positions_of(file)
     num = max(len(column) for column in positions.columns.values())
     paths = path_scans(on_path(Samples({"intensity": np.zeros(num)}), positions), file)
     if len(paths) > 1:
@@ -185,20 +193,27 @@ def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | Non
         ) from error
 
 
-def _no_path(file: Path) -> DataError:
-    return DataError(
-        expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
-        found="none",
-        where=file,
-    )
+def positions_of(file: Path) -> Samples:
+    """The samples of a file that holds a path.
+
+    Raises:
+        DataError: It cannot be read, or holds none.
+        MissingPackageError: A package that reads such files is not installed.
+    """
+    positions = read_samples(file)
+    if positions is None:
+        raise DataError(
+            expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
+            found="none",
+            where=file,
+        )
+    return positions
 
 
 def _along(path: Path, along: Path) -> Samples:
     """Intensities of one file on the path of another."""
     check_file(path)
-    positions = read_samples(along)
-    if positions is None:
-        raise _no_path(along)
+    positions = positions_of(along)
     samples = read_npy(path) if path.suffix.lower() == ".npy" else read_samples(path)
     if samples is None and path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
@@ -219,10 +234,10 @@ def _rasters(path: Path, dwell: str | Path | None, options: ScanOptions) -> list
     if dwell is not None:
         maps = read_file(Path(dwell), masks=True).micrographs
     elif options.signal is None:
-        maps = _named(images, _DWELLS)
+        maps = _named(images, DWELLS)
     if options.signal is None:
-        own = {each.name for each in _named(images, _DWELLS)}
-        images = _named(images, _INTENSITIES) or [i for i in images if i.name not in own] or images
+        own = {each.name for each in _named(images, DWELLS)}
+        images = _named(images, INTENSITIES) or [i for i in images if i.name not in own] or images
     names = dict.fromkeys(image.name for image in images)
     if len(names) > 1:
         raise DataError(

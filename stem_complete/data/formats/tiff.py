@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree as ET
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.databar import num_bar_rows
+from stem_complete.data.formats.ome_tiff import Ome, OmeImage, read_ome
 from stem_complete.data.formats.signals import Contents, require_memory
 
 # Of DigitalMicrograph's exports: unit and size of a pixel along x and y.
@@ -32,19 +33,18 @@ def read_tiff(path: Path, contents: Contents) -> None:
     Of several OME-TIFF files that name each other, each gives its own pages.
 
     Raises:
+        DataError: It says that another file has its metadata, and that is not there.
         EOFError: Pages are missing, as in a file that was cut off.
     """
     import tifffile
 
     with _tifffile_complaints() as complaints, tifffile.TiffFile(path) as tiff:
-        ome = _ome_images(tiff)
-        if ome is None:
-            _offer_series(tiff, contents, [])
-        elif _is_alone(tiff.ome_metadata or ""):
-            _offer_series(tiff, contents, ome)
+        ome = read_ome(path, tiff.ome_metadata, len(tiff.pages))
+        if ome is None or ome.is_alone:
+            _offer_series(tiff, contents, _series(tiff, ome))
         else:
             with tifffile.TiffFile(path, is_ome=False) as own:
-                _offer_series(own, contents, ome)
+                _offer_series(own, contents, _own_series(own, ome) or _series(own, ome))
         if complaints:
             raise EOFError(f"missing pages ({complaints[0]})")
 
@@ -69,19 +69,62 @@ def _tifffile_complaints() -> Iterator[list[str]]:
         logger.removeFilter(listener)
 
 
-def _offer_series(tiff: Any, contents: Contents, ome: Sequence[ET.Element]) -> None:
-    several = len(tiff.series) > 1
+class _Series(NamedTuple):
+    """Pages of one shape, with their name and what OME-XML says of them."""
+
+    name: str
+    pages: Any  # tifffile.TiffPageSeries
+    ome: OmeImage | None
+
+
+def _series(tiff: Any, ome: Ome | None) -> list[_Series]:
+    """The series as tifffile finds them."""
+    num = len(tiff.series)
+    return [
+        _Series(f"series {k}" if num > 1 else "", pages, ome and ome.of_series(k, num))
+        for k, pages in enumerate(tiff.series)
+    ]
+
+
+def _own_series(tiff: Any, ome: Ome) -> list[_Series]:
+    """One of each channel, by the planes that OME-XML says the file has.
+
+    Raises:
+        EOFError: It has fewer pages.
+    """
+    import tifffile
+
+    found, images = [], ome.own_images()
+    wanted = {page for image in images for pages in image.pages.values() for page in pages}
+    if num_missing := sum(page >= len(tiff.pages) for page in wanted):
+        raise EOFError(f"{num_missing} of {len(wanted)} pages missing")
+    for number, image in enumerate(images):
+        for channel, numbers in image.pages.items():
+            names = [f"series {number}"] * (len(images) > 1)
+            if len(image.pages) > 1:
+                labels = image.channels
+                names.append(labels[channel] if channel < len(labels) else f"channel {channel}")
+            pages = [tiff.pages[page] for page in numbers]
+            shape, axes = (len(pages), *pages[0].shape), f"I{pages[0].axes}"
+            stack = tifffile.TiffPageSeries(pages, shape, pages[0].dtype, axes, squeeze=False)
+            found.append(_Series(" ".join(names), stack, image))
+    return found
+
+
+def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> None:
     whole: NDArray[Any] | None = None
-    for index, series in enumerate(tiff.series):
-        name = f"series {index}" if several else ""
-        axes = _axes(tiff, series, _ome_image(ome, index, len(tiff.series)))
+    for index, (name, series, ome) in enumerate(found):
+        axes = _axes(tiff, series, ome)
         if num_missing := sum(page is None for page in series.pages):
             raise EOFError(f"{num_missing} of {len(series.pages)} pages missing")
         if index and series.keyframe.is_reduced:
             contents.skip(name, f"a preview, shape {series.shape}")
             continue
         require_memory(series.shape, series.dtype)
-        data = _without_databar(tiff, series.asarray(), series.axes)
+        data = series.asarray()
+        if rows := _num_bar_rows(tiff, data, series.axes):
+            contents.skip(name, f"a bar of writing below the image, {rows} rows")
+            data = data[(slice(None),) * series.axes.index("Y") + (slice(-rows),)]
         samples = series.axes.find("S")
         if whole is not None and samples < 0 and _is_reduced(data, whole):
             height, width = data.shape[-2:]
@@ -135,10 +178,10 @@ def _has_colours(page: Any) -> bool:
     )
 
 
-def _axes(tiff: Any, series: Any, ome: ET.Element | None) -> list[Axis]:
+def _axes(tiff: Any, series: Any, ome: OmeImage | None) -> list[Axis]:
     """The dimensions of a series, with pixel size and channels."""
     steps = _steps(tiff, series.keyframe, ome)
-    labels = () if ome is None else _ome_channels(ome)
+    labels = () if ome is None else ome.channels
     axes = []
     for letter, size in zip(series.axes, series.shape, strict=True):
         if letter in steps:
@@ -148,11 +191,11 @@ def _axes(tiff: Any, series: Any, ome: ET.Element | None) -> list[Axis]:
         elif letter == "S":
             axes.append(Axis("detector"))
         else:
-            axes.append(Axis(letter))
+            axes.append(Axis("" if letter == "Q" else letter))  # Q is what tifffile calls any
     return axes
 
 
-def _steps(tiff: Any, page: Any, ome: ET.Element | None) -> dict[str, tuple[object, object]]:
+def _steps(tiff: Any, page: Any, ome: OmeImage | None) -> dict[str, tuple[object, object]]:
     """Side of a pixel along Y and X, each with its unit.
 
     By the tags of OME, Thermo Fisher, Zeiss, Olympus, DigitalMicrograph or ImageJ, or else by
@@ -160,10 +203,7 @@ def _steps(tiff: Any, page: Any, ome: ET.Element | None) -> dict[str, tuple[obje
     """
     tags = page.tags
     if ome is not None:
-        return {
-            axis: (ome.get(f"PhysicalSize{axis}"), ome.get(f"PhysicalSize{axis}Unit", "µm"))
-            for axis in "YX"
-        }
+        return dict(ome.pixel_size())
     if tiff.fei_metadata:
         scan = tiff.fei_metadata.get("Scan") or tiff.fei_metadata.get("EScan") or {}
         return {"Y": (scan.get("PixelHeight"), "m"), "X": (scan.get("PixelWidth"), "m")}
@@ -200,52 +240,16 @@ def _inverse(pixels_per_unit: tuple[int, int]) -> float:
     return units / pixels if pixels else 0.0
 
 
-def _ome_images(tiff: Any) -> list[ET.Element] | None:
-    """The `Pixels` of each image that OME-XML describes; None if there is no such XML."""
-    if not tiff.ome_metadata:
-        return None
-    try:
-        root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 (as tifffile does)
-    except ET.ParseError:
-        return None
-    return [
-        pixels
-        for image in root.iterfind("{*}Image")
-        if (pixels := image.find("{*}Pixels")) is not None
-    ]
-
-
-def _ome_image(images: Sequence[ET.Element], number: int, num_series: int) -> ET.Element | None:
-    """What OME-XML says of a series; None if it is not clear which of its images it is."""
-    if len(images) == num_series:
-        return images[number]
-    sizes = {tuple(sorted(_physical_size(image).items())) for image in images}
-    return images[0] if len(sizes) == 1 else None
-
-
-def _physical_size(pixels: ET.Element) -> dict[str, str]:
-    return {key: value for key, value in pixels.items() if key.startswith("PhysicalSize")}
-
-
-def _is_alone(xml: str) -> bool:
-    """Whether all planes are in the file itself."""
-    own = re.search(r'<(?:\w+:)?OME\b[^>]*\bUUID="([^"]*)"', xml)
-    named = set(re.findall(r"<(?:\w+:)?UUID\b[^>]*>\s*([^<\s]*)\s*<", xml))
-    return named <= {own[1] if own else ""} or (own is None and len(named) == 1)
-
-
-def _ome_channels(pixels: ET.Element) -> tuple[str, ...]:
-    """Names of the channels; none if one has none."""
-    names = [channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")]
-    return tuple(names) if all(names) else ()
-
-
-def _without_databar(tiff: Any, data: NDArray[Any], axes: str) -> NDArray[Any]:
-    """The image of Thermo Fisher without the bar below it, which shows its data in writing."""
+def _num_bar_rows(tiff: Any, data: NDArray[Any], axes: str) -> int:
+    """Height of the bar below an image, by Thermo Fisher's metadata or else by its pixels."""
+    y, x = axes.index("Y"), axes.index("X")
     metadata = tiff.fei_metadata or {}
     image, own = metadata.get("Image") or {}, metadata.get("PrivateFei") or {}
-    y, x = axes.index("Y"), axes.index("X")
-    rows = image.get("ResolutionY") or data.shape[y] - own.get("DatabarHeight", 0)
-    if image.get("ResolutionX", data.shape[x]) != data.shape[x] or not 0 < rows < data.shape[y]:
-        return data
-    return data[(slice(None),) * y + (slice(rows),)]
+    if image.get("ResolutionX", data.shape[x]) == data.shape[x]:
+        rows = image.get("ResolutionY") or data.shape[y] - own.get("DatabarHeight", 0)
+        if 0 < rows < data.shape[y]:
+            return int(data.shape[y] - rows)
+        if image.get("ResolutionY"):
+            return 0
+    is_one_image = axes in ("YX", "YXS")
+    return num_bar_rows(data) if is_one_image else 0

@@ -73,7 +73,7 @@ _PIXELS = {"px", "pix", "pixel", "pxl"}
 
 _TEX = {
     **dict.fromkeys(("angstrom", "aa"), "å"),
-    **dict.fromkeys(("mu", "micro"), "u"),
+    **dict.fromkeys(("mu", "micro", "textmu"), "u"),
     **dict.fromkeys(("meter", "metre"), "m"),
     **dict.fromkeys(("degree", "circ"), "°"),
     "nano": "n",
@@ -83,6 +83,8 @@ _TEX = {
     "per": "/",
     "pi": "π",
 }
+# Greek mu, which micro is by now; kinds of hyphens, minus and dashes; of fractions and divisions.
+_SIGNS = str.maketrans("\u03bc\u2010\u2011\u2012\u2013\u2212\u2044\u2215\u00f7", "u-----///")
 _PER_PIXEL = r"[·*.]?(?:px|pix|pixel)s?(?:\^|\*\*)?-1$"
 _RECIPROCAL = r"^(?:reciprocal|inverse|inv\.?|rec\.?)"
 
@@ -149,7 +151,7 @@ def _plain(text: str) -> str:
         text = text.replace(wrong, right)
     # Superscripts become digits, and of several code points for one letter one remains.
     text = unicodedata.normalize("NFKC", html.unescape(text)).lower().strip().strip("\0")
-    text = text.replace("\u03bc", "u").replace("\u2212", "-").replace("\u2013", "-")
+    text = text.translate(_SIGNS)
     # TeX: commands that are units become their letters; those of layout (\mathrm, \text) go.
     text = re.sub(r"\\([a-z]+)", lambda command: _TEX.get(command[1], ""), text)
     text = re.sub(r"\bper\b", "/", text)

@@ -14,17 +14,24 @@ from stem_complete.errors import ConfigError
 from stem_complete.time_limit import OutOfTimeError, time_limit
 
 # The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
-# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001. Longer numbers are times and
-# the like, unless they begin with zeros. The name of a detector may follow: gold_0001_HAADF.
-_COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time)"
-_DIGITS = r"(?:\d{1,5}|00\d{4,8})"
+# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001, gold_3of20, gold_t=0.5s,
+# gold_-30deg. Longer numbers are times and the like, unless they begin with zeros. The name of a
+# detector may follow: gold_0001_HAADF; or anything, if the number is counted with zeros:
+# gold_0001_filtered, 0001_gold.
+_COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time|tilt)"
+_DIGITS = r"(?:(?:\d{1,5}|00\d{4,8})(?:[ _-]*of[ _-]*\d{1,5})?)"
+_VALUE = r"(?:[+-]?\d{1,5}(?:[.,]\d{1,5})?[ _]?(?:ms|s|sec|min|deg|°))"
 _NUMBER = (
-    rf"(?:[ _.#-]+\(?{_COUNTED}?[ _.#-]?{_DIGITS}\)?|\(\d{{1,5}}\)"
+    rf"(?:[ _.=#-]+\(?{_COUNTED}?[ _.=#-]?(?:{_DIGITS}|{_VALUE})\)?|\(\d{{1,5}}\)"
     rf"|(?<=/){_DIGITS}|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
 )
 _DETECTOR = r"(?:[ _.-]+(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|(?:ch|channel|detector)[ _-]?\d))"
-NUMBERED = rf"(?is)^(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})*{_NUMBER}?|{_NUMBER}{_DETECTOR})$"
-"""Files that differ in the number at the end of their names are of one field of view."""
+_INSIDE = rf"(?<=[/ _.#-]){_COUNTED}?0\d{{2,7}}(?=[ _.-])"
+NUMBERED = (
+    rf"(?is)^(?:(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}{_DETECTOR}?)"
+    rf"|(.*?){_INSIDE}([^/]*)|(.*))$"
+)
+"""Files that differ in the number of their names are of one field of view."""
 
 _LONGEST_SEARCH = 2  # seconds
 

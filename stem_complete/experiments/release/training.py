@@ -29,9 +29,10 @@ from stem_complete.distributed import under_torchrun
 from stem_complete.errors import ArtifactError
 from stem_complete.experiments.release.warm_start import save_rest, write_start
 from stem_complete.inference import MODEL_FOLDER, RELEASED_MODEL
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, read_card
+from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.launch import launch
 from stem_complete.training import Checkpoints
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 REST = Path(__file__).with_name("rest.safetensors")
 """What further training needs beside the released model."""

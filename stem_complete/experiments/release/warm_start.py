@@ -7,7 +7,7 @@ each kernel. Adam's moments are not kept and begin at 0: this is a warm start, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from stem_complete.config import Config
 from stem_complete.files import write_atomically
-from stem_complete.inference.card import WEIGHTS_FILE, read_card
-from stem_complete.models import WeightNormConv2d
+from stem_complete.inference.card import read_card
 from stem_complete.training import Checkpoint, Checkpoints, CompletionTask, build_task
+from stem_complete.training.start import unfolded, weight_norm_layers
 from stem_complete.training.state import averaged_weights
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 _GENERATOR = "network.generator."
 _LENGTH = ".length"
@@ -36,7 +37,7 @@ def save_rest(checkpoint: Checkpoint, config: Config, file: Path) -> None:
     rest = {n: value for n, value in task.state_dict().items() if not n.startswith(_GENERATOR)}
     lengths = {
         f"{_GENERATOR}{name}{_LENGTH}": torch.linalg.vector_norm(layer.v, dim=layer.norm_dims)
-        for name, layer in _layers(task)
+        for name, layer in weight_norm_layers(task.network.generator)
     }
     write_atomically(file, save({n: t.detach().contiguous() for n, t in (rest | lengths).items()}))
 
@@ -68,23 +69,13 @@ def start_state(
 ) -> dict[str, Tensor]:
     """State of the task whose generator, folded, is the model's."""
     state = {name: value for name, value in rest.items() if not name.endswith(_LENGTH)}
-    for name, layer in _layers(task):
-        path = f"{_GENERATOR}{name}"
-        kernel = folded[f"{name}.0.weight"]
-        norm = torch.linalg.vector_norm(kernel, dim=layer.norm_dims)
-        length = rest[f"{path}{_LENGTH}"] / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-        state |= {f"{path}.v": kernel * layer.per_output_channel(length), f"{path}.g": norm}
-        if layer.bias is not None:
-            state[f"{path}.bias"] = folded[f"{name}.0.bias"]
-    return state
-
-
-def _layers(task: CompletionTask) -> Iterator[tuple[str, WeightNormConv2d]]:
-    for name, layer in task.network.generator.named_modules():
-        if isinstance(layer, WeightNormConv2d):
-            # Running means would be folded into biases, from which they cannot be told apart.
-            assert layer.mean_norm is None, "only networks without mean norm are released"
-            yield name, layer
+    lengths = {
+        name.removeprefix(_GENERATOR).removesuffix(_LENGTH): value
+        for name, value in rest.items()
+        if name.endswith(_LENGTH)
+    }
+    generator = unfolded(task.network.generator, folded, lengths)
+    return state | {f"{_GENERATOR}{name}": value for name, value in generator.items()}
 
 
 def _fresh_moments(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from stem_complete.vocabulary import parse_coverage
 _SPACING_PX = 0.25
 # The same at the outer end of a spiral at constant angular velocity; it falls towards the centre.
 _OUTER_SPACING_PX = 0.75
+_LEAST_SAMPLES = 8
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
@@ -67,7 +68,8 @@ def archimedean_angular(shape: tuple[int, int], coverage: Coverage = DEFAULT_COV
     outer_radius = math.hypot(height, width) / 2
     growth = 1 / (2 * math.pi * coverage)
     end = outer_radius / growth
-    count = math.ceil(end * outer_radius / _OUTER_SPACING_PX)
+    # The first of so many lies in the image, however small that is.
+    count = max(math.ceil(end * outer_radius / _OUTER_SPACING_PX), _LEAST_SAMPLES)
     theta = (torch.arange(count, dtype=torch.float64) + 0.5) * (end / count)
     return with_coverage(_around_centre(growth * theta, theta, shape), shape, coverage)
 

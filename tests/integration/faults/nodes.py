@@ -107,10 +107,10 @@ class LocalCluster:
         if not accepted:
             raise RuntimeError(f"the node is not drained: {why_not}")
 
-    def workers(self, node: Any = None) -> list[psutil.Process]:
-        """Training workers, of one node or of all."""
+    def workers(self, node: Any = None, title: str = "RayTrainWorker") -> list[psutil.Process]:
+        """Workers, by default training ones, of one node or of all."""
         nodes = self.nodes if node is None else [node]
-        return [w for n in nodes for w in descendants(self.raylet(n), "RayTrainWorker")]
+        return [w for n in nodes for w in descendants(self.raylet(n), title)]
 
     def controllers(self) -> list[psutil.Process]:
         """Ray Train's controllers, which a run has one of."""

@@ -14,10 +14,11 @@ from stem_complete.cli import main
 from stem_complete.config import Config
 from stem_complete.errors import ArtifactError, TrackingError
 from stem_complete.inference import RELEASED_MODEL, model_folder, register_model
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE, read_card
+from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.inference.sources import cache_folder
 from stem_complete.tracking import open_run
 from stem_complete.tracking.client import connect
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 
 @pytest.fixture(autouse=True)

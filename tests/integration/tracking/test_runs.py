@@ -15,6 +15,7 @@ from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.tracking import TrackedRun, default_uri, finish_run, open_run
 from stem_complete.tracking.client import connect
+from stem_complete.tracking.links import Place, kept_place
 from stem_complete.tracking.runs import enter_run, find_run_id
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -43,8 +44,9 @@ def test_a_run_is_found_again_by_its_folder(uri: str, make_config: MakeConfig) -
     other = open_run(make_config("mse-seed3"), uri)
     anew = open_run(make_config(), uri, resume=False)
     assert len({run.run_id, other.run_id, anew.run_id}) == 3
-    # The newest run of the folder is the one that goes on.
+    # The newest run of the folder is the one that goes on, and the folder says which it is.
     assert open_run(make_config(), uri).run_id == anew.run_id
+    assert kept_place(anew.config.run_folder) == Place(uri, experiment_id(run), anew.run_id)
     assert len(all_runs(run)) == 3
 
 
@@ -135,6 +137,9 @@ def test_an_impossible_uri_is_an_error(bad: str, make_config: MakeConfig) -> Non
         ("postgresql+asyncpg://host/mlflow", r"install its driver: .*pip install asyncpg$"),
         ("mysql://host/mlflow", r"install its driver: .*pip install mysqlclient$"),
         ("mysql+bad://host/mlflow", r"write mysql\+pymysql:// instead of mysql\+bad://$"),
+        ("postgres://host/mlflow", r"write postgresql:// instead of postgres://$"),
+        ("mariadb+x://host/mlflow", r"write mysql\+pymysql:// instead of mariadb\+x://$"),
+        ("sqlite://mlflow.db", r"use http.* or sqlite:////absolute/path/mlflow.db$"),
         ("oracle://host/mlflow", r"use http\(s\)://host:port or sqlite:"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from stem_complete.config import load_config
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.store.ingest import IngestReport
 from stem_complete.data.store.layout import LeftOut
-from stem_complete.inference import CompleteReport, Outputs
+from stem_complete.inference import Outputs
 from stem_complete.launch import Outcome
+from stem_complete.serving.batch import CompleteReport
 from stem_complete.tracking import Registered
 from stem_complete.training import TrainingResult
 
@@ -39,22 +41,65 @@ class TestComplete:
     @pytest.fixture
     def calls(self, replaced):
         replaced("stem_complete.inference.load_completer")
-        return replaced("stem_complete.inference.complete_files", CompleteReport({"a": "b"}))
+        replaced("stem_complete.serving.batch.in_process.InProcess")
+        return replaced("stem_complete.serving.batch.complete_files", CompleteReport({"a": "b"}))
 
     def test_defaults(self, run, calls):
         assert run("complete", "a.csv", "--output", "out").output == (
             "1 scan completed in out, 0 already there, 0 failed\n"
         )
         ((arguments, keywords),) = calls
-        assert arguments == (["a.csv"], None, Path("out"))
+        assert arguments == (["a.csv"], None, "out")
         assert keywords.pop("progress")
+        assert keywords.pop("each")
         assert keywords == {
             "dwell": None,
             "along": None,
             "options": ScanOptions(),
             "published": False,
             "outputs": Outputs(self_check=True),
+            "file_format": None,
+            "scans_in_shard": 256,
+            "timeout_s": 3600.0,
         }
+
+    def test_several_workers_need_ray(self, run, calls):
+        done = run("complete", "a.csv", "--output", "out", "--workers", 2)
+        assert done.code == 2
+        assert "add --ray" in done.error
+
+    @pytest.mark.parametrize("way", [["--ray"], ["--address", "head:6379"]])
+    def test_on_ray(self, run, calls, way, monkeypatch):
+        pools = []
+
+        class Module:
+            def RayPool(*arguments, **keywords):  # noqa: N802
+                pools.append((arguments, keywords))
+
+        monkeypatch.setitem(sys.modules, "stem_complete.serving.batch.on_ray", Module)
+        assert run("complete", "a.csv", "--output", "out", *way, "--workers", 2, "--gpu").code == 0
+        ((arguments, keywords),) = pools
+        assert arguments[0].name == "released"
+        assert keywords == {
+            "device": "cuda",
+            "precision": "float32",
+            "num_workers": 2,
+            "use_gpu": True,
+            "address": None if way == ["--ray"] else "head:6379",
+        }
+
+    def test_of_many_notes_and_failures_the_first_are_told(self, run, replaced, calls):
+        report = CompleteReport({f"{n}": "b" for n in range(300)})
+        report.notes = dict.fromkeys(report.done, "noted")
+        report.failed = {f"x{n}": "bad" for n in range(101)}
+        replaced("stem_complete.serving.batch.complete_files", report)
+        done = run("complete", "a", "--output", "out")
+        assert "300 scans completed" in done.output
+        assert done.error.count(": noted") == 100
+        assert "200 more notes in the manifest of out" in done.error
+        assert done.error.count(": bad") == 100
+        assert "1 more scan failed, see out/errors.jsonl" in done.error
+        assert done.code == 1
 
     def test_options_say_what_files_do_not(self, run, calls):
         told = {

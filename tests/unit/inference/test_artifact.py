@@ -14,7 +14,8 @@ from stem_complete.inference import (
     load_artifact,
     save_artifact,
 )
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE
+from stem_complete.inference.card import CARD_FILE
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 
 @pytest.mark.parametrize(

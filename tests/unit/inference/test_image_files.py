@@ -10,8 +10,14 @@ import tifffile
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
-from stem_complete.inference import CompletedScan, Completion, write_completion
-from stem_complete.inference.image_files import display_range, read_info, write_png, write_tiff
+from stem_complete.inference import CompletedScan, Completion, Outputs, write_completion
+from stem_complete.inference.image_files import (
+    display_range,
+    read_info,
+    why_again,
+    write_png,
+    write_tiff,
+)
 
 IMAGE = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
 IMAGE[3, 4] = 1e4  # a hot pixel
@@ -95,3 +101,16 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, completed):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="to write"):
         write_completion(completed, tmp_path / "file" / "image.tif")
+
+
+def test_an_npy_has_what_it_says_of_itself_beside_it(completer, tmp_path):
+    scan = RasterScan(IMAGE, pixel_size_nm=0.05, where=Path("x.tif"))
+    completed = CompletedScan(scan, Completion(IMAGE, np.ones_like(IMAGE)), completer.card)
+    image, outputs, made_from = tmp_path / "x_completed.npy", Outputs(error_map=True), {"scan": "1"}
+    written = write_completion(completed, image, outputs, made_from)
+    assert [path.name for path in written] == ["x_error.npy", "x_completed.json", image.name]
+    np.testing.assert_array_equal(np.load(image), IMAGE)
+    np.testing.assert_array_equal(np.load(tmp_path / "x_error.npy"), np.ones_like(IMAGE))
+    assert read_info(image)["pixel_size_nm"] == 0.05
+    assert why_again(image, outputs, made_from) is None
+    assert why_again(image, outputs, {"scan": "2"}) == "done again, as its scan changed"

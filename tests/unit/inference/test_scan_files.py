@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from stem_complete.data.bundled import published_triples
 from stem_complete.errors import ConfigError, DataError
@@ -164,3 +165,43 @@ def test_what_a_folder_holds_that_cannot_be_read_is_listed(tree):
 def test_files_that_are_named_twice_are_completed_once(tree):
     tree("s/a.tif")
     assert len(plan_files(["s", "s/a.tif", "s/*.tif"], Path("out"), None).files) == 1
+
+
+class TestUrls:
+    @pytest.fixture
+    def store(self):
+        """An object store in memory, empty."""
+        bucket = UPath("memory://scan-files")
+        if bucket.exists():
+            bucket.rmdir(recursive=True)
+
+        def put(*names):
+            for name in names:
+                (bucket / name).write_bytes(b"x")
+
+        return put
+
+    def test_are_searched_as_folders_are(self, store):
+        store("scans/mon/1.tif", "scans/2.npy", "scans/2_completed.tif", "scans/notes.md",
+              "scans/.hidden/3.tif", "scans/a.zarr/zarr.json", "scans/a.zarr/c/0/0/0",
+              "dwell/1.npy", "dwell/2.npy")  # fmt: skip
+        root = "memory://scan-files"
+        plan = plan_files([f"{root}/scans"], Path("out"), f"{root}/dwell")
+        assert _outputs(plan) == {
+            f"{root}/scans/2.npy": "out/2_completed.tif",
+            f"{root}/scans/a.zarr": "out/a_completed.tif",
+            f"{root}/scans/mon/1.tif": "out/mon/1_completed.tif",
+        }
+        assert _pairs(plan)[f"{root}/scans/mon/1.tif"] == f"{root}/dwell/1.npy"
+
+    def test_may_be_globs_and_outputs(self, store):
+        store("scans/1.tif", "scans/mask-1.tif", "scans/x.txt")
+        root = "memory://scan-files"
+        plan = plan_files([f"{root}/scans/*"], UPath(f"{root}/out"), "mask-{number}.tif")
+        assert _outputs(plan) == {f"{root}/scans/1.tif": f"{root}/out/1_completed.tif"}
+        assert _pairs(plan) == {f"{root}/scans/1.tif": f"{root}/scans/mask-1.tif"}
+
+    def test_without_scans_are_listed(self, store):
+        store("scans/x.txt")
+        plan = plan_files(["memory://scan-files/scans"], Path("out"))
+        assert "found none" in plan.failed["memory://scan-files/scans"]

@@ -13,8 +13,9 @@ from upath import UPath
 from stem_complete import load_completer
 from stem_complete.errors import ArtifactError, MissingPackageError
 from stem_complete.inference import RELEASED_MODEL, model_folder, read_card
-from stem_complete.inference.card import CARD_FILE, WEIGHTS_FILE
+from stem_complete.inference.card import CARD_FILE
 from stem_complete.inference.sources import cache_folder, described, fetched
+from stem_complete.vocabulary import WEIGHTS_FILE
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import ray
 
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.launch import cluster
+from stem_complete.launch import cluster, ray_group
 from stem_complete.launch.cluster import check_address, ray_cluster, short_folder
+from stem_complete.launch.ray_group import train_on_ray
+from stem_complete.training import StopRequest, TrainingResult, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,30 @@ class TestAddresses:
         expected = rf"RAY_ADDRESS=head:6379: expected a Ray cluster, found .*{found}; .*--head"
         with pytest.raises(TrainingError, match=expected):
             check_address("head:6379")
+
+    def test_of_the_last_cluster_here_are_tried_first(self, monkeypatch):
+        meant = iter(["10.0.0.1:6379", "10.0.0.1:6379", ConnectionError("Could not find any")])
+
+        def find(address):
+            assert address == "auto"
+            found = next(meant)
+            if isinstance(found, ConnectionError):
+                raise found
+            return found
+
+        def connect(address, timeout):
+            assert address == ("10.0.0.1", 6379)
+            raise ConnectionRefusedError("Connection refused")
+
+        monkeypatch.setattr(cluster.services, "canonicalize_bootstrap_address", find)
+        monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
+        check_address("auto")
+        monkeypatch.setattr(socket, "create_connection", connect)
+        expected = r"RAY_ADDRESS=auto: .* nothing at 10.0.0.1:6379, where the last one was: Conn"
+        with pytest.raises(TrainingError, match=expected):
+            check_address("auto")
+        with pytest.raises(TrainingError, match="found none on this machine"):
+            check_address("auto")
 
     def test_are_checked_before_ray_is_asked(self, scaling, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
@@ -117,12 +145,87 @@ class TestErrorsOfRay:
                 except Exception:  # as Ray tries again and again
                     continue
 
-        monkeypatch.setattr(cluster, "START_S", 0.1)
+        monkeypatch.setattr(cluster, "JOIN_S", 0.1)
         monkeypatch.setattr(cluster, "check_address", lambda _: None)
         monkeypatch.setattr(ray, "init", init)
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
         with pytest.raises(TrainingError, match="found none within"), ray_cluster(scaling):
             pass
+
+
+class TestWorkingFolder:
+    def test_that_is_removed_while_ray_starts_is_left(self, scaling, monkeypatch, tmp_path):
+        folders, here = [], tmp_path / "here"
+
+        def init(**_):
+            if here.exists():
+                here.rmdir()
+            folders.append(Path.cwd())
+
+        here.mkdir()
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(ray, "init", init)
+        with ray_cluster(scaling):
+            assert folders == [Path("/")]
+
+    def test_that_is_there_is_no_reason_to_start_twice(self, scaling, monkeypatch):
+        calls = []
+
+        def init(**_):
+            calls.append(1)
+            raise FileNotFoundError("gcs_server")
+
+        monkeypatch.setattr(ray, "init", init)
+        with pytest.raises(TrainingError, match="found gcs_server"), ray_cluster(scaling):
+            pass
+        assert calls == [1]
+
+
+class TestSignals:
+    def test_to_this_group_do_not_reach_the_processes_of_a_local_cluster(
+        self, scaling, monkeypatch
+    ):
+        started = []
+        monkeypatch.setattr(cluster.services, "ConsolePopen", lambda *_, **how: started.append(how))
+        monkeypatch.setattr(cluster.ray_utils, "detect_fate_sharing_support", lambda: True)
+        before = cluster.services.ConsolePopen
+        monkeypatch.setattr(ray, "init", lambda **_: cluster.services.ConsolePopen(["gcs"]))
+        with ray_cluster(scaling):
+            assert started == [{"process_group": 0}]
+        assert cluster.services.ConsolePopen is before
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_leave_ray_little_time_to_start(self, scaling, monkeypatch, number):
+        def init(**_):
+            os.kill(os.getpid(), number)
+            while True:
+                time.sleep(0.001)
+
+        monkeypatch.setattr(cluster, "STOP_S", 0.05)
+        monkeypatch.setattr(ray, "init", init)
+        with stop_on_signals() as stop:
+            handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+            with pytest.raises(TrainingError, match="found none within"), ray_cluster(scaling):
+                pass
+            assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+        assert stop.signal == number
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_are_why_ray_did_not_start(self, make_config, monkeypatch, asked):
+        stop = StopRequest()
+
+        def init(**_):
+            if asked:
+                stop.on_signal(signal.SIGTERM, None)
+            raise RuntimeError("the GCS has ended")
+
+        monkeypatch.setattr(ray, "init", init)
+        monkeypatch.setattr(ray_group, "_SETTINGS", {})
+        if asked:
+            assert train_on_ray(make_config(), None, stop) == TrainingResult(0, {}, False)
+        else:
+            with pytest.raises(TrainingError, match="the GCS has ended"):
+                train_on_ray(make_config(), None, stop)
 
 
 class TestFolders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -242,6 +243,14 @@ class TestFailures:
             TrainingError, match=r"workers that finish, found rank 1 died; .*goes on"
         ):
             drive(ScriptedGroup(clock, end=WorkersFailedError("rank 1 died")))
+
+    def test_that_a_signal_may_have_ended_are_no_failure(self, drive, clock, stop):
+        def signalled():
+            stop.on_signal(signal.SIGTERM, None)
+
+        looks = [Metrics(3, {}), GroupStarted(1, ["a"]), signalled, "x"]
+        group = ScriptedGroup(clock, looks, WorkersFailedError("all died"), obeys=False)
+        assert drive(group) == TrainingResult(3, {}, finished=False)
 
     def test_of_a_controller_need_a_new_connection(self, drive, clock, said):
         assert drive(ScriptedGroup(clock, end=ControllerLostError("it was killed"))) is None

@@ -36,7 +36,7 @@ def test_parts_are_scanned_and_completed(any_dose: Callable[..., Config]) -> Non
     task = build_task(any_dose("augmentation.crop_px=32"), (64, 64))
     batch = task.simulator(IMAGES, 3, torch.arange(2))
     assert batch.truth.shape == batch.scan.dwell.shape == (2, 1, 32, 32)
-    full, half, _ = task.complete(batch)
+    full, half, *_ = task.complete(batch)
     assert full.shape == (2, 1, 32, 32)
     assert half.shape == (2, 1, 16, 16)
     # An example's part depends on its place, not on its company.
@@ -139,6 +139,19 @@ def test_relative_losses_count_errors_in_the_networks_unit(
     )
     outer = task.losses(task.complete(twice), twice.truth)["outer"]
     torch.testing.assert_close(outer, losses[True][0], rtol=1e-3, atol=0)
+
+
+def test_losses_relative_to_the_first_completion_are_one_without_a_correction(
+    any_dose: Callable[..., Config],
+) -> None:
+    task = build_task(any_dose("loss.relative=first", "loss.weight=1"), (64, 64))
+    batch = task.simulator(IMAGES, 3, torch.arange(2))
+    completed, encoded = task.complete(batch), task.encode(batch.scan)
+    without = completed._replace(full=encoded.offset, half=encoded.at_half_size().offset)
+    for losses in task.losses(without, batch.truth).values():
+        torch.testing.assert_close(losses, torch.ones(2), rtol=1e-4, atol=0)
+    perfect = completed._replace(full=batch.truth)
+    assert (task.losses(perfect, batch.truth)["outer"] == 0).all()
 
 
 @pytest.mark.parametrize(

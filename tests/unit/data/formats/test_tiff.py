@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from stem_complete.data.formats.micrographs import read_file, read_micrograph, read_micrographs
 from stem_complete.errors import DataError
+from tests.unit.data.formats.test_databar import exported
 
 IMAGE = np.random.default_rng(0).integers(0, 60_000, (40, 48)).astype(np.uint16)
 DETECTORS = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1], IMAGE // 2])
@@ -136,16 +138,99 @@ def test_each_file_of_a_series_gives_its_own_pages(tmp_path: Path, alone: bool) 
         assert micrograph.pixel_size_nm == 0.05
 
 
-def test_a_file_whose_metadata_is_elsewhere_gives_its_pages(tmp_path: Path) -> None:
-    path = tmp_path / "a.ome.tif"
-    xml = (
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        '<BinaryOnly MetadataFile="companion.ome" UUID="urn:uuid:0000-1"/></OME>'
+OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+SET = ["set_T0.ome.tif", "set_T1.ome.tif"]
+
+
+def write_set(folder: Path, metadata: str = "set.companion.ome") -> None:
+    """Two files with HAADF and BF of one time each, whose metadata is in a third one."""
+    for number, name in enumerate(SET):
+        xml = f'{OME}><BinaryOnly MetadataFile="{metadata}" UUID="urn:uuid:0000-{number}"/></OME>'
+        planes = np.stack([IMAGE + number, DETECTORS[1] + number])
+        options: dict[str, Any] = {"description": xml, "metadata": None}
+        tifffile.imwrite(folder / name, planes, photometric="minisblack", **options)
+
+
+def companion(order: str = "XYCZT", step: str = "0.05", channels: str = "HAADF BF") -> str:
+    planes = "".join(
+        f'<TiffData FirstT="{number}" IFD="0" PlaneCount="2">'
+        f'<UUID FileName="{name}">urn:uuid:0000-{number}</UUID></TiffData>'
+        for number, name in enumerate(SET)
     )
-    tifffile.imwrite(path, IMAGE, description=xml, metadata=None)
-    micrograph = read_micrograph(path)
-    np.testing.assert_array_equal(micrograph.pixels, IMAGE)
-    assert micrograph.pixel_size_nm is None
+    named = "".join(f'<Channel Name="{name}"/>' for name in channels.split())
+    return (
+        f'{OME} UUID="urn:uuid:0000-9"><Image ID="Image:0"><Pixels DimensionOrder="{order}" '
+        f'Type="uint16" SizeX="48" SizeY="40" SizeZ="1" SizeC="2" SizeT="2" PhysicalSizeX="{step}" '
+        f'PhysicalSizeXUnit="nm" PhysicalSizeY="{step}" PhysicalSizeYUnit="nm">'
+        f"{named}{planes}</Pixels></Image></OME>"
+    )
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_set_is_read_by_its_companion(tmp_path: Path, renamed: bool) -> None:
+    write_set(tmp_path)
+    (tmp_path / "set.companion.ome").write_text(companion())
+    for number, name in enumerate(SET):
+        path = tmp_path / name
+        if renamed:
+            path = path.rename(tmp_path / f"other{number}.tif")
+        haadf, bf = read_micrographs(path)
+        assert [(m.name, m.frame, m.pixel_size_nm) for m in (haadf, bf)] == [
+            ("HAADF", 0, 0.05),
+            ("BF", 0, 0.05),
+        ]
+        np.testing.assert_array_equal(haadf.pixels, IMAGE + number)
+        np.testing.assert_array_equal(bf.pixels, DETECTORS[1] + number)
+
+
+def test_the_order_of_planes_is_that_of_the_companion(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    xml = companion("XYTZC").replace('<TiffData FirstT="1"', '<TiffData FirstC="1"')
+    (tmp_path / "set.companion.ome").write_text(xml)
+    first, second = (read_micrographs(tmp_path / name) for name in SET)
+    assert [(m.name, m.frame) for m in first + second] == [("", 0), ("", 1)] * 2
+    np.testing.assert_array_equal(first[1].pixels, DETECTORS[1])
+
+
+def test_of_many_images_in_a_companion_a_file_has_its_own(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    images = []
+    for number, step in enumerate(("0.05", "0.2")):
+        xml = companion(step=step).replace(SET[1 - number], "another.tif")
+        xml = xml.replace(f">urn:uuid:0000-{1 - number}<", ">urn:uuid:0000-8<")
+        images.append(xml[xml.index("<Image") : xml.index("</OME>")])
+    (tmp_path / "set.companion.ome").write_text(f"{OME}>{''.join(images)}</OME>")
+    for name, step in zip(SET, (0.05, 0.2), strict=True):
+        assert [m.pixel_size_nm for m in read_micrographs(tmp_path / name)] == [step] * 2
+
+
+def test_the_metadata_of_a_set_may_be_in_another_tiff(tmp_path: Path) -> None:
+    write_set(tmp_path, "main.ome.tif")
+    options: dict[str, Any] = {"description": companion(), "metadata": None}
+    tifffile.imwrite(tmp_path / "main.ome.tif", IMAGE, **options)
+    assert [m.name for m in read_micrographs(tmp_path / SET[1])] == ["HAADF", "BF"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "no such file"), ("", "no OME-XML in it"), ("<OME", "no OME-XML in it")],
+)
+def test_a_set_without_its_companion_is_refused(
+    tmp_path: Path, content: str | None, problem: str
+) -> None:
+    write_set(tmp_path)
+    if content is not None:
+        (tmp_path / "set.companion.ome").write_text(content)
+    with pytest.raises(DataError, match=rf"set.companion.ome beside it.*{problem}.*copy that file"):
+        read_file(tmp_path / SET[0])
+
+
+def test_a_file_of_a_set_that_was_cut_off_is_said(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    xml = companion().replace('PlaneCount="2"', 'PlaneCount="4"')
+    (tmp_path / "set.companion.ome").write_text(xml)
+    with pytest.raises(DataError, match="2 of 4 pages missing"):
+        read_file(tmp_path / SET[0])
 
 
 def test_channels_of_ome_are_signals(tmp_path: Path) -> None:
@@ -168,6 +253,14 @@ def test_each_image_of_ome_has_its_own_pixel_size(tmp_path: Path) -> None:
             metadata |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
             tiff.write(IMAGE, metadata=metadata)
     assert [m.pixel_size_nm for m in read_micrographs(path)] == [0.05, 0.2]
+
+
+def test_four_dimensions_of_which_nothing_is_said_are_no_stack(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "scan.tif", np.zeros((5, 6, 32, 32), np.uint16))
+    with pytest.raises(DataError, match=r"4-D data \(5, 6, 32, 32\)"):
+        read_file(tmp_path / "scan.tif")
+    tifffile.imwrite(tmp_path / "stack.tif", DETECTORS, photometric="minisblack")
+    assert [m.frame for m in read_micrographs(tmp_path / "stack.tif")] == [0, 1, 2, 3]
 
 
 # --- samples ----------------------------------------------------------------------------------
@@ -283,6 +376,20 @@ def test_the_databar_of_thermo_fisher_is_cut_off(
     micrograph = read_micrograph(tmp_path / "a.tif")
     np.testing.assert_array_equal(micrograph.pixels, IMAGE[:rows])
     assert micrograph.pixel_size_nm == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_bar_without_metadata_is_cut_off_and_said(tmp_path: Path, colours: bool) -> None:
+    image = exported(with_bar=True)
+    if colours:
+        image = np.stack([image] * 3, axis=-1)
+    options: dict[str, Any] = {"photometric": "rgb" if colours else "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", image, **options)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(image))
+    for name in ("a.tif", "a.png"):
+        contents = read_file(tmp_path / name)
+        assert contents.skipped == ["a bar of writing below the image, 40 rows"]
+        np.testing.assert_array_equal(contents.micrographs[0].pixels, exported(with_bar=False))
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,10 @@ def test_lengths(unit: object, nm: float) -> None:
         "inv. {}",
         "2π/{}",
         "cycles/{}",
+        "1\u2044{}",
+        "1 \u2215 {}",
+        "{}^\u22121",
+        "{}\u20111",
     ],
 )
 def test_reciprocal_lengths(length: str, spelling: str) -> None:

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds, shapes
 
@@ -64,6 +64,7 @@ def test_impossible_coverages_are_refused(coverage, message):
 
 @pytest.mark.parametrize("geometry", EXACT)
 @settings(max_examples=20)
+@example(shape=(4, 2), coverage=1 / 64, seed=0)
 @given(shape=shapes(2, 90), coverage=coverages, seed=seeds)
 def test_coverage_is_exact_and_all_samples_are_in_the_image(geometry, shape, coverage, seed):
     path = GEOMETRIES[geometry](shape, coverage, seed)

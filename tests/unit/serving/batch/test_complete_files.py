@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from stem_complete.inference import (
     Completer,
     Outputs,
     build_artifact,
-    complete_files,
     complete_scans,
     load_completer,
     write_completion,
 )
 from stem_complete.inference.image_files import read_info, write_tiff
+from stem_complete.serving.batch import complete_files
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,18 @@ def folder(tmp_path, texture, spiral, monkeypatch):
     return tmp_path
 
 
+def files_in(folder):
+    """What a user sees there: the manifest is hidden."""
+    return sorted(path.name for path in Path(folder).iterdir() if path.name[0] != ".")
+
+
 def test_files_hold_what_arrays_would_give(folder, completer, texture, spiral):
     report = complete_files(
         ["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True, error_map=True)
     )
     assert report.done == {f"scans/{n}.tif": f"out/{n}_completed.tif" for n in range(3)}
     assert report.skipped == report.failed == report.notes == {}
-    assert sorted(file.name for file in Path("out").iterdir()) == sorted(
+    assert files_in("out") == sorted(
         f"{n}_{name}" for n in range(3) for name in ("completed.tif", "completed.png", "error.tif")
     )
     intensity, dwell = spiral(100 + 10 * texture(2, (50, 70)))
@@ -100,13 +106,22 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(folder, completer, b
     assert "dwell/2" in report.failed["scans/2.tif"]
     assert "at least 32 px" in report.failed["scans/4.tif"]
     assert all("\n" not in message for message in report.failed.values())
-    assert [file.name for file in Path("out").iterdir()] == ["1_completed.tif"]
+    assert files_in("out") == ["1_completed.tif", "errors.jsonl"]
     assert calls == [(done, 5) for done in range(1, 6)]
+
+
+def test_a_pipe_is_not_waited_for(folder, completer):
+    os.mkfifo("scans/pipe.tif")
+    Path("dwell/1.npy").unlink()
+    os.mkfifo("dwell/1.npy")
+    report = complete_files(["scans"], completer, "out", dwell="dwell")
+    assert set(report.done) == {"scans/0.tif", "scans/2.tif"}
+    assert all("found a pipe" in report.failed[f"scans/{n}.tif"] for n in ("pipe", 1))
 
 
 def test_a_second_run_does_what_is_missing(folder, completer):
     complete_files(["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True))
-    written = {file: file.stat().st_mtime_ns for file in Path("out").iterdir()}
+    written = {file: file.stat().st_mtime_ns for file in Path("out").glob("[0-9]*")}
     Path("out/1_completed.png").unlink()
 
     report = complete_files(["scans"], completer, "out", dwell="dwell", outputs=Outputs(png=True))
@@ -181,7 +196,7 @@ def test_a_full_disk_stops_the_batch_and_keeps_what_is_done(folder, completer, m
     monkeypatch.setattr(tifffile, "imwrite", fill_up)
     with pytest.raises(DataError, match="No space left"):
         complete_files(["scans"], completer, "out", dwell="dwell")
-    assert [file.name for file in Path("out").iterdir()] == ["0_completed.tif"]
+    assert files_in("out") == ["0_completed.tif"]
 
 
 def test_a_coverage_that_the_model_does_not_know_is_noted(folder, completer, texture, spiral):

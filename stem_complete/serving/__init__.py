@@ -1,0 +1,1 @@
+"""Completions for many: batches of any size, on one machine or a cluster."""

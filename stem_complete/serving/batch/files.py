@@ -1,0 +1,164 @@
+"""Completions as one file a scan: TIFF or NPY, with error map and preview beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from stem_complete.data.formats.micrographs import read_file
+from stem_complete.files import sha256
+from stem_complete.inference.completer import CompletedScan
+from stem_complete.inference.image_files import (
+    COMPLETED,
+    NPY,
+    Outputs,
+    error_map_of,
+    info_of,
+    preview_of,
+    why_again,
+    write_completion,
+)
+from stem_complete.serving.batch.reading import Reader
+from stem_complete.serving.batch.sources import Source
+from stem_complete.serving.batch.units import MadeFrom, Record, ScanResult, Unit
+from stem_complete.training.storage import (
+    FileContent,
+    clear_errors,
+    is_local,
+    make_folder,
+    storage_path,
+)
+
+SUFFIXES = {"tiff": ".tif", "npy": NPY}
+"""Of the formats."""
+
+
+class CompletedFiles(NamedTuple):
+    """A folder of completed images, each of one source.
+
+    Attributes:
+        folder: Path or URL.
+        suffix: Of the images, which chooses their format.
+        outputs: What is written of a scan.
+        image_name: Name of the one image, if there is one alone and the user named it.
+    """
+
+    folder: str
+    suffix: str
+    outputs: Outputs
+    image_name: str | None = None
+
+    def units(
+        self, sources: Iterable[Source], records: Mapping[str, Record], reader: Reader
+    ) -> Iterator[Unit]:
+        """A unit for each source."""
+        for source in sources:
+            name = self.image_name or f"{source.name}{COMPLETED}{self.suffix}"
+            before = records.get(name)
+            trusted: frozenset[int] = frozenset()
+            if before is not None and before["scans"][0].get("stamp"):
+                same = reader.stamp(source) == before["scans"][0]["stamp"]
+                trusted = frozenset({0} if same else ())
+            yield Unit(name, (source,), before=before, trusted=trusted)
+
+    def why_again(self, unit: Unit, place: int, made_from: MadeFrom) -> str | None:
+        """See `Destination`. Images that no manifest tells of say themselves what they are of."""
+        assert place == 0
+        if self.outputs.overwrite:
+            return ""
+        image: Any = self._image(unit)
+        known = (unit.before or {}).get("files", {})
+        for name, content in known.items():
+            path = _place(self.folder) / name
+            if path.exists() and list(_content(path)) != content:
+                return "done again, as its completion changed"
+        return why_again(image, self.outputs, made_from)
+
+    def write(
+        self,
+        unit: Unit,
+        completed: Mapping[int, Sequence[CompletedScan]],
+        results: Sequence[ScanResult],
+    ) -> dict[str, FileContent]:
+        """See `Destination`; the image comes last."""
+        (result,) = results
+        image: Any = self._image(unit)
+        if 0 not in completed:
+            beside = [image, *self._beside(image)]
+            return {self._name(unit, path): _content(path) for path in beside if path.exists()}
+        if is_local(image):
+            written = write_completion(
+                completed[0], Path(str(image)), self.outputs, result.made_from
+            )
+            return {self._name(unit, path): _content(path) for path in written}
+        with TemporaryDirectory(prefix="stem-complete-") as folder, clear_errors(image):
+            here = Path(folder, image.name)
+            contents = {}
+            for path in write_completion(completed[0], here, self.outputs, result.made_from):
+                there = image.with_name(path.name)
+                there.fs.put_file(str(path), there.path)
+                contents[self._name(unit, there)] = _content(path)
+        return contents
+
+    def image(self, unit: Unit, place: int) -> NDArray[np.float32]:
+        """See `Destination`; the first of a stack."""
+        assert place == 0
+        image: Any = self._image(unit)
+        if is_local(image):
+            return read_file(Path(str(image))).micrographs[0].pixels
+        with TemporaryDirectory(prefix="stem-complete-") as folder:
+            here = Path(folder, image.name)
+            image.fs.get_file(image.path, str(here))
+            return read_file(here).micrographs[0].pixels
+
+    def wanted(self, unit: Unit) -> list[str]:
+        """Names of all files that a unit is to have."""
+        image: Any = self._image(unit)
+        return [self._name(unit, path) for path in (image, *self._beside(image))]
+
+    def prepare(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        folder = _place(self.folder)
+        with clear_errors(folder):
+            make_folder(folder)
+
+    def _beside(self, image: Path) -> list[Path]:
+        return [
+            *([error_map_of(image)] if self.outputs.error_map else []),
+            *([preview_of(image)] if self.outputs.png else []),
+            *([info_of(image)] if self.suffix == NPY else []),
+        ]
+
+    def _image(self, unit: Unit) -> UPath:
+        return _place(self.folder) / unit.name
+
+    def _name(self, unit: Unit, path: Path) -> str:
+        """Name below the folder of the image, or of what is beside it."""
+        above, slash, _ = unit.name.rpartition("/")
+        return f"{above}{slash}{path.name}"
+
+
+@lru_cache(8)
+def _place(folder: str) -> UPath:
+    """The folder; each unit asks for it, and making one takes a while."""
+    return storage_path(folder)
+
+
+def _content(path: Any) -> FileContent:
+    if isinstance(path, Path):
+        return FileContent(path.stat().st_size, sha256(path))
+    import hashlib
+
+    content = path.read_bytes()
+    return FileContent(len(content), hashlib.sha256(content).hexdigest())

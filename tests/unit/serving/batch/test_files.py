@@ -1,0 +1,261 @@
+"""Completed files: the manifest, what is done again, who may write, what hangs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from upath import UPath
+
+from stem_complete.data.formats.scan_arrays import ScanArray
+from stem_complete.errors import BusyError, ConfigError
+from stem_complete.inference import Completer, Outputs
+from stem_complete.serving.batch import complete_files
+from stem_complete.serving.batch.manifest import FOLDER
+from stem_complete.serving.batch.worker import Worker
+from stem_complete.training import claim
+
+ALL = Outputs(error_map=True, self_check=True)
+FORMATS = ["tiff", "npy"]
+
+
+def complete(saved, output="out", file_format=None, outputs=ALL, **options):
+    return complete_files(
+        ["scans"], saved, output, file_format=file_format, outputs=outputs, **options
+    )
+
+
+@pytest.fixture
+def nothing_to_do(monkeypatch):
+    """From now on no worker may get work."""
+
+    def forbid():
+        monkeypatch.setattr(Worker, "complete", lambda *_: pytest.fail("nothing is to be done"))
+
+    return forbid
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_what_the_manifest_says_is_not_looked_at_again(scans, saved, nothing_to_do, file_format):
+    first = complete(saved, file_format=file_format)
+    nothing_to_do()
+    assert complete(saved, file_format=file_format).skipped == first.done
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_without_a_manifest_images_say_what_they_are_of(scans, saved, digests, file_format):
+    complete(saved, file_format=file_format)
+    before = digests("out")
+    manifest = Path("out", FOLDER, "manifest.jsonl")
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(b"".join(lines[:2]))  # killed between a rename and its line
+    Path("out/4_completed" + Path(next(iter(before))).suffix).with_suffix(
+        {"tiff": ".tif", "npy": ".npy"}[file_format]
+    ).unlink()
+    report = complete(saved, file_format=file_format)
+    assert list(report.done) == ["scans/4.npy"]
+    assert len(report.skipped) == 4
+    assert digests("out") == before
+    assert {json.loads(line)["unit"] for line in manifest.read_bytes().splitlines()} == {
+        Path(name).name for name in (report.done | report.skipped).values()
+    }
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_another_order_gives_the_same_bytes(scans, saved, digests, file_format):
+    complete(saved, "one", file_format)
+    for number in (3, 0, 4):
+        source = f"scans/{number}.npy"
+        complete_files([source], saved, "two", outputs=ALL, file_format=file_format)
+    complete(saved, "two", file_format)
+    assert digests("one") == digests("two")
+
+
+def test_a_damaged_completion_is_done_again_and_said(scans, saved, digests):
+    complete(saved)
+    before = digests("out")
+    image = Path("out/1_completed.tif")
+    image.write_bytes(image.read_bytes()[:-8])
+    report = complete(saved)
+    assert report.notes["scans/1.npy"].startswith("done again, as its completion changed")
+    assert list(report.done) == ["scans/1.npy"]
+    assert digests("out") == before
+
+
+def test_another_dwell_map_makes_another_completion(scans, saved):
+    dwell = np.isfinite(np.load("scans/0.npy")).astype(np.float32)
+    np.save("a.npy", dwell)
+    np.save("b.npy", dwell / 2)
+    for name in ("a", "a", "b"):
+        report = complete_files(["scans/0.npy"], saved, "out", dwell=f"{name}.npy")
+        assert bool(report.skipped) is (name == "a" and bool(Path("again").exists()))
+        Path("again").touch()
+    assert report.notes["scans/0.npy"].startswith("done again, as its dwell map changed")
+
+
+def test_a_second_driver_is_refused(scans, saved):
+    with (
+        claim.claimed(UPath("out") / FOLDER),
+        pytest.raises(BusyError, match=r"completes scans to it.*choose another output"),
+    ):
+        complete(saved)
+    assert len(complete(saved).done) == 5
+    assert not Path("out", FOLDER, claim.CLAIM_FILE).exists()
+
+
+def test_a_driver_that_was_taken_over_writes_no_more(scans, saved, monkeypatch):
+    work, path = Worker.complete, Path("out", FOLDER, claim.CLAIM_FILE)
+
+    def taken_over(self, parcel):
+        if parcel[0].name.startswith("2"):
+            holder = json.loads(path.read_text()) | {"id": "another"}
+            path.write_text(json.dumps(holder))
+        return work(self, parcel)
+
+    monkeypatch.setattr(Worker, "complete", taken_over)
+    monkeypatch.setattr("stem_complete.serving.batch.worker.CHECK_S", -1.0)
+    with pytest.raises(claim.ClaimLostError, match="this process to hold the output"):
+        complete(saved)
+    assert sorted(file.name for file in Path("out").glob("*_completed.tif")) == [
+        "0_completed.tif",
+        "1_completed.tif",
+    ]
+
+
+class TestHangs:
+    @pytest.fixture
+    def hanging(self, monkeypatch):
+        """Reading scan 1 hangs so often."""
+
+        def hang(times):
+            from stem_complete.serving.batch import reading
+
+            read, left = reading.read_scans, [times]
+
+            def stuck(file, *args, **options):
+                if file.name == "1.npy" and left[0]:
+                    left[0] -= 1
+                    signal.pause() if hasattr(signal, "pause") else time.sleep(1e9)
+                return read(file, *args, **options)
+
+            monkeypatch.setattr(reading, "read_scans", stuck)
+
+        return hang
+
+    def test_once_costs_a_retry(self, scans, saved, hanging):
+        hanging(1)
+        report = complete(saved, timeout_s=0.5, outputs=Outputs())
+        assert (len(report.done), report.failed) == (5, {})
+
+    def test_twice_costs_the_scan(self, scans, saved, hanging):
+        hanging(2)
+        report = complete(saved, timeout_s=0.5, outputs=Outputs())
+        assert len(report.done) == 4
+        assert "took longer than" in report.failed["scans/1.npy"]
+        (row,) = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+        assert row["file"] == "scans/1.npy"
+        assert "--timeout" in row["fix"]
+
+
+def test_a_scan_that_breaks_its_batch_fails_alone(scans, saved, monkeypatch):
+    work = Completer.complete_scans
+
+    def breaks(self, scans, **options):
+        if any(scan.name == "1.npy" for scan in scans):
+            raise RuntimeError("out of memory\nand more")
+        return work(self, scans, **options)
+
+    monkeypatch.setattr(Completer, "complete_scans", breaks)
+    report = complete(saved, batch_size=8)
+    assert report.failed == {"scans/1.npy": "RuntimeError: out of memory"}
+    assert len(report.done) == 4
+
+
+def test_an_unforeseen_error_of_a_reader_fails_one_scan(scans, saved, monkeypatch):
+    zarr.create_array("a.zarr", data=np.load("scans/0.npy")[None].repeat(2, 0))
+    read = ScanArray.read
+
+    def fails(self, index, *args):
+        if index == 1:
+            raise ZeroDivisionError
+        return read(self, index, *args)
+
+    monkeypatch.setattr(ScanArray, "read", fails)
+    report = complete_files(["a.zarr"], saved, "out")
+    assert list(report.done) == ["a.zarr[0]"]
+    assert "ZeroDivisionError" in report.failed["a.zarr[1]"]
+
+
+def test_one_image_may_be_named(scans, saved):
+    for name in ("one.tif", "one.npy"):
+        assert complete_files(["scans/0.npy"], saved, name).done == {"scans/0.npy": name}
+        assert list(complete_files(["scans/0.npy"], saved, name).skipped) == ["scans/0.npy"]
+    np.testing.assert_array_equal(np.load("one.npy"), tifffile.imread("one.tif"))
+    assert not Path(FOLDER).exists()
+    with pytest.raises(ConfigError, match="one file for 5 scans"):
+        complete(saved, "all.tif")
+
+
+def test_a_submitted_job_needs_an_absolute_output(scans, saved, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match="an absolute path or a URL for the output"):
+        complete(saved)
+    assert len(complete(saved, str(Path("out").absolute())).done) == 5
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "npy", "zarr"])
+def test_object_stores_hold_what_disks_do(scans, saved, digests, file_format, request):
+    bucket = UPath(f"memory://{request.node.name.replace('[', '-').rstrip(']')}")
+    for number in range(5):
+        (bucket / f"scans/{number}.npy").write_bytes(Path(f"scans/{number}.npy").read_bytes())
+    given = {"file_format": file_format, "outputs": ALL}
+    report = complete_files([f"{bucket}/scans"], saved, f"{bucket}/out", **given)
+    assert len(report.done) == 5
+    assert report.failed == {}
+    assert len(complete_files([f"{bucket}/scans"], saved, f"{bucket}/out", **given).skipped) == 5
+    complete(saved, "out", file_format)
+    names = {name for name in digests("out") if file_format != "zarr" or "/c/" not in name}
+    there = {
+        str(name).strip("/").partition("/out/")[2] for name in bucket.fs.find(f"{bucket.path}/out")
+    }
+    assert names <= there
+    for name in names:
+        if "completed" in name and name.endswith((".npy", ".tif")):
+            assert (bucket / "out" / name).read_bytes() == Path("out", name).read_bytes()
+
+
+def test_without_scans_the_output_stays_as_it_was(scans, saved):
+    report = complete_files(["nowhere.npy"], saved, "out")
+    assert "no such file" in report.failed["nowhere.npy"]
+    assert not Path("out").exists()
+    complete_files(["nowhere.npy", "scans/0.npy"], saved, "out")
+    (row,) = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+    assert row == {
+        "file": "nowhere.npy",
+        "reason": "nowhere.npy: expected a file, found no such file",
+        "fix": "check the path",
+    }
+
+
+def test_what_was_noted_stays_in_the_manifest(scans, saved):
+    complete(saved)
+    manifest = Path("out", FOLDER, "manifest.jsonl")
+    before = {
+        row["unit"]: row["scans"] for row in map(json.loads, manifest.read_text().splitlines())
+    }
+    for number in range(5):
+        Path(f"scans/{number}.npy").touch()
+    assert complete(saved).done == {}
+    after = {
+        row["unit"]: row["scans"] for row in map(json.loads, manifest.read_text().splitlines())
+    }
+    for unit, (scan,) in after.items():
+        assert scan["note"] == before[unit][0]["note"] != ""
+        assert scan["misfit"] == before[unit][0]["misfit"]
+        assert scan["stamp"] != before[unit][0]["stamp"]

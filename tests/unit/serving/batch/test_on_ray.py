@@ -1,0 +1,246 @@
+"""The loop that hands units to actors, with actors that die and hang as they are told."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from contextlib import nullcontext
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from stem_complete.data.scan_options import AS_STORED
+from stem_complete.errors import ArtifactError, ConfigError, DataError, TrainingError
+from stem_complete.inference import RELEASED_MODEL, Outputs, load_artifact, read_card
+from stem_complete.serving.batch import on_ray
+from stem_complete.serving.batch.files import CompletedFiles
+from stem_complete.serving.batch.on_ray import RayPool
+from stem_complete.serving.batch.sources import Source
+from stem_complete.serving.batch.units import Job, Outcome, ScanResult, Unit
+
+DEATH = ray.exceptions.RayActorError()
+
+
+class Cluster:
+    """Ray as far as the loop knows it; time passes while it waits.
+
+    Attributes:
+        fates: What befalls an actor at a unit, in turn: "dies", "hangs", or an error it returns.
+        starts: What befalls actors when they start: an error, or nothing.
+        tried: How often each unit was begun.
+    """
+
+    exceptions = ray.exceptions
+
+    def __init__(self, num_cpus=3, **fates):
+        self.resources = {"CPU": num_cpus}
+        self.fates = {name: deque(each) for name, each in fates.items()}
+        self.starts, self.tried, self.now_s = deque(), Counter(), 0.0
+        self.actors, self.answers, self.most_waiting = [], {}, 0
+        self._numbers, self.closed = count(), []
+
+    def monotonic(self):
+        return self.now_s
+
+    def cluster_resources(self):
+        return self.resources
+
+    available_resources = cluster_resources
+
+    def put(self, value):
+        return "reference"
+
+    def remote(self, **options):
+        return lambda cls: SimpleNamespace(remote=self.start)
+
+    def start(self, *_):
+        actor = SimpleNamespace(todo=deque(), dead=False)
+        actor.begin = SimpleNamespace(remote=lambda: self.ask(actor, None))
+        actor.close = SimpleNamespace(remote=lambda: self.closed.append(actor))
+        actor.complete = SimpleNamespace(remote=lambda parcel: self.ask(actor, parcel))
+        self.actors.append(actor)
+        return actor
+
+    def ask(self, actor, parcel):
+        reference = next(self._numbers)
+        if actor.dead:
+            self.answers[reference] = DEATH
+        else:
+            actor.todo.append((reference, parcel))
+            self.most_waiting = max(self.most_waiting, len(actor.todo))
+        return reference
+
+    def kill(self, actor):
+        actor.dead = True
+        while actor.todo:
+            self.answers[actor.todo.popleft()[0]] = DEATH
+
+    def wait(self, references, timeout, num_returns=1):
+        self.now_s += timeout
+        for actor in [actor for actor in self.actors if actor.todo and timeout]:
+            self.work(actor)
+        return [r for r in references if r in self.answers][:num_returns], []
+
+    def work(self, actor):
+        reference, parcel = actor.todo[0]
+        if parcel is None:
+            fate = self.starts.popleft() if self.starts else None
+        else:
+            name = parcel[0].name
+            if not getattr(actor, "hangs", False):
+                self.tried[name] += 1
+            waiting = self.fates.get(name)
+            fate = waiting.popleft() if waiting and not getattr(actor, "hangs", False) else None
+        if fate == "hangs" or getattr(actor, "hangs", False):
+            actor.hangs = True
+        elif fate == "dies":
+            self.kill(actor)
+        else:
+            actor.todo.popleft()
+            done = [Outcome((ScanResult("done", {}),), {}, "w")] * len(parcel or ())
+            self.answers[reference] = fate if parcel is None else fate or done
+
+    def get(self, reference):
+        answer = self.answers[reference]
+        if answer is DEATH or isinstance(answer, ray.exceptions.RayError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(cluster, num=6, *, timeout_s=10.0, **options):
+        monkeypatch.setattr(on_ray, "ray", cluster)
+        monkeypatch.setattr(on_ray, "time", cluster)
+        monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
+        destination = CompletedFiles("out", ".tif", Outputs())
+        job = Job(destination, AS_STORED, False, {}, 1)
+        parcels = [(Unit(f"u{n}", (Source(f"s{n}"),)),) for n in range(num)]
+        pool = RayPool(RELEASED_MODEL, **options)
+        found = {}
+        for parcel, outcomes in pool.run(job, parcels, timeout_s):
+            assert parcel[0].name not in found, "given back twice"
+            found[parcel[0].name] = outcomes[0].results[0]
+        assert set(found) == {f"u{n}" for n in range(num)}
+        return {name: result for name, result in found.items() if result.state != "done"}
+
+    return run
+
+
+def test_each_unit_is_done_once(run):
+    cluster = Cluster()
+    assert run(cluster, 20) == {}
+    assert set(cluster.tried.values()) == {1}
+    assert len(cluster.actors) == 2  # of three CPUs one is left for Ray
+    assert cluster.most_waiting == 2
+    assert cluster.closed == cluster.actors
+    assert all(actor.dead for actor in cluster.actors)
+
+
+def test_no_unit_starts_no_ray(run):
+    assert run(None, 0) == {}
+
+
+def test_no_more_workers_than_units(run):
+    cluster = Cluster(num_cpus=64)
+    run(cluster, 3)
+    assert len(cluster.actors) == 3
+
+
+def test_a_death_costs_its_unit_one_retry_and_the_waiting_one_nothing(run):
+    cluster = Cluster(u0=["dies"])
+    assert run(cluster, 20) == {}
+    assert cluster.tried["u0"] == 2
+    assert sum(cluster.tried.values()) == 21
+
+
+def test_a_unit_that_kills_two_workers_is_listed(run):
+    cluster = Cluster(u3=["dies", "dies"])
+    (failed,) = run(cluster, 20).values()
+    assert "died twice" in failed.reason
+    assert "memory" in failed.fix
+    assert cluster.tried["u3"] == 2
+
+
+def test_a_unit_that_hangs_is_ended_retried_and_listed(run):
+    cluster = Cluster(u1=["hangs", "hangs"], u2=["hangs"])
+    failed = run(cluster, 8, timeout_s=5.0)
+    assert list(failed) == ["u1"]
+    assert "longer than 5 s, 2 times" in failed["u1"].reason
+    assert "--timeout" in failed["u1"].fix
+    assert cluster.now_s < 60
+
+
+def test_waiting_behind_a_long_unit_is_not_hanging(run):
+    cluster = Cluster()
+    slow = {f"u{n}": 3 for n in range(6)}
+    work = cluster.work
+
+    def slowly(actor):
+        _, parcel = actor.todo[0]
+        if parcel is not None and slow[parcel[0].name]:
+            slow[parcel[0].name] -= 1
+        else:
+            work(actor)
+
+    cluster.work = slowly
+    assert run(cluster, timeout_s=2.1) == {}
+
+
+def test_what_cannot_be_written_ends_the_batch(run):
+    error = DataError(expected="room", found="none", where="disk")
+    with pytest.raises(DataError, match="disk"):
+        run(Cluster(u2=[error]))
+
+
+def test_a_start_that_fails_is_tried_again(run):
+    cluster = Cluster()
+    cluster.starts.extend(["dies", None, "dies"])
+    assert run(cluster) == {}
+
+
+def test_why_no_worker_starts_is_told(run):
+    cluster = Cluster()
+    cluster.starts.extend(["dies"] * 99)
+    with pytest.raises(TrainingError, match="workers that start"):
+        run(cluster)
+    cluster = Cluster()
+    cluster.starts.append(ArtifactError(expected="a model", found="none", where="there"))
+    with pytest.raises(ArtifactError, match="there"):
+        run(cluster)
+
+
+def test_waiting_for_room_is_told(run, capsys):
+    cluster = Cluster(num_cpus=2)
+    work = cluster.work
+    cluster.work = lambda actor: work(actor) if cluster.now_s > 100 else None
+    assert run(cluster) == {}
+    told = capsys.readouterr().err
+    assert told.count("waiting for workers to start; the cluster has free: 2 CPU") == 3
+
+
+def test_gpus_are_asked_for(run):
+    with pytest.raises(ConfigError, match="--gpu: expected a GPU for each worker, found none"):
+        run(Cluster(), use_gpu=True, device="cuda")
+    cluster = Cluster()
+    cluster.resources["GPU"] = 4
+    assert run(cluster, use_gpu=True, device="cuda") == {}
+    assert len(cluster.actors) == 4
+
+
+def test_a_node_that_does_not_see_the_model_keeps_a_copy(monkeypatch, tmp_path, model_folder):
+    card = read_card(model_folder)
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+    calls = []
+    monkeypatch.setattr(on_ray, "ray", SimpleNamespace(get=lambda _: calls.append(1) or files))
+    monkeypatch.setattr(on_ray.tempfile, "gettempdir", lambda: str(tmp_path))
+    seen = on_ray._Model(model_folder, card.weights_sha256, ["reference"])
+    assert on_ray._fetched(seen) == model_folder
+    assert not calls
+    # Another model lies where the driver has this one.
+    for folder in (tmp_path / "nowhere", RELEASED_MODEL):
+        kept = on_ray._fetched(seen._replace(folder=folder))
+        assert load_artifact(kept).card == card
+    assert len(calls) == 1
+    assert [path.name for path in kept.parent.iterdir()] == [card.weights_sha256]
