@@ -28,7 +28,7 @@ from stem_complete.errors import DataError, StoreError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
-from stem_complete.tracking import DATABASE, URI_VARIABLE, default_uri, places
+from stem_complete.tracking import URI_VARIABLE, database_above, places
 from stem_complete.tracking.client import sqlite_file
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import kept_place
@@ -202,9 +202,8 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     if kept is not None and sqlite_file(kept.uri) is None:
         uri = kept.uri
     if not uri:
-        # Not where the config says, as the run may have been moved. One of a sweep lies deeper.
-        above = list(Path(str(path)).absolute().parents)[:2] if is_local(path) else []
-        uri = next((default_uri(each) for each in above if (each / DATABASE).exists()), None)
+        # Not where the config says, as the run may have been moved.
+        uri = database_above(Path(str(path))) if is_local(path) else None
     if not uri:
         return {}
     same_kind = kept is not None and (sqlite_file(kept.uri) is None) == (sqlite_file(uri) is None)

@@ -30,7 +30,7 @@ _MOST_TOLD = 100  # of notes and failures
         "stem-complete complete samples.csv --signal HAADF --shape 512,512 --output completed/",
         "stem-complete complete intensities.npy --path path.csv --output completed/",
         "stem-complete complete a.tif --dwell us.tif --dwell-unit us --full-dwell 10 --output out/",
-        "stem-complete complete scans/ --model MODEL --output completed/ --precision bf16",
+        "stem-complete complete scans/ --model models:/gold@production --output completed/",
         "stem-complete complete scans.zarr --output completed.zarr --error-map --ray --workers 8",
         "stem-complete complete list.txt --output s3://bucket/completed --format npy",
         "ray job submit --working-dir . -- python -m stem_complete complete /data/scans.zarr "
@@ -57,8 +57,8 @@ def complete(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the model, or of the run that made it; by default the released model, "
-            "which comes with the package."
+            help="Folder of the model or of its run, or `models:/NAME@alias` of MLflow; by default "
+            "the released model, which comes with the package."
         ),
     ] = None,
     dwell: Annotated[

@@ -14,17 +14,20 @@ from stem_complete.inference.artifact import (
 from stem_complete.inference.card import ModelCard, TrainingSource, read_card
 from stem_complete.inference.complete import Progress, complete_scans
 from stem_complete.inference.completer import (
-    MODEL_FOLDER,
-    RELEASED_MODEL,
     CompletedScan,
     Completer,
     Completion,
     load_completer,
-    model_folder,
 )
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.image_files import Outputs, write_completion
 from stem_complete.inference.self_check import SelfCheck
+from stem_complete.inference.sources import (
+    MODEL_FOLDER,
+    RELEASED_MODEL,
+    model_folder,
+    register_model,
+)
 
 __all__ = [
     "MODEL_FOLDER",
@@ -48,6 +51,7 @@ __all__ = [
     "read_card",
     "read_scan",
     "read_scans",
+    "register_model",
     "save_artifact",
     "write_completion",
 ]

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-import stem_complete
-from stem_complete.data.conventions import raster_scan
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import ArtifactError, ConfigError, DataError
-from stem_complete.inference.artifact import Artifact, load_artifact
-from stem_complete.inference.card import CARD_FILE, ModelCard
+from stem_complete.errors import ConfigError, DataError
+from stem_complete.inference.artifact import Artifact
+from stem_complete.inference.card import ModelCard
+from stem_complete.inference.labelled import as_raster, like
 from stem_complete.inference.self_check import (
     NOT_CHECKED,
     TOO_LITTLE,
@@ -27,17 +26,11 @@ from stem_complete.inference.self_check import (
     judge,
     share_of,
 )
+from stem_complete.inference.sources import load_model
 from stem_complete.inference.tiling import apply_tiled, check_tiles
 from stem_complete.models import to_completion
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate, noise_of
-from stem_complete.vocabulary import RELEASED
-
-MODEL_FOLDER = "model"
-"""Where a training run keeps its model, inside its own folder."""
-
-RELEASED_MODEL = Path(stem_complete.__file__).parent / RELEASED
-"""The model that comes with the package."""
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -47,6 +40,9 @@ MIN_SIDE_PX = 32
 
 class Completion(NamedTuple):
     """A completed scan.
+
+    Both are arrays, or what the scan was: xarray's `DataArray` with its coordinates and attributes,
+    or HyperSpy's signal with its axes and metadata.
 
     Attributes:
         image: [h, w] float32, in the units of the scan.
@@ -118,34 +114,43 @@ class Completer:
 
     def complete(
         self,
-        partial: ArrayLike,
+        partial: ArrayLike | PathScan | RasterScan,
         dwell: ArrayLike | None = None,
         *,
         intensity_range: tuple[float, float] | None = None,
         error_map: bool = True,
+        check: SelfCheck | None = None,
+        keep_measured: bool = False,
     ) -> Completion:
         """Completion of one partial scan.
 
         Args:
             partial: Measured intensities [h, w], each the mean over the dwell in its pixel, of any
-                gain and offset; NaN where not measured. Sides of at least 32 px.
+                gain and offset; NaN where not measured. Sides of at least 32 px. An array, xarray's
+                `DataArray` of any two dimensions, or HyperSpy's `Signal2D`; or a scan that has its
+                dwell times.
             dwell: Time spent in each pixel [h, w], in units of a full pixel dwell, 0 where not
                 measured. None: 1 in each measured pixel; a constant that fills the gaps of a path
-                is recognised, as in files.
+                is recognised, as in files. Of the same types.
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
             error_map: Whether to estimate the error too, which takes a sixth of the time on a CPU.
+            check: As for `complete_scan`.
+            keep_measured: As for `complete_scan`.
 
         Raises:
             DataError: The scan cannot be completed.
         """
-        scan = raster_scan(partial, dwell, intensity_range=intensity_range)
-        return self.complete_scan(scan, error_map=error_map)
+        scan = as_raster(partial, dwell, intensity_range=intensity_range)
+        completion = self.complete_scan(
+            scan, error_map=error_map, check=check, keep_measured=keep_measured
+        )
+        return _like(partial, completion)
 
     def complete_scan(
         self,
-        scan: RasterScan | PathScan,
+        scan: RasterScan | PathScan | ArrayLike,
         *,
         error_map: bool = True,
         check: SelfCheck | None = None,
@@ -154,7 +159,7 @@ class Completer:
         """Completion of one partial scan, on the pixel grid or along the path of the probe.
 
         Args:
-            scan: The scan.
+            scan: The scan, or intensities of the types that `complete` takes.
             error_map: Whether to estimate the error too.
             check: Of `self_check`; what the scan itself contradicts is left out.
             keep_measured: Whether to blend measured pixels with their completion, each weighted by
@@ -174,7 +179,7 @@ class Completer:
 
     def complete_scans(
         self,
-        scans: Sequence[RasterScan | PathScan],
+        scans: Sequence[RasterScan | PathScan | ArrayLike],
         *,
         error_map: bool = True,
         checks: Sequence[SelfCheck | None] | None = None,
@@ -186,7 +191,7 @@ class Completer:
             DataError: A side is less than 32 px.
             ValueError: The shapes differ.
         """
-        rasters = [scan.raster() for scan in scans]
+        rasters = [as_raster(scan) for scan in scans]
         for scan in rasters:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
@@ -213,15 +218,21 @@ class Completer:
             if keep_measured and error is not None:
                 image, error = _blend(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
-        return completions
+        return list(map(_like, scans, completions))
 
-    def self_check(self, scan: RasterScan | PathScan) -> SelfCheck:
+    def self_check(
+        self, scan: RasterScan | PathScan | ArrayLike, dwell: ArrayLike | None = None
+    ) -> SelfCheck:
         """How well the model predicts held-out parts of a scan; takes as long as its completion.
+
+        Args:
+            scan: As `partial` of `complete`.
+            dwell: As for `complete`.
 
         Raises:
             DataError: A side is less than 32 px.
         """
-        raster = scan.raster()
+        raster = as_raster(scan, dwell)
         check_side(raster)
         rest, weights = hold_out(raster)
         if rest is None:
@@ -249,7 +260,9 @@ class Completer:
         improvement = (after / before) ** 0.5 if before else 1.0
         return check._replace(following=share, improvement=improvement)
 
-    def first_completion(self, scan: RasterScan | PathScan) -> NDArray[np.float32] | None:
+    def first_completion(
+        self, scan: RasterScan | PathScan | ArrayLike
+    ) -> NDArray[np.float32] | None:
         """The classical completion [h, w] that the network corrects; None if it corrects none.
 
         Raises:
@@ -257,8 +270,9 @@ class Completer:
         """
         if self.card.encoding not in CORRECTED:
             return None
-        check_side(scan.raster())
-        images = self._in_units([scan.raster()], lambda _, encoded: encoded.offset)
+        raster = as_raster(scan)
+        check_side(raster)
+        images = self._in_units([raster], lambda _, encoded: encoded.offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
@@ -313,38 +327,32 @@ def load_completer(
     *,
     precision: str = "float32",
 ) -> Completer:
-    """A completer from a model folder, or from a run folder with a `model` in it.
+    """A completer with a model that is named in any way.
 
     Args:
-        source: The folder; None or "released" is the model that comes with the package.
+        source: A model folder, a run folder with a `model` in it, a folder of a checkpoint (which
+            has no error map), a URL of one of the first two; `models:/NAME@alias` or
+            `models:/NAME/VERSION` of MLflow's registry, or `runs:/ID` of MLflow, at the server
+            of MLFLOW_TRACKING_URI or in the database in ./runs; None or "released" is the model
+            that comes with the package. What is not on a disk is fetched once, into
+            `stem-complete/models` in XDG_CACHE_HOME or ~/.cache.
         device: As for `Completer`.
         precision: As for `Completer`.
 
     Raises:
         ArtifactError: There is no model, or it cannot be used.
         ConfigError: The device is not there, or there is no such precision.
+        TrackingError: MLflow has no such model, or does not answer.
+        StorageError: A URL cannot be read.
+        MissingPackageError: What such a name needs is not installed.
     """
-    return Completer(load_artifact(model_folder(source)), device, precision=precision)
+    return Completer(load_model(source), device, precision=precision)
 
 
-def model_folder(source: str | Path | None = None) -> Path:
-    """The folder of a model, from that of the run that made it; by default the released one.
-
-    Raises:
-        ArtifactError: The run has no model yet.
-    """
-    folder = RELEASED_MODEL if source in (None, RELEASED) else Path(source)
-    if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
-        return folder / MODEL_FOLDER
-    if (folder / "checkpoints").is_dir():
-        raise ArtifactError(
-            expected=f"a run with a {MODEL_FOLDER} folder",
-            found="checkpoints only",
-            where=folder,
-            fix="finish its training, or make a model with "
-            "stem_complete.inference.export_checkpoint(run_folder, output)",
-        )
-    return folder
+def _like(scan: object, completion: Completion) -> Completion:
+    """A completion as what its scan was, such as xarray's arrays."""
+    image, error = completion
+    return Completion(like(scan, image), None if error is None else like(scan, error, "error"))
 
 
 def _blend(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import one_thread
 from stem_complete.errors import ArtifactError
 from stem_complete.files import leave_removed_folder
-from stem_complete.inference.artifact import build_artifact, save_artifact
+from stem_complete.inference.artifact import Artifact, build_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, TrainingSource
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
@@ -77,26 +77,7 @@ def export_checkpoint(
     checkpoint = _checkpoint(storage_path(source), which)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))
     micrographs = _trained_on(checkpoint, MicrographStore(store or config.data.store))
-    crop_shape = (micrographs.crop_size, micrographs.crop_size)
-    task = build_task(config, crop_shape)
-    try:
-        task.load_state_dict(checkpoint.state["task"])
-        average = checkpoint.state.get("average", {})
-        decay = config.training.weight_average
-        task.load_state_dict(averaged_weights(average, checkpoint.step, decay), strict=False)
-    except (KeyError, RuntimeError) as error:
-        raise ArtifactError(
-            expected="the weights of the network in its config",
-            found=str(error),
-            where=str(checkpoint.folder),
-        ) from None
-
-    artifact = build_artifact(
-        task.network,
-        config=config,
-        metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
-        training_data=training_sources(micrographs),
-    )
+    artifact = checkpoint_artifact(checkpoint, training_data=training_sources(micrographs))
     calibration = calibrate(
         Completer(artifact, device),
         config,
@@ -111,6 +92,41 @@ def export_checkpoint(
         if not is_local(target):
             _upload(local, target)
     return target
+
+
+def checkpoint_artifact(
+    checkpoint: Checkpoint, *, training_data: Iterable[TrainingSource] = ()
+) -> Artifact:
+    """The model of a checkpoint, in memory and without an error map.
+
+    Args:
+        checkpoint: The checkpoint.
+        training_data: Files that it was trained on.
+
+    Raises:
+        ArtifactError: It has other weights than its config says.
+    """
+    config = validate_config(checkpoint.config, where=str(checkpoint.folder))
+    crop_px = config.augmentation.crop_px if config.augmentation else None
+    # The weights do not depend on the size of the crops.
+    task = build_task(config, (crop_px or 512,) * 2)
+    try:
+        task.load_state_dict(checkpoint.state["task"])
+        average = checkpoint.state.get("average", {})
+        decay = config.training.weight_average
+        task.load_state_dict(averaged_weights(average, checkpoint.step, decay), strict=False)
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            expected="the weights of the network in its config",
+            found=str(error),
+            where=str(checkpoint.folder),
+        ) from None
+    return build_artifact(
+        task.network,
+        config=config,
+        metrics=checkpoint.metrics | {"train/steps": checkpoint.step},
+        training_data=training_data,
+    )
 
 
 def calibrate(

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from upath import UPath
 
 from stem_complete.credentials import hidden, put_aside, restored
 from stem_complete.errors import BusyError, ConfigError, StemCompleteError, TrackingError
-from stem_complete.extras import program
+from stem_complete.extras import program, require
 from stem_complete.tracking.database import DATABASE, DatabaseError, prepare
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ _SETTINGS = {
 OPENING_S = 10.0
 """For how long the start of a run waits for a server [s]."""
 
+ANSWER_S = 30.0
+"""For how long a server may keep its first answer to a question of the user [s]."""
+
 OPENING_AGAIN_S = 1.0
 """For how long that of a sweep's runs does, if the sweep's own waited in vain [s]."""
 
@@ -73,6 +77,15 @@ def default_uri(storage: str | Path) -> str:
             fix="add tracking.uri=http://host:port of an MLflow server, or tracking.enabled=false",
         )
     return f"{_SQLITE}{Path(storage).absolute()}/{DATABASE}"
+
+
+def database_above(run_folder: Path) -> str | None:
+    """Tracking URI of the database beside a run; one of a sweep lies deeper. None if there is none.
+
+    A run that was moved along with the database is not where its config says.
+    """
+    above = list(run_folder.absolute().parents)[:2]
+    return next((default_uri(each) for each in above if (each / DATABASE).exists()), None)
 
 
 def tracking_uri(config: Config) -> str:
@@ -145,6 +158,37 @@ def connect(uri: str) -> MlflowClient:
         ) from error
 
 
+def open_existing(uri: str, *, purpose: str) -> MlflowClient:
+    """MLflow's client for `uri`, of which no database is made.
+
+    Raises:
+        TrackingError: There is none, or the server does not answer.
+        MissingPackageError: MLflow is not installed.
+    """
+    require("mlflow", purpose=purpose)
+    file = sqlite_file(uri)
+    # MLflow would make a new, empty database of a misspelt path.
+    if file is not None and not file.exists():
+        raise unreachable(uri, "no such file")
+    problems = outages()
+    try:
+        return within(ANSWER_S, partial(connect, uri))
+    except DatabaseError:
+        raise  # which has a fix of its own
+    except problems as error:
+        raise unreachable(uri, reason(error)) from error
+
+
+def unreachable(uri: str, found: str) -> TrackingError:
+    """Error about a tracking server or database that gives no answer."""
+    return TrackingError(
+        expected="an MLflow tracking server or database that answers",
+        found=found,
+        where=uri,
+        fix="check the tracking URI and that the server runs",
+    )
+
+
 def _fix(uri: str, error: Exception) -> str:
     """What makes MLflow take a URI."""
     scheme = uri.partition("://")[0]
@@ -182,6 +226,12 @@ def within(limit_s: float, call: Callable[[], _T]) -> _T:
         if future.done():
             raise
         raise TimeoutError(f"no answer within {limit_s:g} s") from None
+
+
+def quoted(text: str) -> str:
+    """A text as a filter of MLflow's searches takes it."""
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}"
 
 
 def outages() -> tuple[type[Exception], ...]:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.errors import TrackingError
-from stem_complete.extras import require
 from stem_complete.tracking.client import (
+    ANSWER_S,
     absolute_uri,
-    connect,
+    open_existing,
     outages,
     reason,
-    sqlite_file,
+    unreachable,
     within,
 )
 from stem_complete.tracking.database import DatabaseError
@@ -26,9 +26,6 @@ from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_s
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-ANSWER_S = 30.0
-"""For how long a server may keep its first answer [s]."""
 
 _RUNS_PER_PAGE = 1000
 
@@ -72,14 +69,10 @@ def list_curves(
         TrackingError: The server does not answer, or has no such experiment.
         MissingPackageError: MLflow is not installed.
     """
-    require("mlflow", purpose="reading curves")
-    uri, file = absolute_uri(uri), sqlite_file(uri)
-    # MLflow would make a new, empty database of a misspelt path.
-    if file is not None and not file.exists():
-        raise _unreachable(uri, "no such file")
+    uri = absolute_uri(uri)
+    client = open_existing(uri, purpose="reading curves")
     problems = outages()
     try:
-        client = within(ANSWER_S, partial(connect, uri))
         curves = [
             _curve(client, run, metric)
             for run in _runs(client, uri, experiment)
@@ -90,7 +83,7 @@ def list_curves(
     except DatabaseError:
         raise  # which has a fix of its own
     except problems as error:
-        raise _unreachable(uri, reason(error)) from error
+        raise unreachable(uri, reason(error)) from error
     return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
 
 
@@ -133,13 +126,4 @@ def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
         int(run.info.start_time),
         steps,
         values,
-    )
-
-
-def _unreachable(uri: str, found: str) -> TrackingError:
-    return TrackingError(
-        expected="an MLflow tracking server or database that answers",
-        found=found,
-        where=uri,
-        fix="check the tracking URI and that the server runs",
     )

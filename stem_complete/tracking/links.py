@@ -11,7 +11,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from upath import UPath
 
@@ -66,15 +66,9 @@ def places(uri: str, experiment_id: str | None = None, run_id: str | None = None
         experiment_id: Experiment of the runs; without it the link leads to all experiments.
         run_id: Run whose curves are wanted, too.
     """
-    found, page = {}, f"http://127.0.0.1:{_PORT}"
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        # A name and a password in it are for programs.
-        page = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-    elif uri.startswith(_DATABASES):
-        found["start MLflow"] = ui_command(uri)
-    else:
-        return {"MLflow": uri}
+    found, page = _page(uri)
+    if page is None:
+        return found
     if experiment_id is None:
         return found | {"experiments": f"{page}/#/experiments?{_SIDE}"}
     experiment = f"{page}/#/experiments/{experiment_id}/runs"
@@ -82,6 +76,20 @@ def places(uri: str, experiment_id: str | None = None, run_id: str | None = None
         found["curves"] = f"{experiment}/{run_id}/model-metrics?{_SIDE}"
     view = VIEW_TAG.rpartition(".")[2]
     return found | {"all runs": f"{experiment}?{_SIDE}&viewStateShareKey={view}"}
+
+
+def places_of_model(uri: str, name: str, version: int) -> dict[str, str]:
+    """How to see a version of a registered model: what to start if there is no server, then a link.
+
+    Args:
+        uri: Tracking URI.
+        name: Name of the model.
+        version: Its number.
+    """
+    found, page = _page(uri)
+    if page is None:
+        return found
+    return found | {"version": f"{page}/#/models/{quote(name, safe='')}/versions/{version}"}
 
 
 class Place(NamedTuple):
@@ -110,3 +118,14 @@ def kept_place(run_folder: Path | UPath) -> Place | None:
     with suppress(Exception):  # of any store's client; or the file was cut off
         return Place(**json.loads((run_folder / PLACE_FILE).read_text()))
     return None
+
+
+def _page(uri: str) -> tuple[dict[str, str], str | None]:
+    """What to start if there is no server, and the address of MLflow's page, if it has one."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        # A name and a password in it are for programs.
+        return {}, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    if uri.startswith(_DATABASES):
+        return {"start MLflow": ui_command(uri)}, f"http://127.0.0.1:{_PORT}"
+    return {"MLflow": uri}, None

@@ -28,6 +28,7 @@ from stem_complete.tracking.client import (
     absolute_uri,
     connect,
     outages,
+    quoted,
     reason,
     sqlite_file,
     within,
@@ -191,10 +192,9 @@ def _find(client: MlflowClient, experiment_id: str, run: TrackedRun) -> Run | No
 
 
 def _newest(client: MlflowClient, experiment_id: str, run: TrackedRun, identity: str) -> Run | None:
-    quote = '"' if "'" in identity else "'"
     runs = client.search_runs(
         [experiment_id],
-        f"tags.`{RUN_TAG}` = {quote}{identity}{quote} AND attributes.start_time >= {run.since_ms}",
+        f"tags.`{RUN_TAG}` = {quoted(identity)} AND attributes.start_time >= {run.since_ms}",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )

@@ -1,5 +1,6 @@
 """The README's first commands and all Python of README and docs run as they are written."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -82,3 +83,14 @@ def test_python_runs_as_it_is_written(code, tmp_path, monkeypatch):
         if isinstance(names.get(name), np.ndarray):
             assert names[name].shape == dwell.shape
             assert np.isfinite(names[name]).all()
+
+
+def test_the_notebook_runs_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    names = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["checked"].attrs == names["partial"].attrs

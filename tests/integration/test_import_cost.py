@@ -30,6 +30,10 @@ NOT_TO_LOAD_A_MODEL = (
             "from stem_complete import ALRC, PathScan, load_completer, scan; load_completer()",
             NOT_TO_LOAD_A_MODEL,
         ),
+        (
+            "from stem_complete.inference import *; load_completer(RELEASED_MODEL)",
+            NOT_TO_LOAD_A_MODEL | {"hyperspy", "stem_complete.tracking", "xarray"},
+        ),
         # With it come training and tracking.
         ("import stem_complete.launch.runs", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),

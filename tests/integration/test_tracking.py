@@ -34,6 +34,8 @@ from waiting import wait_until
 
 from stem_complete.config import Config
 from stem_complete.distributed import WorkerContext
+from stem_complete.errors import TrackingError
+from stem_complete.inference import RELEASED_MODEL, model_folder, read_card, register_model
 from stem_complete.tracking import (
     MlflowRecorder,
     TrackedRun,
@@ -402,6 +404,25 @@ def test_training_records_what_it_measured_while_the_server_comes_and_goes(
     own = {key: points for key, points in found.items() if not key.startswith("system/")}
     assert own == Watcher.recorded
     assert len(Watcher.recorded["train/outer_loss"]) == 12
+
+
+def test_a_model_is_registered_and_loaded_by_its_alias_through_a_server(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files go to the server and come back by it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    registered = register_model("released", "gold", "production")
+    assert registered.places == {"version": f"{server.url}/#/models/gold/versions/1"}
+    assert read_card(model_folder(registered.source)) == read_card(RELEASED_MODEL)
+    assert model_folder(f"runs:/{registered.run_id}") == model_folder("models:/gold/1")
+    with pytest.raises(TrackingError, match="an alias of gold 'champion', found production"):
+        model_folder("models:/gold@champion")
+    with pytest.raises(TrackingError, match="a name and an alias that MLflow takes"):
+        register_model("released", "gold", "v1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TrackingError, match="Connection refused"):
+        model_folder("models:/gold@production")
 
 
 @pytest.fixture(scope="module")

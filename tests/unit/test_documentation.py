@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_each_link_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_notebook_was_executed_without_error_and_is_small() -> None:
+    file = ROOT / "docs" / "notebook.ipynb"
+    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {"display_data", "stream"}
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    texts = "".join("".join(output.get("text", "")) for output in outputs)
+    assert not re.search(r"(^|\s)/\w+/", texts)  # a path of the machine that ran it
+    assert file.stat().st_size < 500_000

@@ -16,6 +16,7 @@ from stem_complete.data.store.layout import LeftOut
 from stem_complete.inference import Outputs
 from stem_complete.launch import Outcome
 from stem_complete.serving.batch import CompleteReport
+from stem_complete.tracking import Registered
 from stem_complete.training import TrainingResult
 
 
@@ -303,6 +304,36 @@ class TestCompare:
         done = run("compare")
         assert done.code == 2
         assert "Missing option '--output'" in done.error
+
+
+class TestRegister:
+    @pytest.fixture
+    def calls(self, replaced, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        registered = Registered("gold", 3, "best", "0123", {"version": "http://mlflow"})
+        return replaced("stem_complete.inference.register_model", registered)
+
+    def test_defaults(self, run, calls):
+        done = run("register", "runs/compact", "--name", "gold")
+        assert done == (0, "model    models:/gold@best\nversion  http://mlflow\n", "")
+        assert calls == [(("runs/compact", "gold", None), {"uri": None})]
+
+    def test_options(self, run, calls):
+        options = ("--name", "gold", "--alias", "best", "--uri", "http://mlflow:5000", "--json")
+        assert json.loads(run("register", "m", *options).output) == {
+            "name": "gold",
+            "version": 3,
+            "alias": "best",
+            "run_id": "0123",
+            "places": {"version": "http://mlflow"},
+            "model": "models:/gold@best",
+        }
+        assert calls == [(("m", "gold", "best"), {"uri": "http://mlflow:5000"})]
+
+    def test_a_name_is_needed(self, run, calls):
+        done = run("register", "m")
+        assert done.code == 2
+        assert "Missing option '--name'" in done.error
 
 
 class TestInspect:

@@ -155,6 +155,24 @@ def test_the_best_or_the_last_is_exported(run, tmp_path):
         assert load_completer(model, "cpu").card.metrics["train/steps"] == step
 
 
+def test_a_checkpoint_completes_as_its_model_but_without_error_map(run, tmp_path):
+    config, _ = run
+    model = export_checkpoint(config.run_folder, tmp_path / "m", num_calibration_scans=1)
+    (checkpoint,) = (config.run_folder / "checkpoints").iterdir()
+    exported, loaded = load_completer(model, "cpu"), load_completer(checkpoint, "cpu")
+    scan = np.random.default_rng(0).normal(size=(64, 64))
+    scan[::2] = np.nan
+    image, error = loaded.complete(scan)
+    assert np.array_equal(image, exported.complete(scan).image)
+    assert np.isnan(error).all()
+
+
+def test_a_run_without_model_names_its_checkpoints(run):
+    config, _ = run
+    with pytest.raises(ArtifactError, match=r"checkpoints only; .* name one of its checkpoints"):
+        load_completer(config.run_folder, "cpu")
+
+
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_paths_may_be_urls(run, tmp_path, scheme):
     config, _ = run
