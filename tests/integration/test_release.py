@@ -139,9 +139,21 @@ def test_the_store_holds_out_whole_sources_and_unclear_licences(tmp_path):
     }
     assert found["ardagen_1.tif"].licence == "MIT"
 
-    shutil.copy(files[0], tmp_path / "new_1.tif")
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "SOURCES.md").write_text(f"{heading}| sem_1.tif | r | p | CC0 | w |\n")
+    shutil.copy(next(f for f in example_micrographs() if "qem" in f.name), more / "sem_1.tif")
+    folders = [str(tmp_path / "first"), str(more)]
+    (tmp_path / "first").mkdir()
+    for name in ("SOURCES.md", *names):
+        shutil.move(tmp_path / name, tmp_path / "first" / name)
+    store.main([*folders, "--store", str(tmp_path / "both.zarr")])
+    splits = {Path(s.path).name: s.split for s in MicrographStore(tmp_path / "both.zarr").sources()}
+    assert splits["sem_1.tif"] == splits["ardagen_1.tif"] == "train"
+
+    shutil.copy(files[0], more / "new_1.tif")
     with pytest.raises(DataError, match=r"none for new_1\.tif"):
-        store.main([str(tmp_path), "--store", str(tmp_path / "other.zarr")])
+        store.main([*folders, "--store", str(tmp_path / "other.zarr")])
     assert not (tmp_path / "other.zarr").exists()
 
 

@@ -1,8 +1,8 @@
 """Builds the store that the released model is trained on.
 
-    python -m stem_complete.experiments.release.store MICROGRAPHS --store released.zarr
+    python -m stem_complete.experiments.release.store MICROGRAPHS [MORE...] --store released.zarr
 
-MICROGRAPHS holds files named `<source>_<image>` and a SOURCES.md with a table of their licences, as
+Each folder holds files named `<source>_<image>` and a SOURCES.md with a table of their licences, as
 the bundled ones are and have. Whole sources are held out, so that validation is on sources never
 trained on. Files whose licence is stated only in a README or in package metadata are not used for
 training.
@@ -24,35 +24,45 @@ VALIDATION_SOURCES = ("bshev", "rem", "scilink", "sjeon")
 UNCLEAR_LICENCES = ("alibag", "scilink")
 
 
-def build_store(micrographs: Path, store: Path) -> None:
-    """Ingests training and validation sources.
+def build_store(folders: Sequence[Path], store: Path) -> None:
+    """Ingests the training and validation sources of folders.
 
     Raises:
         DataError: A file to train on has no licence.
     """
-    files = find_files([micrographs])
-    held_out = [file for file in files if source_of(file) in VALIDATION_SOURCES]
-    trained_on = [
-        file for file in files if source_of(file) not in (*VALIDATION_SOURCES, *UNCLEAR_LICENCES)
+    licences = {folder: _licences(folder / "SOURCES.md") for folder in folders}
+    trained_on = {folder: _trained_on(folder, licences[folder]) for folder in folders}
+    for folder in folders:
+        held_out = [f for f in find_files([folder]) if source_of(f) in VALIDATION_SOURCES]
+        for chosen, fractions in ((trained_on[folder], (1, 0, 0)), (held_out, (0, 1, 0))):
+            if not chosen:
+                continue
+            report = ingest(
+                chosen,
+                store,
+                split_fractions=fractions,
+                licences=licences[folder],
+                group_pattern=CROP_OF_ONE_FIELD,
+            )
+            say(f"{folder.name}: {report.num_added} crops of {len(report.added)} files")
+
+
+def _trained_on(folder: Path, licences: dict[str, str]) -> list[Path]:
+    """Files of a folder to train on, all of them with a licence."""
+    files = [
+        file
+        for file in find_files([folder])
+        if source_of(file) not in (*VALIDATION_SOURCES, *UNCLEAR_LICENCES)
     ]
-    licences = _licences(micrographs / "SOURCES.md")
-    unknown = [file.name for file in trained_on if file.name not in licences]
+    unknown = [file.name for file in files if file.name not in licences]
     if unknown:
         raise DataError(
             expected="a licence for each file",
             found=f"none for {', '.join(unknown)}",
-            where=micrographs / "SOURCES.md",
+            where=folder / "SOURCES.md",
             fix="add a row for each",
         )
-    for chosen, fractions in ((trained_on, (1, 0, 0)), (held_out, (0, 1, 0))):
-        report = ingest(
-            chosen,
-            store,
-            split_fractions=fractions,
-            licences=licences,
-            group_pattern=CROP_OF_ONE_FIELD,
-        )
-        say(f"{report.num_added} crops of {len(report.added)} files")
+    return files
 
 
 def _licences(sources: Path) -> dict[str, str]:
@@ -77,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("micrographs", type=Path)
+    parser.add_argument("micrographs", type=Path, nargs="+", help="folders of micrographs")
     parser.add_argument("--store", type=Path, required=True)
     options = parser.parse_args(arguments)
     build_store(options.micrographs, options.store)
