@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from stem_complete.errors import ConfigError, TrainingError
-from stem_complete.launch import cluster, ray_group
+from stem_complete.launch import cluster
 from stem_complete.launch.cluster import check_address, ray_cluster, short_folder
 from stem_complete.launch.ray_group import train_on_ray
 from stem_complete.training import StopRequest, TrainingResult, stop_on_signals
@@ -220,7 +220,7 @@ class TestSignals:
             raise RuntimeError("the GCS has ended")
 
         monkeypatch.setattr(ray, "init", init)
-        monkeypatch.setattr(ray_group, "_SETTINGS", {})
+        monkeypatch.setattr(cluster, "_SETTINGS", {})
         if asked:
             assert train_on_ray(make_config(), None, stop) == TrainingResult(0, {}, False)
         else:
