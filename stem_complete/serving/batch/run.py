@@ -18,9 +18,12 @@ from heapq import heappush, heapreplace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stem_complete.data.formats.hspy_writer import HSPY
+from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.errors import ConfigError, StemCompleteError
-from stem_complete.files import DRAFT
+from stem_complete.extras import require
+from stem_complete.files import DRAFT, REPLACED
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
@@ -110,8 +113,8 @@ def complete_files(
     Args:
         scans: Files, folders, globs, lists and zarr arrays; see `find_sources`.
         completer: The model, or workers that have it.
-        output: Path or URL of a folder for `<name>_completed.tif`, of a `.tif` or `.npy` for a
-            single scan, or of a `.zarr`.
+        output: Path or URL of a folder for `<name>_completed.tif`, of a `.tif`, `.npy`, `.hspy`
+            or `.ome.zarr` for a single scan, or of a `.zarr`.
         dwell: File, folder or pattern of the dwell maps; see `plan_files`.
         along: Likewise of the paths of scans that have no positions.
         options: What the files do not say.
@@ -153,10 +156,12 @@ def destination_for(
 
     Raises:
         ConfigError: Name, format and outputs do not go together.
+        MissingPackageError: The package that writes the format is not installed.
     """
-    suffix = Path(output).suffix.lower()
+    suffix = OME_ZARR if output.lower().endswith(OME_ZARR) else Path(output).suffix.lower()
     named: dict[str, CompletionFormat] = {
-        ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr"
+        ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr",
+        OME_ZARR: "ome-zarr", HSPY: "hspy",
     }  # fmt: skip
     by_name = named.get(suffix)
     if file_format is not None and by_name not in (None, file_format):
@@ -179,9 +184,14 @@ def destination_for(
     if chosen == "zarr":
         if outputs.png:
             raise ConfigError(
-                expected="previews of TIFF or NPY", found="zarr", where="--png", fix="leave it out"
+                expected="previews of images, each in its file",
+                found="zarr",
+                where="--png",
+                fix="leave it out",
             )
         return CompletionArrays(output, outputs, scans_in_shard)
+    if chosen == "hspy":
+        require("rsciio", purpose="writing HyperSpy's signals")
     if by_name is None:
         return CompletedFiles(output, SUFFIXES[chosen], outputs)
     folder, _, name = output.rpartition("/")
@@ -201,8 +211,9 @@ def _held(destination: CompletedFiles | CompletionArrays) -> Iterator[Claim | No
         was_killed = any(path.name == CLAIM_FILE for path in list_folder(claims))
     with claimed(claims, use=_USE) as claim:
         if was_killed and is_local(folder):
-            for draft in Path(str(folder)).rglob(f"{DRAFT}*"):
-                draft.unlink(missing_ok=True)
+            for prefix in (DRAFT, REPLACED):
+                for draft in list(Path(str(folder)).rglob(f"{prefix}*")):
+                    remove(storage_path(draft))
         yield claim
 
 
