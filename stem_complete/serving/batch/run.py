@@ -30,7 +30,7 @@ from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
 from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
-from stem_complete.serving.batch.manifest import FOLDER, Manifest, failures, record_of
+from stem_complete.serving.batch.manifest import FOLDER, FailureList, Manifest, record_of
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
@@ -239,6 +239,7 @@ class _Batch:
         self.folder = storage_path(destination.folder)
         self.total = 0
         self.fixes: dict[str, str] = {}
+        self.failures = FailureList(self.folder / ERRORS)
         self.worst: list[tuple[float, str, Unit, int]] = []  # a heap
 
     def run(self, found: Found, reader: Reader, timeout_s: float) -> None:
@@ -273,6 +274,7 @@ class _Batch:
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return
+        self._list_failures()  # those of the run before are tried again
         try:
             with manifest:
                 self._settle_all(
@@ -371,6 +373,8 @@ class _Batch:
             if result.state == "failed":
                 self.report.failed[name] = result.reason
                 self.fixes[name] = result.fix
+                if not _is_one_file(self.destination):
+                    self.failures.add(*self._failure(name))
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
                 of_state[name] = self._image_of(unit, place)
@@ -399,16 +403,12 @@ class _Batch:
 
     def _list_failures(self) -> None:
         """Writes what failed to `errors.jsonl`, which is gone once nothing does."""
-        path = self.folder / ERRORS
-        with clear_errors(path):
-            if not self.report.failed:
-                remove(path)
-                return
-            rows = [
-                (name, reason.removesuffix(f"; {self.fixes[name]}"), self.fixes[name])
-                for name, reason in self.report.failed.items()
-            ]
-            write_atomically(path, failures(rows))
+        self.failures.replace(map(self._failure, self.report.failed))
+
+    def _failure(self, name: str) -> tuple[str, str, str]:
+        """File, reason and fix of a scan that failed."""
+        fix = self.fixes[name]
+        return name, self.report.failed[name].removesuffix(f"; {fix}"), fix
 
     def _draw_worst(self) -> None:
         """Pictures of the scans that say of themselves that they were completed worst."""
