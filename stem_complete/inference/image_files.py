@@ -30,6 +30,11 @@ DISPLAY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
 
 
+# Tags of DigitalMicrograph, of x and y, and of the intensities' unit in short and in full.
+_DM_UNITS, _DM_STEPS, _DM_INTENSITY_UNITS = (65003, 65004), (65009, 65010), (65022, 65023)
+_MICRO = str.maketrans("µμ", "uu")  # of which Unicode has two
+
+
 class Outputs(NamedTuple):
     """What is written of a scan beside the completed image.
 
@@ -218,6 +223,8 @@ def write_tiff(
 ) -> None:
     """Writes a float32 TIFF that ImageJ and Fiji open with its scale and a fitting contrast.
 
+    RosettaSciIO reads no nm of ImageJ's, so that units are in DigitalMicrograph's tags as well.
+
     Args:
         path: File to write or replace.
         image: [h, w], or a stack [n, h, w].
@@ -236,14 +243,26 @@ def write_tiff(
     }
     if title := info.get("title"):
         metadata["Labels"] = [title] * math.prod(image.shape[:-2])
-    if unit := info.get("intensity_unit"):
-        metadata |= {"cf": 0, "c0": 0.0, "c1": 1.0, "vunit": unit}  # a straight line: value = pixel
     resolution = None
+    digital_micrograph: list[tuple[int, str, int, str | float]] = []
+    if unit := info.get("intensity_unit"):
+        ascii_unit = str(unit).translate(_MICRO).encode("ascii", "replace").decode()
+        # A straight line: the value is that of the pixel.
+        metadata |= {"cf": 0, "c0": 0.0, "c1": 1.0, "vunit": ascii_unit}
+        digital_micrograph += [(tag, "s", 0, ascii_unit) for tag in _DM_INTENSITY_UNITS]
     if pixel_size_nm is not None:
         metadata["unit"] = "nm"
         resolution = (1 / pixel_size_nm, 1 / pixel_size_nm)
+        digital_micrograph += [(tag, "s", 0, "nm") for tag in _DM_UNITS]
+        digital_micrograph += [(tag, "d", 1, pixel_size_nm) for tag in _DM_STEPS]
     tifffile.imwrite(
-        path, image, imagej=True, resolution=resolution, resolutionunit=1, metadata=metadata
+        path,
+        image,
+        imagej=True,
+        resolution=resolution,
+        resolutionunit=1,
+        metadata=metadata,
+        extratags=digital_micrograph,
     )
 
 

@@ -23,7 +23,6 @@ OWN = "stem_complete"
 
 _CHUNK_PX, _CHUNKS_IN_SHARD = 512, 8  # along each side
 _SMALLEST_PX = 256  # longer side of the last level, up to twice as many
-_MICROMETER_NM = 1000.0
 
 
 def write_ome_zarr(
@@ -48,8 +47,6 @@ def write_ome_zarr(
     level = np.stack(list(channels.values()), axis=-3)
     names = ("t", "c", "y", "x")[-level.ndim :]
     step, unit = pixel_size_nm or 1.0, "nanometer" if pixel_size_nm else None
-    if pixel_size_nm and pixel_size_nm >= _MICROMETER_NM:
-        step, unit = pixel_size_nm / _MICROMETER_NM, "micrometer"
     labels = [_channel(name, values) for name, values in channels.items()]
     root = zarr.create_group(str(folder))
     datasets: list[dict[str, Any]] = []

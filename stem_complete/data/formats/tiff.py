@@ -153,7 +153,8 @@ def _about(tiff: Any) -> About:
         "Olympus": tiff.sis_metadata,
         "date": tiff.pages[0].tags.valueof("DateTime"),
     }
-    title, *_ = imagej.get("Labels") or [""]
+    labels = imagej.get("Labels") or ""
+    title = labels if isinstance(labels, str) else labels[0]
     known = {name: plain(value) for name, value in told.items() if value}
     return About(str(title), str(imagej.get("vunit", "")), known)
 

@@ -82,7 +82,9 @@ class CompletedFiles(NamedTuple):
         known = (unit.before or {}).get("files", {})
         for name, content in known.items():
             path = _place(self.folder) / name
-            if path.exists() and list(_content(path)) != content:
+            # Whatever is beside an image is missed below, but not what is in its folder.
+            is_lost = not path.exists() and name.startswith(f"{unit.name}/")
+            if is_lost or (path.exists() and list(_content(path)) != content):
                 return "done again, as its completion changed"
         return why_again(image, self.outputs, made_from)
 
