@@ -19,6 +19,7 @@ import stem_complete
 from stem_complete.data.about import plain
 from stem_complete.data.formats.hspy_writer import HSPY, read_hspy_info, write_hspy
 from stem_complete.data.formats.ome_zarr_writer import OME_ZARR, read_own, write_ome_zarr
+from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
 from stem_complete.files import atomic_file, atomic_folder
 from stem_complete.inference.completer import CompletedScan
@@ -127,6 +128,7 @@ def write_completion(
     image: Path,
     outputs: Outputs = IMAGE_ALONE,
     made_from: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Writes a float32 image in the units of the scan and with its pixel size.
 
@@ -140,6 +142,7 @@ def write_completion(
             `.ome.zarr`, which is a folder.
         outputs: What is written beside it.
         made_from: Hashes that are stored in it, see `why_again`.
+        options: How the scan was read and completed, by name, beside what `outputs` say.
 
     Returns:
         What was written; the image is last.
@@ -155,7 +158,7 @@ def write_completion(
         error = np.stack(errors) if errors else None
     if not outputs.error_map:
         error = None
-    info = _info(several, outputs, made_from or {})
+    info = _info(several, outputs, made_from or {}, options or {})
     size_nm, suffix = scan.pixel_size_nm, image.suffix.lower()
 
     def of(array: NDArray[np.float32], shows: str) -> Callable[[Path], None]:
@@ -197,8 +200,21 @@ def write_completion(
     return list(files)
 
 
+def described(scan: RasterScan) -> dict[str, Any]:
+    """Title of a scan, and its unit and acquisition metadata if its file told them."""
+    title, unit, metadata = scan.about
+    return {
+        "title": title or scan.name,
+        **({"intensity_unit": unit} if unit else {}),
+        **({"acquisition": plain(metadata)} if metadata else {}),
+    }
+
+
 def _info(
-    several: Sequence[CompletedScan], outputs: Outputs, made_from: Mapping[str, str]
+    several: Sequence[CompletedScan],
+    outputs: Outputs,
+    made_from: Mapping[str, str],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What a completed image says of itself, and of the scan that it is of."""
     scan, _, model, _ = several[0]
@@ -207,12 +223,14 @@ def _info(
     return {
         "software": f"{SOFTWARE} {stem_complete.__version__}",
         "scan": scan.name,
-        "title": scan.about.title or scan.name,
-        **({"intensity_unit": scan.about.unit} if scan.about.unit else {}),
-        **({"acquisition": plain(scan.about.metadata)} if scan.about.metadata else {}),
+        **described(scan),
         "model": model.name,
         "model_sha256": model.weights_sha256,
-        "options": {"self_check": outputs.self_check, "keep_measured": outputs.keep_measured},
+        "options": {
+            "self_check": outputs.self_check,
+            "keep_measured": outputs.keep_measured,
+            **plain(options),
+        },
         **({"made_from": dict(made_from)} if made_from else {}),
         **({"self_check": told} if told else {}),
     }

@@ -53,12 +53,14 @@ class CompletedFiles(NamedTuple):
         suffix: Of the images, which chooses their format.
         outputs: What is written of a scan.
         image_name: Name of the one image, if there is one alone and the user named it.
+        options: What images say of how scans were read and completed, by name.
     """
 
     folder: str
     suffix: str
     outputs: Outputs
     image_name: str | None = None
+    options: Mapping[str, Any] = {}
 
     def units(
         self, sources: Iterable[Source], records: Mapping[str, Record], reader: Reader
@@ -102,13 +104,11 @@ class CompletedFiles(NamedTuple):
             there = {self._name(unit, path): path for path in wanted if path.exists()}
             return _contents(there)
         if is_local(image):
-            written = write_completion(
-                completed[0], Path(str(image)), self.outputs, result.made_from
-            )
+            written = self._write(completed[0], Path(str(image)), result)
             return _contents({self._name(unit, path): path for path in written})
         with TemporaryDirectory(prefix="stem-complete-") as folder, clear_errors(image):
             here = Path(folder, image.name)
-            written = write_completion(completed[0], here, self.outputs, result.made_from)
+            written = self._write(completed[0], here, result)
             if is_ome_zarr(image):
                 remove(image)  # chunks that the new one may not have
             contents = _contents({self._name(unit, path): path for path in written})
@@ -116,6 +116,11 @@ class CompletedFiles(NamedTuple):
                 beside_image = image.parent / path.relative_to(folder).as_posix()
                 beside_image.fs.put_file(str(path), beside_image.path)
         return contents
+
+    def _write(
+        self, completed: Sequence[CompletedScan], image: Path, result: ScanResult
+    ) -> list[Path]:
+        return write_completion(completed, image, self.outputs, result.made_from, self.options)
 
     def image(self, unit: Unit, place: int) -> NDArray[np.float32]:
         """See `Destination`; the first of a stack."""

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from heapq import heappush, heapreplace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -253,6 +253,10 @@ class _Batch:
         )
         model = self.pool.card.weights_sha256
         made_from = {"model": model, "options": hashlib.sha256(settings.encode()).hexdigest()}
+        if isinstance(self.destination, CompletedFiles):
+            told = {"precision": self.pool.precision, "published": reader.published}
+            given = {k: v for k, v in asdict(self.options).items() if v is not None}
+            self.destination = self.destination._replace(options=told | given)
         manifest = Manifest(self.folder / FOLDER)
         if outputs.overwrite and not one_file:
             manifest.clear()

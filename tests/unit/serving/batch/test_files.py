@@ -16,8 +16,10 @@ from upath import UPath
 
 from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.formats.scan_arrays import ScanArray
+from stem_complete.data.scan_options import ScanOptions
 from stem_complete.errors import BusyError, ConfigError, MissingPackageError
 from stem_complete.inference import Completer, Outputs
+from stem_complete.inference.image_files import read_info
 from stem_complete.serving.batch import complete_files
 from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.batch.manifest import FOLDER
@@ -199,6 +201,21 @@ def test_drafts_of_folders_are_removed_after_a_kill(scans, saved, digests):
     path.write_text(json.dumps(holder | {"pid": 2**22 + 1}))  # larger than any
     assert list(complete(saved, file_format="ome-zarr").done) == ["scans/1.npy"]
     assert digests("out") == before
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_images_say_by_which_model_and_options(scans, saved, file_format):
+    options = ScanOptions(unmeasured=-1.0)
+    complete(saved, file_format=file_format, options=options)
+    info = read_info(Path(f"out/1_completed{SUFFIXES[file_format]}"))
+    assert (info["model"], info["model_sha256"]) == (saved.card.name, saved.card.weights_sha256)
+    assert info["options"] == {
+        "self_check": True,
+        "keep_measured": False,
+        "precision": "float32",
+        "published": False,
+        "unmeasured": -1.0,
+    }
 
 
 def test_completions_in_folders_of_scans_are_not_completed(scans, saved):
