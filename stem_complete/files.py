@@ -18,6 +18,9 @@ LONGEST_NAME = 255
 DRAFT = ".unfinished-"
 """Beginning of the names of files that are being written, or whose writer was killed."""
 
+REPLACED = ".replaced-"
+"""Likewise of folders that others took the place of."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -136,7 +139,7 @@ def _replace_folder(path: Path, complete: Path) -> None:
         complete.rename(path)
         return
     # A folder with files in it cannot be replaced in one call.
-    old = _beside(path, f".replaced-{os.getpid()}-")
+    old = _beside(path, f"{REPLACED}{os.getpid()}-")
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     try:

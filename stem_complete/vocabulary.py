@@ -33,9 +33,10 @@ Sample = Literal["blurred", "original"]
 """Image that the probe measures: the blurred truth, or the micrograph itself."""
 
 DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
-
-CompletionFormat = Literal["tiff", "npy", "zarr"]
 """Units of dwell times in files, see `data.scan_options`."""
+
+CompletionFormat = Literal["tiff", "npy", "zarr", "ome-zarr", "hspy"]
+"""Formats of completed images, see `serving.batch.destination_for`."""
 
 RELEASED = "released"
 """Name of the model that comes with the package."""

@@ -33,6 +33,7 @@ _MOST_TOLD = 100  # of notes and failures
         "stem-complete complete scans/ --model models:/gold@production --output completed/",
         "stem-complete complete scans.zarr --output completed.zarr --error-map --ray --workers 8",
         "stem-complete complete list.txt --output s3://bucket/completed --format npy",
+        "stem-complete complete scans/ --output completed/ --format ome-zarr --error-map",
         "ray job submit --working-dir . -- python -m stem_complete complete /data/scans.zarr "
         "--output /data/completed.zarr --ray --workers 8 --gpu",
     )
@@ -48,7 +49,10 @@ def complete(
     ],
     output: Annotated[
         str,
-        typer.Option(help="Folder or URL; a .zarr for arrays; or a .tif or .npy for one scan."),
+        typer.Option(
+            help="Folder or URL; a .zarr for arrays; or a .tif, .npy, .hspy or .ome.zarr for one "
+            "scan."
+        ),
     ],
     file_format: Annotated[
         CompletionFormat | None,

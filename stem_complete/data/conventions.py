@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.data.about import NOTHING, About
 from stem_complete.data.fills import Mask, find_fill, hole_share
 from stem_complete.data.scan_options import AS_STORED, SECONDS, ScanOptions
 from stem_complete.data.scans import RasterScan, real
@@ -42,6 +43,7 @@ def raster_scan(
     options: ScanOptions = AS_STORED,
     pixel_size_nm: float | None = None,
     intensity_range: tuple[float, float] | None = None,
+    about: About = NOTHING,
     where: object = "partial scan",
     dwell_where: object = "dwell map",
 ) -> RasterScan:
@@ -54,6 +56,7 @@ def raster_scan(
             unit of the dwell map.
         pixel_size_nm: As of `RasterScan`.
         intensity_range: As of `RasterScan`.
+        about: As of `RasterScan`.
         where: The file or argument of the intensities, for errors.
         dwell_where: That of the dwell map.
 
@@ -90,6 +93,7 @@ def raster_scan(
         times,
         pixel_size_nm=pixel_size_nm,
         intensity_range=intensity_range,
+        about=about,
         where=where,
         dwell_where=dwell_where,
         notes=notes,

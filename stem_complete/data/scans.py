@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.data.about import NOTHING, About, plain
 from stem_complete.errors import DataError
 from stem_complete.scan import ScanPath
 from stem_complete.scan.raster import inside_image, spread
@@ -31,6 +32,7 @@ class RasterScan:
         dwell: Time spent in each pixel [h, w] float32, in full pixel dwells, 0 where not measured.
         pixel_size_nm: Side of a pixel [nm], None if unknown.
         intensity_range: Lowest and highest intensity of the specimen, None if unknown.
+        about: What its file says beside: title, unit of the intensities, how it was acquired.
         where: What errors name: the file or argument of the intensities.
         notes: What a user should know of how it was read.
 
@@ -40,6 +42,7 @@ class RasterScan:
         pixel_size_nm: As the attribute.
         intensity_range: As the attribute. Only models with the "reference" encoding need it; they
             take the measured range if it is unknown.
+        about: As the attribute.
         where: As the attribute.
         dwell_where: The file or argument of the dwell times.
         notes: As the attribute.
@@ -55,6 +58,7 @@ class RasterScan:
         *,
         pixel_size_nm: float | None = None,
         intensity_range: tuple[float, float] | None = None,
+        about: About = NOTHING,
         where: object = "partial scan",
         dwell_where: object = "dwell map",
         notes: Sequence[str] = (),
@@ -83,6 +87,7 @@ class RasterScan:
         self.dwell: NDArray[np.float32] = np.where(measured, times, 0).astype(np.float32)
         self.pixel_size_nm = pixel_size_nm
         self.intensity_range = intensity_range
+        self.about = about
         self.where = where
         self.notes = tuple(notes)
 
@@ -219,6 +224,7 @@ class PathScan:
             low + (high - low) * mean,
             self.path.dwell_map().numpy(),
             pixel_size_nm=self.pixel_size_nm,
+            about=About("", self.unit, plain(self.metadata)),
             where=self._where,
             dwell_where=self._where,
             notes=self.notes,

@@ -1,8 +1,12 @@
-"""Completed images as files: ImageJ TIFF or NPY, with error map and PNG preview beside them."""
+"""Completed images as files: ImageJ TIFF, NPY, HyperSpy or OME-Zarr.
+
+Error map and PNG preview are files beside them; in OME-Zarr the error map is a channel.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stem_complete
+from stem_complete.data.about import plain
+from stem_complete.data.formats.hspy_writer import HSPY, read_hspy_info, write_hspy
+from stem_complete.data.formats.ome_zarr_writer import OME_ZARR, read_own, write_ome_zarr
+from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
-from stem_complete.files import atomic_file
+from stem_complete.files import atomic_file, atomic_folder
 from stem_complete.inference.completer import CompletedScan
 
 COMPLETED, ERROR = "_completed", "_error"
@@ -21,6 +29,11 @@ NPY = ".npy"
 SOFTWARE = "stem-complete"
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the intensities shown as black and white, so that hot pixels do not matter."""
+
+
+# Tags of DigitalMicrograph, of x and y, and of the intensities' unit in short and in full.
+_DM_UNITS, _DM_STEPS, _DM_INTENSITY_UNITS = (65003, 65004), (65009, 65010), (65022, 65023)
+_MICRO = str.maketrans("µμ", "uu")  # of which Unicode has two
 
 
 class Outputs(NamedTuple):
@@ -42,11 +55,12 @@ class Outputs(NamedTuple):
 
 
 IMAGE_ALONE = Outputs()
+ERROR_CHANNEL = "error"
 
 
 def preview_of(image: Path) -> Path:
     """PNG beside a completed image."""
-    return image.with_suffix(".png")
+    return image.with_name(f"{_stem(image)}.png")
 
 
 def error_map_of(image: Path) -> Path:
@@ -57,6 +71,20 @@ def error_map_of(image: Path) -> Path:
 def info_of(image: Path) -> Path:
     """JSON beside a completed NPY, which has no place for it."""
     return image.with_suffix(".json")
+
+
+def beside(image: Path, outputs: Outputs) -> list[Path]:
+    """Files that are to be beside a completed image."""
+    return [
+        *([error_map_of(image)] if outputs.error_map and not is_ome_zarr(image) else []),
+        *([preview_of(image)] if outputs.png else []),
+        *([info_of(image)] if image.suffix.lower() == NPY else []),
+    ]
+
+
+def is_ome_zarr(image: Path) -> bool:
+    """Whether a completed image is a folder of OME-Zarr, which has its error map in itself."""
+    return image.name.lower().endswith(OME_ZARR)
 
 
 def why_again(image: Path, outputs: Outputs, made_from: Mapping[str, str]) -> str | None:
@@ -89,9 +117,9 @@ def why_again(image: Path, outputs: Outputs, made_from: Mapping[str, str]) -> st
     names = dict.fromkeys((*made_from, *before))
     if changed := [name for name in names if before.get(name) != made_from.get(name)]:
         return f"done again, as its {' and '.join(changed)} changed"
-    has_all = (preview_of(image).exists() or not outputs.png) and (
-        error_map_of(image).exists() or not outputs.error_map
-    )
+    has_all = all(path.exists() for path in beside(image, outputs))
+    if outputs.error_map and is_ome_zarr(image):
+        has_all &= ERROR_CHANNEL in info["channels"]
     return None if has_all else ""
 
 
@@ -100,18 +128,21 @@ def write_completion(
     image: Path,
     outputs: Outputs = IMAGE_ALONE,
     made_from: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Writes a float32 ImageJ TIFF, or an NPY, in the units of the scan and with its pixel size.
+    """Writes a float32 image in the units of the scan and with its pixel size.
 
     A preview `<image>.png` and the error map `<image>_error.tif` come before it: where the image
-    is, all is there. What a TIFF says of itself, `<image>.json` says of an NPY.
+    is, all is there. What the other formats say of themselves, `<image>.json` says of an NPY.
 
     Args:
         completed: As from `complete_scans`, with an error map if that is to be written. Several of
             one shape become the frames of a stack; the preview is that of the first.
-        image: File to write or replace; its suffix chooses the format.
+        image: File to write or replace; its suffix chooses the format: `.tif`, `.npy`, `.hspy`, or
+            `.ome.zarr`, which is a folder.
         outputs: What is written beside it.
         made_from: Hashes that are stored in it, see `why_again`.
+        options: How the scan was read and completed, by name, beside what `outputs` say.
 
     Returns:
         What was written; the image is last.
@@ -120,39 +151,43 @@ def write_completion(
         DataError: A file cannot be written.
     """
     several = [completed] if isinstance(completed, CompletedScan) else list(completed)
-    scan, (pixels, error), model, check = several[0]
+    scan, (pixels, error), *_ = several[0]
     if len(several) > 1:
         pixels = np.stack([each.completion.image for each in several])
         errors = [e for each in several if (e := each.completion.error) is not None]
         error = np.stack(errors) if errors else None
-    info: dict[str, Any] = {
-        "software": f"{SOFTWARE} {stem_complete.__version__}",
-        "scan": scan.name,
-        "model": model.name,
-        "model_sha256": model.weights_sha256,
-        **({"made_from": dict(made_from)} if made_from else {}),
-        **({"self_check": check.note} if check else {}),
-    }
-    is_npy = image.suffix.lower() == NPY
+    if not outputs.error_map:
+        error = None
+    info = _info(several, outputs, made_from or {}, options or {})
+    size_nm, suffix = scan.pixel_size_nm, image.suffix.lower()
 
     def of(array: NDArray[np.float32], shows: str) -> Callable[[Path], None]:
-        if is_npy:
-            return lambda draft: np.save(draft, array, allow_pickle=False)
         told = info | {"shows": shows}
-        return partial(write_tiff, image=array, pixel_size_nm=scan.pixel_size_nm, info=told)
+        if suffix == NPY:
+            return lambda draft: np.save(draft, array, allow_pickle=False)
+        if suffix == HSPY:
+            title = info["title"] + (f", {shows}" if array is error else "")
+            about = scan.about._replace(title=title)
+            return lambda draft: write_hspy(draft, array, size_nm, about, told)
+        return partial(write_tiff, image=array, pixel_size_nm=size_nm, info=told)
 
     files: dict[Path, Callable[[Path], Any]] = {}
-    if outputs.error_map and error is not None:
+    if error is not None and not is_ome_zarr(image):
         files[error_map_of(image)] = of(error, "expected root mean square error of each pixel")
     if outputs.png:
         files[preview_of(image)] = partial(write_png, image=several[0].completion.image)
-    if is_npy:
-        told = json.dumps(info | {"pixel_size_nm": scan.pixel_size_nm}, indent=1)
+    if suffix == NPY:
+        told = json.dumps(info | {"pixel_size_nm": size_nm}, indent=1)
         files[info_of(image)] = lambda draft: draft.write_text(told)
-    files[image] = of(pixels, "completed partial scan")
+    if is_ome_zarr(image):
+        channels = {"completion": pixels, **({} if error is None else {ERROR_CHANNEL: error})}
+        own = info | {"channels": list(channels)}
+        files[image] = lambda draft: write_ome_zarr(draft, channels, size_nm, info["title"], own)
+    else:
+        files[image] = of(pixels, "completed partial scan")
     for path, write in files.items():
         try:
-            with atomic_file(path) as draft:
+            with (atomic_folder if is_ome_zarr(path) else atomic_file)(path) as draft:
                 write(draft)
         except OSError as problem:
             raise DataError(
@@ -165,16 +200,55 @@ def write_completion(
     return list(files)
 
 
+def described(scan: RasterScan) -> dict[str, Any]:
+    """Title of a scan, and its unit and acquisition metadata if its file told them."""
+    title, unit, metadata = scan.about
+    return {
+        "title": title or scan.name,
+        **({"intensity_unit": unit} if unit else {}),
+        **({"acquisition": plain(metadata)} if metadata else {}),
+    }
+
+
+def _info(
+    several: Sequence[CompletedScan],
+    outputs: Outputs,
+    made_from: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a completed image says of itself, and of the scan that it is of."""
+    scan, _, model, _ = several[0]
+    checks = [each.check for each in several if each.check is not None]
+    told = [{"note": check.note, **plain(check._asdict())} for check in checks]
+    return {
+        "software": f"{SOFTWARE} {stem_complete.__version__}",
+        "scan": scan.name,
+        **described(scan),
+        "model": model.name,
+        "model_sha256": model.weights_sha256,
+        "options": {
+            "self_check": outputs.self_check,
+            "keep_measured": outputs.keep_measured,
+            **plain(options),
+        },
+        **({"made_from": dict(made_from)} if made_from else {}),
+        **({"self_check": told} if told else {}),
+    }
+
+
 def write_tiff(
     path: Path, image: NDArray[np.float32], pixel_size_nm: float | None, info: dict[str, Any]
 ) -> None:
     """Writes a float32 TIFF that ImageJ and Fiji open with its scale and a fitting contrast.
 
+    RosettaSciIO reads no nm of ImageJ's, so that units are in DigitalMicrograph's tags as well.
+
     Args:
         path: File to write or replace.
         image: [h, w], or a stack [n, h, w].
         pixel_size_nm: Side of a pixel [nm], if known.
-        info: Shown by ImageJ's "Show Info", and returned by `read_info`.
+        info: Shown by ImageJ's "Show Info", and returned by `read_info`; its `title` is the label
+            of each frame, and its `intensity_unit` that of ImageJ's calibrated values.
     """
     import tifffile
 
@@ -185,12 +259,28 @@ def write_tiff(
         "min": low,
         "max": high,
     }
+    if title := info.get("title"):
+        metadata["Labels"] = [title] * math.prod(image.shape[:-2])
     resolution = None
+    digital_micrograph: list[tuple[int, str, int, str | float]] = []
+    if unit := info.get("intensity_unit"):
+        ascii_unit = str(unit).translate(_MICRO).encode("ascii", "replace").decode()
+        # A straight line: the value is that of the pixel.
+        metadata |= {"cf": 0, "c0": 0.0, "c1": 1.0, "vunit": ascii_unit}
+        digital_micrograph += [(tag, "s", 0, ascii_unit) for tag in _DM_INTENSITY_UNITS]
     if pixel_size_nm is not None:
         metadata["unit"] = "nm"
         resolution = (1 / pixel_size_nm, 1 / pixel_size_nm)
+        digital_micrograph += [(tag, "s", 0, "nm") for tag in _DM_UNITS]
+        digital_micrograph += [(tag, "d", 1, pixel_size_nm) for tag in _DM_STEPS]
     tifffile.imwrite(
-        path, image, imagej=True, resolution=resolution, resolutionunit=1, metadata=metadata
+        path,
+        image,
+        imagej=True,
+        resolution=resolution,
+        resolutionunit=1,
+        metadata=metadata,
+        extratags=digital_micrograph,
     )
 
 
@@ -205,6 +295,11 @@ def read_info(path: Path) -> dict[str, Any]:
     try:
         if path.suffix.lower() == NPY:
             info = json.loads(info_of(path).read_text())
+        elif is_ome_zarr(path):
+            info = read_own(path)
+        elif path.suffix.lower() == HSPY:
+            with path.open("rb") as file:
+                info = read_hspy_info(file)
         else:
             with path.open("rb") as file, tifffile.TiffFile(file) as tiff:
                 info = json.loads((tiff.imagej_metadata or {}).get("Info", "{}"))
@@ -220,6 +315,10 @@ def write_png(path: Path, image: NDArray[np.float32]) -> None:
     low, high = display_range(image)
     grey = np.clip((image - np.float32(low)) / np.float32((high - low) or 1), 0, 1)
     path.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
+
+
+def _stem(image: Path) -> str:
+    return image.name[: -len(OME_ZARR)] if is_ome_zarr(image) else image.stem
 
 
 def display_range(image: NDArray[Any]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from stem_complete.data.formats.freescan import coordinates_of
 from stem_complete.data.formats.ome_zarr import is_zarr
+from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.readers import has_reader
 from stem_complete.data.formats.scans import PATHS, TABLES
 from stem_complete.data.formats.search import Found, search
@@ -25,7 +26,7 @@ ARRAYS = "stem-complete completions"
 """Format of a zarr group of completions, as its attributes say."""
 
 _ZARR = (".zarr", ".zspy")
-_OUTPUT = re.compile(rf"({COMPLETED}|{ERROR})\.(?i:tiff?|png|npy|json)$")
+_OUTPUT = re.compile(rf"({COMPLETED}|{ERROR})\.(?i:tiff?|png|npy|json|hspy|ome\.zarr)$")
 
 
 class ScanFiles(NamedTuple):
@@ -140,14 +141,16 @@ def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[st
 
 
 def _is_output(file: Path) -> bool:
-    """Whether it is a completed image, or arrays of them."""
+    """Whether it is a completed image, or arrays of them, by its name or what it says."""
+    if _OUTPUT.search(file.name):
+        return True
     if file.suffix not in _ZARR or is_url(file):
-        return _OUTPUT.search(file.name) is not None
+        return False
     try:
         attributes = json.loads((file / "zarr.json").read_bytes())["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(attributes.get("format") == ARRAYS)
+    return bool(attributes.get("format") == ARRAYS or OWN in attributes)
 
 
 def is_url(source: object) -> bool:

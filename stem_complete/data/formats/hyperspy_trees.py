@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.signals import Contents
 
 _ROOT = "Experiments"
+_PARTS = ("General", "Signal", "Sample", "Acquisition_instrument")
 
 
 def is_hyperspy(group: Any) -> bool:
@@ -54,7 +56,18 @@ def _offer_signal(name: str, signal: Any, contents: Contents) -> None:
     title = _text(_attributes(metadata, "General").get("title")) or name
     kind = _text(_attributes(metadata, "Signal").get("signal_type"))
     axes = [_axis(signal, number) for number in range(len(data.shape))]
-    contents.offer(title, data, axes=axes, kind=kind)
+    told = {part: _tree(metadata[part]) for part in _PARTS if part in metadata}
+    contents.offer(title, data, axes=axes, kind=kind, about=about_signal(told))
+
+
+def about_signal(metadata: Mapping[str, Any]) -> About:
+    """What HyperSpy's metadata of a signal, as a tree, say of it."""
+    general = plain(metadata.get("General") or {})
+    title = general.pop("title", None) or ""
+    parts = {"General": general}
+    parts |= {name: plain(metadata.get(name)) for name in ("Sample", "Acquisition_instrument")}
+    unit = plain(metadata.get("Signal") or {}).get("quantity") or ""
+    return About(str(title), str(unit), {name: part for name, part in parts.items() if part})
 
 
 def _axis(signal: Any, number: int) -> Axis:
@@ -76,6 +89,13 @@ def _attributes(metadata: Any, name: str) -> Mapping[str, Any]:
         part: Mapping[str, Any] = metadata[name].attrs
         return part
     return getattr(metadata, "attrs", {})
+
+
+def _tree(group: Any) -> dict[str, Any]:
+    """A part of the metadata, whose arrays are left out."""
+    values = {k: _text(v) if isinstance(v, str | bytes) else v for k, v in group.attrs.items()}
+    parts = {k: _tree(group[k]) for k in group if not _is_array(group[k])}
+    return values | parts
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.hdf5 import is_velox, read_hdf5
+from stem_complete.data.formats.hyperspy_trees import about_signal
 from stem_complete.data.formats.pixel_size import nanometres
 from stem_complete.data.formats.signals import Contents
 
@@ -62,7 +63,8 @@ def read_instrument(path: Path, contents: Contents) -> None:
         if path.suffix.lower() == ".ser" and _is_in_inverse_metres(axes[-1]):
             contents.skip(name, "diffraction patterns, by their pixels of more than a metre")
         else:
-            contents.offer(name, signal["data"], axes=axes, kind=kind)
+            about = about_signal(signal["metadata"])
+            contents.offer(name, signal["data"], axes=axes, kind=kind, about=about)
 
 
 def _signals(path: Path) -> list[dict[str, Any]]:

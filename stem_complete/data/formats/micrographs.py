@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.data.about import NOTHING, About
 from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
 from stem_complete.errors import DataError
@@ -31,6 +32,7 @@ class Micrograph:
         name: Name of its signal in the file, "" where there is none.
         frame: Its number in the signal's stack, 0 for a single image.
         path: Its file.
+        about: What its file says of it beside.
     """
 
     pixels: NDArray[Any]
@@ -38,6 +40,7 @@ class Micrograph:
     name: str
     frame: int
     path: Path
+    about: About = NOTHING
 
 
 class FileContents(NamedTuple):
@@ -98,7 +101,14 @@ def read_file(
             where=path,
         )
     micrographs = [
-        Micrograph(_native(pixels), taken.pixel_size_nm, taken.name, taken.first + number, path)
+        Micrograph(
+            _native(pixels),
+            taken.pixel_size_nm,
+            taken.name,
+            taken.first + number,
+            path,
+            taken.about,
+        )
         for taken in contents.signals
         for number, pixels in enumerate(taken.frames)
     ]

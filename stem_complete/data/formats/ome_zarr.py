@@ -8,9 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile
 
+from stem_complete.data.about import About
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.hdf5 import pixel_axes
 from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
+from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.signals import Contents
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
@@ -201,7 +203,10 @@ def _offer_pyramid(
         _axis(axis, step, size, labels)
         for axis, step, size in zip(axes, scale, array.shape, strict=True)
     ]
-    contents.offer(name, array, axes=described)
+    own = group.attrs.asdict().get(OWN, {})
+    title, unit = multiscale.get("name") or "", own.get("intensity_unit", "")
+    about = About(str(title), str(unit), own.get("acquisition", {}))
+    contents.offer(name, array, axes=described, about=about)
 
 
 def _axis(axis: Any, step: float | None, size: int, labels: list[str]) -> Axis:

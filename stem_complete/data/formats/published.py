@@ -47,6 +47,7 @@ def decode_published(scan: RasterScan) -> RasterScan:
         dwell,
         pixel_size_nm=scan.pixel_size_nm,
         intensity_range=INTENSITY_RANGE,
+        about=scan.about,
         where=scan.where,
     )
 

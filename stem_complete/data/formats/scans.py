@@ -261,6 +261,7 @@ def _rasters(path: Path, dwell: str | Path | None, options: ScanOptions) -> list
             time,
             options=options,
             pixel_size_nm=image.pixel_size_nm,
+            about=image.about,
             where=path,
             dwell_where=maps[0].path if maps else path,
         )

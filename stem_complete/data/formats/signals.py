@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.data.about import NOTHING, About
 from stem_complete.data.formats.axes import Arrangement, Axis, NoImageError, by_axes, by_position
 
 
@@ -24,12 +25,14 @@ class Signal(NamedTuple):
         frames: Pixels [n, h, w] in the file's dtype.
         first: Number of `frames[0]` in the file.
         pixel_size_nm: Side of a pixel [nm], if the file states it.
+        about: What the file says of it beside.
     """
 
     name: str
     frames: NDArray[Any]
     first: int
     pixel_size_nm: float | None
+    about: About = NOTHING
 
 
 class FrameError(IndexError):
@@ -88,6 +91,7 @@ class Contents:
         *,
         axes: Sequence[Axis] | None = None,
         kind: str = "",
+        about: About = NOTHING,
     ) -> None:
         """Take `data`, anything array-like, if it is an image that was asked for.
 
@@ -101,11 +105,12 @@ class Contents:
             pixel_size_nm: Side of a pixel [nm], where no axes tell it.
             axes: Its dimensions, if the file describes them.
             kind: HyperSpy's signal type, "" if there is none.
+            about: What the file says of it beside.
         """
         dtype = np.dtype(data.dtype)
         for field_name in dtype.names or ():
             part = f"{name} {field_name}".strip()
-            self.offer(part, data[field_name], pixel_size_nm, axes=axes, kind=kind)
+            self.offer(part, data[field_name], pixel_size_nm, axes=axes, kind=kind, about=about)
         if dtype.names:
             return
         shape = tuple(data.shape)
@@ -122,7 +127,7 @@ class Contents:
             own = _channel_name(axes or (), arranged, channel, len(channels))
             part = f"{name} {own}".strip()
             with self.apart(part):
-                self._take(part, data, arranged, channel)
+                self._take(part, data, arranged, channel, about)
 
     def offer_colours(
         self, name: str, image: NDArray[Any], axes: Sequence[Axis] | None = None
@@ -162,7 +167,14 @@ class Contents:
         numbered = (f"{name} {number}".strip() for number in itertools.count(2))
         return next(own for own in itertools.chain([name], numbered) if own not in self.names)
 
-    def _take(self, name: str, data: Any, arranged: Arrangement, channel: tuple[int, ...]) -> None:
+    def _take(
+        self,
+        name: str,
+        data: Any,
+        arranged: Arrangement,
+        channel: tuple[int, ...],
+        about: About,
+    ) -> None:
         name = self._own_name(name)
         self.names.append(name)
         if self.signal is not None and self.signal != name:
@@ -185,7 +197,8 @@ class Contents:
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
         frames = pixels.reshape(-1, *pixels.shape[-2:])
-        self.signals.append(Signal(name, frames, self.frame or 0, arranged.pixel_size_nm))
+        size_nm = arranged.pixel_size_nm
+        self.signals.append(Signal(name, frames, self.frame or 0, size_nm, about))
 
 
 class TooLargeError(MemoryError):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.ome_tiff import Ome, OmeImage, read_ome
@@ -139,7 +140,23 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
             del axes[samples]
             contents.offer_colours(name, np.moveaxis(data, samples, -1), axes)
         else:
-            contents.offer(name, data, axes=axes)
+            contents.offer(name, data, axes=axes, about=_about(tiff))
+
+
+def _about(tiff: Any) -> About:
+    """What ImageJ and microscopes write beside an image."""
+    imagej = tiff.imagej_metadata or {}
+    told = {
+        "ImageJ": imagej.get("Info"),
+        "Thermo Fisher": tiff.fei_metadata,
+        "Zeiss": tiff.sem_metadata,
+        "Olympus": tiff.sis_metadata,
+        "date": tiff.pages[0].tags.valueof("DateTime"),
+    }
+    labels = imagej.get("Labels") or ""
+    title = labels if isinstance(labels, str) else labels[0]
+    known = {name: plain(value) for name, value in told.items() if value}
+    return About(str(title), str(imagej.get("vunit", "")), known)
 
 
 def _is_reduced(image: NDArray[Any], whole: NDArray[Any]) -> bool:

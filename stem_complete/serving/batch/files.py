@@ -1,4 +1,4 @@
-"""Completions as one file a scan: TIFF or NPY, with error map and preview beside it."""
+"""Completions as one file a scan: TIFF, NPY or HyperSpy, or a folder of OME-Zarr."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from stem_complete.data.formats.hspy_writer import HSPY
 from stem_complete.data.formats.micrographs import read_file
+from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
 from stem_complete.files import sha256
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import (
     COMPLETED,
     NPY,
     Outputs,
-    error_map_of,
-    info_of,
-    preview_of,
+    beside,
+    is_ome_zarr,
     why_again,
     write_completion,
 )
@@ -33,11 +34,15 @@ from stem_complete.training.storage import (
     clear_errors,
     is_local,
     make_folder,
+    remove,
     storage_path,
 )
 
-SUFFIXES = {"tiff": ".tif", "npy": NPY}
+SUFFIXES = {"tiff": ".tif", "npy": NPY, "ome-zarr": OME_ZARR, "hspy": HSPY}
 """Of the formats."""
+
+_ERROR_CHUNKS = ("/0/c/1/0/0", "/0/c/0/1/0/0")
+"""Ends of the name of the first chunk of an error map in OME-Zarr, of an image and of a stack."""
 
 
 class CompletedFiles(NamedTuple):
@@ -48,12 +53,14 @@ class CompletedFiles(NamedTuple):
         suffix: Of the images, which chooses their format.
         outputs: What is written of a scan.
         image_name: Name of the one image, if there is one alone and the user named it.
+        options: What images say of how scans were read and completed, by name.
     """
 
     folder: str
     suffix: str
     outputs: Outputs
     image_name: str | None = None
+    options: Mapping[str, Any] = {}
 
     def units(
         self, sources: Iterable[Source], records: Mapping[str, Record], reader: Reader
@@ -77,7 +84,9 @@ class CompletedFiles(NamedTuple):
         known = (unit.before or {}).get("files", {})
         for name, content in known.items():
             path = _place(self.folder) / name
-            if path.exists() and list(_content(path)) != content:
+            # Whatever is beside an image is missed below, but not what is in its folder.
+            is_lost = not path.exists() and name.startswith(f"{unit.name}/")
+            if is_lost or (path.exists() and list(_content(path)) != content):
                 return "done again, as its completion changed"
         return why_again(image, self.outputs, made_from)
 
@@ -91,21 +100,27 @@ class CompletedFiles(NamedTuple):
         (result,) = results
         image: Any = self._image(unit)
         if 0 not in completed:
-            beside = [image, *self._beside(image)]
-            return {self._name(unit, path): _content(path) for path in beside if path.exists()}
+            wanted = [image, *beside(image, self.outputs)]
+            there = {self._name(unit, path): path for path in wanted if path.exists()}
+            return _contents(there)
         if is_local(image):
-            written = write_completion(
-                completed[0], Path(str(image)), self.outputs, result.made_from
-            )
-            return {self._name(unit, path): _content(path) for path in written}
+            written = self._write(completed[0], Path(str(image)), result)
+            return _contents({self._name(unit, path): path for path in written})
         with TemporaryDirectory(prefix="stem-complete-") as folder, clear_errors(image):
             here = Path(folder, image.name)
-            contents = {}
-            for path in write_completion(completed[0], here, self.outputs, result.made_from):
-                there = image.with_name(path.name)
-                there.fs.put_file(str(path), there.path)
-                contents[self._name(unit, there)] = _content(path)
+            written = self._write(completed[0], here, result)
+            if is_ome_zarr(image):
+                remove(image)  # chunks that the new one may not have
+            contents = _contents({self._name(unit, path): path for path in written})
+            for path in _files(written):
+                beside_image = image.parent / path.relative_to(folder).as_posix()
+                beside_image.fs.put_file(str(path), beside_image.path)
         return contents
+
+    def _write(
+        self, completed: Sequence[CompletedScan], image: Path, result: ScanResult
+    ) -> list[Path]:
+        return write_completion(completed, image, self.outputs, result.made_from, self.options)
 
     def image(self, unit: Unit, place: int) -> NDArray[np.float32]:
         """See `Destination`; the first of a stack."""
@@ -115,13 +130,21 @@ class CompletedFiles(NamedTuple):
             return read_file(Path(str(image))).micrographs[0].pixels
         with TemporaryDirectory(prefix="stem-complete-") as folder:
             here = Path(folder, image.name)
-            image.fs.get_file(image.path, str(here))
+            image.fs.get(image.path, str(here), recursive=is_ome_zarr(image))
             return read_file(here).micrographs[0].pixels
 
     def wanted(self, unit: Unit) -> list[str]:
-        """Names of all files that a unit is to have."""
+        """Names of all files that a unit is to have; of a folder those that it has."""
         image: Any = self._image(unit)
-        return [self._name(unit, path) for path in (image, *self._beside(image))]
+        names = [self._name(unit, path) for path in (image, *beside(image, self.outputs))]
+        if not is_ome_zarr(image):
+            return names
+        in_folder = [
+            n for n in (unit.before or {}).get("files", {}) if n.startswith(f"{names[0]}/")
+        ]
+        has_error = any(name.endswith(_ERROR_CHUNKS) for name in in_folder)
+        is_whole = in_folder and (has_error or not self.outputs.error_map)
+        return [*(in_folder if is_whole else names[:1]), *names[1:]]
 
     def prepare(self) -> None:
         """Makes the folder.
@@ -132,13 +155,6 @@ class CompletedFiles(NamedTuple):
         folder = _place(self.folder)
         with clear_errors(folder):
             make_folder(folder)
-
-    def _beside(self, image: Path) -> list[Path]:
-        return [
-            *([error_map_of(image)] if self.outputs.error_map else []),
-            *([preview_of(image)] if self.outputs.png else []),
-            *([info_of(image)] if self.suffix == NPY else []),
-        ]
 
     def _image(self, unit: Unit) -> UPath:
         return _place(self.folder) / unit.name
@@ -153,6 +169,25 @@ class CompletedFiles(NamedTuple):
 def _place(folder: str) -> UPath:
     """The folder; each unit asks for it, and making one takes a while."""
     return storage_path(folder)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Files, and those in folders; what says of a folder that it is an image comes last."""
+    found = []
+    for path in paths:
+        inside = (each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        found += sorted(inside, key=lambda each: (each.name == "zarr.json", -len(each.parts)))
+    return found
+
+
+def _contents(paths: Mapping[str, Any]) -> dict[str, FileContent]:
+    """Of files and of those in folders, by the names of the files and folders."""
+    contents = {}
+    for name, path in paths.items():
+        for file in _files([path]) if is_ome_zarr(path) else [path]:
+            below = str(file)[len(str(path)) :]
+            contents[f"{name}{below}"] = _content(file)
+    return contents
 
 
 def _content(path: Any) -> FileContent:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from upath import UPath
 
@@ -151,9 +151,54 @@ class Manifest:
         return self.folder / (f"{part:06}-{_FILE}" if part else _FILE)
 
 
-def failures(lines: Iterable[tuple[str, str, str]]) -> bytes:
-    """Content of `errors.jsonl` of (file, reason, fix)."""
-    rows: list[dict[str, Any]] = [
-        {"file": file, "reason": reason, "fix": fix} for file, reason, fix in lines
-    ]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+class FailureList:
+    """`errors.jsonl`: what failed so far, one JSON line for each.
+
+    A run of days may be killed, so it grows while the run goes on. Object stores cannot append:
+    there it is written as a whole, every few seconds.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: UPath) -> None:
+        self.path = path
+        self._lines: list[bytes] = []
+        self._written_s = time.monotonic()
+
+    def add(self, file: str, reason: str, fix: str) -> None:
+        """Appends a failure.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        line = json.dumps({"file": file, "reason": reason, "fix": fix}).encode() + b"\n"
+        self._lines.append(line)
+        if is_local(self.path):
+            with clear_errors(self.path), self.path.open("ab", buffering=0) as stream:
+                stream.write(line)
+        elif time.monotonic() - self._written_s >= UPLOAD_S:
+            self.write()
+
+    def replace(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Writes it anew of (file, reason, fix); without any it is removed.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        told = ({"file": file, "reason": reason, "fix": fix} for file, reason, fix in rows)
+        self._lines = [json.dumps(row).encode() + b"\n" for row in told]
+        self.write()
+
+    def write(self) -> None:
+        """Writes it as a whole.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        with clear_errors(self.path):
+            if self._lines:
+                write_atomically(self.path, b"".join(self._lines))
+            else:
+                remove(self.path)
+        self._written_s = time.monotonic()

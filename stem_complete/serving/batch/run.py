@@ -13,21 +13,24 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from heapq import heappush, heapreplace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stem_complete.data.formats.hspy_writer import HSPY
+from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.errors import ConfigError, StemCompleteError
-from stem_complete.files import DRAFT
+from stem_complete.extras import require
+from stem_complete.files import DRAFT, REPLACED
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
 from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
 from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
-from stem_complete.serving.batch.manifest import FOLDER, Manifest, failures, record_of
+from stem_complete.serving.batch.manifest import FOLDER, FailureList, Manifest, record_of
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
@@ -110,8 +113,8 @@ def complete_files(
     Args:
         scans: Files, folders, globs, lists and zarr arrays; see `find_sources`.
         completer: The model, or workers that have it.
-        output: Path or URL of a folder for `<name>_completed.tif`, of a `.tif` or `.npy` for a
-            single scan, or of a `.zarr`.
+        output: Path or URL of a folder for `<name>_completed.tif`, of a `.tif`, `.npy`, `.hspy`
+            or `.ome.zarr` for a single scan, or of a `.zarr`.
         dwell: File, folder or pattern of the dwell maps; see `plan_files`.
         along: Likewise of the paths of scans that have no positions.
         options: What the files do not say.
@@ -153,10 +156,12 @@ def destination_for(
 
     Raises:
         ConfigError: Name, format and outputs do not go together.
+        MissingPackageError: The package that writes the format is not installed.
     """
-    suffix = Path(output).suffix.lower()
+    suffix = OME_ZARR if output.lower().endswith(OME_ZARR) else Path(output).suffix.lower()
     named: dict[str, CompletionFormat] = {
-        ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr"
+        ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr",
+        OME_ZARR: "ome-zarr", HSPY: "hspy",
     }  # fmt: skip
     by_name = named.get(suffix)
     if file_format is not None and by_name not in (None, file_format):
@@ -179,9 +184,14 @@ def destination_for(
     if chosen == "zarr":
         if outputs.png:
             raise ConfigError(
-                expected="previews of TIFF or NPY", found="zarr", where="--png", fix="leave it out"
+                expected="previews of images, each in its file",
+                found="zarr",
+                where="--png",
+                fix="leave it out",
             )
         return CompletionArrays(output, outputs, scans_in_shard)
+    if chosen == "hspy":
+        require("rsciio", purpose="writing HyperSpy's signals")
     if by_name is None:
         return CompletedFiles(output, SUFFIXES[chosen], outputs)
     folder, _, name = output.rpartition("/")
@@ -201,8 +211,9 @@ def _held(destination: CompletedFiles | CompletionArrays) -> Iterator[Claim | No
         was_killed = any(path.name == CLAIM_FILE for path in list_folder(claims))
     with claimed(claims, use=_USE) as claim:
         if was_killed and is_local(folder):
-            for draft in Path(str(folder)).rglob(f"{DRAFT}*"):
-                draft.unlink(missing_ok=True)
+            for prefix in (DRAFT, REPLACED):
+                for draft in list(Path(str(folder)).rglob(f"{prefix}*")):
+                    remove(storage_path(draft))
         yield claim
 
 
@@ -228,6 +239,7 @@ class _Batch:
         self.folder = storage_path(destination.folder)
         self.total = 0
         self.fixes: dict[str, str] = {}
+        self.failures = FailureList(self.folder / ERRORS)
         self.worst: list[tuple[float, str, Unit, int]] = []  # a heap
 
     def run(self, found: Found, reader: Reader, timeout_s: float) -> None:
@@ -241,6 +253,10 @@ class _Batch:
         )
         model = self.pool.card.weights_sha256
         made_from = {"model": model, "options": hashlib.sha256(settings.encode()).hexdigest()}
+        if isinstance(self.destination, CompletedFiles):
+            told = {"precision": self.pool.precision, "published": reader.published}
+            given = {k: v for k, v in asdict(self.options).items() if v is not None}
+            self.destination = self.destination._replace(options=told | given)
         manifest = Manifest(self.folder / FOLDER)
         if outputs.overwrite and not one_file:
             manifest.clear()
@@ -262,6 +278,7 @@ class _Batch:
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return
+        self._list_failures()  # those of the run before are tried again
         try:
             with manifest:
                 self._settle_all(
@@ -360,6 +377,8 @@ class _Batch:
             if result.state == "failed":
                 self.report.failed[name] = result.reason
                 self.fixes[name] = result.fix
+                if not _is_one_file(self.destination):
+                    self.failures.add(*self._failure(name))
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
                 of_state[name] = self._image_of(unit, place)
@@ -388,16 +407,12 @@ class _Batch:
 
     def _list_failures(self) -> None:
         """Writes what failed to `errors.jsonl`, which is gone once nothing does."""
-        path = self.folder / ERRORS
-        with clear_errors(path):
-            if not self.report.failed:
-                remove(path)
-                return
-            rows = [
-                (name, reason.removesuffix(f"; {self.fixes[name]}"), self.fixes[name])
-                for name, reason in self.report.failed.items()
-            ]
-            write_atomically(path, failures(rows))
+        self.failures.replace(map(self._failure, self.report.failed))
+
+    def _failure(self, name: str) -> tuple[str, str, str]:
+        """File, reason and fix of a scan that failed."""
+        fix = self.fixes[name]
+        return name, self.report.failed[name].removesuffix(f"; {fix}"), fix
 
     def _draw_worst(self) -> None:
         """Pictures of the scans that say of themselves that they were completed worst."""

@@ -6,6 +6,7 @@
         error      [n, h, w]    expected RMS error of each pixel, if it is asked for
         self_check [n, 5]       see the attribute `columns`; NaN where there is none
         pixel_size_nm [n]       NaN where unknown
+        about [n]               JSON of title, intensity unit and acquisition metadata of the source
         scan, made_from [n]     place of each scan, and JSON of the hashes that it follows from
 
 A chunk is one scan. What is added gets rows behind those that are there; a row that is there stays
@@ -33,7 +34,7 @@ from stem_complete.data.formats.scan_arrays import remote_store
 from stem_complete.errors import ConfigError, DataError, StemCompleteError
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
-from stem_complete.inference.image_files import Outputs
+from stem_complete.inference.image_files import Outputs, described
 from stem_complete.inference.scan_files import ARRAYS
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
@@ -287,6 +288,7 @@ class CompletionArrays(NamedTuple):
             **({"error": image} if self.outputs.error_map else {}),
             "self_check": _Layout((len(SELF_CHECK),), "float64", np.nan, ("scan", "column")),
             "pixel_size_nm": _Layout((), "float64", np.nan, ("scan",)),
+            "about": _Layout((), "str", "", ("scan",)),
             "scan": _Layout((), "str", "", ("scan",)),
             "made_from": _Layout((), "str", "", ("scan",)),
         }
@@ -326,6 +328,7 @@ def _fill(arrays: Arrays, row: int, one: CompletedScan, source: Source, result: 
         values = [np.nan if told[name] is None else told[name] for name in SELF_CHECK]
         arrays["self_check"][row] = values
     arrays["pixel_size_nm"][row] = one.scan.pixel_size_nm or np.nan
+    arrays["about"][row] = json.dumps(described(one.scan))
     arrays["scan"][row] = source.key
     arrays["made_from"][row] = json.dumps(result.made_from)
 

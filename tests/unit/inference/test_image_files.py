@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py  # noqa: F401  here, as its import starts a process
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from rsciio.tiff import file_reader
 
-from stem_complete.data.formats.micrographs import read_micrograph
+from stem_complete.data.about import About
+from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
 from stem_complete.inference import CompletedScan, Completion, Outputs, write_completion
@@ -18,6 +22,7 @@ from stem_complete.inference.image_files import (
     write_png,
     write_tiff,
 )
+from stem_complete.inference.self_check import SelfCheck
 
 IMAGE = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
 IMAGE[3, 4] = 1e4  # a hot pixel
@@ -114,3 +119,81 @@ def test_an_npy_has_what_it_says_of_itself_beside_it(completer, tmp_path):
     assert read_info(image)["pixel_size_nm"] == 0.05
     assert why_again(image, outputs, made_from) is None
     assert why_again(image, outputs, {"scan": "2"}) == "done again, as its scan changed"
+
+
+FORMATS = [".tif", ".npy", ".hspy", ".ome.zarr"]
+GOLD = About("gold", "nA", {"Acquisition_instrument": {"TEM": {"beam_energy": 200.0}}})
+CHECK = SelfCheck(0.5, None, float("nan"), 7, 1.0)
+
+
+@pytest.fixture
+def gold(completer):
+    """Two frames, with title, unit, metadata, error map and self-check."""
+    scan = RasterScan(IMAGE, pixel_size_nm=0.05, about=GOLD, where=Path("x.tif"))
+    completion = Completion(IMAGE, np.abs(IMAGE))
+    return [CompletedScan(scan, completion, completer.card, CHECK)] * 2
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("num", [1, 2])
+def test_every_format_holds_image_error_map_and_what_is_known(tmp_path, gold, suffix, num):
+    image = tmp_path / f"x_completed{suffix}"
+    outputs = Outputs(error_map=True, png=True, self_check=True)
+    *_, last = write_completion(gold[:num], image, outputs, {"scan": "1"})
+    assert last == image
+    info = read_info(image)
+    assert (info["title"], info["intensity_unit"]) == ("gold", "nA")
+    assert info["acquisition"] == GOLD.metadata
+    assert [check["num_pixels"] for check in info["self_check"]] == [7] * num
+    assert info["self_check"][0]["deviation"] is None
+    assert info["options"] == {"self_check": True, "keep_measured": False}
+    assert (tmp_path / "x_completed.png").exists()
+    if suffix == ".ome.zarr":
+        found = read_micrographs(image)
+    else:
+        found = [*read_micrographs(image), *read_micrographs(tmp_path / f"x_error{suffix}")]
+    expected = [IMAGE] * num + [np.abs(IMAGE)] * num
+    np.testing.assert_array_equal([each.pixels for each in found], expected)
+    if suffix != ".npy":
+        assert [each.pixel_size_nm for each in found] == pytest.approx([0.05] * 2 * num)
+        assert found[0].about.title == "gold"
+        assert found[0].about.unit == "nA"
+    assert why_again(image, outputs, {"scan": "1"}) is None
+    assert why_again(image, outputs, {"scan": "2"}) == "done again, as its scan changed"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_error_map_that_is_missing_is_made(tmp_path, gold, suffix):
+    image = tmp_path / f"x_completed{suffix}"
+    write_completion(gold, image, Outputs(), {"scan": "1"})
+    assert why_again(image, Outputs(), {"scan": "1"}) is None
+    assert why_again(image, Outputs(error_map=True), {"scan": "1"}) == ""
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_tifffile_and_rosettasciio_read_size_unit_and_title(tmp_path, gold, num):
+    image = tmp_path / "x_completed.tif"
+    write_completion(gold[:num], image)
+    with tifffile.TiffFile(image) as tiff:
+        metadata, page = tiff.imagej_metadata, tiff.pages[0]
+    numerator, denominator = page.tags["XResolution"].value
+    assert denominator / numerator == pytest.approx(0.05, rel=1e-6)
+    assert (metadata["unit"], metadata["vunit"]) == ("nm", "nA")
+    assert metadata["Labels"] == ("gold" if num == 1 else ["gold"] * num)
+    told = json.loads(metadata["Info"])
+    assert (told["title"], told["acquisition"]) == ("gold", GOLD.metadata)
+    (signal,) = file_reader(str(image))
+    np.testing.assert_array_equal(signal["data"].reshape(-1, *IMAGE.shape), [IMAGE] * num)
+    for axis in signal["axes"][-2:]:
+        assert axis["scale"] == pytest.approx(0.05, rel=1e-6)
+        assert axis["units"] == "nm"
+    assert signal["metadata"]["Signal"]["quantity"] == "nA"
+    assert json.loads(signal["original_metadata"]["IJMetadata"]["Info"])["title"] == "gold"
+
+
+@pytest.mark.parametrize(("unit", "written"), [("µA", "uA"), ("e⁻", "e?")])
+def test_units_that_tiff_cannot_spell_are_whole_in_the_info(tmp_path, unit, written):
+    write_tiff(tmp_path / "image.tif", IMAGE, None, {"intensity_unit": unit})
+    with tifffile.TiffFile(tmp_path / "image.tif") as tiff:
+        assert tiff.imagej_metadata["vunit"] == written
+    assert read_info(tmp_path / "image.tif")["intensity_unit"] == unit

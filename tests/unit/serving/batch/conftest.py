@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py  # noqa: F401  here, as its import starts a process
 import numpy as np
 import pytest
 

@@ -47,6 +47,7 @@ def test_arrays_hold_what_the_completer_gives(scans, saved):
         assert np.isfinite(arrays["completion"]).all()
         np.testing.assert_allclose(arrays["error"].shape, expected.error.shape)
         assert arrays["scan"] == str(Path(f"scans/{number}.npy").absolute())
+        assert json.loads(arrays["about"].item()) == {"title": f"{number}.npy"}
         assert set(json.loads(arrays["made_from"].item())) == {"scan", "model", "options"}
         assert dict(zip(shards.SELF_CHECK, arrays["self_check"], strict=True))["trust"] <= 1
     array = root["40x48/completion"]

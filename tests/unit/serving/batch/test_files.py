@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,16 +14,20 @@ import tifffile
 import zarr
 from upath import UPath
 
+from stem_complete.data.formats.micrographs import read_micrograph
 from stem_complete.data.formats.scan_arrays import ScanArray
-from stem_complete.errors import BusyError, ConfigError
+from stem_complete.data.scan_options import ScanOptions
+from stem_complete.errors import BusyError, ConfigError, MissingPackageError
 from stem_complete.inference import Completer, Outputs
+from stem_complete.inference.image_files import read_info
 from stem_complete.serving.batch import complete_files
+from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.batch.manifest import FOLDER
 from stem_complete.serving.batch.worker import Worker
 from stem_complete.training import claim
 
 ALL = Outputs(error_map=True, self_check=True)
-FORMATS = ["tiff", "npy"]
+FORMATS = ["tiff", "npy", "ome-zarr", "hspy"]
 
 
 def complete(saved, output="out", file_format=None, outputs=ALL, **options):
@@ -55,9 +60,8 @@ def test_without_a_manifest_images_say_what_they_are_of(scans, saved, digests, f
     manifest = Path("out", FOLDER, "manifest.jsonl")
     lines = manifest.read_bytes().splitlines(keepends=True)
     manifest.write_bytes(b"".join(lines[:2]))  # killed between a rename and its line
-    Path("out/4_completed" + Path(next(iter(before))).suffix).with_suffix(
-        {"tiff": ".tif", "npy": ".npy"}[file_format]
-    ).unlink()
+    image = Path(f"out/4_completed{SUFFIXES[file_format]}")
+    shutil.rmtree(image) if image.is_dir() else image.unlink()
     report = complete(saved, file_format=file_format)
     assert list(report.done) == ["scans/4.npy"]
     assert len(report.skipped) == 4
@@ -163,6 +167,86 @@ class TestHangs:
         assert "--timeout" in row["fix"]
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone", "more"])
+def test_a_damaged_folder_is_done_again(scans, saved, digests, damage):
+    complete(saved, file_format="ome-zarr")
+    before = digests("out")
+    chunk = Path("out/1_completed.ome.zarr/0/c/1/0/0")
+    chunk.unlink() if damage == "gone" else chunk.write_bytes(
+        chunk.read_bytes()[:-1] if damage == "cut" else b""
+    )
+    report = complete(saved, file_format="ome-zarr")
+    assert list(report.done) == ["scans/1.npy"]
+    assert digests("out") == before
+
+
+def test_an_error_map_that_is_asked_for_later_becomes_a_channel(scans, saved, digests):
+    complete(saved, "both", "ome-zarr")
+    complete(saved, "out", "ome-zarr", ALL._replace(error_map=False))
+    assert not Path("out/1_completed.ome.zarr/0/c/1").exists()
+    assert len(complete(saved, "out", "ome-zarr").done) == 5
+    assert digests("out") == digests("both")
+    assert len(complete(saved, "out", "ome-zarr").skipped) == 5
+
+
+def test_drafts_of_folders_are_removed_after_a_kill(scans, saved, digests):
+    complete(saved, file_format="ome-zarr")
+    before = digests("out")
+    for name in (".unfinished-7-1_completed.ome.zarr", ".replaced-7-1_completed.ome.zarr"):
+        shutil.copytree("out/1_completed.ome.zarr", f"out/{name}")
+    shutil.rmtree("out/1_completed.ome.zarr")  # killed between two renames
+    path = Path("out", FOLDER, claim.CLAIM_FILE)
+    with claim.claimed(UPath("out") / FOLDER):
+        holder = json.loads(path.read_text())
+    path.write_text(json.dumps(holder | {"pid": 2**22 + 1}))  # larger than any
+    assert list(complete(saved, file_format="ome-zarr").done) == ["scans/1.npy"]
+    assert digests("out") == before
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_images_say_by_which_model_and_options(scans, saved, file_format):
+    options = ScanOptions(unmeasured=-1.0)
+    complete(saved, file_format=file_format, options=options)
+    info = read_info(Path(f"out/1_completed{SUFFIXES[file_format]}"))
+    assert (info["model"], info["model_sha256"]) == (saved.card.name, saved.card.weights_sha256)
+    assert info["options"] == {
+        "self_check": True,
+        "keep_measured": False,
+        "precision": "float32",
+        "published": False,
+        "unmeasured": -1.0,
+    }
+
+
+def test_completions_in_folders_of_scans_are_not_completed(scans, saved):
+    for file_format in FORMATS:
+        complete(saved, "scans", file_format)
+    Path("scans/2_completed.ome.zarr").rename("scans/renamed.zarr")
+    assert len(complete(saved, "other").done) == 5
+
+
+def test_without_rosettasciio_hspy_names_what_to_install(scans, saved, monkeypatch):
+    monkeypatch.setattr("stem_complete.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"package rsciio.*stem-complete\[microscopy\]"):
+        complete(saved, file_format="hspy")
+    assert not Path("out").exists()
+
+
+def test_failures_are_told_while_the_run_goes_on(scans, saved, monkeypatch):
+    for number in (1, 3):
+        np.save(f"scans/{number}.npy", np.zeros(3))
+    work, seen = Worker.complete, []
+
+    def look(self, parcel):
+        lines = Path("out/errors.jsonl").read_text() if Path("out/errors.jsonl").exists() else ""
+        seen.append([json.loads(line)["file"] for line in lines.splitlines()])
+        return work(self, parcel)
+
+    monkeypatch.setattr(Worker, "complete", look)
+    assert len(complete(saved).failed) == 2
+    assert seen == [[], [], ["scans/1.npy"], ["scans/1.npy"], ["scans/1.npy", "scans/3.npy"]]
+
+
 def test_a_scan_that_breaks_its_batch_fails_alone(scans, saved, monkeypatch):
     work = Completer.complete_scans
 
@@ -193,10 +277,12 @@ def test_an_unforeseen_error_of_a_reader_fails_one_scan(scans, saved, monkeypatc
 
 
 def test_one_image_may_be_named(scans, saved):
-    for name in ("one.tif", "one.npy"):
+    for name in ("one.tif", "one.npy", "one.hspy", "one.ome.zarr"):
         assert complete_files(["scans/0.npy"], saved, name).done == {"scans/0.npy": name}
         assert list(complete_files(["scans/0.npy"], saved, name).skipped) == ["scans/0.npy"]
     np.testing.assert_array_equal(np.load("one.npy"), tifffile.imread("one.tif"))
+    np.testing.assert_array_equal(np.load("one.npy"), read_micrograph(Path("one.hspy")).pixels)
+    np.testing.assert_array_equal(np.load("one.npy"), read_micrograph(Path("one.ome.zarr")).pixels)
     assert not Path(FOLDER).exists()
     with pytest.raises(ConfigError, match="one file for 5 scans"):
         complete(saved, "all.tif")
@@ -209,7 +295,7 @@ def test_a_submitted_job_needs_an_absolute_output(scans, saved, monkeypatch):
     assert len(complete(saved, str(Path("out").absolute())).done) == 5
 
 
-@pytest.mark.parametrize("file_format", ["tiff", "npy", "zarr"])
+@pytest.mark.parametrize("file_format", [*FORMATS, "zarr"])
 def test_object_stores_hold_what_disks_do(scans, saved, digests, file_format, request):
     bucket = UPath(f"memory://{request.node.name.replace('[', '-').rstrip(']')}")
     for number in range(5):
@@ -226,7 +312,7 @@ def test_object_stores_hold_what_disks_do(scans, saved, digests, file_format, re
     }
     assert names <= there
     for name in names:
-        if "completed" in name and name.endswith((".npy", ".tif")):
+        if "completed" in name and file_format != "zarr":
             assert (bucket / "out" / name).read_bytes() == Path("out", name).read_bytes()
 
 
