@@ -258,6 +258,11 @@ def _train(
     if claim is not None and stop.signal is None:
         claim.check()  # losing it stops a run, too
     if result.finished:
+        if claim is not None and result.step < config.training.steps:
+            say(
+                f"{config.name} trained for training.max_minutes: {result.step:,} of "
+                f"{config.training.steps:,} steps; started again, it goes on"
+            )
         return result
     if result.step:
         say(f"{config.name} stopped after step {result.step}; started again, it goes on")

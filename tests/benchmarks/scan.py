@@ -107,7 +107,7 @@ def forward_backward(given: Problem) -> Callable[[], object]:
 
     def step() -> None:
         task.zero_grad(set_to_none=True)
-        full, half, _ = task.complete(batch)
+        full, half, *_ = task.complete(batch)
         loss = squared_error(full, batch.truth, task.weight)
         loss = loss + squared_error(half, half_size(batch.truth), task.weight)
         loss.sum().backward()

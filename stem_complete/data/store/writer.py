@@ -38,7 +38,7 @@ from stem_complete.data.store.layout import (
 from stem_complete.data.store.pixel_hash import pixel_hash
 from stem_complete.data.store.scaling import quantise
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.errors import StoreError
+from stem_complete.errors import StoreError, remedy
 from stem_complete.files import exclusive, sync
 
 
@@ -273,7 +273,7 @@ class StoreWriter:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Says of a full disk what became of the store."""
+        """Says of an error of the system, such as a full disk, what became of the store."""
         try:
             yield
         except OSError as error:
@@ -281,7 +281,7 @@ class StoreWriter:
                 expected="to write",
                 found=str(error),
                 where=self.path,
-                fix=f"make room and run the same again; the store keeps the "
+                fix=f"{remedy(error) or 'make room'} and run the same again; the store keeps the "
                 f"{self._committed.num_crops} crops it held after the last full shard",
             ) from error
 

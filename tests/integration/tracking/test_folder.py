@@ -18,6 +18,7 @@ from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
 from stem_complete.tracking.client import connect
 from stem_complete.tracking.folder import RecordFolder
 from stem_complete.tracking.journal import JOURNAL, Scalars
+from stem_complete.tracking.links import PLACE_FILE
 
 DEAD = "http://127.0.0.1:9"
 
@@ -143,5 +144,6 @@ def test_a_journal_that_cannot_be_read_is_not_replaced(
 
 def test_a_run_that_recorded_nothing_leaves_nothing(run: TrackedRun, temporary: Path) -> None:
     MlflowRecorder(run).close()
-    assert not run.config.run_folder.exists()
+    # But where it is in MLflow, for links.
+    assert [file.name for file in run.config.run_folder.iterdir()] == [PLACE_FILE]
     assert not list(temporary.iterdir())
