@@ -29,7 +29,10 @@ def reference(
     return MicrographStore(tmp_path / "reference")
 
 
-def fill_the_disk(patch: pytest.MonkeyPatch, after: int) -> None:
+FULL = errno.ENOSPC, "No space left on device"
+
+
+def fill_the_disk(patch: pytest.MonkeyPatch, after: int, error: tuple[int, str] = FULL) -> None:
     """Lets no file be put into its place from number `after` on."""
     count, done = 0, Path.replace
 
@@ -37,7 +40,7 @@ def fill_the_disk(patch: pytest.MonkeyPatch, after: int) -> None:
         nonlocal count
         count += 1
         if count >= after:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(*error)
         return done(*arguments)
 
     patch.setattr(Path, "replace", fail)
@@ -62,6 +65,15 @@ def test_a_full_disk_leaves_the_store_as_it_was(
         after.read(range(len(after)))
         ingest([folder], store)
         assert MicrographStore(store).fingerprint() == reference.fingerprint()
+
+
+def test_what_may_not_be_written_is_no_full_disk(
+    tmp_path: Path, write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_images(1)
+    fill_the_disk(monkeypatch, 1, (errno.EACCES, "Permission denied"))
+    with pytest.raises(StoreError, match=r"let this user read and write there.*run the same again"):
+        ingest([folder], tmp_path / "store", crop_size=16)
 
 
 @pytest.mark.parametrize("after", [1, 5, 30])
