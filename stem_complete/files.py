@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ DRAFT = ".unfinished-"
 
 REPLACED = ".replaced-"
 """Likewise of folders that others took the place of."""
+
+_REMOVALS, _AFTER_REMOVAL_S = 20, 0.05
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     draft = _draft_of(path)
-    shutil.rmtree(draft, ignore_errors=True)
+    _remove_folder(draft)
     draft.mkdir(parents=True)
     try:
         yield draft
@@ -57,8 +60,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             sync(file)
         _replace_folder(path, draft)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove_folder(draft)
     sync(path.parent)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Removes a folder, if it can be, although others may still write into it.
+
+    zarr writes chunks on several threads; when one fails, the others end a little later, and make
+    the folder again.
+    """
+    for _ in range(_REMOVALS):
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_AFTER_REMOVAL_S)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

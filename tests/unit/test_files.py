@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -107,3 +110,28 @@ def test_a_lock_that_a_dead_process_left_is_taken_over(tmp_path, content):
     (tmp_path / "folder.lock").write_text(content)
     with exclusive(tmp_path / "folder"):
         assert f"process {os.getpid()} on " in (tmp_path / "folder.lock").read_text()
+
+
+def test_a_draft_is_removed_although_a_thread_still_writes_into_it(tmp_path):
+    def write_late(draft, begun):
+        begun.set()
+        for number in range(20):
+            draft.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # it is being removed
+                (draft / str(number)).touch()
+            time.sleep(0.005)
+
+    def fail():
+        with atomic_folder(tmp_path / "store") as draft:
+            begun = threading.Event()
+            writer = threading.Thread(target=write_late, args=(draft, begun))
+            writers.append(writer)
+            writer.start()
+            begun.wait()
+            raise OSError("the disk is full")
+
+    writers = []
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    writers[0].join()
+    assert not list(tmp_path.iterdir())
