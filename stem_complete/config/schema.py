@@ -227,8 +227,8 @@ class TrainingConfig(Section):
     steps: PositiveInt = 500_000
     start: str | None = Field(
         None,
-        description="a new run begins with the weights of this model, `released` or a model "
-        "folder, of the same architecture and encoding; None draws them",
+        description="a new run begins with the weights of this model, named as for `complete "
+        "--model`, of the same architecture and encoding; None draws them",
     )
     max_minutes: PositiveFloat | None = Field(
         None,

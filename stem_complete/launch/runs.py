@@ -36,7 +36,7 @@ from stem_complete.distributed import (
 from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.files import leave_removed_folder
-from stem_complete.inference import MODEL_FOLDER
+from stem_complete.inference import MODEL_FOLDER, model_folder
 from stem_complete.inference.card import CARD_FILE, ArchitectureCard, read_card
 from stem_complete.inference.export import export_checkpoint
 from stem_complete.tracking import (
@@ -63,7 +63,7 @@ from stem_complete.training import (
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.completion import check_training_split
 from stem_complete.training.resume import Before, find_before
-from stem_complete.training.start import model_folder
+from stem_complete.training.start import start_folder
 from stem_complete.vocabulary import RELEASED
 
 AnyPath = TypeVar("AnyPath", Path, UPath)
@@ -382,7 +382,7 @@ def _with_absolute_paths(config: Config) -> Config:
     data = config.data.model_copy(update={"store": _absolute(config.data.store)})
     start = config.training.start
     if start not in (None, RELEASED):
-        start = str(_absolute(Path(start)))
+        start = str(_absolute(model_folder(start)))
     training = config.training.model_copy(update={"start": start})
     return config.model_copy(
         update={"storage": str(_absolute(storage)), "data": data, "training": training}
@@ -398,7 +398,7 @@ def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
     check_training_split(MicrographStore(config.data.store))
     if config.training.start is not None and not Checkpoints(config.run_folder).folders():
-        _check_start(config, model_folder(config.training.start))
+        _check_start(config, start_folder(config.training.start))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(
             expected="a CUDA device (scaling.use_gpu is true)",

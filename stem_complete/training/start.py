@@ -24,8 +24,8 @@ TRAINED_LENGTH = 0.15
 """Length of a direction after long training, in units of the root of its number of weights."""
 
 
-def model_folder(start: str) -> Path:
-    """The folder that `training.start` means."""
+def start_folder(start: str) -> Path:
+    """The folder of `training.start`; the released model's is in each node's own package."""
     return Path(stem_complete.__file__).parent / RELEASED if start == RELEASED else Path(start)
 
 
@@ -36,7 +36,7 @@ def load_start(generator: TwoStageGenerator, start: str) -> None:
         ArtifactError: The model cannot be read.
         ConfigError: It is of another architecture, or has mean norm.
     """
-    folder = model_folder(start)
+    folder = start_folder(start)
     try:
         folded = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:

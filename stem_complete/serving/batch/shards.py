@@ -36,6 +36,7 @@ from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import Outputs, described
 from stem_complete.inference.scan_files import ARRAYS
+from stem_complete.inference.self_check import SelfCheck
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
@@ -51,7 +52,7 @@ from stem_complete.training.storage import (
 )
 
 VERSION = 1
-SELF_CHECK = ("error", "classical_error", "deviation", "num_pixels", "trust")
+SELF_CHECK = SelfCheck._fields
 
 MOST_SCANS = 256
 """In a shard, unless the user says how many."""

@@ -51,7 +51,8 @@ def test_it_completes_as_the_model_does(trained, small_config):
 
 def test_a_run_begins_with_it_and_goes_on_without(trained, small_config):
     _, _, folder = trained
-    settings = (*BIASED, f"training.start={folder}", "tracking.enabled=false")
+    # A run is named by its own folder, as for `complete`.
+    settings = (*BIASED, f"training.start={folder.parent}", "tracking.enabled=false")
     (begun,) = launch(small_config(*settings, "training.steps=1"), local=True)
     assert begun.result.step == 1
     shutil.rmtree(folder)
