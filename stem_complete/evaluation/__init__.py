@@ -17,6 +17,7 @@ from stem_complete.evaluation.ground_truth import (
     KnownScan,
     Micrographs,
     load_micrographs,
+    published_micrographs,
     published_scans,
     simulate,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "markdown_table",
     "model_methods",
     "parameters",
+    "published_micrographs",
     "published_scans",
     "ratio_interval",
     "ratios_figure",

@@ -186,6 +186,14 @@ def published_scans() -> Iterator[KnownScan]:
         yield KnownScan(name, name, *labels, scan, truth, unblurred)
 
 
+def published_micrographs() -> list[KnownMicrograph]:
+    """The pictures of the authors' scans, to be scanned in other ways."""
+    return [
+        KnownMicrograph(scan.image, scan.field, content_hash(triple.truth), scan.unblurred)
+        for triple, scan in zip(published_triples(), published_scans(), strict=True)
+    ]
+
+
 def _from_files(
     sources: Sequence[str | Path], max_images: int | None, max_per_field: int | None
 ) -> tuple[list[KnownMicrograph], list[str]]:

@@ -17,6 +17,7 @@ from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.ground_truth import (
     KnownScan,
     Micrographs,
+    published_micrographs,
     published_scans,
     simulate,
 )
@@ -83,11 +84,21 @@ def setup_of(
     }
 
 
-def evaluate_published(methods: Mapping[str, Method]) -> Report:
-    """Scores of each method on the authors' own noisy scans, which come with the package."""
+def evaluate_published(
+    methods: Mapping[str, Method], conditions: Iterable[Condition] = ()
+) -> Report:
+    """Scores of each method on the authors' own noisy scans, which come with the package.
+
+    Args:
+        methods: Completions of a scan, by the names of their rows.
+        conditions: How else the same pictures are scanned.
+    """
     scans = list(published_scans())
+    data = [scan.image for scan in scans]
+    for condition in conditions:
+        scans += simulate(published_micrographs(), condition)
     rows = [row for scan in scans for row in scores(scan, methods)]
-    return report_of(rows, methods, {"data": [scan.image for scan in scans]}, left_out=[])
+    return report_of(rows, methods, {"data": data}, left_out=[])
 
 
 def scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
