@@ -130,6 +130,9 @@ class AugmentationConfig(Section):
         description="fraction of these parts that are cut out pixel by pixel instead; "
         "interpolation smooths the noise of a micrograph",
     )
+    overlay: bool = Field(
+        False, description="train on sums of two parts of a micrograph, in random proportions"
+    )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     geometries: tuple[Geometry | PathFile, ...] = Field(
         (), description="train on these as often as on scan.geometry"

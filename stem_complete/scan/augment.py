@@ -26,29 +26,52 @@ class Augmentation:
         contrast: Change tone curves and invert half of the images, see `change_contrast`.
         sharp_fraction: Fraction of the parts that are cut out pixel by pixel, at magnification 1.
             Others are interpolated, which smooths the noise of a micrograph.
+        overlay: Lay two parts of each micrograph over each other, see `overlaid`.
     """
 
     max_zoom: float = 1.0
     crop_px: int | None = None
     contrast: bool = False
     sharp_fraction: float = 0.0
+    overlay: bool = False
 
     def __call__(self, images: Tensor, keys: KeysOf) -> Tensor:
         """Variations of `images` [b, 1, h, h] in [-1, 1], of `crop_px` each way if that is set."""
-        if self.max_zoom > 1 or self.crop_px is not None:
-            images = magnify(
-                images,
-                keys(Stream.PARTS),
-                self.max_zoom,
-                size=self.crop_px,
-                sharp_fraction=self.sharp_fraction,
-            )
+        parts = self._part(images, keys(Stream.PARTS))
+        if self.overlay:
+            others = self._part(images, keys(Stream.OTHER_PARTS))
+            # One that is as large as the micrograph would be laid over itself.
+            others = flip_rotate(others, random.integers(keys(Stream.OTHER_FLIPS), 8))
+            parts = overlaid(parts, others, random.uniform(keys(Stream.OVERLAY), (1, 1, 1)))
+        images = parts
         images = flip_rotate(images, random.integers(keys(Stream.FLIPS), 8))
         if self.contrast:
             exponent = 2 * random.uniform(keys(Stream.TONE_CURVE), (1, 1, 1)) - 1
             invert = random.uniform(keys(Stream.INVERSION), (1, 1, 1)) < 0.5
             images = change_contrast(images, LARGEST_GAMMA**exponent, invert)
         return images
+
+    def _part(self, images: Tensor, keys: Tensor) -> Tensor:
+        if self.max_zoom == 1 and self.crop_px is None:
+            return images
+        return magnify(
+            images, keys, self.max_zoom, size=self.crop_px, sharp_fraction=self.sharp_fraction
+        )
+
+
+def overlaid(images: Tensor, others: Tensor, phase: Tensor) -> Tensor:
+    """Weighted sums of two images each, as of specimens that lie over each other.
+
+    There are as many of them as pairs of parts of a micrograph, which no network learns by heart.
+
+    Args:
+        images: `[b, 1, h, w]`.
+        others: Of the same shape.
+        phase: Uniform in [0, 1), `[b, 1, 1, 1]`. The other image's share is `sin^2(pi phase / 2)`:
+            mostly small or large, so that single specimens are not rare.
+    """
+    share = torch.sin(phase * (math.pi / 2)) ** 2
+    return images + share * (others - images)
 
 
 def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:

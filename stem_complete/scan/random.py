@@ -44,6 +44,9 @@ class Stream(Enum):
     IS_NOISY = (0, 5)
     DETECTION = (0, 6)
     PARTS = (2, 0)
+    OTHER_PARTS = (2, 1)
+    OTHER_FLIPS = (2, 2)
+    OVERLAY = (2, 3)
 
 
 KeysOf = Callable[[Stream], Tensor]

@@ -57,7 +57,11 @@ def build_simulator(
         _paths(geometries, coverages, shape),
         [build_detection(noise) for noise in (scan.noise, *varied.noises)],
         augmentation=Augmentation(
-            varied.max_zoom, varied.crop_px, varied.contrast, varied.sharp_fraction
+            varied.max_zoom,
+            varied.crop_px,
+            varied.contrast,
+            varied.sharp_fraction,
+            varied.overlay,
         ),
         noisy_fraction=varied.noisy_fraction,
     )

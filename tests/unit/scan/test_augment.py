@@ -1,5 +1,7 @@
 """Augmentation: parts, flips and contrasts, bounded and functions of the example's key."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from stem_complete.scan import (
     blur,
     example_keys,
 )
-from stem_complete.scan.augment import change_contrast, flip_rotate, magnify
+from stem_complete.scan.augment import change_contrast, flip_rotate, magnify, overlaid
 
 KEYS = example_keys(0, 0, torch.arange(64), Stream.PARTS)
 
@@ -185,3 +187,31 @@ def test_symmetries_commute_with_blur(choice):
 def test_flip_rotate_checks_its_images(shape):
     with pytest.raises(ValueError, match="images"):
         flip_rotate(torch.zeros(shape), torch.zeros(2, dtype=torch.int64))
+
+
+def test_overlaid_parts_are_sums_of_two_of_one_micrograph():
+    flat = torch.stack([torch.full((1, 48, 48), value) for value in (-1.0, 0.25, 1.0)])
+    augment = Augmentation(max_zoom=2, crop_px=32, overlay=True)
+    positions = torch.arange(3)
+    keys = partial(example_keys, 0, 0, positions)
+    torch.testing.assert_close(augment(flat, keys), flat[:, :, :32, :32])
+    # Two steps to the right, and turned: a sum has edges at four places, a part at two.
+    stripes = (torch.arange(48) // 24 % 2).float().expand(64, 1, 48, 48)
+    keys = partial(example_keys, 0, 0, torch.arange(64))
+    sums, parts = (
+        Augmentation(max_zoom=2, crop_px=32, overlay=overlay)(stripes, keys)
+        for overlay in (True, False)
+    )
+    between = ((sums > 0.05) & (sums < 0.95)).float().mean((1, 2, 3))
+    assert between.median() > 0.2
+    assert ((parts > 0.05) & (parts < 0.95)).float().mean() < 0.1
+
+
+def test_shares_of_overlaid_images_are_mostly_small_or_large():
+    phase = torch.linspace(0, 1, 1001)[:-1].view(-1, 1, 1, 1)
+    shares = overlaid(torch.zeros(1000, 1, 1, 1), torch.ones(1000, 1, 1, 1), phase).flatten()
+    assert (shares.diff() > 0).all()
+    assert shares[0] == 0
+    # The arcsine distribution: a fifth lies in each tail of 0.0955.
+    assert (shares < 0.0955).float().mean() == pytest.approx(0.2, abs=0.002)
+    assert shares.mean() == pytest.approx(0.5, abs=0.001)
