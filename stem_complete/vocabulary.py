@@ -5,6 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Literal
 
+TaskName = Literal["completion", "supersampling"]
+"""What is trained, see `training.tasks`."""
+
 Encoding = Literal["standard", "filled", "splines", "waves", "adaptive", "reference"]
 """Network inputs of a partial scan, see `scan.encode`."""
 

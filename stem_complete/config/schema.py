@@ -23,7 +23,14 @@ from pydantic import (
 from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
 from stem_complete.config.section import Fraction01, Section
 from stem_complete.credentials import put_aside, storage_options
-from stem_complete.vocabulary import Encoding, Geometry, MeanNormAtInference, Sample, parse_coverage
+from stem_complete.vocabulary import (
+    Encoding,
+    Geometry,
+    MeanNormAtInference,
+    Sample,
+    TaskName,
+    parse_coverage,
+)
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -37,7 +44,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 class DataConfig(Section):
     """Which micrographs are trained on."""
 
-    store: Path = Field(description="zarr store written by `stem-complete ingest`")
+    store: Path = Field(
+        description="zarr store written by `stem-complete ingest`; other tasks name their own data"
+    )
     loader_workers: NonNegativeInt = Field(
         0, description="processes that read ahead, per training worker; 0 reads when needed"
     )
@@ -212,9 +221,15 @@ class ALRCConfig(Section):
 
 
 class LossConfig(Section):
-    """Losses of both stages: weight * MSE, clipped, then Huberised."""
+    """Each loss: weight * mean of the errors' power, clipped, then Huberised."""
 
     weight: PositiveFloat = 200.0
+    power: Literal[2, 4] = Field(2, description="of the errors; at 4 few large ones decide")
+    root_above: PositiveFloat | None = Field(
+        None,
+        description="supersampling: losses above it are replaced by their roots before clipping, "
+        "as the published code does at 50",
+    )
     alrc: ALRCConfig | None = ALRCConfig()
     huber: bool = False
     relative: Literal["first"] | bool = Field(
@@ -346,6 +361,12 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "paper"
     recipe: Literal["paper", "reference-code", "compact", "any-dose", "any-scan"] = "paper"
+    task: TaskName = Field(
+        "completion",
+        description="what is trained; completion: micrographs from partial scans; supersampling: "
+        "CIFAR-10 at twice its size, with data.store naming its archive, and without the sections "
+        "scan, augmentation and model",
+    )
     storage: Annotated[str, BeforeValidator(str)] = Field(
         "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
     )

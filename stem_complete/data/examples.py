@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stem_complete.errors import ConfigError
+from stem_complete.extras import program
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -60,6 +61,21 @@ class ExamplesRecord(NamedTuple):
 def record_of(examples: Examples) -> ExamplesRecord:
     """What a run that is trained on all of `examples` records."""
     return ExamplesRecord(len(examples), examples.fingerprint())
+
+
+def check_trainable(examples: Examples, where: object) -> None:
+    """Checks that there is something to train on.
+
+    Raises:
+        ConfigError: There is not.
+    """
+    if not len(examples.indices("train")):
+        raise ConfigError(
+            expected="examples in the training split",
+            found="none",
+            where=where,
+            fix=f"ingest more images with `{program()} ingest`",
+        )
 
 
 def check_recorded(examples: Examples, record: ExamplesRecord, where: object) -> None:

@@ -32,7 +32,7 @@ from stem_complete.launch.messages import POLL_S, Message
 from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
 from stem_complete.tracking import TrackedRun
-from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_completion
+from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_named
 from stem_complete.training.claim import Claim
 
 LEAVE_S = 20.0
@@ -44,7 +44,7 @@ def train_on_ray(
     tracked: TrackedRun | None,
     stop: StopRequest,
     claim: Claim | None = None,
-    build_task: TaskBuilder = build_completion,
+    build_task: TaskBuilder = build_named,
 ) -> TrainingResult:
     """Trains on Ray Train worker groups: on the cluster of this job, or on a local one.
 

@@ -25,7 +25,7 @@ from stem_complete.config import (
     validate_config,
 )
 from stem_complete.console import ProgressBar, TrainingProgress, aligned, heading, say, waiting
-from stem_complete.data.store.store import MicrographStore
+from stem_complete.data.examples import check_trainable
 from stem_complete.distributed import (
     WorkerContext,
     from_main,
@@ -51,17 +51,18 @@ from stem_complete.tracking import (
 )
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import (
+    TASKS,
     Checkpoints,
     Recorder,
     Recorders,
     StopRequest,
     TrainingResult,
     exit_on_sigterm,
+    open_examples,
     stop_on_signals,
     train,
 )
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
-from stem_complete.training.completion import check_training_split
 from stem_complete.training.resume import Before, find_before
 from stem_complete.training.start import start_folder
 from stem_complete.vocabulary import RELEASED
@@ -87,14 +88,14 @@ class Outcome(NamedTuple):
     Attributes:
         config: What was run, with absolute paths.
         result: Steps, metrics, checkpoint.
-        model: Folder of the exported model; local, or a URL.
+        model: Folder of the exported model, local or a URL; None if the task makes none.
         tracking_uri: Where its curves are; None if tracking was off.
         places: How to see it in MLflow's page, see `tracking.places`.
     """
 
     config: Config
     result: TrainingResult
-    model: UPath
+    model: UPath | None
     tracking_uri: str | None
     places: Mapping[str, str] = {}
 
@@ -103,7 +104,7 @@ class Outcome(NamedTuple):
         return {
             "name": self.config.name,
             "run_folder": str(self.config.run_folder),
-            "model": str(self.model),
+            "model": self.model and str(self.model),
             "step": self.result.step,
             "metrics": self.result.metrics,
             "tracking_uri": self.tracking_uri,
@@ -173,7 +174,8 @@ def _launch_one(
     training: Training,
     parent: TrackedRun | None = None,
 ) -> Outcome:
-    model, stop = config.run_folder / MODEL_FOLDER, StopRequest()
+    model = config.run_folder / MODEL_FOLDER if TASKS[config.task].exports else None
+    stop = StopRequest()
     seen: Mapping[str, str] = {}
     with _claimed(config, stop) as claim:
         before = from_main(lambda: _find_before(config))
@@ -182,7 +184,7 @@ def _launch_one(
             _say_how_it_goes_on(config, before)
         if before is not None and before.step > config.training.steps:
             result = TrainingResult(before.step, before.metrics, finished=True)
-            if context.is_main and not (model / CARD_FILE).exists():
+            if context.is_main and model and not (model / CARD_FILE).exists():
                 _export(config, model)
         elif not context.is_main:
             result = _train(training, config, None, stop, None)
@@ -195,13 +197,15 @@ def _launch_one(
                     seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)
-                _export(config, model)
+                if model:
+                    _export(config, model)
                 # A server that did not answer at the start may have done so since.
                 if (kept := kept_place(config.run_folder)) and tracked is not None:
                     seen = places(*kept)
     if context.is_main:
         complete = f"{program()} complete SCANS --model {quote(str(config.run_folder))}"
-        say(aligned({"model": model, **seen, "to complete": f"{complete} --output FOLDER"}))
+        model_places = {"model": model, "to complete": f"{complete} --output FOLDER"}
+        say(aligned({**seen, **(model_places if model else {})}))
     return Outcome(config, result, model, uri, seen)
 
 
@@ -213,14 +217,14 @@ def _claimed(config: Config, stop: StopRequest) -> Iterator[Claim]:
 
 
 def _find_before(config: Config) -> Before | None:
-    return find_before(config, MicrographStore(config.data.store))
+    return find_before(config, open_examples(config))
 
 
 def _say_how_it_goes_on(config: Config, before: Before | None) -> None:
     """Says from where a run goes on, and in what it differs from before."""
     if before is None:
         return
-    num_crops = len(MicrographStore(config.data.store))
+    num_crops = len(open_examples(config))
     if before.step > config.training.steps:
         say(
             f"{config.name} was trained for {before.step:,} steps, more than "
@@ -337,7 +341,7 @@ def _tracked(
 
 def _say_what_is_trained(config: Config) -> None:
     """Where it is kept, and what differs from the defaults."""
-    say(aligned({"run": config.run_folder, "micrographs": config.data.store}))
+    say(aligned({"run": config.run_folder, "data": config.data.store}))
     changes = in_lines(differences(config.model_dump(mode="json")))
     whole = "each run's folder" if config.sweep else config.run_folder
     say(f"settings that differ from the defaults; {whole}/{CONFIG_FILE} has all")
@@ -396,7 +400,7 @@ def _absolute(path: AnyPath) -> AnyPath:
 
 def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
-    check_training_split(MicrographStore(config.data.store))
+    check_trainable(open_examples(config), config.data.store)
     if config.training.start is not None and not Checkpoints(config.run_folder).folders():
         _check_start(config, start_folder(config.training.start))
     if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:

@@ -12,20 +12,28 @@ def half_size(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, 2)
 
 
-def squared_error(completion: Tensor, truth: Tensor, weight: float = 200.0) -> Tensor:
-    """Weighted mean squared error of each example, [b] (ALRC paper, section IV; weight 200).
+def mean_power(completion: Tensor, truth: Tensor, power: int = 2, weight: float = 1.0) -> Tensor:
+    """Weighted mean of the errors' even power of each example, [b].
+
+    The ALRC paper has 200 times the mean square for micrographs (section IV), and the mean square
+    or fourth power for CIFAR-10 (section III).
 
     Args:
-        completion: Completed images in [-1, 1], [b, 1, h, w].
-        truth: Blurred micrographs in [-1, 1], of the same shape.
-        weight: Factor on the mean squared error.
+        completion: Images, [b, ...].
+        truth: What they should be, of the same shape.
+        power: 2 or 4.
+        weight: Factor on the mean.
     """
     if completion.shape != truth.shape:
         raise ValueError(
             f"completion and truth must have one shape, got {tuple(completion.shape)} and "
             f"{tuple(truth.shape)}"
         )
-    return weight * (completion.float() - truth.float()).square().mean(dim=(1, 2, 3))
+    if power not in (2, 4):
+        raise ValueError(f"power must be 2 or 4, got {power}")
+    square = (completion.float() - truth.float()).square()
+    errors = square if power == 2 else square.square()
+    return weight * errors.mean(dim=tuple(range(1, errors.ndim)))
 
 
 def huberise(loss: Tensor, h: float = 1.0) -> Tensor:

@@ -18,6 +18,7 @@ from stem_complete.models.mean_norm import (
 )
 from stem_complete.models.output import to_completion
 from stem_complete.models.presets import PRESETS, Architecture, build_network
+from stem_complete.models.supersampling import SupersamplingNetwork
 from stem_complete.models.two_stage import (
     TwoStageGenerator,
     TwoStageNetwork,
@@ -32,6 +33,7 @@ __all__ = [
     "OuterGenerator",
     "ResidualBlock",
     "SpectralBlock",
+    "SupersamplingNetwork",
     "TwoStageGenerator",
     "TwoStageNetwork",
     "WeightNormConv2d",

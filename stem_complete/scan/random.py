@@ -43,6 +43,8 @@ class Stream(Enum):
     PATH = (0, 4)
     IS_NOISY = (0, 5)
     DETECTION = (0, 6)
+    BRIGHTNESS = (0, 7)
+    CONTRAST = (0, 8)
     PARTS = (2, 0)
     OTHER_PARTS = (2, 1)
     OTHER_FLIPS = (2, 2)

@@ -7,8 +7,10 @@ from stem_complete.training.loop import TrainingResult, train
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.stopping import StopRequest, exit_on_sigterm, stop_on_signals
 from stem_complete.training.task import Task, TaskBuilder, TaskOutput, Validated
+from stem_complete.training.tasks import TASKS, build_named, open_examples
 
 __all__ = [
+    "TASKS",
     "Checkpoint",
     "Checkpoints",
     "CompletionTask",
@@ -21,9 +23,11 @@ __all__ = [
     "TrainingResult",
     "Validated",
     "build_completion",
+    "build_named",
     "build_task",
     "exit_on_sigterm",
     "load_checkpoint",
+    "open_examples",
     "stop_on_signals",
     "train",
 ]

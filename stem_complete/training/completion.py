@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stem_complete.config import ALRCConfig, Config, ModelConfig
-from stem_complete.data.examples import Examples
+from stem_complete.config import Config, ModelConfig
+from stem_complete.data.examples import Examples, check_trainable
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError
-from stem_complete.extras import program
-from stem_complete.losses import ALRC, half_size, huberise, squared_error
+from stem_complete.losses import ALRC, half_size, huberise, mean_power
 from stem_complete.models import (
     PRESETS,
     TwoStageNetwork,
@@ -36,6 +34,7 @@ from stem_complete.scan import (
     encode,
     fill_sigma_px,
 )
+from stem_complete.training.clipping import alrc_of
 from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.start import load_start
@@ -82,7 +81,8 @@ class CompletionTask(Task):
         validation: Micrographs -> partial scans to validate with.
         encoding: Network input of a partial scan, see `scan.encode`.
         sigma_px: Of the encoding [px].
-        weight: Of the squared errors.
+        weight: Of the errors.
+        power: Of the errors: 2 or 4.
         make_alrc: Makes the ALRC of a loss; None clips none.
         huber: Whether losses are Huberised.
         relative: Whether errors are in units of the network's output; "first" are those of the
@@ -108,6 +108,7 @@ class CompletionTask(Task):
         encoding: Encoding,
         sigma_px: float,
         weight: float,
+        power: int = 2,
         make_alrc: Callable[[], ALRC] | None,
         huber: bool = False,
         relative: Literal["first"] | bool = False,
@@ -119,7 +120,8 @@ class CompletionTask(Task):
         self.network = network
         self.simulator, self.validation = simulator, validation
         self.encoding, self.sigma_px = encoding, sigma_px
-        self.weight, self.huber, self.relative = weight, huber, relative
+        self.weight, self.power = weight, power
+        self.huber, self.relative = huber, relative
         self.bf16 = bf16
         self.weight_norm_init, self.start = weight_norm_init, start
 
@@ -154,11 +156,11 @@ class CompletionTask(Task):
 
     def losses(self, completed: Completed, truth: Tensor) -> dict[str, Tensor]:
         """Outer and inner loss of each example, [b]; `truth` is that of the full size."""
-        outer = squared_error(completed.full, truth, self.weight)
-        inner = squared_error(completed.half, half_size(truth), self.weight)
+        outer = mean_power(completed.full, truth, self.power, self.weight)
+        inner = mean_power(completed.half, half_size(truth), self.power, self.weight)
         if self.relative:
-            outer = outer / completed.unit.square()
-            inner = inner / completed.half_unit.square()
+            outer = outer / completed.unit**self.power
+            inner = inner / completed.half_unit**self.power
         return {"outer": outer, "inner": inner}
 
     def encode(self, scan: PartialScan) -> NetworkInput:
@@ -175,7 +177,7 @@ class CompletionTask(Task):
         full, truth = completed.full, batch.truth
         losses = {f"{name}_loss": loss for name, loss in self.losses(completed, truth).items()}
         # On [0, 1] errors are half of those on [-1, 1].
-        rmse = squared_error(full, truth, 1.0).sqrt() / 2
+        rmse = mean_power(full, truth, 2).sqrt() / 2
         panels = (batch.scan.intensity.nan_to_num(-1.0), full, truth)
         grey = (torch.cat(panels, dim=3)[0, 0].clamp(-1, 1) + 1) * 127.5
         return Validated({**losses, "rmse": rmse}, grey.round().to(torch.uint8).cpu().numpy())
@@ -239,19 +241,8 @@ def build_completion(config: Config) -> tuple[CompletionTask, MicrographStore]:
         StoreError: The store cannot be read.
     """
     store = MicrographStore(config.data.store)
-    check_training_split(store)
+    check_trainable(store, store.path)
     return build_task(config, (store.crop_size, store.crop_size)), store
-
-
-def check_training_split(store: MicrographStore) -> None:
-    """Raises ConfigError if there is nothing to train on."""
-    if not len(store.indices("train")):
-        raise ConfigError(
-            expected="micrographs in the store's training split",
-            found="none",
-            where=store.path,
-            fix=f"ingest more images with `{program()} ingest`",
-        )
 
 
 def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
@@ -276,7 +267,8 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         encoding=config.model.encoding,
         sigma_px=fill_sigma_px(config.scan.coverage),
         weight=loss.weight,
-        make_alrc=None if loss.alrc is None else partial(_alrc, loss.alrc),
+        power=loss.power,
+        make_alrc=alrc_of(loss.alrc),
         huber=loss.huber,
         relative=loss.relative,
         bf16=config.training.precision == "bf16",
@@ -307,15 +299,3 @@ def _build_network(model: ModelConfig, seed: int) -> tuple[TwoStageNetwork, int]
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, sizes.stride
-
-
-def _alrc(config: ALRCConfig) -> ALRC:
-    return ALRC(
-        config.num_stddev,
-        config.decay,
-        config.mu1_start,
-        config.mu2_start,
-        config.moments,
-        accumulate=True,
-        variance_floor=config.variance_floor,
-    )

@@ -31,7 +31,6 @@ from stem_complete.extras import program
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.claim import Claim, ClaimLostError
-from stem_complete.training.completion import build_completion
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_stages, stage_at
@@ -39,6 +38,7 @@ from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
 from stem_complete.training.task import TaskBuilder
+from stem_complete.training.tasks import build_named
 from stem_complete.training.validation import validate
 
 _MAX_NAMES = 3
@@ -69,7 +69,7 @@ def train(
     recorder: Recorder | None = None,
     stop: StopRequest | None = None,
     claim: Claim | None = None,
-    build_task: TaskBuilder = build_completion,
+    build_task: TaskBuilder = build_named,
 ) -> TrainingResult:
     """Trains until the run's last step, from its newest checkpoint if it has one.
 
@@ -82,7 +82,7 @@ def train(
         recorder: Takes curves and pictures; used on rank 0.
         stop: Ends the run early, on all workers after the same step and with a checkpoint.
         claim: What lets rank 0 write the run; None if no other process can.
-        build_task: Makes what is trained; by default completion.
+        build_task: Makes what is trained; by default what the config names.
 
     Raises:
         ConfigError: The config does not fit the data, the group or the run's checkpoint, or the

@@ -18,7 +18,7 @@ from skimage.draw import line
 from torch import Tensor
 
 from stem_complete.benchmark import durations
-from stem_complete.losses import half_size, squared_error
+from stem_complete.losses import half_size, mean_power
 
 from . import Setting
 from .report import Comparison, Goal
@@ -108,8 +108,8 @@ def forward_backward(given: Problem) -> Callable[[], object]:
     def step() -> None:
         task.zero_grad(set_to_none=True)
         full, half, *_ = task.complete(batch)
-        loss = squared_error(full, batch.truth, task.weight)
-        loss = loss + squared_error(half, half_size(batch.truth), task.weight)
+        loss = mean_power(full, batch.truth, 2, task.weight)
+        loss = loss + mean_power(half, half_size(batch.truth), 2, task.weight)
         loss.sum().backward()
 
     return step

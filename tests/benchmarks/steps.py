@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stem_complete import benchmark
 from stem_complete.config import Config, load_config
-from stem_complete.losses import half_size, squared_error
+from stem_complete.losses import half_size, mean_power
 from stem_complete.models import fold_norms
 from stem_complete.training import build_task
 from stem_complete.training.completion import CompletionTask
@@ -65,7 +65,7 @@ def plain_step(given: Problem) -> Step:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         full, half = network(x)
-        loss = squared_error(full, truth, 200.0) + squared_error(half, half_truth, 200.0)
+        loss = mean_power(full, truth, 2, 200.0) + mean_power(half, half_truth, 2, 200.0)
         loss.mean().backward()
         optimizer.step()
 

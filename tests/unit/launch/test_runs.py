@@ -300,7 +300,7 @@ class TestARunThatGoesOn:
     def test_says_that_a_store_has_grown(self, world, small_config, monkeypatch, capsys):
         config = small_config()
         save(config)
-        monkeypatch.setattr(runs, "MicrographStore", Grown)
+        monkeypatch.setattr(runs, "open_examples", lambda config: Grown(config.data.store))
         launch(config, local=True)
         num = len(MicrographStore(config.data.store))
         assert f"goes on with the {num:,} that it began with (to use all" in capsys.readouterr().err

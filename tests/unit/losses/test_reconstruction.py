@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import loss_values
 
-from stem_complete.losses import half_size, huberise, squared_error
+from stem_complete.losses import half_size, huberise, mean_power
 
 
-def test_squared_error_is_per_example_and_weighted():
+def test_an_error_is_per_example_and_weighted():
     truth = torch.rand(3, 1, 8, 8)
     shift = torch.tensor([0.0, 0.1, -0.2]).view(3, 1, 1, 1)
     torch.testing.assert_close(
-        squared_error(truth + shift, truth, 200.0), torch.tensor([0.0, 2.0, 8.0])
+        mean_power(truth + shift, truth, 2, 200.0), torch.tensor([0.0, 2.0, 8.0])
     )
 
 
-def test_squared_error_refuses_to_broadcast():
+def test_an_error_refuses_to_broadcast():
     with pytest.raises(ValueError, match="one shape"):
-        squared_error(torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+        mean_power(torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8))
 
 
 @given(loss=loss_values, h=st.floats(0.01, 100))

@@ -1,0 +1,46 @@
+"""Tasks other than completion are launched, resumed and tracked like it, and make no model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stem_complete.config import load_config
+from stem_complete.data.cifar10 import NUM_BYTES
+from stem_complete.launch import launch
+from stem_complete.tracking import list_curves
+from stem_complete.training import Checkpoints
+
+
+@pytest.fixture
+def cifar10(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / f"{name}.bin").write_bytes(rng.bytes(4 * NUM_BYTES))
+    return folder
+
+
+def state(config):
+    return Checkpoints(config.run_folder).latest().state["task"]
+
+
+@pytest.mark.parametrize("stop_at", [None, 2])
+def test_supersampling(cifar10, tmp_path, uri, stop_at):
+    def run(name, steps):
+        changes = [f"name={name}", f"storage={tmp_path}", f"data.store={cifar10}"]
+        changes += ["training.checkpoint_every_steps=2", "training.validation_examples=2"]
+        changes += ["training.log_every_steps=1", f"training.steps={steps}", f"tracking.uri={uri}"]
+        (outcome,) = launch(load_config(["supersampling"], changes), local=True)
+        return outcome
+
+    if stop_at:
+        run("stopped", stop_at)
+    outcome, whole = run("stopped", 4), run("whole", 4)
+    assert outcome.model is None
+    assert not (outcome.config.run_folder / "model").exists()
+    for name, value in state(whole.config).items():
+        assert value.equal(state(outcome.config)[name]), name
+    curves = list_curves(uri, "stem-complete", "train/image_loss")
+    assert {curve.name for curve in curves} == {"stopped", "whole"}
