@@ -1,0 +1,52 @@
+"""Differences between arms of an experiment that were trained with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t, ttest_rel
+
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """How much one arm's value exceeds another's.
+
+    Attributes:
+        mean: Over the seeds that both have.
+        low: Lower end of the 95 % interval of Student's t.
+        high: Upper end.
+        p: Probability of a difference as large by chance, of the paired t-test, two-sided.
+        num_seeds: How many seeds both have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    num_seeds: int
+
+
+def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """`one - other`, paired by seed, as each seed gives both arms the same data and first weights.
+
+    Args:
+        one: Values by seed.
+        other: Values by seed.
+
+    Returns:
+        None with fewer than two seeds in common.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < 2:
+        return None
+    pairs = np.array([[one[seed], other[seed]] for seed in seeds])
+    change = pairs[:, 0] - pairs[:, 1]
+    mean, error = float(change.mean()), float(change.std(ddof=1) / len(seeds) ** 0.5)
+    if not error:  # the same for all seeds
+        return Difference(mean, mean, mean, 0.0 if mean else 1.0, len(seeds))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * error
+    p = float(ttest_rel(pairs[:, 0], pairs[:, 1]).pvalue)
+    return Difference(mean, mean - half, mean + half, p, len(seeds))
