@@ -79,7 +79,8 @@ def _describe_store(path: Path) -> dict[str, Any]:
     sources, left_out = store.sources(), store.left_out()
     sizes = store.column("pixel_size_nm")
     known_sizes = sizes[np.isfinite(sizes)]
-    splits = {split: {s.sha256 for s in sources if s.split == split} for split in store.counts}
+    kept = [source for source in sources if source.num_crops]
+    splits = {split: {s.sha256 for s in kept if s.split == split} for split in store.counts}
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     bytes_of_pixels = len(store) * store.crop_size**2 * np.dtype(store.dtype).itemsize
     return {
@@ -94,7 +95,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "compression": bytes_of_pixels / bytes_on_disk,
         "crops": dict(store.counts),
         "files": {split: len(hashes) for split, hashes in splits.items()},
-        "groups": _groups(sources),
+        "groups": _groups(kept),
         "pixel_size_nm": (
             [float(known_sizes.min()), float(known_sizes.max())] if known_sizes.size else None
         ),
@@ -110,8 +111,7 @@ def _groups(sources: list[Source]) -> list[dict[str, Any]]:
     """The fields of view, each with its split and how many files and crops are of it."""
     groups: dict[str, list[Source]] = {}
     for source in sources:
-        if source.split:
-            groups.setdefault(source.group, []).append(source)
+        groups.setdefault(source.group, []).append(source)
     return [
         {
             "group": group,

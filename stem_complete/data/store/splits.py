@@ -106,42 +106,45 @@ def check_pattern(pattern: str, files: Sequence[Path]) -> list[Path]:
     return unnamed
 
 
-class LargestGroup(NamedTuple):
+class LargestField(NamedTuple):
     """The field of view of most crops.
 
     Attributes:
-        name: Its name.
+        name: Its name: that of its group of most crops.
         split: Where it is.
         num_files: Files that it has crops of.
+        num_groups: Groups that are of it, as they share an image.
         share: Of all crops.
     """
 
     name: str
     split: Split
     num_files: int
+    num_groups: int
     share: float
 
 
 @dataclass
 class _Group:
-    """What there is of a field of view."""
+    """What there is of the files of one name."""
 
     contents: set[str] = field(default_factory=set)
     num_crops: int = 0
 
 
 class SplitPlan:
-    """Assigns groups to splits, in the order in which they come.
+    """Assigns fields of view to splits, in the order in which they come.
 
-    Groups that are known keep their split, so a store's splits never change when it grows. Of the
+    A field is a group of files by their names, or several that are tied, as they share an image.
+    Those that are known keep their split, so a store's splits never change when it grows. Of the
     new ones the first goes to the largest split, the next to those that are still empty; after
     that each goes to the split that lacks most crops of its share. The same files in the same
-    order, at once or in several goes, so end up in the same splits.
+    order, at once or in several goes, so end up in the same splits, unless some are tied.
 
     Args:
         fractions: Shares of train, validation and test; they add up to 1.
         known: Sources that have their split already.
-        pattern: What names a source's field of view, see `group_of`.
+        pattern: What names a source's group, see `group_of`.
     """
 
     def __init__(
@@ -157,45 +160,75 @@ class SplitPlan:
         self._fractions: Mapping[Split, float] = dict(zip(SPLITS, fractions, strict=True))
         self._crops: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self._groups: dict[str, _Group] = {}
-        self._of_group: dict[str, Split] = {}
-        self._of_content: dict[str, Split] = {}
+        self._tied_to: dict[str, str] = {}
+        self._of_field: dict[str, Split] = {}
         for source in known:
             if source.split is not None:
                 self._note(source.group, source.sha256, source.split, source.num_crops)
-                # It may have been named by another pattern.
-                group = group_of(Path(source.path), pattern)
-                self._of_group.setdefault(group, source.split)
+            # It may have been named by another pattern.
+            self.tie(source.group, group_of(Path(source.path), pattern))
+
+    def tie(self, group: str, other: str) -> bool:
+        """Makes two groups one field of view; False if they are in different splits already."""
+        one, two = self.field_of(group), self.field_of(other)
+        if one == two:
+            return True
+        if two in self._of_field:
+            one, two = two, one
+        if two in self._of_field:
+            return self._of_field[one] == self._of_field[two]
+        self._tied_to[two] = one
+        return True
 
     def assign(self, group: str, sha256: str, num_crops: int) -> Split:
         """The split of `num_crops` new crops from a file of that group and content."""
-        known = self._of_content.get(sha256) or self._of_group.get(group)
-        split = known or self._neediest(num_crops)
+        split = self.split_of(group) or self._neediest(num_crops)
         self._note(group, sha256, split, num_crops)
         return split
 
-    def join(self, group: str, sha256: str, others: Iterable[str] = ()) -> None:
-        """Lets a group without a split share that of a known content, or of other groups."""
-        splits = [self._of_content.get(sha256), *map(self._of_group.get, others)]
-        for split in splits:
-            if split is not None:
-                self._of_group.setdefault(group, split)
+    def split_of(self, group: str) -> Split | None:
+        """The split of a group's field of view; None if it has none yet."""
+        return self._of_field.get(self.field_of(group))
+
+    def field_of(self, group: str) -> str:
+        """The name of a group's field of view: that of the group which all others are tied to."""
+        last = group
+        while last in self._tied_to:
+            last = self._tied_to[last]
+        if last != group:
+            self._tied_to[group] = last  # so that no chain grows long
+        return last
 
     @property
-    def num_groups(self) -> int:
+    def num_fields(self) -> int:
         """Fields of view of which there are crops."""
-        return len(self._groups)
+        return len({self.field_of(name) for name in self._groups})
 
     @property
     def num_files(self) -> int:
         """Files of which there are crops."""
-        return len(self._of_content)
+        return len(set[str]().union(*(group.contents for group in self._groups.values())))
 
     @property
-    def largest(self) -> LargestGroup:
+    def largest(self) -> LargestField:
         """The field of view of most crops; there must be crops."""
-        name, group = max(self._groups.items(), key=lambda item: item[1].num_crops)
-        share = group.num_crops / sum(self._crops.values())
-        return LargestGroup(name, self._of_group[name], len(group.contents), share)
+        fields: dict[str, list[str]] = {}
+        for name in self._groups:
+            fields.setdefault(self.field_of(name), []).append(name)
+
+        def num_crops(names: Iterable[str]) -> int:
+            return sum(self._groups[name].num_crops for name in names)
+
+        names = max(fields.values(), key=num_crops)
+        split = self.split_of(names[0])
+        assert split is not None
+        return LargestField(
+            name=max(names, key=lambda name: self._groups[name].num_crops),
+            split=split,
+            num_files=len(set[str]().union(*(self._groups[name].contents for name in names))),
+            num_groups=len(names),
+            share=num_crops(names) / sum(self._crops.values()),
+        )
 
     @property
     def empty(self) -> list[Split]:
@@ -211,9 +244,9 @@ class SplitPlan:
         return max(wanted, key=lambda split: self._fractions[split] * total - self._crops[split])
 
     def _note(self, group: str, sha256: str, split: Split, num_crops: int) -> None:
-        of_group = self._groups.setdefault(group, _Group())
-        of_group.contents.add(sha256)
-        of_group.num_crops += num_crops
-        self._of_group.setdefault(group, split)
-        self._of_content.setdefault(sha256, split)
-        self._crops[split] += num_crops
+        self._of_field.setdefault(self.field_of(group), split)
+        if num_crops:
+            of_group = self._groups.setdefault(group, _Group())
+            of_group.contents.add(sha256)
+            of_group.num_crops += num_crops
+            self._crops[split] += num_crops

@@ -81,12 +81,6 @@ def test_a_group_never_parts(names: list[str]) -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_the_same_content_under_another_name_keeps_its_split() -> None:
-    plan = SplitPlan(FRACTIONS)
-    splits = [plan.assign(f"f{number}", f"hash {number}", 1) for number in range(3)]
-    assert [plan.assign("copy", f"hash {number}", 1) for number in range(3)] == splits
-
-
 def test_a_split_without_share_gets_nothing() -> None:
     sources = assign_all(SplitPlan((0.5, 0.5, 0)), [1] * 10)
     assert {s.split for s in sources} == {"train", "validation"}
@@ -199,18 +193,42 @@ def test_a_pattern_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -
         check_pattern("(a+)+!", [Path("a" * 40 + ".tif")])
 
 
-def test_a_group_shares_the_split_of_one_that_holds_the_same_image() -> None:
+TIES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), max_size=8)
+
+
+@given(TIES, st.permutations("abcdef"))
+def test_groups_that_are_tied_are_one_field_in_one_split(
+    ties: list[tuple[str, str]], order: list[str]
+) -> None:
     plan = SplitPlan(FRACTIONS)
-    splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
-    for number, name in enumerate("abc"):
-        plan.join(f"by content {number}", f"hash of {name}")
-        plan.join(f"by pixels {number}", "new", ["unknown", name])
-        assert plan.assign(f"by content {number}", "x", 1) == splits[name]
-        assert plan.assign(f"by pixels {number}", "y", 1) == splits[name]
-        plan.join(name, "z", "bca"[number])
-        assert plan.assign(name, "z", 1) == splits[name]  # as before
-        plan = SplitPlan(FRACTIONS)
-        splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
+    assert all(plan.tie(*tie) for tie in ties)
+    splits = {group: plan.assign(group, f"hash of {group}", 5) for group in order}
+    for one, other in ties:
+        assert plan.field_of(one) == plan.field_of(other)
+        assert splits[one] == splits[other]
+    assert plan.num_fields == len({plan.field_of(group) for group in order})
+
+
+@given(TIES)
+def test_a_tie_moves_no_group_that_has_its_split(ties: list[tuple[str, str]]) -> None:
+    plan = SplitPlan(FRACTIONS)
+    splits = {group: plan.assign(group, f"hash of {group}", 5) for group in "abc"}
+    for one, other in ties:
+        is_tied = plan.tie(one, other)
+        both = plan.split_of(one), plan.split_of(other)
+        assert is_tied == (both[0] == both[1])
+        if not is_tied:
+            assert None not in both
+    assert {group: plan.split_of(group) for group in "abc"} == splits
+
+
+def test_a_field_of_several_groups_is_counted_as_one() -> None:
+    plan = SplitPlan(FRACTIONS)
+    plan.tie("a", "b")
+    for group, num_crops in (("a", 3), ("b", 4), ("c", 5)):
+        plan.assign(group, f"hash of {group}", num_crops)
+    assert plan.largest == ("b", "train", 2, 2, 7 / 12)
+    assert (plan.num_fields, plan.num_files) == (2, 3)
 
 
 def test_frames_stay_with_those_that_an_older_version_took_for_fields() -> None:
@@ -223,6 +241,6 @@ def test_splits_that_got_nothing_are_told() -> None:
     plan = SplitPlan((0.8, 0.2, 0))
     plan.assign("a", "x", 5)
     plan.assign("a", "y", 5)
-    assert (plan.empty, plan.num_groups) == (["validation"], 1)
+    assert (plan.empty, plan.num_fields) == (["validation"], 1)
     plan.assign("b", "z", 1)
-    assert (plan.empty, plan.num_groups) == ([], 2)
+    assert (plan.empty, plan.num_fields) == ([], 2)
