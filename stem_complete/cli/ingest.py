@@ -48,8 +48,8 @@ def ingest(
         typer.Option(
             metavar="PATTERN",
             help="Regular expression whose groups name the field of view in a file's path without "
-            "suffix. Files of one field share their split. By default a number at the end of names "
-            "does not count: gold_0001, gold_0002.",
+            "suffix. Files of one field share their split. By default a number, a value with its unit "
+            "or a date and time at the end of names does not count: gold_0001, gold_0.5s.",
         ),
     ] = None,
     as_json: Json = False,

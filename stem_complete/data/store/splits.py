@@ -13,22 +13,58 @@ from stem_complete.data.store.layout import Source
 from stem_complete.errors import ConfigError
 from stem_complete.time_limit import OutOfTimeError, time_limit
 
-# The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
-# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001, gold_3of20, gold_t=0.5s,
-# gold_-30deg. Longer numbers are times and the like, unless they begin with zeros. The name of a
-# detector may follow: gold_0001_HAADF; or anything, if the number is counted with zeros:
-# gold_0001_filtered, 0001_gold.
+# What frames and crops of one field of view differ by stands at the end of their names, or before
+# names of detectors and steps of processing, which are left out, too.
+#
+# A number: gold_0001, gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001,
+# gold_3of20; longer ones are times and the like, unless they begin with zeros. After it may come
+# the angle: gold_012_-30.0, gold_012[-30.0].
 _COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time|tilt)"
 _DIGITS = r"(?:(?:\d{1,5}|00\d{4,8})(?:[ _-]*of[ _-]*\d{1,5})?)"
-_VALUE = r"(?:[+-]?\d{1,5}(?:[.,]\d{1,5})?[ _]?(?:ms|s|sec|min|deg|°))"
-_NUMBER = (
-    rf"(?:[ _.=#-]+\(?{_COUNTED}?[ _.=#-]?(?:{_DIGITS}|{_VALUE})\)?|\(\d{{1,5}}\)"
-    rf"|(?<=/){_DIGITS}|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
+_ANGLE = r"(?:[ _][+-]?\d{1,3}\.\d{1,3}|[ _]?\[[+-]?\d{1,3}(?:\.\d{1,3})?\])"
+# A number with a unit: gold_0.5s, gold_-30deg, gold_300K, and what may as well be the size of a
+# specimen only if its quantity is named: gold_z5nm, T0C, gold_defocus_-10nm, but not gold_5nm.
+_REAL = r"[+-]?\d{1,5}(?:[.,]\d{1,5})?[ _]?"
+_UNIT = (
+    r"(?:[mnuµμ]?s|sec|min|deg|°|m?rad|[np]a|[mk]?v|[km]x|(?:°|deg)[ck]|(?<=\d\d)[ck]"
+    r"|(?<=\d\d[ _])[ck])"
 )
-_DETECTOR = r"(?:[ _.-]+(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|(?:ch|channel|detector)[ _-]?\d))"
+_UNIT_OF_KNOWN = rf"(?:{_UNIT}|[ck]|h|hours?|[pnmuµμ]m|å|ang(?:strom)?|e)"
+_QUANTITY = (
+    r"(?:defocus|focus|df|height|depth|dz|temp(?:erature)?|time|delay|tilt|angle|rot(?:ation)?"
+    r"|bias|voltage|current|dose|exposure|dwell)"
+)
+_VALUE = rf"(?:{_COUNTED}?[ _.=#-]?{_REAL}{_UNIT}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+_NUMBER = (
+    rf"(?:[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?|\(\d{{1,5}}\)|{_ANGLE}"
+    rf"|(?<=/)(?:{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+    rf"|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
+)
+# A date and a time, also after a number: gold_20240501_103000, gold_0_2024-05-01T10-30. A date
+# alone tells days apart, and a time without another name tells images apart.
+_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
+_DATE = rf"(?:(?:19|20)\d\d(?:{_MONTH}{_DAY}|[-._]{_MONTH}[-._]{_DAY}))"
+_TIME = rf"(?:{_HOUR}(?:[0-5]\d(?:[0-5]\d)?|[-.:_h][0-5]\d(?:[-.:_m][0-5]\d)?)(?:\.\d{{1,6}})?)"
+_WHEN = rf"(?:[ _.-]+(?:{_DATE}[ _.T-]*{_TIME}|{_TIME}[ _.-]+{_DATE}))"
+# Of Gatan's in-situ cameras, which put frames into a folder for each second.
+_CLOCK = r"[ _]Hour_\d+[ _]Minute_\d+[ _]Second_\d+(?:[ _]Frame_\d+)?"
+_DETECTOR = (
+    r"(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|b?se|(?:ch|channel|detector)[ _-]?\d|im|img|image)"
+)
+_STEP = (
+    r"(?:reg(?:istered)?|align(?:ed)?|(?:drift[ _-]?)?corr?(?:ected)?|filt(?:ered)?|smooth(?:ed)?"
+    r"|denoised?|raw|orig(?:inal)?|crop(?:ped)?|bin(?:ned)?\d*|avg|averaged?|mean|sum(?:med)?"
+    r"|norm(?:ali[sz]ed)?|(?:re)?scaled|resized?|rot(?:ated)?|flip(?:ped)?|clean(?:ed)?"
+    r"|proc(?:essed)?|bg[ _-]?sub|edit(?:ed)?|copy|export(?:ed)?|out(?:put)?|final|fft|\d+bit)"
+)
+_AFTER = rf"(?:[ _.-]+(?:{_DETECTOR}|{_STEP}))*"
+# Anything may follow a number that is counted with zeros: gold_0001_spot, 0001_gold.
 _INSIDE = rf"(?<=[/ _.#-]){_COUNTED}?0\d{{2,7}}(?=[ _.-])"
 NUMBERED = (
-    rf"(?is)^(?:(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}{_DETECTOR}?)"
+    rf"(?is)^(?:(.*?)(?:/Hour_\d+/Minute_\d+/Second_\d+)?(/[^/]+?){_CLOCK}{_AFTER}"
+    rf"|(.*?){_NUMBER}?{_WHEN}{_AFTER}"
+    rf"|(.*?(?<![^\W\d_]){_QUANTITY})[ _.=#-]*{_REAL}{_UNIT_OF_KNOWN}?{_AFTER}"
+    rf"|(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}){_AFTER}"
     rf"|(.*?){_INSIDE}([^/]*)|(.*))$"
 )
 """Files that differ in the number of their names are of one field of view."""
