@@ -33,7 +33,8 @@ from stem_complete.tracking.client import sqlite_file
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
-from stem_complete.training.claim import living_holder
+from stem_complete.training.claim import last_holder
+from stem_complete.training.ending import Ending, read_ending
 from stem_complete.training.storage import is_local, storage_path
 
 _TAIL_BYTES = 2**16
@@ -170,13 +171,18 @@ def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
     for record in records:
         metrics |= record.values
     step = max((record.step for record in records), default=done)
-    holder = living_holder(path)
-    state = "stopped" if holder is None else "running"
-    if holder is None and done is not None and steps is not None and done >= steps:
+    holder, lives = last_holder(path)
+    state = "running" if lives else "stopped"
+    if not lives and done is not None and steps is not None and done >= steps:
         state, step = "finished", done
+    ending = read_ending(path) if state == "stopped" else None
+    if ending is None and state == "stopped" and holder is not None:
+        words = f"{holder} died without a word, as by SIGKILL or for lack of memory"
+        ending = Ending("killed", words, None)
     return {
         "state": state,
-        "holder": None if holder is None else str(holder),
+        "holder": str(holder) if lives else None,
+        "ending": None if ending is None else ending._asdict(),
         "step": step,
         "steps": steps,
         "recorded_s": time.time() - records[-1].time / 1000 if records else None,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
 from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
@@ -154,7 +155,7 @@ def require_image(micrograph: Micrograph) -> Micrograph:
     if num_bad:
         raise DataError(
             expected="finite intensities",
-            found=f"{num_bad} of {pixels.size} pixels NaN or Inf",
+            found=f"{num_bad} of {counted(pixels.size, 'pixel')} NaN or Inf",
             where=micrograph.path,
         )
     if pixels.min() == pixels.max():

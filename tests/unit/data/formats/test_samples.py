@@ -232,7 +232,7 @@ class TestPathFiles:
 
     def test_of_another_length(self, tmp_path: Path, along: Path) -> None:
         np.save(tmp_path / "a.npy", INTENSITY[:-1])
-        with pytest.raises(DataError, match=f"each of the {NUM} positions, found shape"):
+        with pytest.raises(DataError, match=f"each of {NUM} positions, found shape"):
             read_scan(tmp_path / "a.npy", along=along)
 
 
@@ -279,8 +279,8 @@ def test_samples_without_intensity_or_image_are_counted(tmp_path: Path) -> None:
     scan = read_scan(write(tmp_path / "a.csv", text.replace(",nan", ",")))
     num_dead, num_outside = (int(n) for n in (np.isnan(intensity).sum(), (x == 99).sum()))
     assert scan.notes == (
-        f"{num_dead} samples without intensity are left out",
-        f"{num_outside} of {NUM - num_dead} samples lie outside the image and do not count",
+        f"left out: {num_dead} samples without intensity",
+        f"left out: {num_outside} of {NUM - num_dead} samples, outside the image",
     )
 
 

@@ -390,7 +390,7 @@ def test_bad_files_are_listed_and_the_others_go_on(
     }
     left_out = {(Path(r.path).name, r.row, r.column): r.reason for r in report.left_out}
     assert left_out == {
-        ("nan.npy", 4, 1): "1 pixels NaN or Inf",
+        ("nan.npy", 4, 1): "NaN or Inf, 1 pixel",
         ("small.npy", 0, 0): "smaller than a crop of 16, 9 x 9 px",
     }
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
