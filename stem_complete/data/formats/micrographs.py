@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
+from stem_complete.data.formats.damage import FIX, damage
 from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
 from stem_complete.errors import DataError
@@ -186,22 +187,10 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
         )
     return DataError(
         expected=f"a readable {path.suffix or 'zarr'} file",
-        found=_of_reader(error),
+        found=damage(path, error),
         where=path,
-        fix="check that the file is complete",
+        fix=FIX,
     )
-
-
-def _of_reader(error: Exception) -> str:
-    line = _first_line(error)
-    if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
-        return f"what its reader cannot follow ({type(error).__name__}: {line})"
-    return line
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _summary(skipped: list[str], longest: int = 3) -> str:
