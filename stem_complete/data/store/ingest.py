@@ -17,6 +17,7 @@ from typing import NamedTuple
 from stem_complete.console import counted
 from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import Micrograph, read_file
+from stem_complete.data.formats.scans import read_samples
 from stem_complete.data.formats.search import search, unreadable
 from stem_complete.data.store.cropping import cut
 from stem_complete.data.store.known import Known
@@ -25,6 +26,7 @@ from stem_complete.data.store.splits import NUMBERED, SplitPlan, check_pattern, 
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.data.store.writer import StoredCrop, StoreWriter
 from stem_complete.errors import DataError
+from stem_complete.extras import program
 from stem_complete.files import sha256
 
 # Pixels that wait for their turn while their crops are cut: enough for every core to have work.
@@ -263,6 +265,7 @@ class _Ingestion:
         sha256, group = content_hash(path), group_of(path, self.group_pattern)
         if self.known.asked_before(sha256, self.asked):
             return _File(path, sha256, group)
+        _check_no_scans(path)
         contents = read_file(path, *self.asked)
         new = self.known.new(sha256, contents.micrographs)
         crops = {micrograph: self.threads.submit(self._cut, micrograph) for micrograph in new}
@@ -384,6 +387,26 @@ class _Ingestion:
             licence=self.licences.get(file.path.name),
             num_crops=0,
         )
+
+
+def _check_no_scans(path: Path) -> None:
+    """Checks that a file holds no scans along a path, whose intensities [k, n] look like an image.
+
+    Raises:
+        DataError: It does.
+    """
+    samples = read_samples(path)
+    if samples is None:
+        return
+    for name, column in samples.columns.items():
+        if column.ndim > 1:
+            num, length = column.shape
+            raise DataError(
+                expected="micrographs",
+                found=f"{counted(num, 'scan')} of {counted(length, 'sample')} along a path, {name}",
+                where=path,
+                fix=f"complete them with `{program()} complete`, or leave the file out",
+            )
 
 
 def _ahead(files: Iterable[_File]) -> Iterator[_File]:

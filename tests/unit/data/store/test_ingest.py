@@ -402,6 +402,16 @@ def test_bad_files_are_listed_and_the_others_go_on(
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
 
 
+def test_scans_along_a_path_are_no_micrograph(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y, intensity = rng.uniform(0, 40, 64), rng.uniform(0, 40, 64), rng.uniform(size=(32, 64))
+    np.savez(tmp_path / "scans.npz", x=x, y=y, intensity=intensity)
+    np.savez(tmp_path / "image.npz", x=np.arange(32), y=np.arange(32), image=intensity[:, :32])
+    report = ingest([tmp_path], tmp_path / "s.zarr", crop_size=16)
+    assert (report.num_added, list(report.failed)) == (4, [str(tmp_path / "scans.npz")])
+    assert "32 scans of 64 samples along a path" in report.failed[str(tmp_path / "scans.npz")]
+
+
 def test_a_damaged_image_fails_beside_others_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_damaged_hdf5(path, IMAGE)
