@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import yaml
 from upath import UPath
 
-from stem_complete.config import CONFIG_FILE
+from stem_complete.config import CHECKPOINTS_FOLDER, CONFIG_FILE
 from stem_complete.console import counted
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
@@ -24,12 +25,13 @@ from stem_complete.data.formats.scans import read_samples
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.errors import DataError, StoreError
+from stem_complete.errors import DataError, StoreError, TrackingError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.tracking import URI_VARIABLE, database_above, places
 from stem_complete.tracking.client import sqlite_file
+from stem_complete.tracking.database import follow_move
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
@@ -72,7 +74,7 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL))
+    return any((path / name).exists() for name in (CHECKPOINTS_FOLDER, CONFIG_FILE, JOURNAL))
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
@@ -210,6 +212,9 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     if not uri:
         # Not where the config says, as the run may have been moved.
         uri = database_above(Path(str(path))) if is_local(path) else None
+        if uri and (file := sqlite_file(uri)):
+            with suppress(TrackingError):  # it is held by another process, or read-only
+                follow_move(file, busy_s=1.0)
     if not uri:
         return {}
     same_kind = kept is not None and (sqlite_file(kept.uri) is None) == (sqlite_file(uri) is None)

@@ -153,13 +153,15 @@ def _damaged(file: Path, found: str) -> DamagedDatabaseError:
     )
 
 
-def follow_move(file: Path) -> None:
+def follow_move(file: Path, busy_s: float = _BUSY_S) -> None:
     """Corrects the places that a database knows, if it was moved or copied along with its runs.
 
     MLflow keeps absolute paths alone. What lay beside the database lies beside it still.
     """
     here, moved_from = file.parent, set()
-    with _opened(file) as database:
+    if not file.stat().st_size:  # it was just begun
+        return
+    with _opened(file, busy_s) as database:
         experiments = database.execute("SELECT experiment_id, artifact_location FROM experiments")
         for experiment, location in experiments.fetchall():
             # MLflow's own experiment `Default` has a folder there.
