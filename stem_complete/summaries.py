@@ -27,6 +27,9 @@ from stem_complete.vocabulary import format_coverage
 _MOST_LINES = 8
 """Of settings, reasons and images; `--all` has the others."""
 
+_FIELD_LINES = 4
+"""Of fields of view."""
+
 _FEWEST_LINES = 2
 """Of settings, where paths and links take the screen."""
 
@@ -89,7 +92,7 @@ def _store(values: Values) -> dict[str, object]:
 
 
 def _fields(groups: list[Values]) -> str:
-    """How many fields of view there are, and the one of most crops."""
+    """How many fields of view there are, and those of most files."""
     if not groups:
         return "none"
     splits = ", ".join(
@@ -97,12 +100,12 @@ def _fields(groups: list[Values]) -> str:
         for split in SPLITS
         if (number := sum(group["split"] == split for group in groups))
     )
-    largest = max(groups, key=lambda group: group["crops"])
-    return (
-        f"{len(groups):,}: {splits}\n"
-        f"largest: {counted(largest['crops'], 'crop')} of {counted(largest['files'], 'file')} of "
-        f"{Path(largest['group']).name or largest['group']}, {largest['split']}"
-    )
+    lines = [
+        f"{'/'.join(Path(group['group']).parts[-2:])}: {counted(group['files'], 'file')}, "
+        f"{counted(group['crops'], 'crop')}, {group['split']}"
+        for group in sorted(groups, key=lambda group: (-group["files"], -group["crops"]))
+    ]
+    return f"{len(groups):,}: {splits}\n{_lines(lines, 'fields', _FIELD_LINES)}"
 
 
 def _run(values: Values) -> dict[str, object]:
