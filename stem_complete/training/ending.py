@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from upath import UPath
 
+from stem_complete.credentials import hidden
 from stem_complete.errors import StemCompleteError, TrainingError, in_one_line
 from stem_complete.training.claim import ClaimLostError
 from stem_complete.training.stopping import StopRequest
@@ -77,7 +78,7 @@ def ending_kept(
         keep("failed", str(error))
         raise
     except Exception as error:
-        keep("failed", in_one_line(f"{type(error).__name__}: {error}"))
+        keep("failed", hidden(in_one_line(f"{type(error).__name__}: {error}")))
         raise
 
 

@@ -194,7 +194,7 @@ def test_one_that_cannot_be_used_is_an_outage_with_a_fix(
     assert expected in outage
     assert "training goes on" in outage
     assert "; " not in caplog.messages[-1].partition(" files (")[2].partition(")")[0]  # the fix
-    with pytest.raises(TrackingError, match=r"upgrade|install|choose"):
+    with pytest.raises(TrackingError, match=r"upgrade|install|choose|restore"):
         list_curves(default_uri(tmp_path), "stem-complete", "a")
     assert unusable.read_bytes() == before
 
