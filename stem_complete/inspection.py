@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from upath import UPath
 
 from stem_complete.config import CHECKPOINTS_FOLDER, CONFIG_FILE
+from stem_complete.config.loading import read_yaml
 from stem_complete.console import counted
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
@@ -159,7 +159,7 @@ def _describe_run(path: UPath) -> dict[str, Any]:
         newest = next(iter(readable.values()))
         values |= {key: newest[key] for key in ("versions", "config", "metrics")}
     elif values["config_file"] is not None:
-        values["config"] = put_aside(yaml.safe_load(config_file.read_text()), keep=False)
+        values["config"] = put_aside(read_yaml(Path(str(config_file))), keep=False)
     return values | _progress(path, values)
 
 

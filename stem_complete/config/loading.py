@@ -40,7 +40,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
     """
     merged: dict[str, Any] = {}
     for file in map(find_config, files):
-        _merge(merged, _where_it_lies(file, _read_yaml(file)))
+        _merge(merged, _where_it_lies(file, read_yaml(file)))
     for override in overrides:
         _merge(merged, _parse_override(override))
     where = " + ".join([*map(str, files), *overrides]) or "config"
@@ -128,11 +128,18 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
         ) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Plain values of a config file, unchecked.
+
+    Raises:
+        ConfigError: It cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(expected="YAML", found=str(error), where=file) from None
+        raise ConfigError(
+            expected="YAML", found=str(error), where=file, fix="correct it, or restore it"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
