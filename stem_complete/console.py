@@ -44,7 +44,7 @@ def aligned(rows: Mapping[str, object]) -> str:
 
 def counted(number: int, thing: str) -> str:
     """A number of things, as in `1 file` and `1,200 files`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def heading(message: str) -> None:
@@ -174,10 +174,24 @@ def format_seconds(seconds: float) -> str:
     return " ".join(shown) or "0 s"
 
 
-def format_digits(value: float) -> str:
+def format_digits(value: float, digits: int = 3) -> str:
     """A number with three digits and no exponent where one can do without: `0.0512`, `12,300`."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e9 else f"{rounded:.3g}"
+    rounded = float(f"{value:.{digits}g}")
+    if not 1000 <= abs(rounded) < 1e9:
+        return f"{rounded:.{digits}g}"
+    num_decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(num_decimals, 0)}f}"
+
+
+def format_range(low: float, high: float) -> str:
+    """Two numbers with three digits, or as many as tell them apart: `33,200 to 33,201`."""
+    if low == high:
+        return format_digits(low)
+    for digits in range(3, 18):
+        texts = [format_digits(value, digits) for value in (low, high)]
+        if texts[0] != texts[1]:
+            break
+    return " to ".join(texts)
 
 
 def format_bytes(number: float) -> str:

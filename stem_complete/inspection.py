@@ -7,15 +7,16 @@ import math
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from upath import UPath
 
-from stem_complete.config import CONFIG_FILE
+from stem_complete.config import CHECKPOINTS_FOLDER, CONFIG_FILE
+from stem_complete.config.loading import read_yaml
 from stem_complete.console import counted
 from stem_complete.credentials import put_aside
 from stem_complete.data.formats.micrographs import read_file
@@ -24,16 +25,18 @@ from stem_complete.data.formats.scans import read_samples
 from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.store.layout import VERSION, Source, is_store, to_json
 from stem_complete.data.store.store import MicrographStore
-from stem_complete.errors import DataError, StoreError
+from stem_complete.errors import DataError, StoreError, TrackingError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
 from stem_complete.tracking import URI_VARIABLE, database_above, places
 from stem_complete.tracking.client import sqlite_file
+from stem_complete.tracking.database import follow_move
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
-from stem_complete.training.claim import living_holder
+from stem_complete.training.claim import last_holder
+from stem_complete.training.ending import Ending, read_ending
 from stem_complete.training.storage import is_local, storage_path
 
 _TAIL_BYTES = 2**16
@@ -71,7 +74,7 @@ def inspect_path(path: str | Path | UPath) -> dict[str, Any]:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("checkpoints", CONFIG_FILE, JOURNAL))
+    return any((path / name).exists() for name in (CHECKPOINTS_FOLDER, CONFIG_FILE, JOURNAL))
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
@@ -79,7 +82,8 @@ def _describe_store(path: Path) -> dict[str, Any]:
     sources, left_out = store.sources(), store.left_out()
     sizes = store.column("pixel_size_nm")
     known_sizes = sizes[np.isfinite(sizes)]
-    splits = {split: {s.sha256 for s in sources if s.split == split} for split in store.counts}
+    kept = [source for source in sources if source.num_crops]
+    splits = {split: {s.sha256 for s in kept if s.split == split} for split in store.counts}
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     bytes_of_pixels = len(store) * store.crop_size**2 * np.dtype(store.dtype).itemsize
     return {
@@ -94,7 +98,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "compression": bytes_of_pixels / bytes_on_disk,
         "crops": dict(store.counts),
         "files": {split: len(hashes) for split, hashes in splits.items()},
-        "groups": _groups(sources),
+        "groups": _groups(kept),
         "pixel_size_nm": (
             [float(known_sizes.min()), float(known_sizes.max())] if known_sizes.size else None
         ),
@@ -110,8 +114,7 @@ def _groups(sources: list[Source]) -> list[dict[str, Any]]:
     """The fields of view, each with its split and how many files and crops are of it."""
     groups: dict[str, list[Source]] = {}
     for source in sources:
-        if source.split:
-            groups.setdefault(source.group, []).append(source)
+        groups.setdefault(source.group, []).append(source)
     return [
         {
             "group": group,
@@ -156,7 +159,7 @@ def _describe_run(path: UPath) -> dict[str, Any]:
         newest = next(iter(readable.values()))
         values |= {key: newest[key] for key in ("versions", "config", "metrics")}
     elif values["config_file"] is not None:
-        values["config"] = put_aside(yaml.safe_load(config_file.read_text()), keep=False)
+        values["config"] = put_aside(read_yaml(Path(str(config_file))), keep=False)
     return values | _progress(path, values)
 
 
@@ -170,13 +173,18 @@ def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
     for record in records:
         metrics |= record.values
     step = max((record.step for record in records), default=done)
-    holder = living_holder(path)
-    state = "stopped" if holder is None else "running"
-    if holder is None and done is not None and steps is not None and done >= steps:
+    holder, lives = last_holder(path)
+    state = "running" if lives else "stopped"
+    if not lives and done is not None and steps is not None and done >= steps:
         state, step = "finished", done
+    ending = read_ending(path) if state == "stopped" else None
+    if ending is None and state == "stopped" and holder is not None:
+        words = f"{holder} died without a word, as by SIGKILL or for lack of memory"
+        ending = Ending("killed", words, None)
     return {
         "state": state,
-        "holder": None if holder is None else str(holder),
+        "holder": str(holder) if lives else None,
+        "ending": None if ending is None else ending._asdict(),
         "step": step,
         "steps": steps,
         "recorded_s": time.time() - records[-1].time / 1000 if records else None,
@@ -204,6 +212,9 @@ def _places(path: UPath, values: dict[str, Any]) -> dict[str, str]:
     if not uri:
         # Not where the config says, as the run may have been moved.
         uri = database_above(Path(str(path))) if is_local(path) else None
+        if uri and (file := sqlite_file(uri)):
+            with suppress(TrackingError):  # it is held by another process, or read-only
+                follow_move(file, busy_s=1.0)
     if not uri:
         return {}
     same_kind = kept is not None and (sqlite_file(kept.uri) is None) == (sqlite_file(uri) is None)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import ceil
+from pathlib import Path
 from shlex import quote
+from textwrap import shorten
 from typing import Any
 
 import yaml
 
 from stem_complete.config import differences, in_lines
-from stem_complete.console import aligned, counted, format_bytes, format_digits, format_seconds
+from stem_complete.console import (
+    aligned,
+    counted,
+    format_bytes,
+    format_digits,
+    format_range,
+    format_seconds,
+)
+from stem_complete.data.examples import SPLITS
 from stem_complete.extras import program
 from stem_complete.vocabulary import format_coverage
 
 _MOST_LINES = 8
 """Of settings, reasons and images; `--all` has the others."""
+
+_FIELD_LINES = 4
+"""Of fields of view."""
 
 _FEWEST_LINES = 2
 """Of settings, where paths and links take the screen."""
@@ -25,6 +38,9 @@ _COLUMNS, _ROWS = 80, 22
 
 _LINE_LENGTH = 64
 """Of settings, which are indented."""
+
+_LONGEST_REASON = 240
+"""Characters of why a run ended; `--all` has the others."""
 
 Values = Mapping[str, Any]
 
@@ -52,7 +68,7 @@ def _store(values: Values) -> dict[str, object]:
     unknown = counted(values["num_unknown_pixel_size"], "crop")
     sizes = "unknown"
     if known is not None:
-        sizes = f"{_range(*known)} nm" + (
+        sizes = f"{format_range(*known)} nm" + (
             f", unknown of {unknown}" if values["num_unknown_pixel_size"] else ""
         )
     reasons = [f"{number:,} {reason}" for reason, number in values["reasons"].items()]
@@ -64,6 +80,7 @@ def _store(values: Values) -> dict[str, object]:
         "crops": f"{values['num_crops']:,} of {side} x {side} px, {values['dtype']}: "
         f"{_shares(crops)}",
         "files": f"{sum(values['files'].values()):,}: {_shares(values['files'])}",
+        "fields": _fields(values["groups"]),
         "pixel size": sizes,
         "left out": _lines(reasons, "reasons") if reasons else "nothing",
         "on disk": f"{format_bytes(values['bytes_on_disk'])}, "
@@ -74,12 +91,30 @@ def _store(values: Values) -> dict[str, object]:
     }
 
 
+def _fields(groups: list[Values]) -> str:
+    """How many fields of view there are, and those of most files."""
+    if not groups:
+        return "none"
+    splits = ", ".join(
+        f"{number:,} {split}"
+        for split in SPLITS
+        if (number := sum(group["split"] == split for group in groups))
+    )
+    lines = [
+        f"{'/'.join(Path(group['group']).parts[-2:])}: {counted(group['files'], 'file')}, "
+        f"{counted(group['crops'], 'crop')}, {group['split']}"
+        for group in sorted(groups, key=lambda group: (-group["files"], -group["crops"]))
+    ]
+    return f"{len(groups):,}: {splits}\n{_lines(lines, 'fields', _FIELD_LINES)}"
+
+
 def _run(values: Values) -> dict[str, object]:
     path, config = values["path"], values.get("config") or {}
     metrics, checkpoints = values.get("metrics") or {}, values["checkpoints"]
     rows: dict[str, object] = {
         "run": path,
         "state": _state(values),
+        "why": _why(values),
         "error": _error(values),
         "training": _training(metrics),
         "micrographs": config.get("data", {}).get("store"),
@@ -92,7 +127,11 @@ def _run(values: Values) -> dict[str, object]:
         "more": "--all or --json has the whole config and all checkpoints",
     }
     if config:
-        settings = in_lines(differences(config), _LINE_LENGTH) or ["the defaults"]
+        different = differences(config)
+        # What users change most comes first, as the last ones may find no room.
+        first = sorted(different, key=lambda key: not key.startswith("training."))
+        settings = in_lines({key: different[key] for key in first}, _LINE_LENGTH)
+        settings = settings or ["the defaults"]
         # They take what the others leave of the screen.
         room = _ROWS - _height(aligned({k: text for k, text in rows.items() if text is not None}))
         most = min(max(room, _FEWEST_LINES), _MOST_LINES)
@@ -124,6 +163,12 @@ def _state(values: Values) -> str:
     if values["recorded_s"] is not None and state != "finished":
         ago = f", recorded {format_seconds(values['recorded_s'])} ago"
     return f"{state}: {of_all}{ago}"
+
+
+def _why(values: Values) -> str | None:
+    """Why a run ended early."""
+    ending = values["ending"]
+    return ending and shorten(ending["words"], _LONGEST_REASON, placeholder=" ... --all")
 
 
 def _error(values: Values) -> str | None:
@@ -169,15 +214,20 @@ def _next(values: Values) -> str:
         return f"{program()} complete SCANS --model {model} --output FOLDER"
     if values["state"] == "running":
         return "wait, or stop it by Ctrl-C or SIGTERM: it writes a checkpoint and can go on"
+    ending = values["ending"] or {}
+    lower = ""
+    if ending.get("cause") == "diverged" and ending["learning_rate"]:
+        lower = f"optimizer.learning_rate={ending['learning_rate'] / 2:g}"
     if values["config_file"] is None:
-        return "start it again by its train command: it goes on from the last checkpoint"
-    return f"{program()} train {quote(values['config_file'])}"
+        command = f"by its train command{' with ' * bool(lower)}{lower}"
+        return f"start it again {command}: it goes on from the last checkpoint"
+    return f"{program()} train {quote(values['config_file'])} {lower}".rstrip()
 
 
 def _model(values: Values) -> dict[str, object]:
     metrics, sources = values["metrics"], values["training_data"]
     steps, rmse = metrics.get("train/steps"), metrics.get("validation/rmse")
-    trained = "" if steps is None else f"{steps:,.0f} steps"
+    trained = "" if steps is None else counted(round(steps), "step")
     if rmse is not None:
         trained += f"{', ' * bool(trained)}validation RMSE {_percent(rmse)} of the range"
     coverages = sorted({values["coverage"], *values["more_coverages"]}, reverse=True)
@@ -220,7 +270,7 @@ def _samples(values: Values) -> dict[str, object]:
     columns, units, path = values["columns"], values["units"], quote(values["path"])
     lines = [
         f"{name}{f' [{units[name]}]' if name in units else ''}: "
-        + ("no number" if column["range"] is None else _range(*column["range"]))
+        + ("no number" if column["range"] is None else format_range(*column["range"]))
         + (f", of {column['shape'][0]} scans" if len(column["shape"]) > 1 else "")
         for name, column in columns.items()
     ]
@@ -244,7 +294,7 @@ def _image(image: Values) -> str:
         "pixel size unknown" if size is None else f"{format_digits(size)} nm per pixel",
     ]
     if image["minimum"] is not None:
-        parts.append(f"values {_range(image['minimum'], image['maximum'])}")
+        parts.append(f"values {format_range(image['minimum'], image['maximum'])}")
     if image["measured_fraction"] < 1:
         parts.append(f"{_percent(image['measured_fraction'])} of the pixels measured")
     name = " ".join((image["signal"], f"frame {image['frame']}" if image["frame"] else "")).strip()
@@ -261,10 +311,6 @@ def _lines(lines: list[str], what: str, most: int = _MOST_LINES) -> str:
 
 def _shares(numbers: Values) -> str:
     return ", ".join(f"{number:,} {split}" for split, number in numbers.items())
-
-
-def _range(low: float, high: float) -> str:
-    return f"{format_digits(low)} to {format_digits(high)}" if low != high else format_digits(low)
 
 
 def _percent(fraction: float) -> str:

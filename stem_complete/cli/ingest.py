@@ -48,8 +48,8 @@ def ingest(
         typer.Option(
             metavar="PATTERN",
             help="Regular expression whose groups name the field of view in a file's path without "
-            "suffix. Files of one field share their split. By default a number at the end of names "
-            "does not count: gold_0001, gold_0002.",
+            "suffix. Files of one field share their split. By default a number, a value with its "
+            "unit or a date and time at the end of names does not count: gold_0001, gold_0.5s.",
         ),
     ] = None,
     as_json: Json = False,
@@ -98,7 +98,9 @@ def _left_out(report: IngestReport) -> Iterator[str]:
         kinds.setdefault((crop.path, kind), Counter())[crop.reason] += 1
     for (file, _), reasons in kinds.items():
         first, *others = reasons
-        like = f", or for one of {counted(len(others), 'reason')} like it" if others else ""
+        like = f"; or {others[0]}" if len(others) == 1 else ""
+        if len(others) > 1:
+            like = f", or for one of {len(others)} reasons like it"
         yield f"left out: {counted(reasons.total(), 'crop')} of {file}: {first}{like}"
 
 

@@ -3,6 +3,7 @@
 from stem_complete.config.differences import differences, flatten, in_lines
 from stem_complete.config.loading import (
     BUNDLED,
+    CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     expand_sweep,
     find_config,
@@ -25,6 +26,7 @@ from stem_complete.config.schema import (
 
 __all__ = [
     "BUNDLED",
+    "CHECKPOINTS_FOLDER",
     "CONFIG_FILE",
     "ALRCConfig",
     "AugmentationConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,11 @@ BUNDLED = Path(__file__).parent.parent / "configs"
 CONFIG_FILE = "config.yaml"
 """Name of the resolved config in a run's folder."""
 
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Name of the folder of checkpoints there."""
+
+_log = logging.getLogger(__name__)
+
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Config from YAML files, later ones on top, then `section.field=value` overrides.
@@ -29,14 +35,32 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
 
     Raises:
         ConfigError: A file or override cannot be read, or a key or value is not valid.
+
+    The config in a run's own folder means the run that lies there, also if that was moved.
     """
     merged: dict[str, Any] = {}
-    for file in files:
-        _merge(merged, _read_yaml(find_config(file)))
+    for file in map(find_config, files):
+        _merge(merged, _where_it_lies(file, read_yaml(file)))
     for override in overrides:
         _merge(merged, _parse_override(override))
     where = " + ".join([*map(str, files), *overrides]) or "config"
     return validate_config(merged, where)
+
+
+def _where_it_lies(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A config with the name and storage of the run in whose folder it is, if it is in one."""
+    folder = file.absolute().parent
+    if (
+        file.name != CONFIG_FILE
+        or not (folder / CHECKPOINTS_FOLDER).is_dir()
+        or "storage" not in values
+    ):
+        return values
+    said = Path(str(values["storage"])) / str(values.get("name"))
+    if said == folder or said.resolve() == folder.resolve():
+        return values
+    _log.warning("the run in %s was in %s before; it goes on where it is now", folder, said)
+    return values | {"name": folder.name, "storage": str(folder.parent)}
 
 
 def find_config(name: str | Path) -> Path:
@@ -104,11 +128,18 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
         ) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Plain values of a config file, unchecked.
+
+    Raises:
+        ConfigError: It cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(expected="YAML", found=str(error), where=file) from None
+        raise ConfigError(
+            expected="YAML", found=str(error), where=file, fix="correct it, or restore it"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
 from stem_complete.data.fills import Mask, find_fill, hole_share
 from stem_complete.data.scan_options import AS_STORED, SECONDS, ScanOptions
@@ -85,9 +86,9 @@ def raster_scan(
         if fill == 0 and options.unmeasured is None:  # dark, where the probe was
             empty = np.isnan(values)
             if num_dark := int((values[times > 0] == 0).sum()):
-                notes.append(f"{num_dark} pixels with dwell are 0, which is taken for measured")
+                notes.append(f"0 is taken for measured in {counted(num_dark, 'pixel')} with dwell")
         if num_lost := int((empty & (times > 0)).sum()):
-            notes.append(f"{num_lost} pixels with dwell are not measured and left out")
+            notes.append(f"left out: {counted(num_lost, 'pixel')} with dwell but without intensity")
     return RasterScan(
         np.where(empty, np.nan, values),
         times,
@@ -183,8 +184,8 @@ def _dwell_times(
     if parked.any() and parked.sum() <= max(1, visited.size // 100):
         longest = float(stored[~parked].max())
         notes.append(
-            f"{int(parked.sum())} of {visited.size} dwell times are over {_PARKED:g} times as long "
-            "as the others, as of a parked probe, and shortened to the longest of these"
+            f"shortened to the longest of the others: {int(parked.sum())} of {visited.size} dwell "
+            f"times that are over {_PARKED:g} times as long, as of a parked probe"
         )
         stored = np.where(parked, longest, stored)
     return stored / full_dwell_of(stored, options, where)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.console import counted
 from stem_complete.errors import ConfigError
 from stem_complete.extras import program
 
@@ -96,7 +97,7 @@ def check_recorded(examples: Examples, record: ExamplesRecord, where: object) ->
     else:
         return
     raise ConfigError(
-        expected=f"the {record.num:,} examples that this run began with "
+        expected=f"the {counted(record.num, 'example')} that this run began with "
         f"({record.fingerprint[:12]})",
         found=found,
         where=where,

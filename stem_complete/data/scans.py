@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About, plain
 from stem_complete.errors import DataError
 from stem_complete.scan import ScanPath
@@ -236,7 +237,7 @@ class PathScan:
         expected = found = fix = ""
         if values.shape != (num,) or times.shape != (num,):
             shape = values.shape if values.shape != (num,) else times.shape
-            expected, found = f"a value for each of the {num} positions", f"shape {shape}"
+            expected, found = f"a value for each of {counted(num, 'position')}", f"shape {shape}"
         elif not np.isfinite(values).all():
             expected = "finite intensities"
             found = f"{int((~np.isfinite(values)).sum())} NaN or infinite ones"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any, Literal, NamedTuple
 
-from stem_complete.console import format_digits
+from stem_complete.console import counted, format_digits
 from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.curves import ARM_COLOURS
 from stem_complete.evaluation.page import styled
@@ -44,11 +44,13 @@ class Arm(NamedTuple):
 def equal_dose_tables(report: Report) -> str:
     """What was compared, and errors by budget against both truths."""
     setup, rows = report.setup, report.rows
+    num_crops = len({(row.field, row.image) for row in rows})
+    num_fields = len({row.field for row in rows})
     model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
     lines = [
         f"* model: {model if setup['model'] else 'none; sparse scans by the adaptive spline'}",
-        f"* data: {len({(row.field, row.image) for row in rows})} crops of "
-        f"{len({row.field for row in rows})} fields of view, SHA-256 {setup['data_sha256']}",
+        f"* data: {counted(num_crops, 'crop')} of {counted(num_fields, 'field')} of view, "
+        f"SHA-256 {setup['data_sha256']}",
         f"* seed {setup['seed']}; " + ", ".join(f"{k} {v}" for k, v in setup["versions"].items()),
     ]
     explained = (

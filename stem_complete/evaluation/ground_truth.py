@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
@@ -135,7 +136,7 @@ def load_micrographs(
     if not unseen:
         raise DataError(
             expected="micrographs that the model was not trained on",
-            found=f"{len(crops)} crops of training files",
+            found=f"{counted(len(crops), 'crop')} of training files",
             where="data",
             fix="evaluate on other files",
         )

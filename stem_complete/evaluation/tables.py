@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from stem_complete.console import counted
 from stem_complete.evaluation.report import (
     FIRST,
     MODEL,
@@ -63,7 +64,8 @@ def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool
     at_most = setup["max_images_per_field"]
     lines = [
         f"* model: {model if setup['model'] else 'none, baselines alone'}",
-        f"* data: {cells[0].num_images} crops of {cells[0].num_fields} fields of view"
+        f"* data: {counted(cells[0].num_images, 'crop')} of "
+        f"{counted(cells[0].num_fields, 'field')} of view"
         + (f" (at most {at_most} of each)" if at_most else "")
         + f", SHA-256 {setup['data_sha256']}",
         f"* seed {setup['seed']}; {versions}",

@@ -183,7 +183,7 @@ def training_sources(store: MicrographStore) -> list[TrainingSource]:
             licence=source.licence,
         )
         for source in store.sources()
-        if source.split == "train"
+        if source.split == "train" and source.num_crops
     ]
 
 

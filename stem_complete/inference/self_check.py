@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.scans import RasterScan
 from stem_complete.scan.adaptive import gaps, held_out_blocks
 
@@ -65,7 +66,9 @@ class SelfCheck(NamedTuple):
     def note(self) -> str:
         """What to tell of it."""
         if not math.isfinite(self.error):
-            return f"self-check: only {self.num_pixels} pixels could be held out, too few"
+            return (
+                f"self-check: only {counted(self.num_pixels, 'pixel')} could be held out, too few"
+            )
         told = f"self-check: held-out measurements are off by {self.error:.3g}"
         if self.deviation > 0:
             told += f" ({self.error / self.deviation:.2f} of their deviation)"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import stem_complete
+from stem_complete.console import counted
 from stem_complete.errors import ArtifactError
 from stem_complete.files import atomic_folder, exclusive, sha256
 from stem_complete.inference.artifact import Artifact, load_artifact
@@ -174,7 +175,7 @@ def described(card: ModelCard) -> str:
         + ("." if card.calibration else ", without error map."),
         "",
         *(f"* {name}: {value:.4g}" for name, value in card.metrics.items() if value is not None),
-        f"* trained on {len(card.training_data)} files",
+        f"* trained on {counted(len(card.training_data), 'file')}",
         f"* stem-complete {card.versions.get('stem_complete', 'unknown')}",
     ]
     return "\n".join(lines)

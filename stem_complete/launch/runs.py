@@ -24,7 +24,15 @@ from stem_complete.config import (
     in_lines,
     validate_config,
 )
-from stem_complete.console import ProgressBar, TrainingProgress, aligned, heading, say, waiting
+from stem_complete.console import (
+    ProgressBar,
+    TrainingProgress,
+    aligned,
+    counted,
+    heading,
+    say,
+    waiting,
+)
 from stem_complete.data.examples import check_trainable
 from stem_complete.distributed import (
     WorkerContext,
@@ -63,6 +71,7 @@ from stem_complete.training import (
     train,
 )
 from stem_complete.training.claim import Claim, ClaimLostError, claimed
+from stem_complete.training.ending import ending_kept
 from stem_complete.training.resume import Before, find_before
 from stem_complete.training.start import start_folder
 from stem_complete.vocabulary import RELEASED
@@ -180,7 +189,7 @@ def _launch_one(
     with _claimed(config, stop) as claim:
         before = from_main(lambda: _find_before(config))
         if context.is_main:
-            heading(f"training {config.name}: {config.training.steps} steps")
+            heading(f"training {config.name}: {counted(config.training.steps, 'step')}")
             _say_how_it_goes_on(config, before)
         if before is not None and before.step > config.training.steps:
             result = TrainingResult(before.step, before.metrics, finished=True)
@@ -192,11 +201,17 @@ def _launch_one(
             (config.run_folder / CONFIG_FILE).write_text(_as_yaml(config))
             # A run without a checkpoint starts from step 0, and so must its curves.
             resume = before is not None
-            with _tracked(config, uri, resume=resume, parent=parent) as tracked:
+            rate = config.optimizer.learning_rate
+            with (
+                ending_kept(config.run_folder, stop, rate) as time_is_over,
+                _tracked(config, uri, resume=resume, parent=parent) as tracked,
+            ):
                 if tracked is not None:
                     seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)
+                if result.step < config.training.steps:
+                    time_is_over(f"training.max_minutes={config.training.max_minutes:g} were over")
                 if model:
                     _export(config, model)
                 # A server that did not answer at the start may have done so since.
@@ -227,7 +242,7 @@ def _say_how_it_goes_on(config: Config, before: Before | None) -> None:
     num_crops = len(open_examples(config))
     if before.step > config.training.steps:
         say(
-            f"{config.name} was trained for {before.step:,} steps, more than "
+            f"{config.name} was trained for {counted(before.step, 'step')}, more than "
             f"training.steps={config.training.steps}: nothing to do"
         )
         return
@@ -238,8 +253,9 @@ def _say_how_it_goes_on(config: Config, before: Before | None) -> None:
         )
     elif before.examples.num < num_crops:
         say(
-            f"{config.data.store} has {num_crops:,} crops by now; {config.name} goes on with the "
-            f"{before.examples.num:,} that it began with (to use all, train under another name)"
+            f"{config.data.store} has {counted(num_crops, 'crop')} by now; {config.name} goes on "
+            f"with the {before.examples.num:,} that it began with (to use all, train under another "
+            "name)"
         )
     if before.changed:
         _log.warning(
@@ -265,7 +281,7 @@ def _train(
         if claim is not None and result.step < config.training.steps:
             say(
                 f"{config.name} trained for training.max_minutes: {result.step:,} of "
-                f"{config.training.steps:,} steps; started again, it goes on"
+                f"{counted(config.training.steps, 'step')}; started again, it goes on"
             )
         return result
     if result.step:

@@ -14,9 +14,22 @@ from typing import TYPE_CHECKING, TypeVar
 from upath import UPath
 
 from stem_complete.credentials import hidden, put_aside, restored
-from stem_complete.errors import BusyError, ConfigError, StemCompleteError, TrackingError
+from stem_complete.errors import (
+    BusyError,
+    ConfigError,
+    StemCompleteError,
+    TrackingError,
+    system_error_in_one_line,
+)
 from stem_complete.extras import program, require
-from stem_complete.tracking.database import DATABASE, DatabaseError, prepare
+from stem_complete.files import leave_removed_folder
+from stem_complete.tracking.database import (
+    DAMAGE_FIX,
+    DATABASE,
+    DatabaseError,
+    is_damage,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -136,6 +149,7 @@ def connect(uri: str) -> MlflowClient:
     Raises:
         TrackingError: MLflow cannot use such a URI at all.
     """
+    leave_removed_folder()  # MLflow asks where it is
     load_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -268,6 +282,10 @@ def reason(error: BaseException) -> str:
         error = cause
     if isinstance(error, StemCompleteError):
         return str(error)
+    if isinstance(error, OSError):
+        return system_error_in_one_line(error)
+    if is_damage(error):
+        return f"the database is damaged, {error}; {DAMAGE_FIX}"
     line = " ".join(hidden(str(error)).split()) or type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."
 

@@ -29,11 +29,20 @@ _BUSY_S = 20.0
 _MAKING_S = 60.0
 """For how long another process may be making it."""
 
+_MOST_CHECKED_BYTES = 64 * 2**20
+"""Up to this size the whole file is looked through for damage: in a fraction of a second."""
+
+DAMAGE_FIX = "restore it from a copy, or move it away, and the next run makes a new one"
+
 _log = logging.getLogger(__name__)
 
 
 class DatabaseError(TrackingError):
     """A database that cannot be used as it is; training goes on without it."""
+
+
+class DamagedDatabaseError(DatabaseError):
+    """A file of which a part is missing or overwritten."""
 
 
 class _Schema(NamedTuple):
@@ -51,12 +60,13 @@ def prepare(file: Path) -> None:
     if that ends half-way, or is done twice at a time. So one process makes a draft.
 
     Raises:
-        DatabaseError: It has runs, and tables of another version; or it is no database.
+        DatabaseError: It has runs, and tables of another version; or it is damaged.
         BusyError: Another process takes too long to make it.
         OSError: It cannot be made.
     """
     from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 
+    check_intact(file)
     newest = _get_latest_schema_revision()
     if _schema(file).versions == {newest}:
         return
@@ -102,13 +112,56 @@ def _make(file: Path) -> None:
         store.engine.dispose()
 
 
-def follow_move(file: Path) -> None:
+def check_intact(file: Path, busy_s: float = _BUSY_S) -> None:
+    """Looks for damage of a database, if there is one: bytes that are missing or make no sense.
+
+    Args:
+        file: The database.
+        busy_s: For how long another process may hold it [s].
+
+    Raises:
+        DamagedDatabaseError: It is damaged.
+        DatabaseError: It cannot be opened.
+    """
+    if not file.exists() or not file.stat().st_size:
+        return
+    with _opened(file, busy_s) as database:
+        ((num_pages,),) = database.execute("PRAGMA page_count")
+        ((page_bytes,),) = database.execute("PRAGMA page_size")
+        num_bytes = file.stat().st_size
+        newest_are_elsewhere = file.with_name(f"{file.name}-wal").exists()
+        if num_bytes < num_pages * page_bytes and not newest_are_elsewhere:
+            raise _damaged(file, f"{num_bytes:,} of {num_pages * page_bytes:,} bytes")
+        if num_bytes <= _MOST_CHECKED_BYTES:
+            ((found,),) = database.execute("PRAGMA quick_check(1)")
+            if found != "ok":
+                raise _damaged(file, " ".join(found.split()))
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found that a file is no database, or one of which a part is damaged."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what an extended code adds
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _damaged(file: Path, found: str) -> DamagedDatabaseError:
+    return DamagedDatabaseError(
+        expected="an SQLite database",
+        found=f"a damaged one ({found})",
+        where=file,
+        fix=DAMAGE_FIX,
+    )
+
+
+def follow_move(file: Path, busy_s: float = _BUSY_S) -> None:
     """Corrects the places that a database knows, if it was moved or copied along with its runs.
 
     MLflow keeps absolute paths alone. What lay beside the database lies beside it still.
     """
     here, moved_from = file.parent, set()
-    with _opened(file) as database:
+    if not file.stat().st_size:  # it was just begun
+        return
+    with _opened(file, busy_s) as database:
         experiments = database.execute("SELECT experiment_id, artifact_location FROM experiments")
         for experiment, location in experiments.fetchall():
             # MLflow's own experiment `Default` has a folder there.
@@ -157,17 +210,19 @@ def _schema(file: Path) -> _Schema:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+def _opened(file: Path, busy_s: float = _BUSY_S) -> Iterator[sqlite3.Connection]:
     """The database, as it was if the block fails."""
     try:
         with (
             closing(
-                sqlite3.connect(f"file:{quote(str(file))}?mode=rw", _BUSY_S, uri=True)
+                sqlite3.connect(f"file:{quote(str(file))}?mode=rw", busy_s, uri=True)
             ) as database,
             database,
         ):
             yield database
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise _damaged(file, str(error)) from error
         raise DatabaseError(
             expected="an SQLite database that can be read and written",
             found=str(error),

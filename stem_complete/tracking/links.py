@@ -16,8 +16,10 @@ from urllib.parse import quote, urlsplit
 from upath import UPath
 
 from stem_complete.credentials import credentials
+from stem_complete.errors import TrackingError
 from stem_complete.extras import program
-from stem_complete.tracking.client import absolute_uri
+from stem_complete.tracking.client import absolute_uri, sqlite_file
+from stem_complete.tracking.database import DamagedDatabaseError, check_intact
 
 VIEW_TAG = "mlflow.sharedViewState.stem-complete"
 """Tag of an experiment, in which MLflow's page keeps the columns of a view that has a link."""
@@ -126,6 +128,14 @@ def _page(uri: str) -> tuple[dict[str, str], str | None]:
     if parts.scheme in ("http", "https"):
         # A name and a password in it are for programs.
         return {}, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    file = sqlite_file(uri)
+    if file is not None:
+        try:
+            check_intact(file, busy_s=1.0)
+        except DamagedDatabaseError as error:
+            return {"MLflow": str(error)}, None
+        except TrackingError:
+            pass  # it is held or may not be read by now, as a server that is started says
     if uri.startswith(_DATABASES):
         return {"start MLflow": ui_command(uri)}, f"http://127.0.0.1:{_PORT}"
     return {"MLflow": uri}, None

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.errors import TrackingError
 from stem_complete.files import write_atomically
 from stem_complete.tracking.client import briefly, connect, outages, patience, reason, within
@@ -122,19 +123,22 @@ class MlflowRecorder:
             self._thread.join(_LOOK_S)
         self._folder.close()
         if num_lost := self._folder.journal.num_waiting():
-            _log.warning("%s had no room for the last %d points", self._folder.path, num_lost)
+            _log.warning(
+                "%s had no room for %s at the end", self._folder.path, counted(num_lost, "point")
+            )
         if self._delivery.num_refused:
-            _log.warning("MLflow at %s refused %d points", self._uri, self._delivery.num_refused)
+            num = counted(self._delivery.num_refused, "point")
+            _log.warning("MLflow at %s refused %s", self._uri, num)
         num_points = num_files = 0
         with self._disk_may_be_full():
             num_points, num_files = self.undelivered()
         if num_points or num_files:
             _log.warning(
-                "MLflow at %s has not confirmed %d points and %d files (%s); they are in %s, and "
+                "MLflow at %s has not confirmed %s and %s (%s); they are in %s, and "
                 "are sent when this run is started again",
                 self._uri,
-                num_points,
-                num_files,
+                counted(num_points, "point"),
+                counted(num_files, "file"),
                 self._problem or "too slow",
                 self._folder.place,
             )

@@ -21,6 +21,7 @@ import yaml
 from upath import UPath
 
 from stem_complete.config import Config, differences, flatten, in_lines
+from stem_complete.console import counted
 from stem_complete.errors import TrackingError
 from stem_complete.tracking.client import (
     OPENING_AGAIN_S,
@@ -244,8 +245,9 @@ def _note(config: Config) -> str:
     changes = in_lines(differences(config.model_dump(mode="json")))
     return "\n".join(
         (
-            f"{training.steps:,} steps of batch {config.batch_size} with the {config.model.preset} "
-            f"network, on {scan.geometry} scans of coverage {format_coverage(scan.coverage)}.",
+            f"{counted(training.steps, 'step')} of batch {config.batch_size} with the "
+            f"{config.model.preset} network, on {scan.geometry} scans of coverage "
+            f"{format_coverage(scan.coverage)}.",
             "",
             f"* run: `{config.run_folder}`",
             f"* micrographs: `{config.data.store}`",

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from upath import UPath
 
+from stem_complete.config import CHECKPOINTS_FOLDER
 from stem_complete.data.examples import ExamplesRecord
 from stem_complete.training.checkpoint_folder import (
     METADATA_FILE,
@@ -62,7 +63,7 @@ class Checkpoints:
         keep_best: int = 1,
         claim: Claim | None = None,
     ) -> None:
-        self.folder = storage_path(run_folder) / "checkpoints"
+        self.folder = storage_path(run_folder) / CHECKPOINTS_FOLDER
         self.failed: Exception | None = None  # why the last write failed
         self._keep, self._keep_best = keep, keep_best
         self._claim = claim

@@ -182,8 +182,8 @@ def claimed(
                 remove(path)
 
 
-def living_holder(run_folder: Path | UPath) -> Holder | None:
-    """Who trains a run now, as far as one look can tell; None if nobody does.
+def last_holder(run_folder: Path | UPath) -> tuple[Holder | None, bool]:
+    """Who trains a run, or did and left its claim, and whether it lives as far as one look tells.
 
     Raises:
         StorageError: The storage cannot be read.
@@ -193,11 +193,11 @@ def living_holder(run_folder: Path | UPath) -> Holder | None:
     with clear_errors(path):
         seen = _look(path)
     if seen is None or seen.holder is None:
-        return None
+        return None, False
     holder = seen.holder
     if _is_here(folder, holder):
-        return holder if _runs(holder.pid, holder.birth) else None
-    return holder if not is_local(path) or seen.last_sign_s() < LAPSE_S else None
+        return holder, _runs(holder.pid, holder.birth)
+    return holder, not is_local(path) or seen.last_sign_s() < LAPSE_S
 
 
 def _keep(

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from stem_complete.config import Config
+from stem_complete.console import counted
 from stem_complete.data.examples import Examples, ExamplesRecord, check_recorded, record_of
 from stem_complete.data.loader import Batch, training_batches
 from stem_complete.distributed import (
@@ -31,6 +32,7 @@ from stem_complete.extras import program
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.claim import Claim, ClaimLostError
+from stem_complete.training.ending import DivergedError
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_stages, stage_at
@@ -222,16 +224,18 @@ class _Loop:
             _log.warning("no checkpoint of step %d, as its losses are not finite", step)
         return False
 
-    def _diverged(self, step: int) -> TrainingError:
-        found = f"{self.skipped_in_a_row} steps in a row without"
-        return TrainingError(
+    def _diverged(self, step: int) -> DivergedError:
+        found = f"{counted(self.skipped_in_a_row, 'step')} in a row without"
+        lower = self.config.optimizer.learning_rate / 2
+        return DivergedError(
             expected="finite losses, gradients and weights",
             found=f"{found} (examples {self._nonfinite_examples()})"
             if self.skipped_in_a_row
             else "weights or moments that are not",
             where=f"{self.config.name}, step {step}",
-            fix="lower optimizer.learning_rate and start again, which goes on from the checkpoint "
-            f"before those steps; or look at those examples with `{program()} inspect`",
+            fix=f"start again with a lower rate, such as optimizer.learning_rate={lower:g}, which "
+            "goes on from the checkpoint before those steps; or look at those examples with "
+            f"`{program()} inspect`",
         )
 
     def _log(self, step: int, stage: Stage) -> None:
@@ -244,10 +248,8 @@ class _Loop:
             examples = self._nonfinite_examples()
             if self.context.is_main:
                 _log.warning(
-                    "skipped %.0f steps up to step %d: loss or gradient not finite; examples %s",
-                    metrics["train/skipped_steps"],
-                    step,
-                    examples,
+                    "skipped %s up to step %d: loss or gradient not finite; examples %s",
+                    *(counted(round(metrics["train/skipped_steps"]), "step"), step, examples),
                 )
         window.restart()
         metrics |= self._settings(stage)

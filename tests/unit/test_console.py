@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from stem_complete import console
@@ -12,6 +13,7 @@ from stem_complete.console import (
     counted,
     format_bytes,
     format_digits,
+    format_range,
     format_seconds,
 )
 
@@ -51,6 +53,23 @@ def test_rows_are_aligned():
 )
 def test_numbers_have_three_digits(value, text):
     assert format_digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (33_200, 34_180, "33,200 to 34,200"),
+        (33_200, 33_201, "33,200 to 33,201"),
+        (1e6, 1e6 + 0.25, "1,000,000.0 to 1,000,000.2"),
+        (0.050001, 0.050002, "0.050001 to 0.050002"),
+        (-2e12, 1 - 2e12, "-2000000000000 to -1999999999999"),
+        (1.5, 1.5, "1.5"),
+        (0.1, np.nextafter(0.1, 1), "0.10000000000000001 to 0.10000000000000002"),
+        (np.nan, 1, "nan to 1"),
+    ],
+)
+def test_a_range_is_never_of_two_equal_numbers(low, high, text):
+    assert format_range(low, high) == text
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def test_the_screen_of_a_store(path: Path) -> None:
     rows = {line[:11].strip(): line[13:] for line in lines}
     assert rows["crops"].startswith("28 of 16 x 16 px, uint16: ")
     assert rows["files"] == "4: 2 train, 1 validation, 1 test"
+    assert rows["fields"] == "4: 2 train, 1 validation, 1 test"
+    assert lines[4].strip() == "images/image0: 1 file, 9 crops, train"
     assert rows["pixel size"] == "0.02 nm, unknown of 27 crops"
     assert rows["left out"] == "2 smaller than a crop of 16"
     assert rows["next"].endswith(f"train compact data.store={path}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stem_complete.data.store.layout import create_group
-from stem_complete.errors import DataError, StoreError
+from stem_complete.errors import ConfigError, DataError, StoreError
 from stem_complete.inspection import draw_store, inspect_path
 from stem_complete.training import Checkpoints
 
@@ -26,6 +26,13 @@ def test_an_empty_store_has_no_sheet(tmp_path):
     with pytest.raises(StoreError, match="crops to draw"):
         draw_store(tmp_path / "s.zarr", tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name: [unclosed", b"- 1\n- 2"])
+def test_a_run_with_a_damaged_config_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/config.yaml: expected "):
+        inspect_path(tmp_path)
 
 
 def save(checkpoints, step, score):

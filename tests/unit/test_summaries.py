@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from stem_complete.config import BUNDLED, load_config
+from stem_complete.errors import TrainingError
 from stem_complete.inference.card import CARD_FILE
 from stem_complete.inspection import inspect_path
 from stem_complete.summaries import everything, screen
@@ -19,7 +21,10 @@ from stem_complete.tracking import DATABASE, default_uri
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import PLACE_FILE, Place, keep_place
 from stem_complete.training import Checkpoints
-from stem_complete.training.claim import claimed
+from stem_complete.training.claim import CLAIM_FILE, claimed
+from stem_complete.training.ending import DivergedError, ending_kept
+from stem_complete.training.stopping import StopRequest
+from stem_complete.training.storage import storage_path
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -87,6 +92,40 @@ def test_a_stopped_run_is_started_again_by_the_command_that_is_told(make_run) ->
     assert rows["state"] == "stopped: step 300 of 1,000 (30 %), recorded 2 h ago"
     assert rows["training"] == "loss 13.6, 80.1 examples/s"
     assert rows["next"].endswith(f"train {folder}/config.yaml")
+
+
+@pytest.mark.parametrize("cause", ["diverged", "failed"])
+def test_a_run_that_ended_early_says_why(make_run, cause) -> None:
+    folder = make_run(0.4, last_step=300)
+    error = (DivergedError if cause == "diverged" else TrainingError)(
+        expected="finite losses", found="50 steps without" + 80 * " 1234", where="r"
+    )
+    with pytest.raises(TrainingError), ending_kept(storage_path(folder), StopRequest(), 1e-3):
+        raise error
+    text = screen(inspect_path(folder))
+    rows = rows_of(text)
+    assert rows["why"].startswith("r: expected finite losses, found 50 steps without 1234")
+    assert rows["why"].endswith("1234 ... --all")
+    lower = " optimizer.learning_rate=0.0005" if cause == "diverged" else ""
+    assert rows["next"].endswith(f"train {folder}/config.yaml{lower}")
+    assert num_lines(text) <= 24
+    assert str(error) in " ".join(everything(inspect_path(folder)).split())
+
+
+def test_a_run_whose_process_died_says_so(make_run) -> None:
+    folder = make_run(0.4, last_step=300)
+    with claimed(folder):
+        claim = json.loads((folder / CLAIM_FILE).read_bytes())
+    (folder / CLAIM_FILE).write_text(json.dumps(claim | {"pid": 2**22 + 1, "birth": ""}))
+    rows = rows_of(screen(inspect_path(folder)))
+    assert rows["state"].startswith("stopped: step 300")
+    assert rows["why"].startswith(f"process {2**22 + 1} of ")
+    assert rows["why"].endswith("died without a word, as by SIGKILL or for lack of memory")
+
+
+def test_training_is_the_first_of_the_settings_that_are_shown(make_run) -> None:
+    shown = screen(inspect_path(make_run(0.4, name="any_dose")))
+    assert rows_of(shown)["settings"].startswith("training ")
 
 
 def test_a_run_that_is_held_runs(make_run) -> None:

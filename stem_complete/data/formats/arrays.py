@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stem_complete.console import counted
 from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
@@ -27,7 +28,7 @@ def read_png(path: Path, contents: Contents) -> None:
         contents.offer("", image > 0)
         return
     if rows := num_bar_rows(image):
-        contents.skip("", f"a bar of writing below the image, {rows} rows")
+        contents.skip("", f"a bar of writing below the image, {counted(rows, 'row')}")
         image = image[:-rows]
     if image.ndim == 3:
         contents.offer_colours("", image)

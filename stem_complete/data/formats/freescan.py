@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.formats.samples import Samples
 from stem_complete.data.formats.tables import read_csv
 from stem_complete.errors import DataError
@@ -75,7 +76,9 @@ def read_freescan(coordinates: Path) -> Samples:
             continue
         values = _values(path, x, y)
         if values is None:
-            samples.notes.append(f"{path.name} has no value for each of the {len(x)} points")
+            samples.notes.append(
+                f"{path.name} has no value for each of the {counted(len(x), 'point')}"
+            )
         else:
             samples.columns[str(name)] = values
     if len(samples.columns) < 3:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stem_complete.console import format_bytes
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.hdf5 import is_velox, read_hdf5
 from stem_complete.data.formats.hyperspy_trees import about_signal
@@ -26,6 +27,9 @@ PLUGINS = {
 }
 
 _METRE_NM = 1e9
+
+_UNCOMPRESSED = (".dm3", ".dm4", ".ser", ".mrc")
+_MOST_BYTES_PER_BYTE = 8  # of packed numbers as they are read, such as complex ones of a transform
 
 
 def read_emd(path: Path, contents: Contents) -> None:
@@ -47,6 +51,7 @@ def read_instrument(path: Path, contents: Contents) -> None:
         ModuleNotFoundError: RosettaSciIO is not installed.
     """
     for number, signal in enumerate(_signals(path)):
+        check_size(path, signal["data"])
         general = signal["metadata"].get("General", {})
         kind = signal["metadata"].get("Signal", {}).get("signal_type", "")
         name = str(general.get("title", "")) or (f"signal {number}" if number else "")
@@ -85,6 +90,20 @@ def _signals(path: Path) -> list[dict[str, Any]]:
             return own
     signals: list[dict[str, Any]] = plugin.file_reader(str(path), lazy=True)
     return signals
+
+
+def check_size(path: Path, data: Any) -> None:
+    """Checks that a header does not announce far more pixels than its file can hold.
+
+    Raises:
+        EOFError: It does.
+    """
+    num_bytes = path.stat().st_size
+    if path.suffix.lower() in _UNCOMPRESSED and data.nbytes > _MOST_BYTES_PER_BYTE * num_bytes:
+        raise EOFError(
+            f"a header that announces {format_bytes(data.nbytes)} of pixels, shape {data.shape}, "
+            f"in a file of {format_bytes(num_bytes)}"
+        )
 
 
 def _is_in_inverse_metres(axis: Axis) -> bool:

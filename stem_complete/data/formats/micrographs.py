@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
+from stem_complete.data.formats.damage import FIX, damage
 from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
 from stem_complete.errors import DataError
@@ -154,7 +156,7 @@ def require_image(micrograph: Micrograph) -> Micrograph:
     if num_bad:
         raise DataError(
             expected="finite intensities",
-            found=f"{num_bad} of {pixels.size} pixels NaN or Inf",
+            found=f"{num_bad} of {counted(pixels.size, 'pixel')} NaN or Inf",
             where=micrograph.path,
         )
     if pixels.min() == pixels.max():
@@ -185,22 +187,10 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
         )
     return DataError(
         expected=f"a readable {path.suffix or 'zarr'} file",
-        found=_of_reader(error),
+        found=damage(path, error),
         where=path,
-        fix="check that the file is complete",
+        fix=FIX,
     )
-
-
-def _of_reader(error: Exception) -> str:
-    line = _first_line(error)
-    if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
-        return f"what its reader cannot follow ({type(error).__name__}: {line})"
-    return line
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _summary(skipped: list[str], longest: int = 3) -> str:

@@ -93,12 +93,16 @@ def read_ome(path: Path, xml: str | None, num_pages: int) -> Ome | None:
     own = root.get("UUID")
     elsewhere = root.find("{*}BinaryOnly")
     if elsewhere is not None:
-        own = elsewhere.get("UUID", own)
         root = _metadata(path, elsewhere.get("MetadataFile", ""))
+        # By the specification it is the UUID of the metadata's file, but some write their own.
+        other = elsewhere.get("UUID")
+        own = own or (None if other == root.get("UUID") else other)
     elements = root.findall("{*}Image/{*}Pixels")
     named = {uuid.text.strip() for uuid in root.iter() if _is_uuid(uuid) and uuid.text}
     is_alone = elsewhere is None and (named <= {own or ""} or (own is None and len(named) == 1))
-    images = [OmeImage(each, _pages(each, path.name, own, num_pages)) for each in elements]
+    # A copy of a part may have the name of another one.
+    name = None if own in named else path.name
+    images = [OmeImage(each, _pages(each, name, own, num_pages)) for each in elements]
     return Ome(images, is_alone)
 
 
@@ -132,8 +136,10 @@ def _is_uuid(element: ET.Element) -> bool:
     return element.tag.rpartition("}")[2] == "UUID"
 
 
-def _pages(pixels: ET.Element, name: str, own: str | None, num_pages: int) -> dict[int, list[int]]:
-    """Pages of the file called `name`, or `own` by its UUID, by channel."""
+def _pages(
+    pixels: ET.Element, name: str | None, own: str | None, num_pages: int
+) -> dict[int, list[int]]:
+    """Pages of the file whose UUID is `own` or, if that is not known, of that called `name`."""
     planes = _planes(pixels)
     number_of = {plane: number for number, plane in enumerate(planes)}
     found: dict[int, list[int]] = {}
@@ -141,7 +147,7 @@ def _pages(pixels: ET.Element, name: str, own: str | None, num_pages: int) -> di
         uuid = data.find("{*}UUID")
         if uuid is not None:
             file = re.split(r"[\\/]", uuid.get("FileName", ""))[-1]
-            if (uuid.text or "").strip() != own and file.lower() != name.lower():
+            if (uuid.text or "").strip() != own and (name is None or file.lower() != name.lower()):
                 continue
         z, c, t = (int(data.get(f"First{axis}", 0)) for axis in "ZCT")
         start = number_of.get(_Plane(z, c, t), len(planes))  # ImageJ names some that are not there

@@ -124,7 +124,7 @@ def _num_positions(arrays: Mapping[str, Any]) -> int:
 def _samples(arrays: dict[str, NDArray[Any]], units: dict[str, str]) -> Samples | None:
     """Samples of arrays by name, if some are positions and some have a value for each of them."""
     num = _num_positions(arrays)
-    if not num:
+    if not num or _are_axes_of_an_image(arrays, num):
         return None
     columns: dict[str, NDArray[Any]] = {}
     metadata: dict[str, Any] = {}
@@ -137,6 +137,21 @@ def _samples(arrays: dict[str, NDArray[Any]], units: dict[str, str]) -> Samples 
         elif array.size <= 4:
             metadata[name.lower()] = _plain(array)
     return Samples(columns, metadata, units) if len(columns) > 2 else None
+
+
+def _are_axes_of_an_image(arrays: Mapping[str, NDArray[Any]], num: int) -> bool:
+    """Whether x and y are the coordinates of columns and rows of a square image.
+
+    As a path they would be a straight diagonal, and the image as many scans as it has samples.
+    """
+    vectors = [
+        array
+        for name, array in arrays.items()
+        if name.lower()[:1] in ("x", "y") and array.shape == (num,) and array.dtype.kind in "iuf"
+    ]
+    has_image = any(array.shape == (num, num) for array in arrays.values())
+    steps = [np.diff(vector.astype(np.float64)) for vector in vectors]
+    return has_image and num > 2 and all(np.allclose(s, s[0]) and s[0] != 0 for s in steps)
 
 
 def _content(dataset: Any) -> NDArray[Any]:

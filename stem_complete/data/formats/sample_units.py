@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.conventions import full_dwell_of
 from stem_complete.data.formats.pixel_size import nanometres
 from stem_complete.data.formats.units import parse_unit
@@ -88,7 +89,7 @@ def in_pixels(
     if not len(known) >= _FEWEST_SAMPLES * height * width:
         raise DataError(
             expected="positions in px, or their step from pixel to pixel",
-            found=f"{len(known)} samples on {height:.0f} x {width:.0f} px",
+            found=f"{counted(len(known), 'sample')} on {height:.0f} x {width:.0f} px",
             where=where,
             fix="give --step, or --shape if the image is so large",
         )

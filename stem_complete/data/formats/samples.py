@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.formats.sample_units import (
     FULL_DWELLS,
     Column,
@@ -90,7 +91,9 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
     if not known.any():
         raise DataError(expected="samples with position, dwell and time", found="none", where=where)
     if not known.all():
-        notes.append(f"{(~known).sum()} samples without position, dwell or time are left out")
+        notes.append(
+            f"left out: {counted((~known).sum(), 'sample')} without position, dwell or time"
+        )
     return [
         _scan(
             placed,
@@ -132,7 +135,7 @@ def _check_lengths(roles: Mapping[str, Column], signal: Column, where: object) -
         shape = column.values.shape
         if shape[-1:] != (num,) or len(shape) > (2 if column is signal else 1):
             raise DataError(
-                expected=f"a value for each of the {num} positions",
+                expected=f"a value for each of {counted(num, 'position')}",
                 found=f"shape {shape} of {column.name}",
                 where=where,
             )
@@ -155,7 +158,7 @@ def _scan(
     shape = placed.shape
     kept = order[~np.isnan(intensity[order])]
     if num_dead := len(order) - len(kept):
-        notes = [*notes, f"{num_dead} samples without intensity are left out"]
+        notes = [*notes, f"left out: {counted(num_dead, 'sample')} without intensity"]
     positions, dwell = placed.positions[kept], spent.dwell[kept]
     is_inside = (positions >= -0.5) & (positions < np.array(shape[::-1]) - 0.5)
     outside = int((~is_inside.all(1)).sum())
@@ -167,7 +170,7 @@ def _scan(
             fix="give --shape, the --step from pixel to pixel, or the --origin of the positions",
         )
     if outside:
-        told = f"{outside} of {len(kept)} samples lie outside the image and do not count"
+        told = f"left out: {outside} of {counted(len(kept), 'sample')}, outside the image"
         notes = [*notes, told]
     if spent.note:  # of guessed dwells, repeats do not add up to more than a full scan
         dwell = dwell / max(1.0, dwell.sum() / (shape[0] * shape[1]))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.conventions import raster_scan
+from stem_complete.data.formats.damage import FIX, damage
 from stem_complete.data.formats.freescan import (
     coordinates_of,
     detector_of,
@@ -187,9 +188,9 @@ def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | Non
         traceback.clear_frames(error.__traceback__)
         raise DataError(
             expected=f"a readable {path.suffix} file",
-            found=str(error).strip().split("\n")[0] or type(error).__name__,
+            found=damage(path, error),
             where=path,
-            fix="check that the file is complete",
+            fix=FIX,
         ) from error
 
 

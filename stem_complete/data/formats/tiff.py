@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
 from stem_complete.data.formats.databar import num_bar_rows
@@ -98,7 +99,7 @@ def _own_series(tiff: Any, ome: Ome) -> list[_Series]:
     found, images = [], ome.own_images()
     wanted = {page for image in images for pages in image.pages.values() for page in pages}
     if num_missing := sum(page >= len(tiff.pages) for page in wanted):
-        raise EOFError(f"{num_missing} of {len(wanted)} pages missing")
+        raise EOFError(f"{num_missing} of {counted(len(wanted), 'page')} missing")
     for number, image in enumerate(images):
         for channel, numbers in image.pages.items():
             names = [f"series {number}"] * (len(images) > 1)
@@ -117,14 +118,14 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
     for index, (name, series, ome) in enumerate(found):
         axes = _axes(tiff, series, ome)
         if num_missing := sum(page is None for page in series.pages):
-            raise EOFError(f"{num_missing} of {len(series.pages)} pages missing")
+            raise EOFError(f"{num_missing} of {counted(len(series.pages), 'page')} missing")
         if index and series.keyframe.is_reduced:
             contents.skip(name, f"a preview, shape {series.shape}")
             continue
         require_memory(series.shape, series.dtype)
         data = series.asarray()
         if rows := _num_bar_rows(tiff, data, series.axes):
-            contents.skip(name, f"a bar of writing below the image, {rows} rows")
+            contents.skip(name, f"a bar of writing below the image, {counted(rows, 'row')}")
             data = data[(slice(None),) * series.axes.index("Y") + (slice(-rows),)]
         samples = series.axes.find("S")
         if whole is not None and samples < 0 and _is_reduced(data, whole):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.formats.micrographs import Micrograph
 from stem_complete.data.store.layout import LeftOut, StoredDtype
 
@@ -66,7 +67,7 @@ def fault(pixels: NDArray[Any]) -> str | None:
     if pixels.dtype.kind == "f":
         num_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
         if num_bad:
-            return f"{num_bad} pixels NaN or Inf"
+            return f"NaN or Inf, {counted(num_bad, 'pixel')}"
     lowest, highest = pixels.min(), pixels.max()
     low, high = float(lowest), float(highest)
     if max(-low, high) > _HUGE:

@@ -8,21 +8,25 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from stem_complete.console import counted
+from stem_complete.data.examples import Split
 from stem_complete.data.formats.micrographs import Micrograph, read_file
+from stem_complete.data.formats.scans import read_samples
 from stem_complete.data.formats.search import search, unreadable
 from stem_complete.data.store.cropping import cut
+from stem_complete.data.store.known import Known
 from stem_complete.data.store.layout import Compression, LeftOut, Source, StoredDtype
-from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.data.store.splits import NUMBERED, SplitPlan, check_pattern, group_of
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.data.store.writer import StoredCrop, StoreWriter
 from stem_complete.errors import DataError
+from stem_complete.extras import program
 from stem_complete.files import sha256
 
 # Pixels that wait for their turn while their crops are cut: enough for every core to have work.
@@ -31,7 +35,7 @@ _MAX_WAITING_BYTES = 256 * 2**20
 _MOST = 0.5  # share of the crops from which on a field of view is too large to be likely
 
 Progress = Callable[[Path, int, int], None]
-"""Called with a file, its number from 0 and the number of files, before the file is read."""
+"""Called before a file is read: with it, how many were read and how many are to be read by now."""
 
 
 @dataclass
@@ -63,15 +67,6 @@ class IngestReport:
         """Crops stored."""
         return sum(self.added.values())
 
-    def note(self, file: Path, sources: list[Source], left_out: list[LeftOut]) -> None:
-        """Note what became of a file that was read."""
-        num_crops = sum(source.num_crops for source in sources)
-        if not sources:
-            self.already_there.append(str(file))
-        elif num_crops:
-            self.added[str(file)] = num_crops
-        self.left_out += left_out
-
     def to_json(self) -> str:
         """The report as JSON."""
         values = asdict(self) | {"store": str(self.store), "num_added": self.num_added}
@@ -96,9 +91,12 @@ def ingest(
 
     Crops do not overlap; `cropping.cut` tells which are left out, and so are those that the store
     holds already, judged by their pixels. Files that it holds, judged by their content, are passed
-    over. What cannot be read is listed and the others go on. While files are read, one after the
-    other, threads cut and scale those before. Running the same again completes an interrupted run.
-    No store is created if there is no crop to put into it.
+    over. What cannot be read is listed and the others go on.
+
+    Files are read twice, unless their crops fit in memory: before the first crop gets its split,
+    it must be known which fields of view share an image. While files are read, one after the other,
+    threads cut and scale those before. Running the same again completes an interrupted run. No
+    store is created if there is no crop to put into it.
 
     Args:
         sources: Files, folders and globs.
@@ -116,7 +114,7 @@ def ingest(
             `splits.group_of`. Files of one field share their split. None: those whose names differ
             in a number at the end.
         licences: Licence by file name, kept with the source.
-        progress: Called before each file.
+        progress: Called before a file is read.
 
     Raises:
         DataError: No files were found.
@@ -150,10 +148,11 @@ def ingest(
             asked=(signal, frame),
             group_pattern=pattern,
             licences=licences or {},
-            known=_Known(held),
+            progress=progress,
+            known=Known(held, pattern),
             plan=SplitPlan(split_fractions, held.sources(), pattern),
         )
-        for file in _ahead(steps.read(files, progress)):
+        for file in _ahead(steps.read(steps.compare(files))):
             steps.store(file)
         report.notes += steps.notes()
     return report
@@ -164,11 +163,23 @@ _Crops = tuple[list[StoredCrop], list[LeftOut]]
 
 
 class _File(NamedTuple):
-    """A file of which the crops are being cut and scaled, by micrograph."""
+    """A file of which the crops are being cut and scaled, by micrograph.
+
+    Attributes:
+        path: The file.
+        sha256: Hash of its content.
+        group: Which files it is of one field of view with, by their names.
+        crops: Of its micrographs.
+        skipped: What is no image in it.
+        damaged: Images that could not be read: by name, why.
+    """
 
     path: Path
     sha256: str
-    crops: dict[Micrograph, Future[_Crops]]
+    group: str
+    crops: Mapping[Micrograph, Future[_Crops]] = MappingProxyType({})
+    skipped: Sequence[str] = ()
+    damaged: Mapping[str, str] = MappingProxyType({})
 
     @property
     def num_bytes(self) -> int:
@@ -181,7 +192,7 @@ class _File(NamedTuple):
 
 @dataclass
 class _Ingestion:
-    """The two halves of ingesting: files are read, and stored when their crops are cut.
+    """The steps of ingesting: files are read and compared, and stored when their crops are cut.
 
     Attributes:
         report: What becomes of the files.
@@ -191,8 +202,9 @@ class _Ingestion:
         asked: Name of the only signal and number of the only frame to take.
         group_pattern: See `ingest`.
         licences: By file name.
+        progress: See `ingest`.
         known: What the store holds by now.
-        plan: Which split a file belongs to.
+        plan: Which split a field of view belongs to.
     """
 
     report: IngestReport
@@ -202,33 +214,62 @@ class _Ingestion:
     asked: tuple[str | None, int | None]
     group_pattern: str
     licences: Mapping[str, str]
-    known: _Known
+    progress: Progress | None
+    known: Known
     plan: SplitPlan
 
-    def read(self, files: Sequence[Path], progress: Progress | None) -> Iterator[_File]:
-        """The files that can be read."""
-        for number, path in enumerate(files):
-            if progress:
-                progress(path, number, len(files))
-            try:
-                file = self._read_file(path)
-            except DataError as error:
-                self.report.failed[str(path)] = str(error)
-            except OSError as error:
-                self.report.failed[str(path)] = str(unreadable(path, error))
-            else:
+    def __post_init__(self) -> None:
+        self._num_read = self._num_to_read = 0
+        self._parted: dict[tuple[str, str], None] = {}
+
+    def compare(self, files: Sequence[Path]) -> list[Path | _File]:
+        """Ties fields of view that share an image, so that none of them gets a split of its own.
+
+        Returns:
+            Files that can be read, in their order: as they are, if their crops fit in memory.
+        """
+        compared: list[Path | _File] = []
+        num_bytes = 0
+        for file in _ahead(self.read(files)):
+            self._tie(file)
+            num_bytes += file.num_bytes
+            fits = num_bytes <= _MAX_WAITING_BYTES or len(files) == 1
+            compared.append(file if fits else file.path)
+        return compared
+
+    def _tie(self, file: _File) -> None:
+        hashes = [crop.pixel_hash for cut in file.crops.values() for crop in cut.result()[0]]
+        for group in self.known.groups_that_share(file.sha256, hashes, file.group):
+            if not self.plan.tie(group, file.group):
+                self._parted[group, file.group] = None
+
+    def read(self, files: Sequence[Path | _File]) -> Iterator[_File]:
+        """The files that can be read, unless they were."""
+        self._num_to_read += sum(isinstance(file, Path) for file in files)
+        for file in files:
+            if isinstance(file, _File):
                 yield file
+                continue
+            if self.progress:
+                self.progress(file, self._num_read, self._num_to_read)
+            self._num_read += 1
+            try:
+                yield self._read_file(file)
+            except DataError as error:
+                self.report.failed[str(file)] = str(error)
+            except OSError as error:
+                self.report.failed[str(file)] = str(unreadable(file, error))
 
     def _read_file(self, path: Path) -> _File:
         """The file with what the store does not hold of it, perhaps nothing."""
-        sha256 = content_hash(path)
+        sha256, group = content_hash(path), group_of(path, self.group_pattern)
         if self.known.asked_before(sha256, self.asked):
-            return _File(path, sha256, {})
+            return _File(path, sha256, group)
+        _check_no_scans(path)
         contents = read_file(path, *self.asked)
-        self.report.skipped += [f"{path}: {line}" for line in contents.skipped]
-        self.report.failed |= {f"{path}: {name}": why for name, why in contents.damaged.items()}
         new = self.known.new(sha256, contents.micrographs)
-        return _File(path, sha256, {m: self.threads.submit(self._cut, m) for m in new})
+        crops = {micrograph: self.threads.submit(self._cut, micrograph) for micrograph in new}
+        return _File(path, sha256, group, crops, contents.skipped, contents.damaged)
 
     def _cut(self, micrograph: Micrograph) -> _Crops:
         crops, left_out = cut(micrograph, self.held.crop_size, self.held.dtype)
@@ -236,82 +277,136 @@ class _Ingestion:
 
     def store(self, file: _File) -> None:
         """Appends the crops of a file, all or none."""
+        self.report.skipped += [f"{file.path}: {line}" for line in file.skipped]
+        self.report.failed |= {f"{file.path}: {name}": why for name, why in file.damaged.items()}
         # Asked again, as a copy of the file may have gone in since it was read.
         new = self.known.new(file.sha256, file.crops)
-        origin = _Origin(str(file.path), group_of(file.path, self.group_pattern))
-        parts = [(m, *self._without_twins(m, file.crops[m].result(), origin)) for m in new]
-        # Frames of one field of view stay together, also by an image that came with another.
-        twins = [twin for _, _, _, twin in parts if twin is not None]
-        self.plan.join(origin.group, file.sha256, twins)
+        if not new:
+            self.report.already_there.append(str(file.path))
+        parts = [(m, *self._without_duplicates(m, file.crops[m].result())) for m in new]
         sources: list[tuple[Source, list[StoredCrop]]] = []
         left_out: list[LeftOut] = []
         for _, frames in groupby(parts, key=lambda part: part[0].name):
-            micrographs, crops, faults, _ = zip(*frames, strict=True)
+            micrographs, crops, faults = zip(*frames, strict=True)
             kept = list(chain.from_iterable(crops))
-            sources.append((self._source(file, micrographs, len(kept), origin.group), kept))
+            sources.append((self._source(file, micrographs, len(kept)), kept))
             left_out += chain.from_iterable(faults)
+        if not self.known.is_of(file.sha256, file.group) and not sources:
+            sources.append((self._copy(file), []))
         if sources:
             self.writer.append(sources, left_out)
         self.known.add(source for source, _ in sources)
-        self.report.note(file.path, [source for source, _ in sources], left_out)
+        if num_crops := sum(source.num_crops for source, _ in sources):
+            self.report.added[str(file.path)] = num_crops
+        self.report.left_out += left_out
 
-    def _without_twins(
-        self, micrograph: Micrograph, cut_out: _Crops, origin: _Origin
-    ) -> tuple[list[StoredCrop], list[LeftOut], str | None]:
-        """Crops that the store does not hold, those left out, and the group of one it holds."""
+    def _without_duplicates(
+        self, micrograph: Micrograph, cut_out: _Crops
+    ) -> tuple[list[StoredCrop], list[LeftOut]]:
+        """Crops that the store does not hold, and those left out."""
         kept: list[StoredCrop] = []
-        twin = None
         crops, left_out = cut_out
         for crop in crops:
-            first = self.known.first_with(crop, origin)
+            first = self.known.first_with(crop.pixel_hash, micrograph.path)
             if first is None:
                 kept.append(crop)
             else:
-                twin = first.group
-                left_out.append(_duplicate(micrograph, crop, first.path))
-        return kept, left_out, twin
+                left_out.append(_duplicate(micrograph, crop, first))
+        return kept, left_out
 
     def notes(self) -> list[str]:
-        """What to know of the store: files that fill one split, splits without crops."""
-        if not self.report.num_added:
-            return []
-        none_for = f"no crops for {' and '.join(self.plan.empty)}" if self.plan.empty else ""
-        group = self.plan.largest
-        if group.num_files > 1 and (none_for or group.share > _MOST):
-            is_default = self.group_pattern == NUMBERED
-            by = "the numbers at the end of their names" if is_default else "--group"
-            return [
-                f"{group.num_files} files count as one field of view, {group.name}, by {by}, so "
-                f"all are in {group.split}; {none_for}{'; ' * bool(none_for)}if they show "
-                "different fields, ingest them into a new store with --group '(.*)'"
-            ]
-        if not none_for:
-            return []
-        files = counted(self.plan.num_files, "file")
-        return [
-            f"{none_for}: a field of view is never split, and {files} "
-            f"count{'s' * (self.plan.num_files == 1)} as {self.plan.num_groups}"
-        ]
+        """What to know of the store: fields of view in two splits, in one alone, empty splits."""
+        return [*self._note_of_parted(), *(self._note_of_splits() if self.report.num_added else ())]
 
-    def _source(
-        self, file: _File, frames: Sequence[Micrograph], num_crops: int, group: str
-    ) -> Source:
+    def _note_of_parted(self) -> Iterator[str]:
+        if self._parted:
+            (one, other), *others = self._parted
+            more = f", and {counted(len(others), 'pair')} more" if others else ""
+            yield (
+                f"{one} and {other} share an image{more}, but the store has had them in "
+                f"{self.plan.split_of(one)} and {self.plan.split_of(other)}, where they stay; to "
+                "have them in one split, ingest all files into a new store"
+            )
+
+    def _note_of_splits(self) -> Iterator[str]:
+        none_for = f"no crops for {' and '.join(self.plan.empty)}" if self.plan.empty else ""
+        largest = self.plan.largest
+        if largest.num_files > 1 and (none_for or largest.share > _MOST):
+            is_default = self.group_pattern == NUMBERED
+            by_name = "the numbers in their names" if is_default else "--group"
+            are_numbered = largest.num_files > largest.num_groups
+            by = [by_name] * are_numbered + ["images that they share"] * (largest.num_groups > 1)
+            parts = [
+                f"{largest.num_files} files count as one field of view, {largest.name}, by "
+                f"{' and '.join(by)}, so all are in {largest.split}"
+            ]
+            if none_for:
+                parts.append(none_for)
+            if are_numbered:
+                parts.append(
+                    "if they show different fields, ingest them into a new store with "
+                    "--group '(.*)'"
+                )
+            yield "; ".join(parts)
+        elif none_for:
+            files = counted(self.plan.num_files, "file")
+            yield (
+                f"{none_for}: a field of view is never split, and {files} "
+                f"count{'s' * (self.plan.num_files == 1)} as {self.plan.num_fields}"
+            )
+
+    def _source(self, file: _File, frames: Sequence[Micrograph], num_crops: int) -> Source:
         first = frames[0]
         height, width = first.pixels.shape
+        if num_crops:
+            split: Split | None = self.plan.assign(file.group, file.sha256, num_crops)
+        else:
+            split = self.plan.split_of(file.group)
         return Source(
-            path=str(file.path),
+            path=str(file.path.absolute()),
             sha256=file.sha256,
             signal=first.name,
             frames=tuple(micrograph.frame for micrograph in frames),
             shape=(height, width),
             dtype=str(first.pixels.dtype),
             pixel_size_nm=first.pixel_size_nm,
-            group=group,
-            split=self.plan.assign(group, file.sha256, num_crops) if num_crops else None,
+            group=self.plan.field_of(file.group),
+            split=split,
             licence=self.licences.get(file.path.name),
             num_crops=num_crops,
             asked=self.asked,
         )
+
+    def _copy(self, file: _File) -> Source:
+        """A copy in another group, by which files that come later are of one field with it."""
+        return replace(
+            self.known.source_of(file.sha256),
+            path=str(file.path.absolute()),
+            group=self.plan.field_of(file.group),
+            split=self.plan.split_of(file.group),
+            licence=self.licences.get(file.path.name),
+            num_crops=0,
+        )
+
+
+def _check_no_scans(path: Path) -> None:
+    """Checks that a file holds no scans along a path, whose intensities [k, n] look like an image.
+
+    Raises:
+        DataError: It does.
+    """
+    samples = read_samples(path)
+    if samples is None:
+        return
+    for name, column in samples.columns.items():
+        if column.ndim > 1:
+            num, length = column.shape
+            raise DataError(
+                expected="micrographs",
+                found=f"{counted(num, 'scan')} of {counted(length, 'sample')} along a path, {name}",
+                where=path,
+                fix=f"complete them with `{program()} complete`, or leave the file out",
+            )
 
 
 def _ahead(files: Iterable[_File]) -> Iterator[_File]:
@@ -326,13 +421,6 @@ def _ahead(files: Iterable[_File]) -> Iterator[_File]:
     yield from waiting
 
 
-class _Origin(NamedTuple):
-    """Where a crop was seen first: file and field of view."""
-
-    path: str
-    group: str
-
-
 def _duplicate(micrograph: Micrograph, crop: StoredCrop, first: str) -> LeftOut:
     return LeftOut(
         str(micrograph.path),
@@ -342,43 +430,6 @@ def _duplicate(micrograph: Micrograph, crop: StoredCrop, first: str) -> LeftOut:
         int(crop.facts["column"]),
         f"a duplicate, the same pixels as in {first}",
     )
-
-
-class _Known:
-    """What a store holds, by content."""
-
-    def __init__(self, held: MicrographStore) -> None:
-        self._asked: set[tuple[str, str | None, int | None]] = set()
-        self._frames: set[tuple[str, str, int]] = set()
-        sources = held.sources()
-        self.add(sources)
-        origins = [_Origin(source.path, source.group) for source in sources]
-        self._origins = {
-            pixel_hash: origins[number]
-            for pixel_hash, number in zip(
-                held.pixel_hashes().tolist(), held.column("source").tolist(), strict=True
-            )
-            if pixel_hash != UNKNOWN
-        }
-
-    def first_with(self, crop: StoredCrop, origin: _Origin) -> _Origin | None:
-        """Where a crop of these pixels was seen before; None if it is the first, from `origin`."""
-        first = self._origins.get(crop.pixel_hash)
-        if first is None:
-            self._origins[crop.pixel_hash] = origin
-        return first
-
-    def add(self, sources: Iterable[Source]) -> None:
-        for source in sources:
-            self._asked.add((source.sha256, *source.asked))
-            self._frames.update((source.sha256, source.signal, n) for n in source.frames)
-
-    def asked_before(self, sha256: str, asked: tuple[str | None, int | None]) -> bool:
-        return (sha256, *asked) in self._asked
-
-    def new(self, sha256: str, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
-        """Those that the store does not hold."""
-        return [m for m in micrographs if (sha256, m.name, m.frame) not in self._frames]
 
 
 def content_hash(path: Path) -> str:

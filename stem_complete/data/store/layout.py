@@ -74,9 +74,9 @@ class Source:
         dtype: Number format in the file.
         pixel_size_nm: Side of a pixel [nm], if known.
         group: What it shares its split with: files of one field of view.
-        split: Its split; None if no crop of it was kept.
+        split: Its split, that of its field of view; None if the field has no crops.
         licence: If known.
-        num_crops: Crops kept.
+        num_crops: Crops kept; none of a copy of a file that is there under another name.
         asked: Signal and frame that were asked for when it was ingested.
     """
 

@@ -13,22 +13,58 @@ from stem_complete.data.store.layout import Source
 from stem_complete.errors import ConfigError
 from stem_complete.time_limit import OutOfTimeError, time_limit
 
-# The number at the end of a name, which frames and crops of one field of view differ by: gold_0001,
-# gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001, gold_3of20, gold_t=0.5s,
-# gold_-30deg. Longer numbers are times and the like, unless they begin with zeros. The name of a
-# detector may follow: gold_0001_HAADF; or anything, if the number is counted with zeros:
-# gold_0001_filtered, 0001_gold.
+# What frames and crops of one field of view differ by stands at the end of their names, or before
+# names of detectors and steps of processing, which are left out, too.
+#
+# A number: gold_0001, gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001,
+# gold_3of20; longer ones are times and the like, unless they begin with zeros. After it may come
+# the angle: gold_012_-30.0, gold_012[-30.0].
 _COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time|tilt)"
 _DIGITS = r"(?:(?:\d{1,5}|00\d{4,8})(?:[ _-]*of[ _-]*\d{1,5})?)"
-_VALUE = r"(?:[+-]?\d{1,5}(?:[.,]\d{1,5})?[ _]?(?:ms|s|sec|min|deg|°))"
-_NUMBER = (
-    rf"(?:[ _.=#-]+\(?{_COUNTED}?[ _.=#-]?(?:{_DIGITS}|{_VALUE})\)?|\(\d{{1,5}}\)"
-    rf"|(?<=/){_DIGITS}|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
+_ANGLE = r"(?:[ _][+-]?\d{1,3}\.\d{1,3}|[ _]?\[[+-]?\d{1,3}(?:\.\d{1,3})?\])"
+# A number with a unit: gold_0.5s, gold_-30deg, gold_300K, and what may as well be the size of a
+# specimen only if its quantity is named: gold_z5nm, T0C, gold_defocus_-10nm, but not gold_5nm.
+_REAL = r"[+-]?\d{1,5}(?:[.,]\d{1,5})?[ _]?"
+_UNIT = (
+    r"(?:[mnuµμ]?s|sec|min|deg|°|m?rad|[np]a|[mk]?v|[km]x|(?:°|deg)[ck]|(?<=\d\d)[ck]"
+    r"|(?<=\d\d[ _])[ck])"
 )
-_DETECTOR = r"(?:[ _.-]+(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|(?:ch|channel|detector)[ _-]?\d))"
+_UNIT_OF_KNOWN = rf"(?:{_UNIT}|[ck]|h|hours?|[pnmuµμ]m|å|ang(?:strom)?|e)"
+_QUANTITY = (
+    r"(?:defocus|focus|df|height|depth|dz|temp(?:erature)?|time|delay|tilt|angle|rot(?:ation)?"
+    r"|bias|voltage|current|dose|exposure|dwell)"
+)
+_VALUE = rf"(?:{_COUNTED}?[ _.=#-]?{_REAL}{_UNIT}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+_NUMBER = (
+    rf"(?:[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?|\(\d{{1,5}}\)|{_ANGLE}"
+    rf"|(?<=/)(?:{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+    rf"|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
+)
+# A date and a time, also after a number: gold_20240501_103000, gold_0_2024-05-01T10-30. A date
+# alone tells days apart, and a time without another name tells images apart.
+_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
+_DATE = rf"(?:(?:19|20)\d\d(?:{_MONTH}{_DAY}|[-._]{_MONTH}[-._]{_DAY}))"
+_TIME = rf"(?:{_HOUR}(?:[0-5]\d(?:[0-5]\d)?|[-.:_h][0-5]\d(?:[-.:_m][0-5]\d)?)(?:\.\d{{1,6}})?)"
+_WHEN = rf"(?:[ _.-]+(?:{_DATE}[ _.T-]*{_TIME}|{_TIME}[ _.-]+{_DATE}))"
+# Of Gatan's in-situ cameras, which put frames into a folder for each second.
+_CLOCK = r"[ _]Hour_\d+[ _]Minute_\d+[ _]Second_\d+(?:[ _]Frame_\d+)?"
+_DETECTOR = (
+    r"(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|b?se|(?:ch|channel|detector)[ _-]?\d|im|img|image)"
+)
+_STEP = (
+    r"(?:reg(?:istered)?|align(?:ed)?|(?:drift[ _-]?)?corr?(?:ected)?|filt(?:ered)?|smooth(?:ed)?"
+    r"|denoised?|raw|orig(?:inal)?|crop(?:ped)?|bin(?:ned)?\d*|avg|averaged?|mean|sum(?:med)?"
+    r"|norm(?:ali[sz]ed)?|(?:re)?scaled|resized?|rot(?:ated)?|flip(?:ped)?|clean(?:ed)?"
+    r"|proc(?:essed)?|bg[ _-]?sub|edit(?:ed)?|copy|export(?:ed)?|out(?:put)?|final|fft|\d+bit)"
+)
+_AFTER = rf"(?:[ _.-]+(?:{_DETECTOR}|{_STEP}))*"
+# Anything may follow a number that is counted with zeros: gold_0001_spot, 0001_gold.
 _INSIDE = rf"(?<=[/ _.#-]){_COUNTED}?0\d{{2,7}}(?=[ _.-])"
 NUMBERED = (
-    rf"(?is)^(?:(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}{_DETECTOR}?)"
+    rf"(?is)^(?:(.*?)(?:/Hour_\d+/Minute_\d+/Second_\d+)?(/[^/]+?){_CLOCK}{_AFTER}"
+    rf"|(.*?){_NUMBER}?{_WHEN}{_AFTER}"
+    rf"|(.*?(?<![^\W\d_]){_QUANTITY})[ _.=#-]*{_REAL}{_UNIT_OF_KNOWN}?{_AFTER}"
+    rf"|(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}){_AFTER}"
     rf"|(.*?){_INSIDE}([^/]*)|(.*))$"
 )
 """Files that differ in the number of their names are of one field of view."""
@@ -106,42 +142,45 @@ def check_pattern(pattern: str, files: Sequence[Path]) -> list[Path]:
     return unnamed
 
 
-class LargestGroup(NamedTuple):
+class LargestField(NamedTuple):
     """The field of view of most crops.
 
     Attributes:
-        name: Its name.
+        name: Its name: that of its group of most crops.
         split: Where it is.
         num_files: Files that it has crops of.
+        num_groups: Groups that are of it, as they share an image.
         share: Of all crops.
     """
 
     name: str
     split: Split
     num_files: int
+    num_groups: int
     share: float
 
 
 @dataclass
 class _Group:
-    """What there is of a field of view."""
+    """What there is of the files of one name."""
 
     contents: set[str] = field(default_factory=set)
     num_crops: int = 0
 
 
 class SplitPlan:
-    """Assigns groups to splits, in the order in which they come.
+    """Assigns fields of view to splits, in the order in which they come.
 
-    Groups that are known keep their split, so a store's splits never change when it grows. Of the
+    A field is a group of files by their names, or several that are tied, as they share an image.
+    Those that are known keep their split, so a store's splits never change when it grows. Of the
     new ones the first goes to the largest split, the next to those that are still empty; after
     that each goes to the split that lacks most crops of its share. The same files in the same
-    order, at once or in several goes, so end up in the same splits.
+    order, at once or in several goes, so end up in the same splits, unless some are tied.
 
     Args:
         fractions: Shares of train, validation and test; they add up to 1.
         known: Sources that have their split already.
-        pattern: What names a source's field of view, see `group_of`.
+        pattern: What names a source's group, see `group_of`.
     """
 
     def __init__(
@@ -157,45 +196,75 @@ class SplitPlan:
         self._fractions: Mapping[Split, float] = dict(zip(SPLITS, fractions, strict=True))
         self._crops: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self._groups: dict[str, _Group] = {}
-        self._of_group: dict[str, Split] = {}
-        self._of_content: dict[str, Split] = {}
+        self._tied_to: dict[str, str] = {}
+        self._of_field: dict[str, Split] = {}
         for source in known:
             if source.split is not None:
                 self._note(source.group, source.sha256, source.split, source.num_crops)
-                # It may have been named by another pattern.
-                group = group_of(Path(source.path), pattern)
-                self._of_group.setdefault(group, source.split)
+            # It may have been named by another pattern.
+            self.tie(source.group, group_of(Path(source.path), pattern))
+
+    def tie(self, group: str, other: str) -> bool:
+        """Makes two groups one field of view; False if they are in different splits already."""
+        one, two = self.field_of(group), self.field_of(other)
+        if one == two:
+            return True
+        if two in self._of_field:
+            one, two = two, one
+        if two in self._of_field:
+            return self._of_field[one] == self._of_field[two]
+        self._tied_to[two] = one
+        return True
 
     def assign(self, group: str, sha256: str, num_crops: int) -> Split:
         """The split of `num_crops` new crops from a file of that group and content."""
-        known = self._of_content.get(sha256) or self._of_group.get(group)
-        split = known or self._neediest(num_crops)
+        split = self.split_of(group) or self._neediest(num_crops)
         self._note(group, sha256, split, num_crops)
         return split
 
-    def join(self, group: str, sha256: str, others: Iterable[str] = ()) -> None:
-        """Lets a group without a split share that of a known content, or of other groups."""
-        splits = [self._of_content.get(sha256), *map(self._of_group.get, others)]
-        for split in splits:
-            if split is not None:
-                self._of_group.setdefault(group, split)
+    def split_of(self, group: str) -> Split | None:
+        """The split of a group's field of view; None if it has none yet."""
+        return self._of_field.get(self.field_of(group))
+
+    def field_of(self, group: str) -> str:
+        """The name of a group's field of view: that of the group which all others are tied to."""
+        last = group
+        while last in self._tied_to:
+            last = self._tied_to[last]
+        if last != group:
+            self._tied_to[group] = last  # so that no chain grows long
+        return last
 
     @property
-    def num_groups(self) -> int:
+    def num_fields(self) -> int:
         """Fields of view of which there are crops."""
-        return len(self._groups)
+        return len({self.field_of(name) for name in self._groups})
 
     @property
     def num_files(self) -> int:
         """Files of which there are crops."""
-        return len(self._of_content)
+        return len(set[str]().union(*(group.contents for group in self._groups.values())))
 
     @property
-    def largest(self) -> LargestGroup:
+    def largest(self) -> LargestField:
         """The field of view of most crops; there must be crops."""
-        name, group = max(self._groups.items(), key=lambda item: item[1].num_crops)
-        share = group.num_crops / sum(self._crops.values())
-        return LargestGroup(name, self._of_group[name], len(group.contents), share)
+        fields: dict[str, list[str]] = {}
+        for name in self._groups:
+            fields.setdefault(self.field_of(name), []).append(name)
+
+        def num_crops(names: Iterable[str]) -> int:
+            return sum(self._groups[name].num_crops for name in names)
+
+        names = max(fields.values(), key=num_crops)
+        split = self.split_of(names[0])
+        assert split is not None
+        return LargestField(
+            name=max(names, key=lambda name: self._groups[name].num_crops),
+            split=split,
+            num_files=len(set[str]().union(*(self._groups[name].contents for name in names))),
+            num_groups=len(names),
+            share=num_crops(names) / sum(self._crops.values()),
+        )
 
     @property
     def empty(self) -> list[Split]:
@@ -211,9 +280,9 @@ class SplitPlan:
         return max(wanted, key=lambda split: self._fractions[split] * total - self._crops[split])
 
     def _note(self, group: str, sha256: str, split: Split, num_crops: int) -> None:
-        of_group = self._groups.setdefault(group, _Group())
-        of_group.contents.add(sha256)
-        of_group.num_crops += num_crops
-        self._of_group.setdefault(group, split)
-        self._of_content.setdefault(sha256, split)
-        self._crops[split] += num_crops
+        self._of_field.setdefault(self.field_of(group), split)
+        if num_crops:
+            of_group = self._groups.setdefault(group, _Group())
+            of_group.contents.add(sha256)
+            of_group.num_crops += num_crops
+            self._crops[split] += num_crops

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -185,8 +186,9 @@ class MicrographStore:
     def column(self, name: str) -> NDArray[Any]:
         """One fact about every crop [n]; `layout.COLUMNS` lists the names."""
         if name not in self._columns:
-            array = array_of(open_group(self.path)[0], f"crops/{name}")
-            values = np.asarray(array[: len(self)])
+            with self._reading(f"values of {name}"):
+                array = array_of(open_group(self.path)[0], f"crops/{name}")
+                values = np.asarray(array[: len(self)])
             if len(values) < len(self):
                 raise self._damaged(f"{len(values)} of {len(self)} values of {name}")
             self._columns[name] = values
@@ -195,16 +197,28 @@ class MicrographStore:
     def pixel_hashes(self) -> NDArray[np.uint64]:
         """Hashes of the pixels of crops [n]; `UNKNOWN` for those that an old version stored."""
         hashes = np.full(len(self), UNKNOWN, np.uint64)
-        group = open_group(self.path)[0]
-        if PIXEL_HASHES in group:
-            known = np.asarray(array_of(group, PIXEL_HASHES)[: len(self)])
-            hashes[: len(known)] = known
+        with self._reading("hashes"):
+            group = open_group(self.path)[0]
+            if PIXEL_HASHES in group:
+                known = np.asarray(array_of(group, PIXEL_HASHES)[: len(self)])
+                hashes[: len(known)] = known
         return hashes
 
     def _records(self, name: str, number: int, kind: type[Record]) -> list[Record]:
         adapter: TypeAdapter[Record] = _adapter(kind)
-        rows = np.asarray(array_of(open_group(self.path)[0], name)[:number])
-        return [adapter.validate_json(str(row)) for row in rows]
+        with self._reading(f"records of {name}"):
+            rows = np.asarray(array_of(open_group(self.path)[0], name)[:number])
+            return [adapter.validate_json(str(row)) for row in rows]
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Says what cannot be read: zarr and pydantic raise errors of many kinds."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._damaged(f"{what} that cannot be read ({type(error).__name__})") from error
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         checked = np.asarray(indices, dtype=np.int64).reshape(-1)

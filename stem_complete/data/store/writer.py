@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import counted
 from stem_complete.data.examples import SPLITS
 from stem_complete.data.store.cropping import Crop
 from stem_complete.data.store.layout import (
@@ -282,7 +283,7 @@ class StoreWriter:
                 found=str(error),
                 where=self.path,
                 fix=f"{remedy(error) or 'make room'} and run the same again; the store keeps the "
-                f"{self._committed.num_crops} crops it held after the last full shard",
+                f"{counted(self._committed.num_crops, 'crop')} it held after the last full shard",
             ) from error
 
 

@@ -20,7 +20,8 @@ from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.tracking import MlflowRecorder, default_uri, list_curves, open_run
 from stem_complete.tracking.client import connect
-from stem_complete.tracking.database import prepare
+from stem_complete.tracking.database import DamagedDatabaseError, check_intact, prepare
+from stem_complete.tracking.links import places
 from stem_complete.training import Checkpoints
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -48,6 +49,44 @@ def opening(name: str, storage: Path) -> subprocess.Popen[str]:
     """A process that opens a run."""
     command = [sys.executable, "-c", OPEN, name, str(storage)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:50],
+        lambda whole: whole[:4096] + b"\xff" * 4096 + whole[8192:],
+        lambda whole: b"no database" * 999,
+        lambda whole: bytes(len(whole)),
+    ],
+    ids=["half", "cut in the header", "a page", "another file", "zeros"],
+)
+def test_a_damaged_one_is_told_and_not_to_be_served(tmp_path: Path, damage) -> None:
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, name TEXT)")
+        database.execute("CREATE INDEX names ON runs (name)")
+        database.executemany("INSERT INTO runs (name) VALUES (?)", [("x" * 99,)] * 999)
+    check_intact(file)
+    assert "start MLflow" in places(f"sqlite:///{file}")
+    file.write_bytes(damage(file.read_bytes()))
+    told = rf"^{file}: expected an SQLite database, found a damaged one .*; restore it from a copy"
+    for check in (check_intact, prepare):
+        with pytest.raises(DamagedDatabaseError, match=told):
+            check(file)
+    assert list(places(f"sqlite:///{file}", "1", "abc")) == ["MLflow"]
+
+
+def test_a_removed_working_directory_is_no_outage(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    config = make_config()
+    assert open_run(config, default_uri(config.storage)).run_id
+    assert caplog.messages == []
 
 
 def test_two_processes_make_it_once_after_another_was_killed_half_way(
@@ -155,7 +194,7 @@ def test_one_that_cannot_be_used_is_an_outage_with_a_fix(
     assert expected in outage
     assert "training goes on" in outage
     assert "; " not in caplog.messages[-1].partition(" files (")[2].partition(")")[0]  # the fix
-    with pytest.raises(TrackingError, match=r"upgrade|install|choose"):
+    with pytest.raises(TrackingError, match=r"upgrade|install|choose|restore"):
         list_curves(default_uri(tmp_path), "stem-complete", "a")
     assert unusable.read_bytes() == before
 

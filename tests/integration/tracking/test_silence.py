@@ -92,7 +92,7 @@ def test_a_run_waits_for_silence_at_neither_end(
     finish_run(run, "FINISHED")
     told = " ".join(caplog.messages)
     assert told.count("training goes on and tries again later") == 1
-    assert told.count("has not confirmed 1 points") == 1
+    assert told.count("has not confirmed 1 point ") == 1
     assert told.count("its status of run alrc-seed3 is not FINISHED") == 1
     assert len(caplog.messages) == 3
 

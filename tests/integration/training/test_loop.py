@@ -14,6 +14,7 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.training import Checkpoints, StopRequest, train
+from stem_complete.training.ending import DivergedError
 from stem_complete.training.storage import StorageError
 
 
@@ -115,7 +116,8 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate(small_config):
     few_skipped = "training.max_nonfinite_steps=3"
     train(small_config(*settings, "training.max_minutes=1e-9"), ALONE)
     begun = latest(small_config()).step
-    with pytest.raises(TrainingError, match="start again, which goes on from the checkpoint befo"):
+    lower = r"a lower rate, such as optimizer.learning_rate=500000, which goes on from the check"
+    with pytest.raises(DivergedError, match=lower):
         train(small_config(*settings, few_skipped, "optimizer.learning_rate=1e6"), ALONE)
     # One more step was taken, which led to no finite loss any more.
     assert latest(small_config()).step == begun

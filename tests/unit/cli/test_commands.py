@@ -206,6 +206,12 @@ class TestIngest:
             "note: no crops for test",
         ]
 
+    def test_two_reasons_of_one_kind_are_both_told(self, run, replaced):
+        left_out = [LeftOut("d.tif", "", 0, 0, 0, f"saturated, {share}%") for share in (31, 25)]
+        replaced(self.TARGET, self.report(left_out=left_out))
+        last = run("ingest", "x", "--store", "s").error.splitlines()[-1]
+        assert last == "left out: 2 crops of d.tif: saturated, 31%; or saturated, 25%"
+
     def test_one_is_counted_as_one(self, run, replaced):
         replaced(self.TARGET, self.report(added={"a.tif": 1}, failed={"b.tif": "b.tif: bad"}))
         assert run("ingest", "x", "--store", "s").output == (

@@ -4,8 +4,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stem_complete.config import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
     ALRCConfig,
     Config,
     DetectorNoiseConfig,
@@ -260,3 +263,31 @@ def test_a_batch_is_one_example_for_each_worker_unless_said_otherwise() -> None:
     assert load().batch_size == 1
     assert load("scaling.num_workers=8").batch_size == 8
     assert load("scaling.num_workers=8", "training.batch_size=16").batch_size == 16
+
+
+def a_run(folder: Path, **values: str) -> Path:
+    (folder / CHECKPOINTS_FOLDER).mkdir(parents=True)
+    config = folder / CONFIG_FILE
+    config.write_text(yaml.safe_dump({"data": {"store": "s.zarr"}, **values}))
+    return config
+
+
+def test_the_config_of_a_run_that_was_moved_means_it_where_it_lies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {"name": "a", "storage": str(tmp_path / "before")}
+    moved = a_run(tmp_path / "now" / "sweep" / "b", **said)
+    config = load_config([moved])
+    assert (config.name, config.storage) == ("b", str(tmp_path / "now" / "sweep"))
+    assert "it goes on where it is now" in caplog.text
+    assert load_config([moved], ["storage=/elsewhere"]).storage == "/elsewhere"
+    caplog.clear()
+    there = a_run(tmp_path / "before" / "a", **said)
+    assert load_config([there]).run_folder == tmp_path / "before" / "a"
+    (tmp_path / "link").symlink_to(tmp_path / "before")
+    linked = tmp_path / "link" / "a" / CONFIG_FILE
+    assert load_config([linked]).storage == said["storage"]
+    copied = tmp_path / CONFIG_FILE  # without its run
+    copied.write_text(moved.read_text())
+    assert load_config([copied]).run_folder == tmp_path / "before" / "a"
+    assert caplog.text == ""

@@ -143,7 +143,7 @@ class TestDark:
         scan = raster_scan(np.where(VISITED, self.dark, 0), DWELL)
         np.testing.assert_array_equal(scan.measured, VISITED)
         assert scan.notes == (
-            f"{int((VISITED[:, :48]).sum())} pixels with dwell are 0, which is taken for measured",
+            f"0 is taken for measured in {int(VISITED[:, :48].sum()):,} pixels with dwell",
         )
 
     def test_without_one_that_is_asked(self) -> None:
@@ -219,7 +219,7 @@ def test_dead_samples_are_left_out_and_counted() -> None:
     dead = VISITED & (np.cumsum(VISITED).reshape(SHAPE) % 100 == 0)
     scan = raster_scan(np.where(dead, np.nan, GAPS), DWELL)
     np.testing.assert_array_equal(scan.measured, VISITED & ~dead)
-    assert scan.notes == (f"{dead.sum()} pixels with dwell are not measured and left out",)
+    assert scan.notes == (f"left out: {dead.sum():,} pixels with dwell but without intensity",)
 
 
 WRONG: dict[str, tuple[np.ndarray, str]] = {

@@ -528,8 +528,16 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "four dimensions": ("a.npy", lambda path: np.save(path, IMAGE.reshape(2, 2, 10, 48)), "4-D"),
     "no pixels": ("a.npy", lambda path: np.save(path, IMAGE[:0]), "no pixels"),
     "vectors": ("a.h5", lambda path: write_hdf5(path, a=np.arange(9.0)), "1-D data"),
-    "nan": ("a.npy", lambda path: np.save(path, with_value(np.nan)), "1 of 1920 pixels NaN or Inf"),
-    "inf": ("a.npy", lambda path: np.save(path, with_value(np.inf)), "1 of 1920 pixels NaN or Inf"),
+    "nan": (
+        "a.npy",
+        lambda path: np.save(path, with_value(np.nan)),
+        "1 of 1,920 pixels NaN or Inf",
+    ),
+    "inf": (
+        "a.npy",
+        lambda path: np.save(path, with_value(np.inf)),
+        "1 of 1,920 pixels NaN or Inf",
+    ),
     "constant": ("a.npy", lambda path: np.save(path, np.full((9, 9), 7)), "the value 7 in every"),
 }
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from strategies import seeds
 
+from stem_complete.data.formats.micrographs import read_micrographs
 from stem_complete.data.formats.samples import Samples, path_scans
-from stem_complete.data.formats.scans import read_scan, read_scans
+from stem_complete.data.formats.scans import read_samples, read_scan, read_scans
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.data.scans import PathScan
 from stem_complete.errors import DataError
@@ -232,7 +233,7 @@ class TestPathFiles:
 
     def test_of_another_length(self, tmp_path: Path, along: Path) -> None:
         np.save(tmp_path / "a.npy", INTENSITY[:-1])
-        with pytest.raises(DataError, match=f"each of the {NUM} positions, found shape"):
+        with pytest.raises(DataError, match=f"each of {NUM} positions, found shape"):
             read_scan(tmp_path / "a.npy", along=along)
 
 
@@ -279,8 +280,8 @@ def test_samples_without_intensity_or_image_are_counted(tmp_path: Path) -> None:
     scan = read_scan(write(tmp_path / "a.csv", text.replace(",nan", ",")))
     num_dead, num_outside = (int(n) for n in (np.isnan(intensity).sum(), (x == 99).sum()))
     assert scan.notes == (
-        f"{num_dead} samples without intensity are left out",
-        f"{num_outside} of {NUM - num_dead} samples lie outside the image and do not count",
+        f"left out: {num_dead} samples without intensity",
+        f"left out: {num_outside} of {NUM - num_dead} samples, outside the image",
     )
 
 
@@ -451,3 +452,19 @@ def test_files_of_arrays_in_the_docs_are_read(
     (code,) = re.findall(r"^```python\n(import h5py.*?)^```", DOCS.read_text(), re.M | re.S)
     exec(code, {})
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_axes_of_a_square_image_are_no_path(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    image = np.random.default_rng(0).uniform(size=(16, 16))
+    arrays = {"image": image, "x": np.arange(16), "y": 0.05 * np.arange(16)[::-1], "scale": 0.05}
+    if suffix == "npz":
+        np.savez(path, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    assert read_samples(path) is None
+    [micrograph] = read_micrographs(path)
+    np.testing.assert_array_equal(micrograph.pixels, image)

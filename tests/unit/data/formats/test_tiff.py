@@ -138,6 +138,20 @@ def test_each_file_of_a_series_gives_its_own_pages(tmp_path: Path, alone: bool) 
         assert micrograph.pixel_size_nm == 0.05
 
 
+def test_a_part_under_the_name_of_another_is_still_what_its_uuid_says(tmp_path: Path) -> None:
+    for name, own in (("scan_T0", 1), ("scan_T1", 0), ("scan_T2", 2)):
+        path, xml = tmp_path / f"{name}.ome.tif", ome(own)
+        tifffile.imwrite(path, IMAGE + own, description=xml, metadata=None)
+        [micrograph] = read_micrographs(path)
+        np.testing.assert_array_equal(micrograph.pixels, IMAGE + own)
+
+
+def test_a_part_whose_uuid_is_unknown_is_known_by_its_name(tmp_path: Path) -> None:
+    xml = ome(1).replace('OME/2016-06" UUID="urn:uuid:0000-1"', 'OME/2016-06" UUID="urn:uuid:new"')
+    tifffile.imwrite(tmp_path / "scan_T1.ome.tif", IMAGE, description=xml, metadata=None)
+    assert len(read_micrographs(tmp_path / "scan_T1.ome.tif")) == 1
+
+
 OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
 SET = ["set_T0.ome.tif", "set_T1.ome.tif"]
 
@@ -209,6 +223,19 @@ def test_the_metadata_of_a_set_may_be_in_another_tiff(tmp_path: Path) -> None:
     options: dict[str, Any] = {"description": companion(), "metadata": None}
     tifffile.imwrite(tmp_path / "main.ome.tif", IMAGE, **options)
     assert [m.name for m in read_micrographs(tmp_path / SET[1])] == ["HAADF", "BF"]
+
+
+@pytest.mark.parametrize("own", ["", ' UUID="urn:uuid:0000-1"'])
+def test_the_uuid_of_the_metadata_is_not_that_of_the_part(tmp_path: Path, own: str) -> None:
+    write_set(tmp_path, SET[0])
+    options: dict[str, Any] = {"metadata": None, "photometric": "minisblack"}
+    main = companion().replace('UUID="urn:uuid:0000-9"', 'UUID="urn:uuid:0000-0"')
+    tifffile.imwrite(tmp_path / SET[0], DETECTORS[:2], description=main, **options)
+    part = f'{OME}{own}><BinaryOnly MetadataFile="{SET[0]}" UUID="urn:uuid:0000-0"/></OME>'
+    tifffile.imwrite(tmp_path / SET[1], DETECTORS[1:3], description=part, **options)
+    for name, planes in zip(SET, (DETECTORS[:2], DETECTORS[1:3]), strict=True):
+        for micrograph, plane in zip(read_micrographs(tmp_path / name), planes, strict=True):
+            np.testing.assert_array_equal(micrograph.pixels, plane)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def changed(values: dict[tuple[int, int], float]) -> NDArray[np.float64]:
 
 
 FAULTS: dict[str, tuple[NDArray[Any], str]] = {
-    "nan": (changed({(1, 2): np.nan}), "1 pixels NaN or Inf"),
-    "inf": (changed({(1, 2): np.inf, (3, 4): -np.inf}), "2 pixels NaN or Inf"),
+    "nan": (changed({(1, 2): np.nan}), "NaN or Inf, 1 pixel"),
+    "inf": (changed({(1, 2): np.inf, (3, 4): -np.inf}), "NaN or Inf, 2 pixels"),
     "constant": (np.full((64, 64), 7), "constant, every pixel 7"),
     "subnormal contrast": (1e-40 * NOISE, "constant"),
     "huge": (1e36 * NOISE, "values beyond 1e"),

@@ -166,13 +166,129 @@ def test_numbered_frames_share_their_split(tmp_path: Path) -> None:
     assert report.notes == []
 
 
+def write_series_and_copy(folder: Path, as_stored: Callable[[Path], Any]) -> None:
+    """Two single images, a drift series, and the third frame of that once more, elsewhere."""
+    write_frames(folder / "b", *(f"drift_{number:04}" for number in range(4)))
+    for place, number in (("a/one", 8), ("c/two", 9)):
+        (folder / place).parent.mkdir()
+        np.save(folder / f"{place}.npy", np.random.default_rng(number).uniform(size=(16, 16)))
+    as_stored(folder)
+
+
+def copy_file(folder: Path) -> None:
+    shutil.copy(folder / "b/drift_0002.npy", folder / "a/best.npy")
+
+
+def export(folder: Path) -> None:
+    image = (1000 * np.load(folder / "b/drift_0002.npy") - 7).astype(np.float32)
+    tifffile.imwrite(folder / "a/best.tif", image)
+
+
+def splits_of(store: Path) -> dict[str, str]:
+    """The split of each file that has crops, by folder and name."""
+    opened = MicrographStore(store)
+    records = opened.records(range(len(opened)))
+    return {"/".join(Path(r.source.path).with_suffix("").parts[-2:]): r.split for r in records}
+
+
+@pytest.mark.parametrize(
+    ("as_stored", "fits", "order"),
+    [
+        (copy_file, True, "abc"),
+        (export, True, "abc"),
+        (export, False, "abc"),
+        (copy_file, False, "bca"),
+    ],
+)
+def test_a_copy_of_a_frame_leaves_its_series_whole(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    as_stored: Callable[[Path], Any],
+    fits: bool,
+    order: str,
+) -> None:
+    write_series_and_copy(tmp_path, as_stored)
+    if not fits:
+        monkeypatch.setattr("stem_complete.data.store.ingest._MAX_WAITING_BYTES", 5000)
+    report = ingest([tmp_path / name for name in order], tmp_path / "s.zarr", crop_size=16)
+    splits = splits_of(tmp_path / "s.zarr")
+    series = {name: split for name, split in splits.items() if "drift" in name or "best" in name}
+    assert len(series) == 4  # one of the two that are the same
+    assert len(set(series.values())) == 1
+    assert {splits["a/one"], splits["c/two"], *series.values()} == {"train", "validation", "test"}
+    assert (report.num_added, report.failed) == (6, {})
+    sources = MicrographStore(tmp_path / "s.zarr").sources()
+    assert len({source.group for source in sources}) == 3
+
+
+@pytest.mark.parametrize(
+    ("as_stored", "calls"),
+    [
+        (export, ["a", "c b"]),
+        (copy_file, ["c b", "a"]),
+        (copy_file, ["c a", "b/drift_0002.npy", "b"]),
+        (export, ["c a", "b/drift_0002.npy", "b"]),
+    ],
+)
+def test_a_series_follows_a_copy_of_its_frame_that_is_there(
+    tmp_path: Path, as_stored: Callable[[Path], Any], calls: list[str]
+) -> None:
+    write_series_and_copy(tmp_path, as_stored)
+    before: dict[str, str] = {}
+    for call in calls:
+        ingest([tmp_path / name for name in call.split()], tmp_path / "s.zarr", crop_size=16)
+        splits = splits_of(tmp_path / "s.zarr")
+        assert splits | before == splits
+        before = splits
+    assert len(splits) == 6
+    series = {split for name, split in splits.items() if "drift" in name or "best" in name}
+    assert len(series) == 1
+
+
+def test_a_copy_is_recorded_once(tmp_path: Path) -> None:
+    write_frames(tmp_path / "images", "a")
+    shutil.copy(tmp_path / "images/a.npy", tmp_path / "images/b.npy")
+    for _ in range(2):
+        report = ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16)
+        kept = [source.num_crops for source in MicrographStore(tmp_path / "s.zarr").sources()]
+        assert kept == [1, 0]
+    assert len(report.already_there) == 2
+
+
+def test_a_series_is_known_by_its_path_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series_and_copy(tmp_path, export)
+    monkeypatch.chdir(tmp_path)
+    ingest(["a", "b/drift_0002.npy", "b/drift_0001.npy", "c"], "s.zarr", crop_size=16)
+    monkeypatch.chdir(tmp_path / "c")
+    ingest(["../b"], "../s.zarr")
+    splits = splits_of(tmp_path / "s.zarr")
+    assert len({splits[name] for name in ("a/best", "b/drift_0000", "b/drift_0001")}) == 1
+
+
+def test_fields_in_two_splits_that_share_an_image_are_told(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", "one", "two")
+    store = tmp_path / "s.zarr"
+    ingest([tmp_path / "a"], store, crop_size=16)
+    stack = np.stack([np.load(tmp_path / f"a/{name}.npy") for name in ("two", "one")])
+    np.save(tmp_path / "both.npy", np.concatenate([stack, 1 / (1 + stack[:1])]))
+    [note, _] = ingest([tmp_path / "both.npy"], store).notes
+    assert note == (
+        f"{tmp_path}/a/one and {tmp_path}/both share an image, but the store has had them in train "
+        "and validation, where they stay; to have them in one split, ingest all files into a new "
+        "store"
+    )
+    assert MicrographStore(store).counts == {"train": 1, "validation": 2, "test": 0}
+
+
 def test_a_single_field_of_view_is_told(tmp_path: Path) -> None:
     write_frames(tmp_path / "images", *(f"a_{number:04}" for number in range(9)))
     report = ingest([tmp_path / "images"], tmp_path / "s.zarr", crop_size=16)
     assert MicrographStore(tmp_path / "s.zarr").counts["train"] == 9
     [note] = report.notes
     assert note == (
-        f"9 files count as one field of view, {tmp_path}/images/a, by the numbers at the end of "
+        f"9 files count as one field of view, {tmp_path}/images/a, by the numbers in "
         "their names, so all are in train; no crops for validation and test; if they show "
         "different fields, ingest them into a new store with --group '(.*)'"
     )
@@ -274,7 +390,7 @@ def test_bad_files_are_listed_and_the_others_go_on(
     }
     left_out = {(Path(r.path).name, r.row, r.column): r.reason for r in report.left_out}
     assert left_out == {
-        ("nan.npy", 4, 1): "1 pixels NaN or Inf",
+        ("nan.npy", 4, 1): "NaN or Inf, 1 pixel",
         ("small.npy", 0, 0): "smaller than a crop of 16, 9 x 9 px",
     }
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
@@ -284,6 +400,16 @@ def test_bad_files_are_listed_and_the_others_go_on(
     again = ingest([folder], tmp_path / "s.zarr")
     assert (len(again.failed), len(again.already_there)) == (2, 4)
     assert MicrographStore(tmp_path / "s.zarr").left_out() == report.left_out
+
+
+def test_scans_along_a_path_are_no_micrograph(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y, intensity = rng.uniform(0, 40, 64), rng.uniform(0, 40, 64), rng.uniform(size=(32, 64))
+    np.savez(tmp_path / "scans.npz", x=x, y=y, intensity=intensity)
+    np.savez(tmp_path / "image.npz", x=np.arange(32), y=np.arange(32), image=intensity[:, :32])
+    report = ingest([tmp_path], tmp_path / "s.zarr", crop_size=16)
+    assert (report.num_added, list(report.failed)) == (4, [str(tmp_path / "scans.npz")])
+    assert "32 scans of 64 samples along a path" in report.failed[str(tmp_path / "scans.npz")]
 
 
 def test_a_damaged_image_fails_beside_others_of_its_file(tmp_path: Path) -> None:

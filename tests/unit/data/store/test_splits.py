@@ -81,12 +81,6 @@ def test_a_group_never_parts(names: list[str]) -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_the_same_content_under_another_name_keeps_its_split() -> None:
-    plan = SplitPlan(FRACTIONS)
-    splits = [plan.assign(f"f{number}", f"hash {number}", 1) for number in range(3)]
-    assert [plan.assign("copy", f"hash {number}", 1) for number in range(3)] == splits
-
-
 def test_a_split_without_share_gets_nothing() -> None:
     sources = assign_all(SplitPlan((0.5, 0.5, 0)), [1] * 10)
     assert {s.split for s in sources} == {"train", "validation"}
@@ -134,6 +128,29 @@ def test_crops_of_one_field_of_view_share_a_group() -> None:
         ("scan_00001-frame.tif", "scan_00002-frame.tif"),
         ("001_gold.tif", "002_gold.tif"),
         ("t001_gold_x.tif", "t002_gold_x.tif"),
+        ("drift_20240501_103000.emd", "drift_20240501_104512.emd", "drift_20240502_000001.emd"),
+        ("drift_2024-05-01T10-30-00.tif", "drift_2024-05-01T10-30-05.tif"),
+        ("drift 2024-05-01 10.30.00.tif", "drift 2024-05-01 10.30.05.123.tif"),
+        ("drift_20240501103000.tif", "drift_20240501103005.tif"),
+        ("SI HAADF 1425 20220323.emd", "SI HAADF 1431 20220323.emd"),  # of Velox
+        ("Capture_0_20240501_1030.tif", "Capture_12_20240501_1031.tif"),
+        ("gold_20240501_1030_HAADF.tif", "gold_20240501_1031_BF.tif"),
+        ("s_00_reg.tif", "s_09_reg.tif", "s_10_reg.tif", "s_100_reg.tif", "s_7.tif"),
+        ("gold_1_HAADF_filtered.tif", "gold_12_BF_drift corrected.tif"),
+        ("gold_001_filtered.tif", "gold_001_raw.tif", "gold_123_raw.tif"),
+        ("gold_defocus_0nm.tif", "gold_defocus_-10nm.tif", "gold_defocus_2.5um_crop.tif"),
+        ("defocus_0nm.tif", "defocus-10nm.tif"),
+        ("gold_z0nm.tif", "gold_z-5.5nm.tif", "gold_z10nm.tif"),
+        ("T0C.tif", "T25C.tif", "T1000C.tif"),
+        ("gold_T0C.tif", "gold_T=600 C.tif", "gold_25C.tif", "gold_300K.tif"),
+        ("gold_dose_10e.tif", "gold_dose_20.5e.tif"),
+        ("gold_100kx.tif", "gold_5.1Mx.tif", "gold_80kV.tif", "gold_50pA.tif"),
+        ("gold_tilt_-5.5.tif", "gold_tilt_60.tif"),
+        ("ts_001_-60.0.mrc", "ts_041_0.0.mrc", "ts_081[60.00].mrc", "ts_[3].mrc"),
+        (
+            "a_Hour_00_Minute_01_Second_02_Frame_0003.dm4",
+            "Hour_00/Minute_01/Second_59/a_Hour_00_Minute_01_Second_59_Frame_0000.dm4",
+        ),
     ],
     ids=lambda names: names[0],
 )
@@ -152,8 +169,20 @@ def test_numbered_frames_are_of_one_field_of_view(names: tuple[str, ...]) -> Non
         ("gold_a.tif", "gold_b.tif"),
         ("gold_Au5.tif", "gold_Au6.tif"),
         ("gold_5nm.tif", "gold_6nm.tif"),
-        ("gold_001_filtered.tif", "gold_001_raw.tif", "silver_001_raw.tif"),
+        ("gold_001_spot.tif", "gold_001_edge.tif", "silver_001_raw.tif"),
         ("2026-01-02_gold.tif", "2026-01-03_gold.tif"),
+        ("gold_20240501.tif", "gold_20240502.tif"),
+        ("20240501_103000_HAADF.tif", "20240501_103500_HAADF.tif"),
+        ("drift_20240501_103000_0001.tif", "drift_20240501_154500_0001.tif"),  # two series
+        ("sample_1_overview.tif", "sample_2_overview.tif"),
+        ("gold_alpha_1.tif", "gold_beta_1.tif"),
+        ("gold_defocus_1.tif", "gold_tilt_1.tif"),
+        ("gold_5C.tif", "gold_6C.tif"),  # squares of a grid
+        ("5nm_gold.tif", "10nm_gold.tif"),
+        ("600C_gold.tif", "700C_gold.tif"),
+        ("overtime1.tif", "overtime2.tif"),
+        ("gold_raw.tif", "silver_raw.tif"),
+        ("sample_123456.tif", "sample_123457.tif"),
     ],
     ids=lambda names: names[0],
 )
@@ -199,18 +228,42 @@ def test_a_pattern_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -
         check_pattern("(a+)+!", [Path("a" * 40 + ".tif")])
 
 
-def test_a_group_shares_the_split_of_one_that_holds_the_same_image() -> None:
+TIES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), max_size=8)
+
+
+@given(TIES, st.permutations("abcdef"))
+def test_groups_that_are_tied_are_one_field_in_one_split(
+    ties: list[tuple[str, str]], order: list[str]
+) -> None:
     plan = SplitPlan(FRACTIONS)
-    splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
-    for number, name in enumerate("abc"):
-        plan.join(f"by content {number}", f"hash of {name}")
-        plan.join(f"by pixels {number}", "new", ["unknown", name])
-        assert plan.assign(f"by content {number}", "x", 1) == splits[name]
-        assert plan.assign(f"by pixels {number}", "y", 1) == splits[name]
-        plan.join(name, "z", "bca"[number])
-        assert plan.assign(name, "z", 1) == splits[name]  # as before
-        plan = SplitPlan(FRACTIONS)
-        splits = {name: plan.assign(name, f"hash of {name}", 5) for name in "abc"}
+    assert all(plan.tie(*tie) for tie in ties)
+    splits = {group: plan.assign(group, f"hash of {group}", 5) for group in order}
+    for one, other in ties:
+        assert plan.field_of(one) == plan.field_of(other)
+        assert splits[one] == splits[other]
+    assert plan.num_fields == len({plan.field_of(group) for group in order})
+
+
+@given(TIES)
+def test_a_tie_moves_no_group_that_has_its_split(ties: list[tuple[str, str]]) -> None:
+    plan = SplitPlan(FRACTIONS)
+    splits = {group: plan.assign(group, f"hash of {group}", 5) for group in "abc"}
+    for one, other in ties:
+        is_tied = plan.tie(one, other)
+        both = plan.split_of(one), plan.split_of(other)
+        assert is_tied == (both[0] == both[1])
+        if not is_tied:
+            assert None not in both
+    assert {group: plan.split_of(group) for group in "abc"} == splits
+
+
+def test_a_field_of_several_groups_is_counted_as_one() -> None:
+    plan = SplitPlan(FRACTIONS)
+    plan.tie("a", "b")
+    for group, num_crops in (("a", 3), ("b", 4), ("c", 5)):
+        plan.assign(group, f"hash of {group}", num_crops)
+    assert plan.largest == ("b", "train", 2, 2, 7 / 12)
+    assert (plan.num_fields, plan.num_files) == (2, 3)
 
 
 def test_frames_stay_with_those_that_an_older_version_took_for_fields() -> None:
@@ -223,6 +276,6 @@ def test_splits_that_got_nothing_are_told() -> None:
     plan = SplitPlan((0.8, 0.2, 0))
     plan.assign("a", "x", 5)
     plan.assign("a", "y", 5)
-    assert (plan.empty, plan.num_groups) == (["validation"], 1)
+    assert (plan.empty, plan.num_fields) == (["validation"], 1)
     plan.assign("b", "z", 1)
-    assert (plan.empty, plan.num_groups) == ([], 2)
+    assert (plan.empty, plan.num_fields) == ([], 2)

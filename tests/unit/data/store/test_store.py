@@ -330,6 +330,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped bit": (flip_byte_of_shard, f"{UNREADABLE}.*checksum"),
     "short shard": (lambda p: shard_path(p, 0).write_bytes(b"x"), UNREADABLE),
     "another store's shard": (replace_shard, f"{UNREADABLE}other pixels than were written"),
+    "torn facts": (
+        lambda p: (p / "crops/offset/zarr.json").write_text("x"),
+        "values of offset that cannot be read",
+    ),
     "lost facts": (lambda p: change_attribute(p, num_crops=99), "11 of 99 values of"),
 }
 
@@ -361,6 +365,14 @@ def test_damage_is_told_in_one_line(
         MicrographStore(path).read([0])
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_lost_records_are_told_in_one_line(tmp_path: Path, whole: dict[StoredDtype, Path]) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(whole["uint16"], path)
+    shutil.rmtree(path / "sources" / "c")
+    with pytest.raises(StoreError, match=r"records of sources that cannot be read.*from a copy"):
+        MicrographStore(path).sources()
 
 
 def test_a_damaged_shard_is_not_written_on(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""What is wrong with a file that its reader cannot read, in words for its owner.
+
+Libraries say it in terms of their own buffers and indices.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import traceback
+from pathlib import Path
+
+import stem_complete
+from stem_complete.console import counted
+
+_HDF5 = (b"\x89HDF\r\n\x1a\n",)
+_DIGITAL_MICROGRAPH = (b"\0\0\0\3", b"\0\0\0\4")
+_STARTS: dict[str, tuple[bytes, ...]] = {
+    ".dm3": _DIGITAL_MICROGRAPH,
+    ".dm4": _DIGITAL_MICROGRAPH,
+    ".ser": (b"II\x97\x01",),
+    ".emi": (b"",),
+    ".bcf": (b"AAMVHFSS",),
+    ".mrc": (b"",),  # they begin with the shape
+    **dict.fromkeys((".emd", ".h5", ".hdf5", ".hspy"), _HDF5),
+}
+"""How files of instruments, and those in HDF5, begin."""
+
+_ENDS_EARLY = re.compile(
+    r"requires a buffer of|greater than file size|truncated file|past end|off end"
+    r"|end of (?:file|data)|with a sequence|value of an empty array|cannot reshape"
+    r"|buffer is smaller|addr overflow|exceeds EOA|not SFS container|Unrecognised mode '0'",
+    re.IGNORECASE,
+)
+"""What readers say of it when bytes are missing."""
+
+_SMALLEST = 100
+"""Bytes that any of these have."""
+
+FIX = "check that the file is complete, and copy it again from where it was recorded"
+
+
+def damage(path: Path, error: Exception) -> str:
+    """What is wrong with the file at `path`, of which a reader says `error`."""
+    if _is_ours(error):
+        return _first_line(error)
+    starts = _STARTS.get(path.suffix.lower())
+    if starts and path.is_file():
+        with path.open("rb") as file:
+            start = file.read(16)
+        if not any(start.startswith(each[: len(start)]) for each in starts):
+            return f"another start than such files have, {_shown(start)}"
+    if path.is_file():
+        num_bytes = path.stat().st_size
+        is_short = bool(starts) and num_bytes < _SMALLEST
+        if is_short or isinstance(error, struct.error) or _ENDS_EARLY.search(str(error)):
+            return f"one that ends after {counted(num_bytes, 'byte')}, before all that it announces"
+    if starts:
+        return "contents that make no sense in this format"
+    if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
+        return f"what its reader cannot follow ({type(error).__name__}: {_first_line(error)})"
+    return _first_line(error)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised by this package, and so speaks its language."""
+    places = traceback.extract_tb(error.__traceback__)
+    package = Path(stem_complete.__file__).parent
+    return bool(places) and package in Path(places[-1].filename).parents
+
+
+def _shown(start: bytes) -> str:
+    if not any(start):
+        return "zeros alone"
+    text = start.decode("ascii", "replace").split("\n")[0]
+    return repr(text) if text.isprintable() and text.isascii() else start[:8].hex(" ")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
