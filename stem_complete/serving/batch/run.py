@@ -30,20 +30,20 @@ from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
 from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
-from stem_complete.serving.batch.manifest import FOLDER, FailureList, Manifest, record_of
+from stem_complete.serving.batch.manifest import FailureList, record_of
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
 from stem_complete.serving.batch.units import (
     Destination,
-    Job,
     Outcome,
     Parcel,
     Pool,
-    Record,
     Unit,
 )
+from stem_complete.serving.batch.worker import Job
 from stem_complete.training.claim import CLAIM_FILE, Claim, Use, claimed
+from stem_complete.training.manifest import FOLDER, Manifest, Record
 from stem_complete.training.storage import (
     clear_errors,
     is_local,
@@ -274,7 +274,8 @@ class _Batch:
             self.pool.batch_size,
             self.claim,
         )
-        outcomes = self.pool.run(job, self._parcels(todo), timeout_s)
+        parcels = self._parcels(todo)
+        outcomes: Iterable[tuple[Parcel, list[Outcome]]] = self.pool.run(job, parcels, timeout_s)
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return

@@ -17,7 +17,8 @@ from stem_complete.serving.batch import on_ray
 from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.on_ray import RayPool
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import Job, Outcome, ScanResult, Unit
+from stem_complete.serving.batch.units import Outcome, ScanResult, Unit
+from stem_complete.serving.batch.worker import Job
 
 DEATH = ray.exceptions.RayActorError()
 
