@@ -9,6 +9,13 @@ from stem_complete.evaluation.baselines import BASELINES, linear
 from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.conditions import Condition, conditions_of
 from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning_curves_figure
+from stem_complete.evaluation.details_figure import details_figure
+from stem_complete.evaluation.details_tables import (
+    RowsFormat,
+    details_tables,
+    evaluation_page,
+    write_rows,
+)
 from stem_complete.evaluation.equal_dose import compare_at_equal_dose
 from stem_complete.evaluation.equal_dose_tables import equal_dose_figure, equal_dose_tables
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
@@ -42,7 +49,7 @@ from stem_complete.evaluation.protocol import (
     evaluate_protocol,
 )
 from stem_complete.evaluation.report import MODEL, Cell, Report, Row, grouped
-from stem_complete.evaluation.scoring import evaluate, evaluate_published
+from stem_complete.evaluation.scoring import Measures, evaluate_published
 from stem_complete.evaluation.tables import (
     as_csv,
     by_condition,
@@ -51,6 +58,7 @@ from stem_complete.evaluation.tables import (
     ratios_table,
 )
 from stem_complete.evaluation.tuned import parameters
+from stem_complete.evaluation.work import evaluate
 
 __all__ = [
     "BASELINES",
@@ -69,11 +77,13 @@ __all__ = [
     "KnownMicrograph",
     "KnownScan",
     "LearningCurve",
+    "Measures",
     "Method",
     "Micrographs",
     "Model",
     "Report",
     "Row",
+    "RowsFormat",
     "all_metrics",
     "as_csv",
     "baseline_methods",
@@ -85,11 +95,14 @@ __all__ = [
     "completion_figure",
     "conditions_of",
     "contact_sheet",
+    "details_figure",
+    "details_tables",
     "equal_dose_figure",
     "equal_dose_tables",
     "evaluate",
     "evaluate_protocol",
     "evaluate_published",
+    "evaluation_page",
     "grouped",
     "learning_curves_figure",
     "linear",
@@ -104,4 +117,5 @@ __all__ = [
     "rmse",
     "save_png",
     "simulate",
+    "write_rows",
 ]

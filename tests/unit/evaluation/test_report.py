@@ -212,7 +212,7 @@ def test_a_model_alone_has_no_worst():
 
 def test_json_has_everything_but_infinities_and_paths_of_this_machine():
     values = json.loads(SCORES.to_json())
-    assert set(values) == {"setup", "cells", "rows", "left_out"}
+    assert set(values) == {"setup", "cells", "rows", "left_out", "failed"}
     assert values["rows"][0]["rmse"] == 0.04
     assert values["rows"][5]["psnr"] is None
     methods = values["cells"][0]["methods"]
