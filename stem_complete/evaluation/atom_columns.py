@@ -22,6 +22,7 @@ SHORTEST_PX = 5.0
 
 _LARGEST_SHARE = 1 / 8  # of the side: a spacing repeats that often
 _LEAST_LIKENESS, _LEAST_AGAIN = 0.2, 0.1  # of an image to itself after a shift, and after two
+_MOST_AROUND, _NUM_AROUND = 0.8, 16  # of that likeness, in so many directions
 _LARGEST_MISS = 0.15  # of a spacing, by which two of them end elsewhere than after twice one
 _DIAMETER, _SEPARATION, _NEAR = 0.75, 0.6, 1 / 3  # in spacings
 _LEAST_MASS = 0.3  # of a column's median mass
@@ -45,20 +46,20 @@ class ColumnErrors(NamedTuple):
 def spacing_px(image: NDArray[np.floating]) -> float | None:
     """Distance of neighbouring columns [px]; None if the image [h, w] shows no lattice.
 
-    A lattice is like itself after a shift by one spacing, and by two, in two directions. Particles
-    that lie side by side are not, nor are layers.
+    A lattice is like itself after a shift by one spacing, and by two, in two directions, and less
+    so after any other near by. Particles that lie side by side are not, nor are layers.
     """
     from scipy.spatial import cKDTree
 
     longest = _LARGEST_SHARE * min(image.shape)
-    peaks, likeness = _likenesses(np.asarray(image, np.float64), longest)
+    peaks, likeness, around = _likenesses(np.asarray(image, np.float64), longest)
     distances = np.linalg.norm(peaks, axis=1)
     if not len(peaks):
         return None
     to_twice, _ = cKDTree(peaks).query(2 * peaks)
     repeated = to_twice <= _LARGEST_MISS * distances
-    allowed = (distances >= SHORTEST_PX) & (distances <= longest) & (likeness >= _LEAST_LIKENESS)
-    shifts = peaks[allowed & repeated]
+    alike = (likeness >= _LEAST_LIKENESS) & (around <= _MOST_AROUND * likeness)
+    shifts = peaks[(distances >= SHORTEST_PX) & (distances <= longest) & alike & repeated]
     if not len(shifts):
         return None
     shortest = shifts[np.argmin(np.linalg.norm(shifts, axis=1))]
@@ -69,10 +70,11 @@ def spacing_px(image: NDArray[np.floating]) -> float | None:
 
 def _likenesses(
     image: NDArray[np.float64], longest: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Shifts [n, 2] after which an image is like itself, to more than twice the longest [px].
 
-    With them how much it is [n], 1 without a shift.
+    With them how much it is, and is at most after others that differ by a third [n]; 1 is without
+    a shift.
     """
     from scipy.ndimage import gaussian_filter
     from skimage.feature import peak_local_max
@@ -96,8 +98,13 @@ def _likenesses(
         threshold_abs=_LEAST_AGAIN,
         exclude_border=2,
     )
-    peaks = peaks[(peaks != reach).any(axis=1)]
-    return (peaks - reach).astype(np.float64), correlation[tuple(peaks.T)]
+    shifts = peaks[(peaks != reach).any(axis=1)] - reach
+    angles = np.linspace(0, 2 * np.pi, _NUM_AROUND, endpoint=False)[:, None]
+    third = np.linalg.norm(shifts, axis=1) / 3
+    beside = shifts + np.stack([np.sin(angles) * third, np.cos(angles) * third], axis=-1)
+    places = np.clip(reach + beside.round().astype(int), 0, 2 * reach)
+    around = correlation[places[..., 0], places[..., 1]].max(axis=0, initial=-1)
+    return shifts.astype(np.float64), correlation[tuple((reach + shifts).T)], around
 
 
 def find_columns(image: NDArray[np.floating], spacing: float) -> Positions:

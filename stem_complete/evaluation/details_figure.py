@@ -49,7 +49,7 @@ def details_figure(report: Report) -> Any:
         right.axhline(ONE_SEVENTH, color=INK, linewidth=0.5)
         right.annotate("1/7", (0.5, ONE_SEVENTH), (0, 2), textcoords="offset points",
                        ha="right", size=SMALL_PT)  # fmt: skip
-        left.set(ylim=(0, None), ylabel="RMSE [%]")
+        left.set(xlim=(-0.3, len(BINS) - 0.7), ylim=(0, None), ylabel="RMSE [%]")
         right.set(xlim=(0, 0.5), ylim=(min(0, right.get_ylim()[0]), 1.02), ylabel="correlation")
         left.set_title(f"{geometry.replace('_', ' ')}, {coverage}, noise {noise}", loc="left")
         for axes in (left, right):
@@ -68,7 +68,8 @@ def _draw_gaps(axes: Any, rows: Sequence[Row], style: dict[str, Any]) -> None:
         logs = [math.log(max(error, 1e-12)) for error in column if error is not None]
         means.append(100 * math.exp(sum(logs) / len(logs)) if logs else math.nan)
     axes.plot(means, **style)
-    axes.set_xticks(range(len(BINS)), [name.replace(" to ", "-") for name in BINS])
+    shown = [name.replace(" to ", "-").replace("over ", ">") for name in BINS]
+    axes.set_xticks(range(len(BINS)), shown)
 
 
 def _draw_rings(axes: Any, rows: Sequence[Row], style: dict[str, Any]) -> None:

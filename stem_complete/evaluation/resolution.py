@@ -1,8 +1,8 @@
 """Fourier ring correlation: down to which detail a completion agrees with the truth.
 
 Saxton and Baumeister (1982, doi:10.1111/j.1365-2818.1982.tb00405.x). Being normalised ring by
-ring, it asks whether detail of a size is right, not how strong it is: a blur that is the same in
-all directions does not change it.
+ring, it asks whether detail of a size is right, not how strong it is. A blur does not change it,
+unless it inverts the contrast of a period: the correlation then changes its sign.
 """
 
 from __future__ import annotations
