@@ -267,11 +267,6 @@ def evaluate(
                 progress=bar.show,
             )
         else:
-            images = evaluation.load_micrographs(
-                data,
-                split=split,
-                max_images=num_images or (DEFAULT_NUM_IMAGES if there is None else None),
-            )
             named: dict[str | None, list[NoiseConfig]] = {
                 None: _doses(dose or []),
                 "none": [NoNoiseConfig()],
@@ -279,6 +274,11 @@ def evaluate(
             }
             conditions = evaluation.conditions_of(
                 completer.card if completer else None, coverage or (), named[noise], geometry or ()
+            )
+            images = evaluation.load_micrographs(
+                data,
+                split=split,
+                max_images=num_images or (DEFAULT_NUM_IMAGES if there is None else None),
             )
             report = evaluation.evaluate(
                 images,

@@ -92,7 +92,7 @@ class Row(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """Mean over images and its standard error, which is None for a single image."""
+    """Mean over images and its standard error: None for a single image, or infinite values."""
 
     mean: float
     standard_error: float | None
@@ -100,8 +100,8 @@ class Statistic(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Mean and standard error of `values`, of which there is at least one."""
-        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        return cls(fmean(values), error)
+        known = len(values) > 1 and all(map(math.isfinite, values))  # perfect ones have no PSNR
+        return cls(fmean(values), stdev(values) / math.sqrt(len(values)) if known else None)
 
 
 class Summary(NamedTuple):

@@ -237,3 +237,9 @@ def test_columns_line_up_and_pipes_are_escaped():
 def test_rows_must_be_of_one_length():
     with pytest.raises(ValueError, match="zip"):
         markdown_table(["a", "b"], [["1"]])
+
+
+def test_perfect_completions_have_no_spread_of_psnr():
+    assert Statistic.of([math.inf, math.inf]) == (math.inf, None)
+    assert Statistic.of([1.0, math.inf]) == (math.inf, None)
+    assert Statistic.of([1.0, 3.0]) == (2.0, 1.0)
