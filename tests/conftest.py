@@ -18,6 +18,8 @@ from training_runs import SMALLEST
 
 from stem_complete.config import Config, load_config
 
+pytest_plugins = ["untrained"]
+
 UNIT = Path(__file__).parent / "unit"
 
 # Nothing is judged by the clock, and the number of examples by what all tests may take together.

@@ -8,7 +8,13 @@ import tifffile
 
 import stem_complete
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation import BASELINES, rmse
+from stem_complete.evaluation import (
+    BASELINES,
+    Report,
+    baseline_methods,
+    evaluate_published,
+    rmse,
+)
 
 
 # RMSE [% of range] of the noiseless published scans by their number; our own measurement, with
@@ -33,3 +39,23 @@ def test_errors_on_the_published_examples(name: str, expected: dict[int, float])
         image = BASELINES[name](RasterScan(np.where(dwell > 0, truth, np.nan), dwell))
         errors[number] = 100 * rmse(truth, image)
     assert errors == pytest.approx(expected, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def published() -> Report:
+    return evaluate_published(baseline_methods(["nearest", "linear", "normalised_convolution"]))
+
+
+class TestPublishedScans:
+    def test_are_the_three_triples(self, published: Report) -> None:
+        assert {row.image for row in published.rows} == {"truth-1", "truth-2", "truth-3"}
+        assert {row.coverage for row in published.rows} == {"1/22.1"}  # nominally 1/20
+
+    def test_the_baseline_that_averages_noise_away_is_best(self, published: Report) -> None:
+        (cell,) = published.cells()
+        assert cell.best_baseline == "normalised_convolution"
+        assert cell.methods["linear"].rmse.mean < cell.methods["nearest"].rmse.mean
+
+    def test_the_blurred_truth_is_nearer_than_the_original(self, published: Report) -> None:
+        for row in published.rows:
+            assert row.rmse < row.unblurred_rmse

@@ -116,8 +116,8 @@ def test_a_draft_is_removed_although_a_thread_still_writes_into_it(tmp_path):
     def write_late(draft, begun):
         begun.set()
         for number in range(20):
-            draft.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # it is being removed
+            with suppress(FileExistsError, FileNotFoundError):  # it is being removed
+                draft.mkdir(parents=True, exist_ok=True)
                 (draft / str(number)).touch()
             time.sleep(0.005)
 

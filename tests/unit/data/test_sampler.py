@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_complete.data.sampler import epoch_order, global_batch, worker_positions
+from stem_complete.data.sampler import (
+    epoch_order,
+    evenly_spread,
+    global_batch,
+    worker_positions,
+)
 
 counts = st.integers(1, 50)
 
@@ -52,3 +57,11 @@ def test_uneven_shares_are_refused(world_size, micro):
 def test_no_examples_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         global_batch(0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "expected"),
+    [(3, 5, [0, 1, 2]), (6, 3, [0, 2, 4]), (5, 2, [0, 2]), (0, 3, [])],
+)
+def test_a_choice_is_spread_evenly(size, number, expected):
+    assert evenly_spread(np.arange(size), number).tolist() == expected

@@ -18,7 +18,6 @@ from stem_complete.evaluation import (
     baseline_methods,
     conditions_of,
     evaluate,
-    evaluate_published,
     linear,
     load_micrographs,
 )
@@ -138,23 +137,3 @@ def test_no_micrographs_are_said_to_be_none(tmp_path, texture):
     np.save(tmp_path / "small.npy", texture(1))
     with pytest.raises(DataError, match=r"512 px or larger, found .*smaller"):
         load_micrographs(tmp_path / "small.npy")
-
-
-@pytest.fixture(scope="module")
-def published():
-    return evaluate_published(baseline_methods(["nearest", "linear", "normalised_convolution"]))
-
-
-class TestPublishedScans:
-    def test_are_the_three_triples(self, published):
-        assert {row.image for row in published.rows} == {"truth-1", "truth-2", "truth-3"}
-        assert {row.coverage for row in published.rows} == {"1/22.1"}  # nominally 1/20
-
-    def test_the_baseline_that_averages_noise_away_is_best(self, published):
-        (cell,) = published.cells()
-        assert cell.best_baseline == "normalised_convolution"
-        assert cell.methods["linear"].rmse.mean < cell.methods["nearest"].rmse.mean
-
-    def test_the_blurred_truth_is_nearer_than_the_original(self, published):
-        for row in published.rows:
-            assert row.rmse < row.unblurred_rmse

@@ -53,7 +53,7 @@ def test_smooth_edges_of_letters_do_not_hide_a_bar() -> None:
 @pytest.mark.parametrize("share", [0, 0.3, 0.7, 0.95])
 @pytest.mark.parametrize("turns", range(4))
 def test_a_clipped_micrograph_has_none(share: float, turns: int) -> None:
-    for path in example_micrographs():
+    for path in example_micrographs()[turns::4]:  # each of them one way up
         image = np.rot90(read_micrograph(path).pixels.astype(np.float64), turns)
         low, high = np.quantile(image, [share, (1 + share) / 2])
         clipped = (255 * np.clip((image - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8)

@@ -20,7 +20,8 @@ SCANS = np.where(DWELL > 0, IMAGES, np.nan)
 def written(path, **arrays):
     group = zarr.open_group(path, mode="w")
     for name, values in arrays.items():
-        group.create_array(name, data=values, chunks=(2, *values.shape[1:]))
+        chunks = (2, *values.shape[1:]) if values.ndim > 1 else values.shape
+        group.create_array(name, data=values, chunks=chunks)
     return group
 
 

@@ -236,11 +236,3 @@ class TestRefusals:
         with pytest.raises(ArtifactError, match="Unexpected key") as caught:
             export_checkpoint(config.run_folder, tmp_path / "model")
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("size", "number", "expected"),
-    [(3, 5, [0, 1, 2]), (6, 3, [0, 2, 4]), (5, 2, [0, 2]), (0, 3, [])],
-)
-def test_a_choice_is_spread_evenly(size, number, expected):
-    assert evenly_spread(np.arange(size), number).tolist() == expected
