@@ -54,9 +54,11 @@ def by_method(report: Report, *, timed: bool = True) -> str:
 def summary(report: Report) -> str:
     """What was evaluated: model, data, seed and versions, as a list."""
     setup, cells = report.setup, report.cells()
-    model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
     versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
-    lines = [f"* model: {model if setup['model'] else 'none, baselines alone'}"]
+    model = "none, baselines alone"
+    if setup["model"]:
+        model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
+    lines = [f"* model: {model}"]
     if "data_sha256" in setup:
         at_most = setup["max_images_per_field"]
         lines.append(

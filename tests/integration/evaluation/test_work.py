@@ -17,7 +17,6 @@ from stem_complete.evaluation import (
     Model,
     baseline_methods,
     conditions_of,
-    details_figure,
     evaluate,
     evaluation_page,
     load_micrographs,
@@ -222,37 +221,3 @@ def test_a_path_that_changes_is_scanned_again(micrographs, tmp_path):
 def test_one_process_at_a_time_has_a_folder(micrographs, methods, tmp_path):
     with claimed(storage_path(tmp_path) / work.FOLDER), pytest.raises(BusyError):
         evaluate(micrographs, methods, CONDITIONS[:1], folder=tmp_path)
-
-
-def test_every_row_is_in_the_file(here, tmp_path):
-    from pyarrow import parquet
-
-    rows = list(csv.DictReader(write_rows(here, tmp_path, "csv").read_text().splitlines()))
-    assert len(rows) == len(here.rows) == 2 * 4 * 2
-    first, found = here.rows[0], rows[0]
-    assert float(found["rmse"]) == first.rmse
-    assert float(found["resolution_px"] or "inf") == (first.details.resolution_px or float("inf"))
-    assert float(found["rmse_at_1_to_2_px"]) == first.details.rmse_by_distance[2]
-    assert [float(value) for name, value in found.items() if name.startswith("frc_at")] == list(
-        first.details.frc
-    )
-    assert "seconds" not in found
-    table = parquet.read_table(write_rows(here, tmp_path, "parquet"))
-    assert table.column_names == list(found)
-    assert table["psnr"].to_pylist() == [row.psnr for row in here.rows]
-
-
-def test_the_page_tells_every_condition_without_times(here):
-    page = evaluation_page(here)
-    assert page.count("| method ") == 2 * 4
-    assert "random, coverage 1/10, noise dose 50" in page
-    assert "time [ms]" not in page
-
-
-def test_the_picture_has_two_panels_for_each_condition(here):
-    figure = details_figure(here)
-    assert len(figure.axes) == 2 * 4
-    lines = figure.axes[0].get_lines()
-    assert len({line.get_linestyle() for line in lines}) == len(lines) == 2, "told apart in grey"
-    with pytest.raises(ValueError, match="details"):
-        details_figure(here.__class__([], {}, [], ()))
