@@ -174,38 +174,35 @@ def evaluate(
             where="evaluate",
             fix=f"give one of them; {fixed} needs --data",
         )
-    given = {
-        "--protocol": protocol or None,
-        "--only": only,
+    for either, both in (
+        ("--protocol or --equal-dose", protocol and equal_dose),
+        ("--dose or --noise", dose and noise),
+    ):
+        if both:
+            raise ConfigError(
+                expected=either, found="both", where="evaluate", fix="leave one of them out"
+            )
+    scanning = {
         "--geometry": geometry,
         "--coverage": coverage,
         "--dose": dose,
         "--noise": noise,
         "--seed": seed,
-        "--atom-columns": atom_columns or None,
-        "--baseline": baseline,
     }
-    barred: list[str] = []
-    if equal_dose:
-        barred = list(given)
+    barred: dict[str, object] = {}
+    if published:
+        barred = {**scanning, "--ray": on_ray or None, "--address": address, "--workers": workers}
     elif protocol:
-        barred = list(given)[2:-1]
-    elif published:
-        barred = list(given)[2:-2]
-    if extra := [name for name in barred if given[name] is not None]:
+        barred = {**scanning, "--atom-columns": atom_columns or None}
+    elif equal_dose:
+        barred = {**scanning, "--atom-columns": atom_columns or None, "--baseline": baseline}
+    if extra := [name for name, value in barred.items() if value is not None]:
         kind = "--published" if published else fixed
         raise ConfigError(
-            expected=f"{kind} without these, as its conditions are fixed",
+            expected=f"{kind} without these, as its scans are fixed",
             found=" and ".join(extra),
             where="evaluate",
             fix="leave them out",
-        )
-    if protocol and equal_dose:
-        raise ConfigError(
-            expected="--protocol or --equal-dose",
-            found="both",
-            where="evaluate",
-            fix="leave one of them out",
         )
     if only and not protocol:
         raise ConfigError(
@@ -213,13 +210,6 @@ def evaluate(
             found="--only alone",
             where="evaluate",
             fix="add --protocol",
-        )
-    if dose and noise:
-        raise ConfigError(
-            expected="--dose or --noise",
-            found="both",
-            where="evaluate",
-            fix="leave one of them out",
         )
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(
