@@ -290,7 +290,7 @@ def evaluate(
     elif protocol:
         shown = evaluation.by_condition(report)
     else:
-        shown = f"{evaluation.by_method(report)}\n\n{evaluation.details_tables(report)}"
+        shown = evaluation.all_tables(report)
         if output is not None:
             _write(report, output, file_format)
     print(report.to_json() if as_json else shown)

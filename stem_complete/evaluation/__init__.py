@@ -12,7 +12,7 @@ from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning
 from stem_complete.evaluation.details_figure import details_figure
 from stem_complete.evaluation.details_tables import (
     RowsFormat,
-    details_tables,
+    all_tables,
     evaluation_page,
     write_rows,
 )
@@ -85,6 +85,7 @@ __all__ = [
     "Row",
     "RowsFormat",
     "all_metrics",
+    "all_tables",
     "as_csv",
     "baseline_methods",
     "boxcar_mean",
@@ -96,7 +97,6 @@ __all__ = [
     "conditions_of",
     "contact_sheet",
     "details_figure",
-    "details_tables",
     "equal_dose_figure",
     "equal_dose_tables",
     "evaluate",

@@ -15,6 +15,7 @@ from stem_complete.evaluation.report import Details, Report, Row, grouped
 from stem_complete.evaluation.tables import by_method, markdown_table, summary
 from stem_complete.extras import require
 from stem_complete.files import write_atomically
+from stem_complete.vocabulary import parse_coverage
 
 RowsFormat = Literal["csv", "parquet"]
 
@@ -27,10 +28,46 @@ _OF_DETAILS = tuple(
 
 def evaluation_page(report: Report) -> str:
     """What was evaluated, and every table. It has no times, and so is the same on any machine."""
-    parts = [summary(report), by_method(report, timed=False), details_tables(report)]
+    parts = [summary(report), all_tables(report, timed=False)]
     for title, lines in (("Left out:", report.left_out), ("Failed:", report.failed)):
         parts += ["\n".join((title, *(f"* {line}" for line in lines)))] if lines else []
     return "\n\n".join(filter(None, parts))
+
+
+def all_tables(report: Report, *, timed: bool = True) -> str:
+    """Errors by coverage, and for each condition scores and details.
+
+    Args:
+        report: What was found.
+        timed: Whether scores have the time that methods took.
+    """
+    parts = (by_coverage(report), by_method(report, timed=timed), details_tables(report))
+    return "\n\n".join(filter(None, parts))
+
+
+def by_coverage(report: Report) -> str:
+    """RMSE of every method: a line for each geometry and noise, a column for each coverage.
+
+    "" of a single condition.
+    """
+    cells = report.cells()
+    if len(cells) < 2:
+        return ""
+    coverages = sorted({cell.coverage for cell in cells}, key=parse_coverage, reverse=True)
+    lines = []
+    for (geometry, noise), of_line in grouped(cells, attrgetter("geometry", "noise")).items():
+        methods = dict.fromkeys(name for cell in of_line for name in cell.methods)
+        for method in methods:
+            errors = {
+                cell.coverage: f"{100 * cell.methods[method].typical_rmse:.2f}"
+                for cell in of_line
+                if method in cell.methods
+            }
+            found = [errors.get(coverage, "") for coverage in coverages]
+            lines.append([geometry, noise, method, *found])
+    table = markdown_table(["geometry", "noise", "method", *coverages], lines)
+    explained = "RMSE in % of the truth's range, geometric means over the crops, by coverage:"
+    return f"{explained}\n\n{table}"
 
 
 def details_tables(report: Report) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -75,12 +73,10 @@ class Evaluated(NamedTuple):
     Attributes:
         rows: Of each method.
         failure: Why there are none.
-        worker: Who did it.
     """
 
     rows: tuple[Row, ...]
     failure: StemCompleteError | None = None
-    worker: str = ""
 
 
 class Workers(Protocol):
@@ -153,7 +149,6 @@ class Evaluator:
 
     def __init__(self, methods: Mapping[str, Method], seed: int, measures: Measures) -> None:
         self.methods, self.seed, self.measures = methods, seed, measures
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
 
     def close(self) -> None:
         """See `serving.batch.units.AnyWorker`."""
@@ -169,11 +164,11 @@ class Evaluator:
             # Without the path of this machine.
             told = tuple(row._replace(field=Path(row.field).name) for row in rows)
         except StemCompleteError as error:
-            return Evaluated((), error, self.name)
+            return Evaluated((), error)
         except Exception as error:  # methods may fail in any way
             text = str(error).strip().split("\n")[0]
-            return Evaluated((), _failure(unit, f"{type(error).__name__}: {text}"), self.name)
-        return Evaluated(told, None, self.name)
+            return Evaluated((), _failure(unit, f"{type(error).__name__}: {text}"))
+        return Evaluated(told)
 
 
 def evaluate(

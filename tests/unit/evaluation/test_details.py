@@ -96,6 +96,18 @@ def test_the_page_tells_every_condition_without_times():
     assert linear[1] == "none"
 
 
+def test_errors_of_many_conditions_are_told_by_coverage():
+    rows = [row("a", "nearest", details())._replace(coverage=c, rmse=r)
+            for c, r in (("1/20", 0.2), ("1/5", 0.1))]  # fmt: skip
+    page = evaluation_page(Report([*rows, row("a", "nearest", details(), "dose 9")], SETUP, [], ()))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    header = ["geometry", "noise", "method", "1/5", "1/10", "1/20"]
+    assert lines[(first := lines.index(header))] == header
+    assert lines[first + 2] == ["random", "none", "nearest", "10.00", "", "20.00"]
+    assert lines[first + 3] == ["random", "dose 9", "nearest", "", "10.00", ""]
+    assert "by coverage" not in evaluation_page(Report(rows[:1], SETUP, [], ()))
+
+
 def test_nanometres_are_told_if_all_pixel_sizes_are_known():
     rows = [*ROWS, row("d", "nearest", details(), pixel_size_nm=None)]
     page = evaluation_page(Report(rows, SETUP, [], ("nearest", "linear")))
