@@ -25,9 +25,10 @@ def demo(
 ) -> None:
     """Runs the whole chain on real micrographs that come with the program.
 
-    Ingests them, trains the compact network on a local two-worker Ray cluster with ALRC, tracks
-    the run in MLflow, completes the published noisy partial scans and compares them with classical
-    interpolation. Takes some minutes on two cores. Interrupted, it goes on when started again.
+    Ingests them, trains a small network from scratch on a local two-worker Ray cluster with ALRC,
+    tracks the run in MLflow, completes the published noisy partial scans and spirals of counted
+    electrons, and compares them with classical methods. Takes some minutes on two cores.
+    Interrupted, it goes on when started again.
     """
     from stem_complete.demo import run_demo
 

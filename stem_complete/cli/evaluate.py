@@ -229,7 +229,7 @@ def evaluate(
     measures = evaluation.Measures(details=True, atom_columns=atom_columns)
     with ProgressBar("evaluating") as bar:
         if data is None:
-            report = evaluation.evaluate_published(methods, measures)
+            report = evaluation.evaluate_published(methods, measures=measures)
         elif equal_dose:
             report = evaluation.compare_at_equal_dose(
                 data,

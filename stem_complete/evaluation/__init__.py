@@ -24,6 +24,7 @@ from stem_complete.evaluation.ground_truth import (
     KnownScan,
     Micrographs,
     load_micrographs,
+    published_micrographs,
     published_scans,
     simulate,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "markdown_table",
     "model_methods",
     "parameters",
+    "published_micrographs",
     "published_scans",
     "ratio_interval",
     "ratios_figure",

@@ -84,6 +84,25 @@ class FileCrop(NamedTuple):
         return _scaled(pixels[rows, columns].astype(np.float32))
 
 
+class PublishedPicture(NamedTuple):
+    """Where a picture of the authors' scans lies, whose values are from 0 to 1.
+
+    Attributes:
+        file: Its path.
+    """
+
+    file: str
+
+    def absolute(self) -> PublishedPicture:
+        """The same for a process with another working folder."""
+        return self._replace(file=str(Path(self.file).absolute()))
+
+    def read(self) -> NDArray[np.float32]:
+        """[h, w], from -1 to 1."""
+        pixels: NDArray[np.float32] = read_micrograph(Path(self.file)).pixels.astype(np.float32)
+        return 2 * pixels - 1
+
+
 class KnownMicrograph(NamedTuple):
     """A crop, which is read when it is needed: there may be more than memory holds.
 
@@ -103,7 +122,7 @@ class KnownMicrograph(NamedTuple):
     sha256: str
     pixels_sha256: str
     pixel_size_nm: float | None
-    at: StoredCrop | FileCrop
+    at: StoredCrop | FileCrop | PublishedPicture
     middle_px: int | None = None
 
     @property
@@ -272,11 +291,21 @@ def published_scans() -> Iterator[KnownScan]:
     """
     for triple in published_triples():
         scan = read_published_scan(triple.scan, triple.dwell)
-        unblurred = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
+        unblurred = PublishedPicture(str(triple.truth)).read()
         truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
         name = triple.truth.stem
         labels = ("published", format_coverage(scan.coverage), PUBLISHED_NOISE)
         yield KnownScan(name, name, *labels, scan, truth, unblurred)
+
+
+def published_micrographs() -> list[KnownMicrograph]:
+    """The pictures of the authors' scans, to be scanned in other ways."""
+    pictures = []
+    for triple in published_triples():
+        at, name = PublishedPicture(str(triple.truth)), triple.truth.stem
+        sha256 = content_hash(triple.truth)
+        pictures.append(KnownMicrograph(name, name, sha256, _sha256(at.read()), None, at))
+    return pictures
 
 
 def _from_files(

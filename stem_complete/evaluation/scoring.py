@@ -14,7 +14,13 @@ import stem_complete
 from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.details import Examiner
-from stem_complete.evaluation.ground_truth import KnownScan, Micrographs, published_scans
+from stem_complete.evaluation.ground_truth import (
+    KnownScan,
+    Micrographs,
+    published_micrographs,
+    published_scans,
+    simulate,
+)
 from stem_complete.evaluation.methods import Method, Model, suiting
 from stem_complete.evaluation.metrics import all_metrics, rmse
 from stem_complete.evaluation.report import MODEL, Report, Row, grouped
@@ -57,11 +63,24 @@ def setup_of(
     }
 
 
-def evaluate_published(methods: Mapping[str, Method], measures: Measures = ERRORS_ALONE) -> Report:
-    """Scores of each method on the authors' own noisy scans, which come with the package."""
+def evaluate_published(
+    methods: Mapping[str, Method],
+    conditions: Iterable[Condition] = (),
+    measures: Measures = ERRORS_ALONE,
+) -> Report:
+    """Scores of each method on the authors' own noisy scans, which come with the package.
+
+    Args:
+        methods: Completions of a scan, by the names of their rows.
+        conditions: How else the same pictures are scanned.
+        measures: What is measured.
+    """
     scans = list(published_scans())
+    data = [scan.image for scan in scans]
+    for condition in conditions:
+        scans += simulate(published_micrographs(), condition)
     rows = [row for scan in scans for row in scores(scan, methods, measures)]
-    return report_of(rows, methods, {"data": [scan.image for scan in scans]}, left_out=[])
+    return report_of(rows, methods, {"data": data}, left_out=[])
 
 
 def scores(
