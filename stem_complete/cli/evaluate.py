@@ -221,6 +221,10 @@ def evaluate(
         require("pyarrow", purpose="--format parquet")
     there = None
     if check_on_ray("evaluate", on_ray=on_ray, address=address, workers=workers):
+        from stem_complete.serving.batch.run import check_is_kept
+
+        if output is not None:
+            check_is_kept(str(output))
         there = _workers(model, precision, address=address, workers=workers, gpu=gpu)
     completer = load_completer(model, precision=precision) if model is not None else None
     methods = evaluation.baseline_methods(baseline or evaluation.DEFAULT_BASELINES)

@@ -172,15 +172,7 @@ def destination_for(
             fix="give another name or another --format",
         )
     chosen = file_format or by_name or "tiff"
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
-        is_url(output) or Path(output).is_absolute()
-    ):
-        raise ConfigError(
-            expected="an absolute path or a URL for the output in a submitted job",
-            found=output,
-            where="--output",
-            fix="give a folder that all nodes see: the job's own is thrown away",
-        )
+    check_is_kept(output)
     if chosen == "zarr":
         if outputs.png:
             raise ConfigError(
@@ -196,6 +188,23 @@ def destination_for(
         return CompletedFiles(output, SUFFIXES[chosen], outputs)
     folder, _, name = output.rpartition("/")
     return CompletedFiles(folder or ".", suffix, outputs, name)
+
+
+def check_is_kept(output: str) -> None:
+    """Checks that an output outlives the job that writes it, if this process is one of Ray's jobs.
+
+    Raises:
+        ConfigError: It would be in the job's own folder.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
+        is_url(output) or Path(output).is_absolute()
+    ):
+        raise ConfigError(
+            expected="an absolute path or a URL for the output in a submitted job",
+            found=output,
+            where="--output",
+            fix="give a folder that all nodes see: the job's own is thrown away",
+        )
 
 
 @contextmanager

@@ -183,6 +183,13 @@ class TestEvaluate:
         ]
         assert calls[0][1]["workers"] == "workers"
 
+    def test_a_submitted_job_keeps_its_output(self, run, calls, monkeypatch):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        done = run("evaluate", "--data", "x", "--ray", "--output", "lost")
+        assert done.code == 2
+        assert "--output: expected an absolute path" in done.error
+        assert not calls
+
     def test_scans_that_failed_are_told(self, run, replaced, calls):
         replaced("stem_complete.evaluation.evaluate", Report([], {}, [], (), ("x: bad",)))
         done = run("evaluate", "--data", "x")
