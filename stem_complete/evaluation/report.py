@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
 from typing import Any, NamedTuple, Self, TypeVar
 
+from stem_complete.errors import DataError
 from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 
 FIRST, MODEL = "first_completion", "model"
@@ -199,6 +200,21 @@ class Report:
     left_out: list[str]
     baselines: tuple[str, ...]
     failed: tuple[str, ...] = ()
+
+    def whole(self) -> Self:
+        """This report.
+
+        Raises:
+            DataError: It lacks scans, as they failed.
+        """
+        if self.failed:
+            raise DataError(
+                expected="every scan evaluated",
+                found=f"{len(self.failed)} that failed",
+                where=self.failed[0],
+                fix="start again: what is done is kept",
+            )
+        return self
 
     def cells(self) -> list[Cell]:
         """Means over images for each condition, in the order of the rows."""

@@ -146,9 +146,11 @@ def test_a_scan_that_fails_fails_alone(micrographs, tmp_path):
     assert "dose 50/" in report.failed[0]
     assert "ZeroDivisionError: nothing to divide by" in report.failed[0]
     assert "Failed:" in evaluation_page(report)
+    with pytest.raises(DataError, match="4 that failed"):
+        report.whole()
     # What failed is tried again, by a method that is better now.
     again = evaluate(micrographs, methods | {"fussy": Fussy("")}, CONDITIONS, folder=tmp_path)
-    assert not again.failed
+    assert again.whole() is again
 
 
 def test_a_scan_that_no_worker_survives_is_told(micrographs, methods, saved):
