@@ -17,6 +17,7 @@ EXTRAS = {
     "s3fs": "s3",
     "pyarrow": "parquet",
     "bm3d": "bm3d",
+    "trackpy": "atoms",
 }
 """Extra that brings each package, by the name that is imported."""
 

@@ -27,6 +27,19 @@ Precision = Annotated[
 Split = Annotated[
     Literal["train", "validation", "test"], typer.Option(help="Part of a store to use.")
 ]
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Work on Ray: on the cluster that the job was submitted to or that RAY_ADDRESS names, "
+        "or on a local one.",
+    ),
+]
+Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to use, instead.")]
+NumWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Workers on Ray; by default what it has room for.")
+]
+GpuWorkers = Annotated[bool, typer.Option("--gpu", help="A GPU for each worker.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -51,6 +64,29 @@ def _root(
 def print_json(values: Any) -> None:
     """Prints a result for programs."""
     print(json.dumps(values, indent=2, allow_nan=False, default=str))
+
+
+def check_on_ray(command: str, *, on_ray: bool, address: str | None, workers: int | None) -> bool:
+    """Whether a command is to work on Ray.
+
+    Raises:
+        ConfigError: There are to be several workers without it.
+        MissingPackageError: Ray is not installed.
+    """
+    from stem_complete.errors import ConfigError
+    from stem_complete.extras import require
+
+    if on_ray or address is not None:
+        require("ray", purpose=f"{command} on Ray")
+        return True
+    if workers is not None:
+        raise ConfigError(
+            expected="--ray, for several workers",
+            found=f"--workers {workers} alone",
+            where=command,
+            fix="add --ray",
+        )
+    return False
 
 
 def end_batch(failed: Mapping[str, str], notes: Iterable[str], result: str) -> None:

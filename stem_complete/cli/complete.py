@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from stem_complete.cli.base import Precision, app, end_batch, examples
-from stem_complete.errors import ConfigError
+from stem_complete.cli.base import (
+    Address,
+    GpuWorkers,
+    NumWorkers,
+    OnRay,
+    Precision,
+    app,
+    check_on_ray,
+    end_batch,
+    examples,
+)
 from stem_complete.vocabulary import CompletionFormat, DwellUnit
 
 if TYPE_CHECKING:
@@ -139,24 +148,13 @@ def complete(
         str | None, typer.Option(help="cpu or cuda; by default what is there.")
     ] = None,
     precision: Precision = "float32",
-    on_ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            help="Complete on Ray: on the cluster that the job was submitted to or that "
-            "RAY_ADDRESS names, or on a local one.",
-        ),
-    ] = False,
-    address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Ray cluster to use, instead.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers on Ray; by default what it has room for.")
-    ] = None,
+    on_ray: OnRay = False,
+    address: Address = None,
+    workers: NumWorkers = None,
     shard: Annotated[
         int, typer.Option(min=1, help="Most scans in a shard of arrays, which is done as a whole.")
     ] = 256,
-    gpu: Annotated[bool, typer.Option("--gpu", help="A GPU for each worker.")] = False,
+    gpu: GpuWorkers = False,
     timeout: Annotated[
         float,
         typer.Option(
@@ -195,7 +193,7 @@ def complete(
         model,
         "cuda" if gpu else device,
         precision,
-        on_ray=on_ray or address is not None,
+        on_ray=check_on_ray("complete", on_ray=on_ray, address=address, workers=workers),
         address=address,
         workers=workers,
         gpu=gpu,
@@ -251,17 +249,7 @@ def _pool(
     from stem_complete.serving.batch.in_process import InProcess
 
     if not on_ray:
-        if workers is not None:
-            raise ConfigError(
-                expected="--ray, for several workers",
-                found=f"--workers {workers} alone",
-                where="complete",
-                fix="add --ray",
-            )
         return InProcess(load_completer(model, device, precision=precision))
-    from stem_complete.extras import require
-
-    require("ray", purpose="completing on Ray")
     from stem_complete.serving.batch.on_ray import RayPool
 
     return RayPool(

@@ -9,6 +9,13 @@ from stem_complete.evaluation.baselines import BASELINES, linear
 from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.conditions import Condition, conditions_of
 from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning_curves_figure
+from stem_complete.evaluation.details_figure import details_figure
+from stem_complete.evaluation.details_tables import (
+    RowsFormat,
+    all_tables,
+    evaluation_page,
+    write_rows,
+)
 from stem_complete.evaluation.equal_dose import compare_at_equal_dose
 from stem_complete.evaluation.equal_dose_tables import equal_dose_figure, equal_dose_tables
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
@@ -43,7 +50,7 @@ from stem_complete.evaluation.protocol import (
     evaluate_protocol,
 )
 from stem_complete.evaluation.report import MODEL, Cell, Report, Row, grouped
-from stem_complete.evaluation.scoring import evaluate, evaluate_published
+from stem_complete.evaluation.scoring import Measures, evaluate_published
 from stem_complete.evaluation.tables import (
     as_csv,
     by_condition,
@@ -52,6 +59,7 @@ from stem_complete.evaluation.tables import (
     ratios_table,
 )
 from stem_complete.evaluation.tuned import parameters
+from stem_complete.evaluation.work import evaluate
 
 __all__ = [
     "BASELINES",
@@ -70,12 +78,15 @@ __all__ = [
     "KnownMicrograph",
     "KnownScan",
     "LearningCurve",
+    "Measures",
     "Method",
     "Micrographs",
     "Model",
     "Report",
     "Row",
+    "RowsFormat",
     "all_metrics",
+    "all_tables",
     "as_csv",
     "baseline_methods",
     "boxcar_mean",
@@ -86,11 +97,13 @@ __all__ = [
     "completion_figure",
     "conditions_of",
     "contact_sheet",
+    "details_figure",
     "equal_dose_figure",
     "equal_dose_tables",
     "evaluate",
     "evaluate_protocol",
     "evaluate_published",
+    "evaluation_page",
     "grouped",
     "learning_curves_figure",
     "linear",
@@ -106,4 +119,5 @@ __all__ = [
     "rmse",
     "save_png",
     "simulate",
+    "write_rows",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 from stem_complete.config import (
@@ -45,7 +47,8 @@ class Condition(NamedTuple):
     @property
     def labels(self) -> tuple[str, str, str]:
         """Geometry, coverage and noise as reports name them."""
-        return self.geometry, format_coverage(self.coverage), noise_label(self.noise)
+        geometry = Path(self.geometry).name  # of a file without its folder
+        return geometry, format_coverage(self.coverage), noise_label(self.noise)
 
     def simulator(
         self, shape: tuple[int, int], seed: int = 0, *, path_seed: int = 0
@@ -104,24 +107,36 @@ def noise_label(noise: NoiseConfig) -> str:
 def conditions_of(
     card: ModelCard | None,
     coverages: Iterable[float | str | Fraction] = (),
-    noise: NoiseConfig | None = None,
+    noises: Iterable[NoiseConfig] = (),
+    geometries: Iterable[str] = (),
 ) -> list[Condition]:
-    """The conditions that a model was trained for, or others that differ in coverage and noise.
+    """The conditions that a model was trained for, or all combinations of others.
 
     Args:
         card: Card of the model; None for the default config.
         coverages: Mean dwells such as "1/20"; empty for the config's own.
-        noise: None for the config's own.
+        noises: Empty for the config's own.
+        geometries: Names or files of paths; empty for the config's own.
 
     Raises:
-        ConfigError: A coverage is not valid.
+        ConfigError: A coverage or geometry is not valid.
     """
     values, where = (card.config, f"config of {card.name}") if card else (_DEFAULTS, "defaults")
     scan = validate_config(values, where=where).scan
+    chosen = product(
+        dict.fromkeys(map(_geometry, tuple(geometries) or (scan.geometry,))),
+        dict.fromkeys(tuple(noises) or (scan.noise,)),
+        dict.fromkeys(map(_coverage, tuple(coverages) or (scan.coverage,))),
+    )
     return [
-        Condition(scan.geometry, coverage, noise or scan.noise, scan.sample, scan.blur_sigma_px)
-        for coverage in dict.fromkeys(map(_coverage, coverages or (scan.coverage,)))
+        Condition(geometry, coverage, noise, scan.sample, scan.blur_sigma_px)
+        for geometry, noise, coverage in chosen
     ]
+
+
+def _geometry(name: str) -> Geometry | PathFile:
+    values = _DEFAULTS | {"scan": {"geometry": name}}
+    return validate_config(values, where="geometries").scan.geometry
 
 
 def _coverage(value: float | str | Fraction) -> float:

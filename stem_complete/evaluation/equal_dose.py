@@ -18,7 +18,6 @@ import torch
 from stem_complete.config import DetectorNoiseConfig
 from stem_complete.data.examples import Split
 from stem_complete.data.scans import RasterScan
-from stem_complete.evaluation.cells import SEED, ShowProgress, evaluate_cells
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
 from stem_complete.evaluation.equal_dose_tables import BLURRED, equal_dose_figure, equal_dose_tables
@@ -30,6 +29,7 @@ from stem_complete.evaluation.report import MODEL, Report
 from stem_complete.evaluation.tables import as_csv
 from stem_complete.evaluation.tuned import dose_of
 from stem_complete.evaluation.unit_scale import Image
+from stem_complete.evaluation.work import SEED, TIMEOUT_S, ShowProgress, Workers, evaluate
 from stem_complete.files import write_atomically
 from stem_complete.inference import Completer, Completion
 from stem_complete.scan import Detector, blur, example_keys
@@ -142,6 +142,8 @@ def compare_at_equal_dose(
     split: Split = "test",
     max_images: int | None = None,
     output: Path | None = None,
+    workers: Workers | None = None,
+    timeout_s: float = TIMEOUT_S,
     progress: ShowProgress | None = None,
 ) -> Report:
     """Errors of full rasters, raw and denoised, and of sparse scans that are completed.
@@ -158,6 +160,8 @@ def compare_at_equal_dose(
         max_images: Largest number of crops, spread evenly over the data.
         output: Folder for `equal_dose.json`, `equal_dose.md`, `equal_dose.csv` and
             `equal_dose.png`. What is there of the same weights and data is not done again.
+        workers: See `evaluate`.
+        timeout_s: Likewise.
         progress: Called after each scan.
 
     Raises:
@@ -171,11 +175,13 @@ def compare_at_equal_dose(
         trained_on={source.sha256 for source in completer.card.training_data} if completer else (),
     )
     conditions = [condition for budget in budgets for condition in conditions_at(budget)]
-    report = evaluate_cells(
+    report = evaluate(
         micrographs,
         equal_dose_methods(completer),
         conditions,
-        folder=output and output / "cells",
+        folder=output,
+        workers=workers,
+        timeout_s=timeout_s,
         progress=progress,
     )
     if output is not None:

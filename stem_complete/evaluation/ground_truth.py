@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stem_complete.console import counted
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.examples import Split
-from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
+from stem_complete.data.formats.micrographs import Micrograph, read_micrograph, read_micrographs
 from stem_complete.data.formats.published import read_published_scan
 from stem_complete.data.formats.search import search
 from stem_complete.data.sampler import evenly_spread
@@ -28,7 +28,7 @@ from stem_complete.data.store.store import CropRecord, MicrographStore
 from stem_complete.errors import DataError
 from stem_complete.evaluation.conditions import PUBLISHED_NOISE, Condition
 from stem_complete.evaluation.report import grouped
-from stem_complete.scan import RANDOM_GEOMETRIES, blur
+from stem_complete.scan import RANDOM_GEOMETRIES, ScanSimulator, blur
 from stem_complete.vocabulary import INTENSITY_RANGE, format_coverage
 
 CROP_SIZE = 512
@@ -38,20 +38,115 @@ Data = str | Path | Sequence[str | Path]
 """A micrograph store, or files and folders of micrographs."""
 
 
+class StoredCrop(NamedTuple):
+    """Where a crop of a store lies.
+
+    Attributes:
+        store: Its path.
+        number: Of the crop.
+    """
+
+    store: str
+    number: int
+
+    def absolute(self) -> StoredCrop:
+        """The same for a process with another working folder."""
+        return self._replace(store=str(Path(self.store).absolute()))
+
+    def read(self) -> NDArray[np.float32]:
+        """[h, w], from -1 to 1."""
+        pixels: NDArray[np.float32] = _store(self.store).read([self.number])[0, 0]
+        return pixels
+
+
+class FileCrop(NamedTuple):
+    """Where a crop of a file lies.
+
+    Attributes:
+        file: Its path.
+        place: Of its image among those of the file.
+        row: First row [px].
+        column: First column [px].
+    """
+
+    file: str
+    place: int
+    row: int
+    column: int
+
+    def absolute(self) -> FileCrop:
+        """The same for a process with another working folder."""
+        return self._replace(file=str(Path(self.file).absolute()))
+
+    def read(self) -> NDArray[np.float32]:
+        """[h, w], from -1 to 1."""
+        pixels = _images(self.file)[self.place].pixels
+        rows, columns = (slice(first, first + CROP_SIZE) for first in (self.row, self.column))
+        return _scaled(pixels[rows, columns].astype(np.float32))
+
+
+class PublishedPicture(NamedTuple):
+    """Where a picture of the authors' scans lies, whose values are from 0 to 1.
+
+    Attributes:
+        file: Its path.
+    """
+
+    file: str
+
+    def absolute(self) -> PublishedPicture:
+        """The same for a process with another working folder."""
+        return self._replace(file=str(Path(self.file).absolute()))
+
+    def read(self) -> NDArray[np.float32]:
+        """[h, w], from -1 to 1."""
+        pixels: NDArray[np.float32] = read_micrograph(Path(self.file)).pixels.astype(np.float32)
+        return 2 * pixels - 1
+
+
 class KnownMicrograph(NamedTuple):
-    """A crop.
+    """A crop, which is read when it is needed: there may be more than memory holds.
 
     Attributes:
         name: Of its file, and where in it.
         field: Its field of view; files of one field share it.
         sha256: Hash of its file or folder.
-        pixels: [h, w] float32, from -1 to 1.
+        pixels_sha256: Of its pixels.
+        pixel_size_nm: Side of a pixel [nm]; None if the file does not tell.
+        at: Where it is read from.
+        middle_px: Side of the part in its middle that is taken, on a scale of its own [px]; None:
+            all of it.
     """
 
     name: str
     field: str
     sha256: str
-    pixels: NDArray[np.float32]
+    pixels_sha256: str
+    pixel_size_nm: float | None
+    at: StoredCrop | FileCrop | PublishedPicture
+    middle_px: int | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """[h, w] float32, from -1 to 1.
+
+        Raises:
+            DataError: It is not what it was when it was found.
+        """
+        try:
+            pixels = self.at.read()
+        except (IndexError, OSError) as error:
+            found = f"{type(error).__name__}: {error}"
+        else:
+            if _sha256(pixels) == self.pixels_sha256:
+                return pixels if self.middle_px is None else _middle(pixels, self.middle_px)
+            found = "other pixels"
+        raise DataError(
+            expected="the micrograph as it was when the evaluation began",
+            found=found,
+            where=f"{self.at[0]}, {self.name}",
+            fix="leave micrographs as they are meanwhile, and start again",
+        )
 
 
 class Micrographs(NamedTuple):
@@ -72,11 +167,12 @@ class Micrographs(NamedTuple):
     max_per_field: int | None
 
     def sha256(self) -> str:
-        """SHA-256 of the crops: their names, sizes and pixels."""
+        """SHA-256 of the crops: their names, sizes and pixels, all of which it reads."""
         digest = hashlib.sha256()
         for crop in self.crops:
-            digest.update(f"{crop.name} {crop.pixels.shape}\n".encode())
-            digest.update(crop.pixels.tobytes())
+            pixels = crop.pixels
+            digest.update(f"{crop.name} {pixels.shape}\n".encode())
+            digest.update(pixels.tobytes())
         return digest.hexdigest()
 
 
@@ -92,6 +188,7 @@ class KnownScan(NamedTuple):
         partial: What was measured.
         truth: The blurred crop.
         unblurred: The crop.
+        pixel_size_nm: Side of a pixel [nm]; None if it is unknown.
     """
 
     image: str
@@ -102,6 +199,7 @@ class KnownScan(NamedTuple):
     partial: RasterScan
     truth: NDArray[np.float32]
     unblurred: NDArray[np.float32]
+    pixel_size_nm: float | None = None
 
 
 def load_micrographs(
@@ -127,6 +225,9 @@ def load_micrographs(
     sources = [data] if isinstance(data, str | Path) else list(data)
     from_store = len(sources) == 1 and is_store(Path(sources[0]))
     left_out: list[str] = []
+    _store.cache_clear()  # all files may have changed since
+    _images.cache_clear()
+    _simulator.cache_clear()
     if from_store:
         crops = _from_store(MicrographStore(sources[0]), split, max_images, max_per_field)
     else:
@@ -148,24 +249,35 @@ def load_micrographs(
 def simulate(
     crops: Sequence[KnownMicrograph], condition: Condition, seed: int = 0
 ) -> Iterator[KnownScan]:
-    """A scan of each crop; all crops are of one size.
+    """A scan of each crop.
 
     The noise of a crop, and its path if the geometry is random, depend on the seed and the crop's
     name alone, not on the other crops.
     """
-    height, width = crops[0].pixels.shape
-    make = partial(condition.simulator, (height, width), seed)
-    for_all = None if condition.geometry in RANDOM_GEOMETRIES else make()
     for crop in crops:
+        pixels = crop.pixels
+        height, width = pixels.shape
         position = position_of(crop.name)
-        simulator = for_all or make(path_seed=seed + position)
-        image = torch.from_numpy(crop.pixels)[None, None]
+        if condition.geometry in RANDOM_GEOMETRIES:
+            simulator = condition.simulator((height, width), seed, path_seed=seed + position)
+        else:
+            simulator = _simulator(condition, (height, width), seed)
+        image = torch.from_numpy(pixels)[None, None]
         batch = simulator(image, 0, torch.tensor([position]))
         intensity, dwell, truth, unblurred = (
             t[0, 0].numpy() for t in (*batch.scan, batch.truth, batch.unblurred)
         )
         scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
-        yield KnownScan(crop.name, crop.field, *condition.labels, scan, truth, unblurred)
+        yield KnownScan(
+            *(crop.name, crop.field, *condition.labels, scan, truth, unblurred),
+            pixel_size_nm=crop.pixel_size_nm,
+        )
+
+
+@lru_cache(2)
+def _simulator(condition: Condition, shape: tuple[int, int], seed: int) -> ScanSimulator:
+    """That of a path which all crops share: to rasterise one takes long."""
+    return condition.simulator(shape, seed)
 
 
 def position_of(name: str) -> int:
@@ -180,7 +292,7 @@ def published_scans() -> Iterator[KnownScan]:
     """
     for triple in published_triples():
         scan = read_published_scan(triple.scan, triple.dwell)
-        unblurred = 2 * read_micrograph(triple.truth).pixels.astype(np.float32) - 1
+        unblurred = PublishedPicture(str(triple.truth)).read()
         truth = blur(torch.from_numpy(unblurred)[None, None])[0, 0].numpy()
         name = triple.truth.stem
         labels = ("published", format_coverage(scan.coverage), PUBLISHED_NOISE)
@@ -189,10 +301,12 @@ def published_scans() -> Iterator[KnownScan]:
 
 def published_micrographs() -> list[KnownMicrograph]:
     """The pictures of the authors' scans, to be scanned in other ways."""
-    return [
-        KnownMicrograph(scan.image, scan.field, content_hash(triple.truth), scan.unblurred)
-        for triple, scan in zip(published_triples(), published_scans(), strict=True)
-    ]
+    pictures = []
+    for triple in published_triples():
+        at, name = PublishedPicture(str(triple.truth)), triple.truth.stem
+        sha256 = content_hash(triple.truth)
+        pictures.append(KnownMicrograph(name, name, sha256, _sha256(at.read()), None, at))
+    return pictures
 
 
 def _from_files(
@@ -208,13 +322,18 @@ def _from_files(
             left_out.append(str(error))
             continue
         field, sha256 = group_of(file, CROP_OF_ONE_FIELD), content_hash(file)
-        for micrograph in found:
+        for place, micrograph in enumerate(found):
             kept, refused = cut(micrograph, CROP_SIZE, "float32")
             left_out += [f"{r.path} at {r.row}, {r.column}: {r.reason}" for r in refused]
             frame = micrograph.frame if len(found) > 1 else None
             crops += [
                 KnownMicrograph(
-                    _name(file, micrograph.name, frame, crop), field, sha256, _scaled(crop.pixels)
+                    _name(file, micrograph.name, frame, crop),
+                    field,
+                    sha256,
+                    _sha256(_scaled(crop.pixels)),
+                    micrograph.pixel_size_nm,
+                    FileCrop(str(file), place, crop.row, crop.column),
                 )
                 for crop in kept
             ]
@@ -243,11 +362,17 @@ def _from_store(
     fields = [sources[number].group for number in numbers]
     chosen = indices[_choose(fields, max_images, max_per_field)]
     crops = []
-    for record, pixels in zip(store.records(chosen), store.read(chosen)[:, 0], strict=True):
+    for index, record in zip(chosen.tolist(), store.records(chosen), strict=True):
         source = record.source
+        at = StoredCrop(str(store.path), index)
         frame = record.frame if len(source.frames) > 1 else None
         name = _name(Path(source.path), source.signal, frame, record)
-        crops.append(KnownMicrograph(name, source.group, source.sha256, pixels))
+        pixels_sha256 = _sha256(store.read([index])[0, 0])
+        crops.append(
+            KnownMicrograph(
+                name, source.group, source.sha256, pixels_sha256, source.pixel_size_nm, at
+            )
+        )
     return crops
 
 
@@ -264,6 +389,28 @@ def _choose(
     parts = [evenly_spread(np.array(places), max_per_field or len(places)) for places in of_field]
     chosen = np.sort(np.concatenate(parts))
     return evenly_spread(chosen, max_images or len(chosen))
+
+
+@lru_cache(4)
+def _store(path: str) -> MicrographStore:
+    return MicrographStore(path)
+
+
+@lru_cache(1)
+def _images(file: str) -> list[Micrograph]:
+    return read_micrographs(Path(file))
+
+
+def _middle(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+    """The middle of a crop, on a scale of its own."""
+    top, left = (max(side - side_px, 0) // 2 for side in pixels.shape)
+    part = pixels[top : top + side_px, left : left + side_px]
+    low, high = float(part.min()), float(part.max())
+    return 2 * (part - low) / ((high - low) or 1) - 1
+
+
+def _sha256(pixels: NDArray[np.float32]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _scaled(pixels: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:

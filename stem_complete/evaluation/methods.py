@@ -102,17 +102,24 @@ def suiting(methods: Mapping[str, Method], labels: tuple[str, str, str]) -> dict
     return {name: method for name, method in methods.items() if suits(method)}
 
 
-def model_methods(completer: Completer) -> dict[str, Method]:
-    """`MODEL`, and before it `FIRST` if the model's network corrects a first completion."""
+@dataclass(frozen=True)
+class First:
+    """What a model's network corrects."""
 
-    def first(scan: KnownScan) -> Completion:
+    completer: Completer
+
+    def __call__(self, scan: KnownScan) -> Completion:
+        """The scan's first completion."""
         # By the measured range, as earlier reports have it: to the last bit the same.
         measured = RasterScan(scan.partial.intensity, scan.partial.dwell)
-        image = completer.first_completion(measured)
+        image = self.completer.first_completion(measured)
         assert image is not None
         return Completion(image)
 
+
+def model_methods(completer: Completer) -> dict[str, Method]:
+    """`MODEL`, and before it `FIRST` if the model's network corrects a first completion."""
     # That of the encoding `adaptive` is a baseline of its own.
     shown = completer.card.encoding in CORRECTED and completer.card.encoding != "adaptive"
-    methods: dict[str, Method] = {FIRST: first} if shown else {}
+    methods: dict[str, Method] = {FIRST: First(completer)} if shown else {}
     return methods | {MODEL: Model(completer)}

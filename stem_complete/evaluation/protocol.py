@@ -1,6 +1,6 @@
 """The evaluation protocol: a model beside tuned classical baselines, the same way every time.
 
-It may be run in parts, which are kept cell by cell in the output folder.
+It may be run in parts: each scan is kept in the output folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 from stem_complete.config import DetectorNoiseConfig, NoiseConfig, ReferenceNoiseConfig
 from stem_complete.data.examples import Split
 from stem_complete.errors import ConfigError
-from stem_complete.evaluation.cells import SEED, ShowProgress, evaluate_cells
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.figures import CompletionExample, completion_figure
 from stem_complete.evaluation.ground_truth import (
@@ -33,6 +32,7 @@ from stem_complete.evaluation.methods import (
 from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.report import MODEL, Report, Worst
 from stem_complete.evaluation.tables import NUM_WORST, as_csv, by_condition
+from stem_complete.evaluation.work import SEED, TIMEOUT_S, ShowProgress, Workers, evaluate
 from stem_complete.files import write_atomically
 from stem_complete.inference import Completer
 from stem_complete.vocabulary import Geometry
@@ -116,6 +116,8 @@ def evaluate_protocol(
     split: Split = "test",
     max_images: int | None = None,
     output: Path | None = None,
+    workers: Workers | None = None,
+    timeout_s: float = TIMEOUT_S,
     progress: ShowProgress | None = None,
 ) -> Report:
     """Scores of a model, if there is one, and of the fast baselines under the protocol.
@@ -131,9 +133,11 @@ def evaluate_protocol(
         split: Split of the store; files are taken whole.
         max_images: Largest number of crops, spread evenly over the data.
         output: Folder for `protocol.json`, `protocol.md`, `protocol.csv`, `ratios.png` and
-            `worst.png`, a picture of the scans on which the model does worst. Cells that are there,
-            of the same weights, data and baselines, are not evaluated again, and become part of
-            the report.
+            `worst.png`, a picture of the scans on which the model does worst. Scans that are there,
+            of the same weights, crop and baselines, are not evaluated again, and cells of which
+            all are there become part of the report.
+        workers: See `evaluate`.
+        timeout_s: Likewise.
         progress: Called after each scan.
 
     Raises:
@@ -149,12 +153,14 @@ def evaluate_protocol(
     )
     names = dict.fromkeys((*PROTOCOL_BASELINES, *more_baselines))
     methods = baseline_methods(names) | (model_methods(completer) if completer else {})
-    report = evaluate_cells(
+    report = evaluate(
         micrographs,
         methods,
         conditions,
         kept=PROTOCOL,
-        folder=output and output / "cells",
+        folder=output,
+        workers=workers,
+        timeout_s=timeout_s,
         progress=progress,
     )
     if output is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
 from typing import Any, NamedTuple, Self, TypeVar
 
+from stem_complete.errors import DataError
 from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 
 FIRST, MODEL = "first_completion", "model"
@@ -31,6 +32,30 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return found
 
 
+class Details(NamedTuple):
+    """More of one method on one scan.
+
+    Attributes:
+        frc: Fourier ring correlation with the unblurred crop [k], see `resolution`.
+        resolution_px: Period at which it falls below 1/7 [px]; None if it is from the start.
+        half_bit_resolution_px: Likewise below half a bit.
+        rmse_by_distance: RMSE by distance from the nearest measured pixel, see `gaps`; None where
+            no pixel is.
+        num_columns: Atom columns of the crop; None where they were not looked for, or there is no
+            lattice.
+        columns_found: Share of them that the completion has.
+        column_error_px: Root mean square distance of these from their places [px].
+    """
+
+    frc: tuple[float, ...]
+    resolution_px: float | None
+    half_bit_resolution_px: float | None
+    rmse_by_distance: tuple[float | None, ...]
+    num_columns: int | None = None
+    columns_found: float | None = None
+    column_error_px: float | None = None
+
+
 class Row(NamedTuple):
     """One method on one scan. Errors are fractions of the range of the unblurred crop.
 
@@ -47,6 +72,8 @@ class Row(NamedTuple):
         unblurred_rmse: Error against the unblurred crop.
         expected_rmse: `rmse` as the error map predicts it; None without a map.
         seconds: Time that the method took.
+        pixel_size_nm: Side of a pixel [nm]; None if it is unknown.
+        details: More of it, where they were asked for.
     """
 
     image: str
@@ -61,10 +88,12 @@ class Row(NamedTuple):
     unblurred_rmse: float
     expected_rmse: float | None
     seconds: float
+    pixel_size_nm: float | None = None
+    details: Details | None = None
 
 
 class Statistic(NamedTuple):
-    """Mean over images and its standard error, which is None for a single image."""
+    """Mean over images and its standard error: None for a single image, or infinite values."""
 
     mean: float
     standard_error: float | None
@@ -72,8 +101,8 @@ class Statistic(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Mean and standard error of `values`, of which there is at least one."""
-        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        return cls(fmean(values), error)
+        known = len(values) > 1 and all(map(math.isfinite, values))  # perfect ones have no PSNR
+        return cls(fmean(values), stdev(values) / math.sqrt(len(values)) if known else None)
 
 
 class Summary(NamedTuple):
@@ -163,12 +192,29 @@ class Report:
         setup: What was evaluated on what, as plain values.
         left_out: Images that were not used, and why.
         baselines: Names of the methods that the model is compared with.
+        failed: Scans that could not be evaluated, and why.
     """
 
     rows: list[Row]
     setup: dict[str, Any]
     left_out: list[str]
     baselines: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+    def whole(self) -> Self:
+        """This report.
+
+        Raises:
+            DataError: It lacks scans, as they failed.
+        """
+        if self.failed:
+            raise DataError(
+                expected="every scan evaluated",
+                found=f"{len(self.failed)} that failed",
+                where=self.failed[0],
+                fix="start again: what is done is kept",
+            )
+        return self
 
     def cells(self) -> list[Cell]:
         """Means over images for each condition, in the order of the rows."""
@@ -201,6 +247,7 @@ class Report:
             "cells": [plain(cell) for cell in self.cells()],
             "rows": [plain(row._replace(field=Path(row.field).name)) for row in self.rows],
             "left_out": self.left_out,
+            "failed": self.failed,
         }
         return json.dumps(values, indent=2, allow_nan=False)
 

@@ -1,19 +1,19 @@
-"""Scores of completions against the truth: methods on scans of known micrographs."""
+"""Scores of completions of one scan against its truth, and a report of many."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import stem_complete
-from stem_complete.errors import ConfigError
 from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
+from stem_complete.evaluation.details import Examiner
 from stem_complete.evaluation.ground_truth import (
     KnownScan,
     Micrographs,
@@ -24,43 +24,22 @@ from stem_complete.evaluation.ground_truth import (
 from stem_complete.evaluation.methods import Method, Model, suiting
 from stem_complete.evaluation.metrics import all_metrics, rmse
 from stem_complete.evaluation.report import MODEL, Report, Row, grouped
-from stem_complete.inference import Progress
 from stem_complete.vocabulary import INTENSITY_RANGE
 
 
-def evaluate(
-    micrographs: Micrographs,
-    methods: Mapping[str, Method],
-    conditions: Iterable[Condition],
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Report:
-    """Scores of each method on a scan of each crop under each condition.
+class Measures(NamedTuple):
+    """What is measured of completions beside RMSE, PSNR and SSIM.
 
-    Args:
-        micrographs: What is scanned.
-        methods: Completions of a scan, by the names of their rows.
-        conditions: How it is scanned.
-        seed: Seed of the noise.
-        progress: Called after each scan.
-
-    Raises:
-        ConfigError: There is no method.
+    Attributes:
+        details: Resolution, and errors by distance from what was measured.
+        atom_columns: Atom columns, where the crop shows a lattice.
     """
-    if not methods:
-        raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")
-    conditions = list(conditions)
-    total = len(conditions) * len(micrographs.crops)
-    rows: list[Row] = []
-    done = 0
-    for condition in conditions:
-        for scan in simulate(micrographs.crops, condition, seed):
-            rows += scores(scan, methods)
-            done += 1
-            if progress:
-                progress(done, total)
-    return report_of(rows, methods, setup_of(micrographs, conditions, seed), micrographs.left_out)
+
+    details: bool = False
+    atom_columns: bool = False
+
+
+ERRORS_ALONE = Measures()
 
 
 def setup_of(
@@ -85,25 +64,33 @@ def setup_of(
 
 
 def evaluate_published(
-    methods: Mapping[str, Method], conditions: Iterable[Condition] = ()
+    methods: Mapping[str, Method],
+    conditions: Iterable[Condition] = (),
+    measures: Measures = ERRORS_ALONE,
 ) -> Report:
     """Scores of each method on the authors' own noisy scans, which come with the package.
 
     Args:
         methods: Completions of a scan, by the names of their rows.
         conditions: How else the same pictures are scanned.
+        measures: What is measured.
     """
     scans = list(published_scans())
     data = [scan.image for scan in scans]
     for condition in conditions:
         scans += simulate(published_micrographs(), condition)
-    rows = [row for scan in scans for row in scores(scan, methods)]
+    rows = [row for scan in scans for row in scores(scan, methods, measures)]
     return report_of(rows, methods, {"data": data}, left_out=[])
 
 
-def scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
+def scores(
+    scan: KnownScan, methods: Mapping[str, Method], measures: Measures = ERRORS_ALONE
+) -> Iterator[Row]:
     """A row for each method that is for such scans."""
     labels = scan.geometry, scan.coverage, scan.noise
+    examiner = None
+    if measures != ERRORS_ALONE:
+        examiner = Examiner(scan, atom_columns=measures.atom_columns)
     for name, method in suiting(methods, labels).items():
         started = time.perf_counter()
         image, error = method(scan)
@@ -123,11 +110,17 @@ def scores(scan: KnownScan, methods: Mapping[str, Method]) -> Iterator[Row]:
             unblurred_rmse=rmse(scan.unblurred, image, intensity_range=INTENSITY_RANGE),
             expected_rmse=expected,
             seconds=seconds,
+            pixel_size_nm=scan.pixel_size_nm,
+            details=None if examiner is None else examiner.details(image),
         )
 
 
 def report_of(
-    rows: list[Row], methods: Mapping[str, Method], setup: dict[str, Any], left_out: list[str]
+    rows: list[Row],
+    methods: Mapping[str, Method],
+    setup: dict[str, Any],
+    left_out: list[str],
+    failed: Sequence[str] = (),
 ) -> Report:
     """Rows with the models that they are of, the versions of libraries, and the baselines."""
     models = {name: m.completer for name, m in methods.items() if isinstance(m, Model)}
@@ -142,4 +135,5 @@ def report_of(
     versions |= {name: version(name) for name in ("torch", "numpy", "scipy")}
     # Not those of `methods`: rows that were kept may have more.
     baselines = tuple(name for name in grouped(rows, lambda row: row.method) if name in BASELINES)
-    return Report(rows, of_models | setup | {"versions": versions}, left_out, baselines)
+    setup = of_models | setup | {"versions": versions}
+    return Report(rows, setup, left_out, baselines, tuple(failed))

@@ -34,7 +34,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def by_method(report: Report) -> str:
+def by_method(report: Report, *, timed: bool = True) -> str:
     """A table for each condition: mean and standard error of every score of every method."""
     cells = report.cells()
     varied = [
@@ -46,8 +46,30 @@ def by_method(report: Report) -> str:
         others = "".join(f"{cell[place]}, " for place in varied)
         number = cell.num_images
         images = "1 image" if number == 1 else f"mean of {number} images ± standard error"
-        parts.append(f"{others}coverage {cell.coverage}, {images}\n\n{_scores(cell.methods)}")
+        parts.append(
+            f"{others}coverage {cell.coverage}, {images}\n\n{_scores(cell.methods, timed=timed)}"
+        )
     return "\n\n".join(parts)
+
+
+def summary(report: Report) -> str:
+    """What was evaluated: model, data, seed and versions, as a list."""
+    setup, cells = report.setup, report.cells()
+    versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
+    model = "none, baselines alone"
+    if setup["model"]:
+        model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
+    lines = [f"* model: {model}"]
+    if "data_sha256" in setup:
+        at_most = setup["max_images_per_field"]
+        lines.append(
+            f"* data: {counted(cells[0].num_images, 'crop')} of "
+            f"{counted(cells[0].num_fields, 'field')} of view"
+            + (f" (at most {at_most} of each)" if at_most else "")
+            + f", SHA-256 {setup['data_sha256']}"
+        )
+    seed = f"seed {setup['seed']}; " if "seed" in setup else ""
+    return "\n".join([*lines, f"* {seed}{versions}"])
 
 
 def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool = True) -> str:
@@ -58,24 +80,13 @@ def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool
         num_worst: Number of the worst scans.
         every_cell: Whether each condition has a row; else only ratios are told.
     """
-    setup, cells = report.setup, report.cells()
-    model = f"{setup['model']}, weights SHA-256 {setup['model_sha256']}"
-    versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
-    at_most = setup["max_images_per_field"]
-    lines = [
-        f"* model: {model if setup['model'] else 'none, baselines alone'}",
-        f"* data: {counted(cells[0].num_images, 'crop')} of "
-        f"{counted(cells[0].num_fields, 'field')} of view"
-        + (f" (at most {at_most} of each)" if at_most else "")
-        + f", SHA-256 {setup['data_sha256']}",
-        f"* seed {setup['seed']}; {versions}",
-    ]
-    blurs = {f"{condition['blur_sigma_px']:g}" for condition in setup["conditions"]}
+    cells = report.cells()
+    blurs = {f"{condition['blur_sigma_px']:g}" for condition in report.setup["conditions"]}
     explained = (
         "RMSE in % of the truth's range, against the truth blurred by 5x5 px, sigma "
         f"{' or '.join(sorted(blurs))} px; geometric means over the crops."
     )
-    parts = ["\n".join(lines)]
+    parts = [summary(report)]
     if any(cell.ratio is not None for cell in cells):
         explained += (
             " Ratio: geometric mean over the crops of the model's RMSE to that of the best "
@@ -126,10 +137,11 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def _scores(methods: Mapping[str, Summary]) -> str:
+def _scores(methods: Mapping[str, Summary], *, timed: bool) -> str:
     """Every score of the methods under one condition."""
     mapped = any(summary.expected_rmse for summary in methods.values())
-    header = ["method", "RMSE [%]", "PSNR [dB]", "SSIM", "RMSE to unblurred [%]", "time [ms]"]
+    header = ["method", "RMSE [%]", "PSNR [dB]", "SSIM", "RMSE to unblurred [%]"]
+    header += ["time [ms]"] * timed
     rows = [
         [
             name,
@@ -137,7 +149,7 @@ def _scores(methods: Mapping[str, Summary]) -> str:
             _number(s.psnr, 2),
             _number(s.ssim, 3),
             _number(s.unblurred_rmse, 2, 100),
-            f"{1e3 * s.seconds.mean:.0f}",
+            *[f"{1e3 * s.seconds.mean:.0f}"] * timed,
             *[_number(s.expected_rmse, 2, 100)] * mapped,
         ]
         for name, s in methods.items()

@@ -106,7 +106,7 @@ def errors_of_baselines(store: Path) -> dict[str, dict[str, Any]]:
 def _errors(methods: Mapping[str, Method], store: Path) -> dict[str, Errors]:
     """Mean over sources of the mean RMSE, by method."""
     micrographs = load_micrographs(store, split="validation", max_per_field=MAX_PER_FIELD)
-    rows = evaluate(micrographs, methods, CONDITIONS).rows
+    rows = evaluate(micrographs, methods, CONDITIONS).whole().rows
     found: dict[str, Errors] = {name: {} for name in methods}
     by_condition = grouped(rows, attrgetter("method", "geometry", "coverage", "noise"))
     for (method, *condition), of_condition in by_condition.items():

@@ -23,9 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from stem_complete.config import DetectorNoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import errors_in_one_line, say
@@ -113,7 +111,7 @@ def scans_of(
     """Scans that parameters of a method are tuned on."""
     num_crops, side_px = FEWER.get(name, (len(crops), DENSE_PX))
     if condition.coverage > DENSE:
-        crops = [crop._replace(pixels=_middle(crop.pixels, side_px)) for crop in crops[:num_crops]]
+        crops = [crop._replace(middle_px=side_px) for crop in crops[:num_crops]]
     return [
         scan
         for geometry in REPRESENTATIVES[kind]
@@ -180,14 +178,6 @@ def _classes(name: str) -> Iterator[tuple[PathKind, Condition]]:
                 noisy = isinstance(noise, DetectorNoiseConfig) and noise.dose_electrons_per_px
                 if name not in DENOISERS or (noisy and coverage > SPARSEST_DENOISED):
                     yield kind, condition
-
-
-def _middle(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
-    """The middle of a crop, on a scale of its own."""
-    top, left = (max(side - side_px, 0) // 2 for side in pixels.shape)
-    part = pixels[top : top + side_px, left : left + side_px]
-    low, high = float(part.min()), float(part.max())
-    return 2 * (part - low) / ((high - low) or 1) - 1
 
 
 def _neighbours(name: str, setting: Setting) -> Iterator[Setting]:

@@ -24,9 +24,9 @@ from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
 from stem_complete.launch import launch
 from stem_complete.serving.batch import complete_files
-from stem_complete.serving.batch.manifest import FOLDER
 from stem_complete.training import Checkpoints, build_task, claim
 from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
+from stem_complete.training.manifest import FOLDER
 from stem_complete.training.storage import StorageError, create
 
 BUCKET = "laboratory"

@@ -99,11 +99,11 @@ def evaluate_released(
                 more_baselines=more_baselines,
                 output=output / name,
                 progress=bar.show,
-            )
+            ).whole()
     with ProgressBar("equal dose") as bar:
         equal_dose = compare_at_equal_dose(
             unseen, completer, output=output / "equal_dose", progress=bar.show
-        )
+        ).whole()
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
     (output / "published.txt").write_text(published + "\n")
     say(published)

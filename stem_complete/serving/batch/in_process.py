@@ -8,8 +8,7 @@ from contextlib import closing
 from stem_complete.console import format_seconds
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import Completer
-from stem_complete.serving.batch.units import Job, Outcome, Parcel, lost
-from stem_complete.serving.batch.worker import Worker
+from stem_complete.serving.batch.units import AnyJob, AnyWorker, R, U
 from stem_complete.time_limit import OutOfTimeError, time_limit
 
 TRIES = 2
@@ -33,15 +32,17 @@ class InProcess:
         self.batch_size = batch_size or (GPU_BATCH_SIZE if on_gpu else 1)
 
     def run(
-        self, job: Job, parcels: Sequence[Parcel], timeout_s: float
-    ) -> Iterator[tuple[Parcel, list[Outcome]]]:
-        """See `Pool`."""
-        with closing(Worker(self.completer, job)) as worker:
+        self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
+    ) -> Iterator[tuple[tuple[U, ...], list[R]]]:
+        """See `Workers`."""
+        with closing(job.worker(self.completer)) as worker:
             for parcel in parcels:
-                yield parcel, _complete(worker, parcel, timeout_s * len(parcel))
+                yield parcel, _complete(job, worker, parcel, timeout_s * len(parcel))
 
 
-def _complete(worker: Worker, parcel: Parcel, limit_s: float) -> list[Outcome]:
+def _complete(
+    job: AnyJob[U, R], worker: AnyWorker[U, R], parcel: tuple[U, ...], limit_s: float
+) -> list[R]:
     for _ in range(TRIES):
         try:
             with time_limit(limit_s):
@@ -49,4 +50,4 @@ def _complete(worker: Worker, parcel: Parcel, limit_s: float) -> list[Outcome]:
         except OutOfTimeError:
             pass
     reason = f"it took longer than {format_seconds(limit_s)}, {TRIES} times"
-    return lost(parcel, reason, TOO_LONG)
+    return [job.lost(unit, reason, TOO_LONG) for unit in parcel]

@@ -1,4 +1,4 @@
-"""Batches on Ray: actors with the model, and our own loop that hands them units.
+"""Units of work on Ray: actors, perhaps with a model, and our own loop that hands them units.
 
 Ray Data is not used: it has no limit on the time of a unit, retries blocks rather than scans, hangs
 when actors take all CPUs, and ends a job that is silent for half an hour. Here every unit is known
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import ray
 import torch
@@ -24,14 +24,12 @@ from stem_complete.console import format_seconds, say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
-from stem_complete.inference.card import CARD_FILE, read_card
+from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.serving.batch.in_process import TOO_LONG, TRIES
-from stem_complete.serving.batch.sources import absolute
-from stem_complete.serving.batch.units import Job, Outcome, Parcel, lost
-from stem_complete.serving.batch.worker import Worker
+from stem_complete.serving.batch.units import AnyJob, AnyWorker, R, U
 from stem_complete.vocabulary import WEIGHTS_FILE
 
 POLL_S = 0.5
@@ -49,11 +47,11 @@ _DIED = "its worker died twice: killed, out of memory, or lost with its node"
 _DIED_FIX = "give workers more memory, or complete large scans with fewer workers"
 
 
-class RayPool:
+class RayWorkers:
     """Actors on a Ray cluster, one CPU each and perhaps a GPU.
 
     Args:
-        model: Folder of the model; nodes that do not see it get a copy.
+        model: Folder of the model; nodes that do not see it get a copy. None: they need none.
         device: "cpu" or "cuda".
         precision: As of `Completer`.
         num_workers: None: one for each core of a local cluster; of another one as many as there is
@@ -67,7 +65,7 @@ class RayPool:
 
     def __init__(
         self,
-        model: Path,
+        model: Path | None,
         *,
         device: str = "cpu",
         precision: str = "float32",
@@ -75,21 +73,20 @@ class RayPool:
         use_gpu: bool = False,
         address: str | None = None,
     ) -> None:
-        self.model, self.device, self.precision = model.absolute(), device, precision
+        self.model, self.device, self.precision = model and model.absolute(), device, precision
         self.num_workers, self.use_gpu, self.address = num_workers, use_gpu, address
-        self.card = read_card(model)
-        self.batch_size = GPU_BATCH_SIZE if device == "cuda" else 1
+        self.card = None if model is None else read_card(model)
 
     def run(
-        self, job: Job, parcels: Sequence[Parcel], timeout_s: float
-    ) -> Iterator[tuple[Parcel, list[Outcome]]]:
-        """See `Pool`."""
+        self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
+    ) -> Iterator[tuple[tuple[U, ...], list[R]]]:
+        """See `Workers`."""
         if not parcels:
             return
         # More than the workers take, as Ray's own work needs room.
         local = ScalingConfig(num_workers=(self.num_workers or num_cores()) + 1)
         with ray_cluster(local, self.address):
-            crew = _Crew(self, _absolute_job(job), parcels, timeout_s)
+            crew = _Crew(self, job.absolute(), parcels, timeout_s)
             try:
                 yield from crew.work()
             finally:
@@ -113,6 +110,21 @@ class RayPool:
         return self.num_workers or max(1, int(room))
 
 
+class RayPool(RayWorkers):
+    """Workers that complete scans; see `RayWorkers`.
+
+    Args:
+        model: Folder of the model.
+        options: See `RayWorkers`.
+    """
+
+    card: ModelCard
+
+    def __init__(self, model: Path, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.batch_size = GPU_BATCH_SIZE if self.device == "cuda" else 1
+
+
 class _Model(NamedTuple):
     """A model for workers on other nodes: its files by name, in Ray's object store."""
 
@@ -125,18 +137,24 @@ class RayWorker:
     """Body of an actor."""
 
     def __init__(
-        self, model: _Model, device: str, precision: str, job: Job, credentials: Handover
+        self,
+        model: _Model | None,
+        device: str,
+        precision: str,
+        job: AnyJob[Any, Any],
+        credentials: Handover,
     ) -> None:
         credentials.accept()
         self._given = model, device, precision, job
-        self._worker: Worker | None = None
+        self._worker: AnyWorker[Any, Any] | None = None
 
     def begin(self) -> Exception | None:
         """Loads the model; returns why it cannot be loaded, as Ray would wrap what is raised."""
         model, device, precision, job = self._given
         torch.set_num_threads(1)  # its CPU; another number would change the last bits
         try:
-            self._worker = Worker(load_completer(_fetched(model), device, precision=precision), job)
+            completer = model and load_completer(_fetched(model), device, precision=precision)
+            self._worker = job.worker(completer)
         except (StemCompleteError, OSError) as error:
             return error
         return None
@@ -146,7 +164,7 @@ class RayWorker:
         if self._worker is not None:
             self._worker.close()
 
-    def complete(self, parcel: Parcel) -> list[Outcome] | Exception:
+    def complete(self, parcel: tuple[Any, ...]) -> list[Any] | Exception:
         """Outcomes, or what ends the batch."""
         assert self._worker is not None
         try:
@@ -196,26 +214,32 @@ class _Member:
         return self.tasks[0].reference if self.tasks else None
 
 
-class _Crew:
+class _Crew(Generic[U, R]):
     """All actors of a batch, and the units that they have not got yet."""
 
     def __init__(
-        self, pool: RayPool, job: Job, parcels: Sequence[Parcel], timeout_s: float
+        self,
+        pool: RayWorkers,
+        job: AnyJob[U, R],
+        parcels: Sequence[tuple[U, ...]],
+        timeout_s: float,
     ) -> None:
-        self.parcels, self.timeout_s = parcels, timeout_s
+        self.job, self.parcels, self.timeout_s = job, parcels, timeout_s
         self.waiting = deque(range(len(parcels)))
         self.num_deaths = [0] * len(parcels)
         self.num_failed_starts = 0
         self.last_sign_s = time.monotonic()
-        files = {name: (pool.model / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
-        model = _Model(pool.model, pool.card.weights_sha256, [ray.put(files)])
+        model = None
+        if pool.model is not None and pool.card is not None:
+            files = {name: (pool.model / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
+            model = _Model(pool.model, pool.card.weights_sha256, [ray.put(files)])
         actor = ray.remote(num_cpus=1, num_gpus=1 if pool.use_gpu else 0)(RayWorker)
         self._start: Callable[[], _Member] = lambda: _Member(
             actor.remote(model, pool.device, pool.precision, job, Handover())
         )
         self.members = [self._start() for _ in range(min(pool.size(), len(parcels)))]
 
-    def work(self) -> Iterator[tuple[Parcel, list[Outcome]]]:
+    def work(self) -> Iterator[tuple[tuple[U, ...], list[R]]]:
         """Parcels as they come back, until all have.
 
         Raises:
@@ -265,14 +289,11 @@ class _Crew:
         if not member.tasks:
             member.since_s = time.monotonic()
         # Its working folder is another one.
-        absolute = tuple(
-            unit._replace(scans=tuple(source.absolute() for source in unit.scans))
-            for unit in self.parcels[parcel]
-        )
+        absolute = tuple(unit.absolute() for unit in self.parcels[parcel])
         reference = member.actor.complete.remote(absolute)
         member.tasks.append(_Task(reference, parcel))
 
-    def _receive(self, member: _Member) -> Iterator[tuple[int, list[Outcome]]]:
+    def _receive(self, member: _Member) -> Iterator[tuple[int, list[R]]]:
         """What became of what a member was expected to give."""
         try:
             found = ray.get(member.waits_for)
@@ -291,7 +312,7 @@ class _Crew:
         else:
             yield member.tasks.popleft().parcel, found
 
-    def _check_deadline(self, member: _Member) -> Iterator[tuple[int, list[Outcome]]]:
+    def _check_deadline(self, member: _Member) -> Iterator[tuple[int, list[R]]]:
         if member.starting is not None or not member.tasks:
             return
         limit_s = self.timeout_s * len(self.parcels[member.tasks[0].parcel])
@@ -302,7 +323,7 @@ class _Crew:
 
     def _replace(
         self, member: _Member, reason: str, fix: str, cause: Exception | None = None
-    ) -> Iterator[tuple[int, list[Outcome]]]:
+    ) -> Iterator[tuple[int, list[R]]]:
         """Puts another in the place of one that died, and gives back its units to be done again.
 
         The first of them was under way, and so is tried once more and then given up.
@@ -321,7 +342,7 @@ class _Crew:
                 self.waiting.appendleft(task.parcel)
         self.members[self.members.index(member)] = self._start()
         for parcel in given_up:
-            yield parcel, lost(self.parcels[parcel], reason, fix)
+            yield parcel, [self.job.lost(unit, reason, fix) for unit in self.parcels[parcel]]
 
     def _count_failed_start(self, cause: Exception | None) -> None:
         self.num_failed_starts += 1
@@ -347,9 +368,3 @@ class _Crew:
 def _free() -> dict[str, float]:
     free = ray.available_resources()
     return {name: free[name] for name in ("CPU", "GPU") if name in free}
-
-
-def _absolute_job(job: Job) -> Job:
-    """The job for processes with other working folders."""
-    destination: Any = job.destination
-    return job._replace(destination=destination._replace(folder=absolute(destination.folder)))

@@ -9,7 +9,8 @@ from itertools import count, groupby
 from stem_complete.errors import StemCompleteError
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import MadeFrom, Record, Unit
+from stem_complete.serving.batch.units import MadeFrom, Unit
+from stem_complete.training.manifest import Record
 
 Shape = tuple[int, int]
 """(h, w) of scans [px]."""

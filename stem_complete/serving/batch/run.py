@@ -30,20 +30,20 @@ from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
 from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
-from stem_complete.serving.batch.manifest import FOLDER, FailureList, Manifest, record_of
+from stem_complete.serving.batch.manifest import FailureList, record_of
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
 from stem_complete.serving.batch.units import (
     Destination,
-    Job,
     Outcome,
     Parcel,
     Pool,
-    Record,
     Unit,
 )
+from stem_complete.serving.batch.worker import Job
 from stem_complete.training.claim import CLAIM_FILE, Claim, Use, claimed
+from stem_complete.training.manifest import FOLDER, Manifest, Record
 from stem_complete.training.storage import (
     clear_errors,
     is_local,
@@ -172,15 +172,7 @@ def destination_for(
             fix="give another name or another --format",
         )
     chosen = file_format or by_name or "tiff"
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
-        is_url(output) or Path(output).is_absolute()
-    ):
-        raise ConfigError(
-            expected="an absolute path or a URL for the output in a submitted job",
-            found=output,
-            where="--output",
-            fix="give a folder that all nodes see: the job's own is thrown away",
-        )
+    check_is_kept(output)
     if chosen == "zarr":
         if outputs.png:
             raise ConfigError(
@@ -196,6 +188,23 @@ def destination_for(
         return CompletedFiles(output, SUFFIXES[chosen], outputs)
     folder, _, name = output.rpartition("/")
     return CompletedFiles(folder or ".", suffix, outputs, name)
+
+
+def check_is_kept(output: str) -> None:
+    """Checks that an output outlives the job that writes it, if this process is one of Ray's jobs.
+
+    Raises:
+        ConfigError: It would be in the job's own folder.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
+        is_url(output) or Path(output).is_absolute()
+    ):
+        raise ConfigError(
+            expected="an absolute path or a URL for the output in a submitted job",
+            found=output,
+            where="--output",
+            fix="give a folder that all nodes see: the job's own is thrown away",
+        )
 
 
 @contextmanager
@@ -274,7 +283,8 @@ class _Batch:
             self.pool.batch_size,
             self.claim,
         )
-        outcomes = self.pool.run(job, self._parcels(todo), timeout_s)
+        parcels = self._parcels(todo)
+        outcomes: Iterable[tuple[Parcel, list[Outcome]]] = self.pool.run(job, parcels, timeout_s)
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return

@@ -40,7 +40,8 @@ from stem_complete.inference.self_check import SelfCheck
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import MadeFrom, Record, ScanResult, Unit, before
+from stem_complete.serving.batch.units import MadeFrom, ScanResult, Unit, before
+from stem_complete.training.manifest import Record
 from stem_complete.training.storage import (
     FileContent,
     clear_errors,

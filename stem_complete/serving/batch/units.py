@@ -6,24 +6,20 @@ Only these travel between processes: places of scans, hashes and figures, never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.data.scan_options import ScanOptions
 from stem_complete.inference.card import ModelCard
-from stem_complete.inference.completer import CompletedScan
+from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.inference.image_files import Outputs
 from stem_complete.serving.batch.sources import Source
-from stem_complete.training.claim import Claim
+from stem_complete.training.manifest import Record
 from stem_complete.training.storage import FileContent
 
 MadeFrom = dict[str, str]
 """Hashes of what a completion follows from, by name."""
-
-Record = dict[str, Any]
-"""What the manifest says of a unit, see `manifest`."""
 
 
 class Unit(NamedTuple):
@@ -44,6 +40,10 @@ class Unit(NamedTuple):
     shape: tuple[int, int] | None = None
     before: Record | None = None
     trusted: frozenset[int] = frozenset()
+
+    def absolute(self) -> Unit:
+        """The same for a process with another working folder."""
+        return self._replace(scans=tuple(source.absolute() for source in self.scans))
 
 
 def before(unit: Unit, place: int) -> Record:
@@ -123,40 +123,56 @@ class Destination(Protocol):
         """A completion [h, w] that was written."""
 
 
-class Job(NamedTuple):
-    """What is the same for all units of a batch.
+class AnyUnit(Protocol):
+    """A unit of any work. It can be pickled."""
 
-    Attributes:
-        destination: Where completions go.
-        options: What files do not say.
-        published: Whether they are encoded as partial-STEM's examples.
-        made_from: Hashes of model and options.
-        batch_size: Largest number of scans in one pass of the network.
-        claim: Of the destination, which a worker looks at before it writes.
-    """
+    def absolute(self) -> Self:
+        """The same for a process with another working folder."""
 
-    destination: Destination
-    options: ScanOptions
-    published: bool
-    made_from: MadeFrom
-    batch_size: int
-    claim: Claim | None = None
+
+U = TypeVar("U", bound=AnyUnit)
+R = TypeVar("R")
+UnitIn = TypeVar("UnitIn", bound=AnyUnit, contravariant=True)
+
+
+class AnyWorker(Protocol[UnitIn, R]):
+    """Does units of any work, in its process."""
+
+    def complete(self, parcel: tuple[UnitIn, ...]) -> list[R]:
+        """What becomes of each unit.
+
+        Raises:
+            StemCompleteError: Nothing more can be done.
+            OSError: Likewise.
+        """
+
+    def close(self) -> None:
+        """Tidies up."""
+
+
+class AnyJob(Protocol[UnitIn, R]):
+    """What is the same for all units of any work. It can be pickled."""
+
+    def absolute(self) -> Self:
+        """The same for processes with other working folders."""
+
+    def worker(self, completer: Completer | None) -> AnyWorker[UnitIn, R]:
+        """What does units in this process, with the model if the workers have one."""
+
+    def lost(self, unit: UnitIn, reason: str, fix: str) -> R:
+        """What became of a unit that no worker survived."""
 
 
 Parcel = tuple[Unit, ...]
 """Units that a worker gets together, so that a GPU completes their scans together."""
 
 
-class Pool(Protocol):
-    """Workers."""
-
-    card: ModelCard
-    precision: str
-    batch_size: int
+class Workers(Protocol):
+    """Whoever does units."""
 
     def run(
-        self, job: Job, parcels: Sequence[Parcel], timeout_s: float
-    ) -> Iterable[tuple[Parcel, list[Outcome]]]:
+        self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
+    ) -> Iterable[tuple[tuple[U, ...], list[R]]]:
         """Works through all parcels, in any order; each comes back once.
 
         Args:
@@ -169,9 +185,9 @@ class Pool(Protocol):
         """
 
 
-def lost(parcel: Parcel, reason: str, fix: str) -> list[Outcome]:
-    """Outcomes of a parcel that no worker survived."""
-    return [
-        Outcome(tuple(ScanResult("failed", {}, reason=reason, fix=fix) for _ in unit.scans), {})
-        for unit in parcel
-    ]
+class Pool(Workers, Protocol):
+    """Workers with a model."""
+
+    card: ModelCard
+    precision: str
+    batch_size: int

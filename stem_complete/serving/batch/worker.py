@@ -7,14 +7,17 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError, StemCompleteError, system_error_in_one_line
 from stem_complete.inference.complete import complete_scans, unfamiliar
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.reading import Reader
+from stem_complete.serving.batch.sources import absolute
 from stem_complete.serving.batch.units import (
-    Job,
+    Destination,
     MadeFrom,
     Outcome,
     Parcel,
@@ -29,6 +32,41 @@ CHECK_S = 1.0
 
 _Place = tuple[int, int]
 """Of a scan: its unit in the parcel, and its place in that."""
+
+
+class Job(NamedTuple):
+    """What is the same for all units of a batch.
+
+    Attributes:
+        destination: Where completions go.
+        options: What files do not say.
+        published: Whether they are encoded as partial-STEM's examples.
+        made_from: Hashes of model and options.
+        batch_size: Largest number of scans in one pass of the network.
+        claim: Of the destination, which a worker looks at before it writes.
+    """
+
+    destination: Destination
+    options: ScanOptions
+    published: bool
+    made_from: MadeFrom
+    batch_size: int
+    claim: Claim | None = None
+
+    def absolute(self) -> Job:
+        """See `AnyJob`."""
+        destination: Any = self.destination
+        return self._replace(destination=destination._replace(folder=absolute(destination.folder)))
+
+    def worker(self, completer: Completer | None) -> Worker:
+        """See `AnyJob`."""
+        assert completer is not None
+        return Worker(completer, self)
+
+    def lost(self, unit: Unit, reason: str, fix: str) -> Outcome:
+        """See `AnyJob`."""
+        failed = ScanResult("failed", {}, reason=reason, fix=fix)
+        return Outcome(tuple(failed for _ in unit.scans), {})
 
 
 class Worker:

@@ -15,9 +15,14 @@ import pytest
         (["complete", "/nothing.tif", "--model", "/no", "--output", "x"], 1, "/no"),
         (["evaluate", "--data", "/nothing", "--published"], 2, "either --data or --published"),
         (["evaluate", "--protocol", "--data", "/nothing", "--output", "x"], 1, "/nothing"),
+        (["evaluate", "--data", "/nothing", "--dose", "many"], 2, "--dose: expected electrons"),
+        (["evaluate", "--data", "/nothing", "--geometry", "zigzag"], 2, "geometries: expected"),
+        (["evaluate", "--data", "/nothing", "--dose", "9", "--noise", "none"], 2, "leave one of"),
+        (["evaluate", "--published", "--geometry", "random"], 2, "--published without these"),
+        (["evaluate", "--data", "/nothing", "--workers", "2"], 2, "add --ray"),
         (["inspect", "/nothing"], 1, "/nothing: expected a store"),
     ],
-    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_gets_one_clear_line_and_writes_nothing(
     run, tmp_path, monkeypatch, arguments, code, message

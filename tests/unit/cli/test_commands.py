@@ -13,6 +13,7 @@ from stem_complete.config import load_config
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.store.ingest import IngestReport
 from stem_complete.data.store.layout import LeftOut
+from stem_complete.evaluation import DEFAULT_BASELINES, Measures, Report
 from stem_complete.inference import Outputs
 from stem_complete.launch import Outcome
 from stem_complete.serving.batch import CompleteReport
@@ -130,6 +131,70 @@ class TestComplete:
         assert option in done.error
         assert len(done.error.splitlines()) == 1
         assert not calls
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def calls(self, replaced):
+        replaced("stem_complete.evaluation.load_micrographs", "micrographs")
+        return replaced("stem_complete.evaluation.evaluate", Report([], {}, [], ()))
+
+    def test_all_combinations_are_evaluated(self, run, calls):
+        options = ["--geometry", "random", "--geometry", "hilbert", "--dose", "none", "--dose", 9]
+        assert run("evaluate", "--data", "x", *options, "--coverage", "1/20").code == 0
+        (((micrographs, methods, conditions), keywords),) = calls
+        assert micrographs == "micrographs"
+        assert list(methods) == list(DEFAULT_BASELINES)
+        assert [condition.labels for condition in conditions] == [
+            (geometry, "1/20", noise)
+            for geometry in ("random", "hilbert")
+            for noise in ("none", "dose 9")
+        ]
+        assert keywords.pop("progress")
+        assert keywords == {
+            "seed": 0,
+            "measures": Measures(details=True),
+            "folder": None,
+            "workers": None,
+            "timeout_s": 3600.0,
+        }
+
+    def test_on_ray(self, run, calls, monkeypatch):
+        made = []
+
+        class Module:
+            def RayWorkers(*arguments, **keywords):  # noqa: N802
+                made.append((arguments, keywords))
+                return "workers"
+
+        monkeypatch.setitem(sys.modules, "stem_complete.serving.batch.on_ray", Module)
+        assert run("evaluate", "--data", "x", "--ray", "--workers", 2).code == 0
+        assert made == [
+            (
+                (None,),
+                {
+                    "device": "cpu",
+                    "precision": "float32",
+                    "num_workers": 2,
+                    "use_gpu": False,
+                    "address": None,
+                },
+            )
+        ]
+        assert calls[0][1]["workers"] == "workers"
+
+    def test_a_submitted_job_keeps_its_output(self, run, calls, monkeypatch):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        done = run("evaluate", "--data", "x", "--ray", "--output", "lost")
+        assert done.code == 2
+        assert "--output: expected an absolute path" in done.error
+        assert not calls
+
+    def test_scans_that_failed_are_told(self, run, replaced, calls):
+        replaced("stem_complete.evaluation.evaluate", Report([], {}, [], (), ("x: bad",)))
+        done = run("evaluate", "--data", "x")
+        assert done.code == 1
+        assert "failed: x: bad" in done.error
 
 
 class TestIngest:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stem_complete.errors import DataError
 from stem_complete.evaluation import all_metrics, rmse
@@ -90,3 +91,17 @@ WITH_NAN = np.where(RAMP == 0, np.nan, RAMP)
 def test_images_that_cannot_be_compared(truth: np.ndarray, image: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         all_metrics(truth, image)
+
+
+def test_scores_are_those_of_scikit_image():
+    rng = np.random.default_rng(0)
+    truth = gaussian_filter(rng.normal(size=(48, 64)), 2)
+    image = truth + 0.02 * rng.normal(size=truth.shape)
+    span = float(np.ptp(truth))
+    found = all_metrics(truth, image)
+    assert found.psnr == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=span))
+    scaled = ((each - truth.min()) / span for each in (truth, image))
+    expected = structural_similarity(
+        *scaled, gaussian_weights=True, use_sample_covariance=False, data_range=1.0
+    )
+    assert found.ssim == pytest.approx(expected)

@@ -212,7 +212,7 @@ def test_a_model_alone_has_no_worst():
 
 def test_json_has_everything_but_infinities_and_paths_of_this_machine():
     values = json.loads(SCORES.to_json())
-    assert set(values) == {"setup", "cells", "rows", "left_out"}
+    assert set(values) == {"setup", "cells", "rows", "left_out", "failed"}
     assert values["rows"][0]["rmse"] == 0.04
     assert values["rows"][5]["psnr"] is None
     methods = values["cells"][0]["methods"]
@@ -237,3 +237,9 @@ def test_columns_line_up_and_pipes_are_escaped():
 def test_rows_must_be_of_one_length():
     with pytest.raises(ValueError, match="zip"):
         markdown_table(["a", "b"], [["1"]])
+
+
+def test_perfect_completions_have_no_spread_of_psnr():
+    assert Statistic.of([math.inf, math.inf]) == (math.inf, None)
+    assert Statistic.of([1.0, math.inf]) == (math.inf, None)
+    assert Statistic.of([1.0, 3.0]) == (2.0, 1.0)

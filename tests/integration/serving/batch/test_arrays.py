@@ -14,8 +14,8 @@ from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import Completer, Outputs
 from stem_complete.serving.batch import complete_files, shards
 from stem_complete.serving.batch.files import CompletedFiles
-from stem_complete.serving.batch.manifest import FOLDER
 from stem_complete.serving.batch.worker import Worker
+from stem_complete.training.manifest import FOLDER
 
 ALL = Outputs(error_map=True, self_check=True)
 

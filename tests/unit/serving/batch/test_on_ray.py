@@ -6,18 +6,21 @@ from collections import Counter, deque
 from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import ray
 
+from stem_complete.credentials import Handover
 from stem_complete.data.scan_options import AS_STORED
 from stem_complete.errors import ArtifactError, ConfigError, DataError, TrainingError
 from stem_complete.inference import RELEASED_MODEL, Outputs, load_artifact, read_card
 from stem_complete.serving.batch import on_ray
 from stem_complete.serving.batch.files import CompletedFiles
-from stem_complete.serving.batch.on_ray import RayPool
+from stem_complete.serving.batch.on_ray import RayPool, RayWorker, RayWorkers
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import Job, Outcome, ScanResult, Unit
+from stem_complete.serving.batch.units import Outcome, ScanResult, Unit
+from stem_complete.serving.batch.worker import Job
 
 DEATH = ray.exceptions.RayActorError()
 
@@ -244,3 +247,49 @@ def test_a_node_that_does_not_see_the_model_keeps_a_copy(monkeypatch, tmp_path, 
         assert load_artifact(kept).card == card
     assert len(calls) == 1
     assert [path.name for path in kept.parent.iterdir()] == [card.weights_sha256]
+
+
+class Number(NamedTuple):
+    """A unit of other work than completing."""
+
+    name: str
+
+    def absolute(self):
+        return self._replace(name=f"/{self.name}")
+
+
+class Spelling:
+    """A job, and what does it, without a model."""
+
+    def absolute(self):
+        return self
+
+    def worker(self, completer):
+        assert completer is None
+        return self
+
+    def complete(self, parcel):
+        return [unit.name for unit in parcel]
+
+    def lost(self, unit, reason, fix):
+        return f"{unit.name}: {reason}; {fix}"
+
+    def close(self):
+        pass
+
+
+def test_any_work_is_done_without_a_model(monkeypatch):
+    cluster = Cluster(**{"/u1": ["dies", "dies"]})
+    monkeypatch.setattr(on_ray, "ray", cluster)
+    monkeypatch.setattr(on_ray, "time", cluster)
+    monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
+    parcels = [(Number(f"u{n}"),) for n in range(3)]
+    found = dict(RayWorkers(None).run(Spelling(), parcels, 10.0))
+    assert set(found) == set(parcels)
+    (lost,) = found[parcels[1]]
+    assert lost.startswith("u1: its worker died twice")
+
+    worker = RayWorker(None, "cpu", "float32", Spelling(), Handover())
+    assert worker.begin() is None
+    assert worker.complete((Number("a"), Number("b"))) == ["a", "b"]
+    worker.close()

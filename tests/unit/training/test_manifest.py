@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from upath import UPath
 
-from stem_complete.serving.batch import manifest
-from stem_complete.serving.batch.manifest import Manifest
+from stem_complete.training import manifest
+from stem_complete.training.manifest import Manifest
 
 unique = count()
 
