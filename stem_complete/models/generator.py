@@ -56,11 +56,24 @@ class InnerGenerator(nn.Module):
             *(upsampling(coarse, fine, **options) for coarse, fine in pairwise(reversed(widths)))
         )
 
+    @property
+    def sees_whole_images(self) -> bool:
+        """Whether `whole_features` does anything."""
+        return False
+
     def forward(self, x: Tensor) -> Tensor:
         """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+        return self.whole_features(self.local_features(x))
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Those that depend on some surroundings of a pixel."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.up(self.blocks(self.down(self.entry(x))))
         return features
+
+    def whole_features(self, local_features: Tensor) -> Tensor:
+        """All, from the local ones."""
+        return local_features
 
 
 class DetailedInnerGenerator(InnerGenerator):
@@ -106,8 +119,13 @@ class DetailedInnerGenerator(InnerGenerator):
             *(SpectralBlock(widths[0], **options) for _ in range(num_spectral_blocks))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+    @property
+    def sees_whole_images(self) -> bool:
+        """Whether it has spectral blocks."""
+        return len(self.spectral_blocks) > 0
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Those before the spectral blocks."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.entry(x)
         finer = []
@@ -120,8 +138,12 @@ class DetailedInnerGenerator(InnerGenerator):
             if self.skips:
                 features = features + finer.pop()
             features = blocks(features)
-        spectral: Tensor = self.spectral_blocks(features)
-        return spectral
+        return features
+
+    def whole_features(self, local_features: Tensor) -> Tensor:
+        """Those after the spectral blocks."""
+        features: Tensor = self.spectral_blocks(local_features)
+        return features
 
 
 class OuterGenerator(nn.Module):
