@@ -88,8 +88,9 @@ def raster_scan(
                 notes.append(f"{num_dark} pixels with dwell are 0, which is taken for measured")
         if num_lost := int((empty & (times > 0)).sum()):
             notes.append(f"{num_lost} pixels with dwell are not measured and left out")
+    values[empty] = np.nan
     return RasterScan(
-        np.where(empty, np.nan, values),
+        values,
         times,
         pixel_size_nm=pixel_size_nm,
         intensity_range=intensity_range,

@@ -301,7 +301,8 @@ class Completer:
         low, high = ranges.T[:, :, None, None, None]
         middle, half = (high + low) / 2, (high - low) / 2
         unit = np.where(half > 0, half, 1.0)
-        dwell = torch.from_numpy(np.stack([scan.dwell for scan in scans])[:, None])
+        dwells = [torch.from_numpy(scan.dwell)[None, None] for scan in scans]
+        dwell = torch.cat(dwells) if len(dwells) > 1 else dwells[0]
         scaled = torch.empty_like(dwell)
         for band in bands(dwell):
             intensity = np.stack([scan.intensity[band] for scan in scans])[:, None]
