@@ -399,14 +399,18 @@ def _blend(
     mean, std = scan.mean_and_std()
     unit = std or 1.0
     intensity = ((scan.intensity - mean) / unit).astype(np.float32)
-    tensors = (torch.from_numpy(array)[None, None] for array in (intensity, scan.dwell))
-    noise = unit * float(noise_of(PartialScan(*tensors)))
-    # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
-    square = np.nan_to_num(np.square(error, dtype=np.float64), nan=noise**2)
-    precision = scan.dwell * square
-    weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
-    blended = np.where(scan.measured, image + weight * (scan.intensity - image), image)
-    return blended, (error * np.sqrt(1 - weight)).astype(np.float32)
+    tensors = PartialScan(*(torch.from_numpy(a)[None, None] for a in (intensity, scan.dwell)))
+    noise = unit * float(noise_of(tensors))
+    blended, remaining = np.empty_like(image), np.empty_like(error)
+    for rows in bands(tensors.dwell):
+        # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
+        square = np.nan_to_num(np.square(error[rows], dtype=np.float64), nan=noise**2)
+        precision = scan.dwell[rows] * square
+        weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
+        moved = image[rows] + weight * (scan.intensity[rows] - image[rows])
+        blended[rows] = np.where(np.isnan(moved), image[rows], moved)
+        remaining[rows] = error[rows] * np.sqrt(1 - weight)
+    return blended, remaining
 
 
 def check_side(scan: RasterScan) -> None:

@@ -38,22 +38,21 @@ class Features(NamedTuple):
     activity: NDArray[np.float64]
 
 
-def error_features(completion: Image, scan: RasterScan) -> tuple[Features, float]:
-    """Features of each pixel of a scan's completion [h, w], and the scan's standard deviation."""
-    _, std = scan.mean_and_std()
-    # Around the mean, so that the difference of squares loses nothing to a large offset.
-    centred = (completion - np.mean(completion, dtype=np.float64)) / (std or 1.0)
-    return _features(centred, scan.measured), std
+def error_features(completion: NDArray[np.float64], measured: NDArray[np.bool_]) -> Features:
+    """Features of each pixel of a completion.
 
-
-def _features(centred: NDArray[np.float64], measured: NDArray[np.bool_]) -> Features:
+    Args:
+        completion: [h, w] in units of the scan's standard deviation, its mean near 0, so that the
+            difference of squares loses nothing to a large offset.
+        measured: Where the scan measured, [h, w].
+    """
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    mean = gaussian_filter(centred, ACTIVITY_SIGMA_PX, mode="mirror")
-    square = gaussian_filter(centred**2, ACTIVITY_SIGMA_PX, mode="mirror")
+    mean = gaussian_filter(completion, ACTIVITY_SIGMA_PX, mode="mirror")
+    square = gaussian_filter(completion**2, ACTIVITY_SIGMA_PX, mode="mirror")
     activity = np.sqrt(np.maximum(square - mean**2, 0))
     if not measured.any():
-        return Features(np.full(centred.shape, np.inf), activity)
+        return Features(np.full(completion.shape, np.inf), activity)
     return Features(distance_transform_edt(~measured), activity)
 
 
@@ -98,7 +97,7 @@ class ErrorTable(BaseModel):
         for start in range(0, len(expected), _ROWS):
             above, below = max(start - halo, 0), start + _ROWS + halo
             centred = (completion[above:below] - mean) / (std or 1.0)
-            features = _features(centred, ~np.isnan(scan.intensity[above:below]))
+            features = error_features(centred, ~np.isnan(scan.intensity[above:below]))
             inner = slice(start - above, start - above + _ROWS)
             error = self.of_features(Features(*(each[inner] for each in features)))
             expected[start : start + _ROWS] = factor * std * error

@@ -57,12 +57,14 @@ def run_network(
     def tiled(part: Window, scale: int = 1) -> Tensor:
         return apply_tiled(part, padded, tile_px=tile_px, overlap_px=overlap_px, scale=scale)
 
-    if not network.sees_whole_images or max(padded) <= tile_px:
+    blocks = network.whole_image_blocks
+    if not blocks or max(padded) <= tile_px:
         output = tiled(lambda *place: network(x(*place)).float())
     else:
         scale = network.feature_scale
         features = tiled(lambda *place: network.local_features(x(*place)), scale)
-        features = network.whole_features(features)
+        for block in blocks:
+            features = block(features)
 
         def complete(rows: slice, columns: slice) -> Tensor:
             there = _scaled(rows, columns, scale)

@@ -57,23 +57,22 @@ class InnerGenerator(nn.Module):
         )
 
     @property
-    def sees_whole_images(self) -> bool:
-        """Whether `whole_features` does anything."""
-        return False
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """Its last blocks, in which each pixel depends on all others."""
+        return ()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
-        return self.whole_features(self.local_features(x))
+        features = self.local_features(x)
+        for block in self.whole_image_blocks:
+            features = block(features)
+        return features
 
     def local_features(self, x: Tensor) -> Tensor:
-        """Those that depend on some surroundings of a pixel."""
+        """Features before `whole_image_blocks`, of the same shape."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.up(self.blocks(self.down(self.entry(x))))
         return features
-
-    def whole_features(self, local_features: Tensor) -> Tensor:
-        """All, from the local ones."""
-        return local_features
 
 
 class DetailedInnerGenerator(InnerGenerator):
@@ -120,12 +119,12 @@ class DetailedInnerGenerator(InnerGenerator):
         )
 
     @property
-    def sees_whole_images(self) -> bool:
-        """Whether it has spectral blocks."""
-        return len(self.spectral_blocks) > 0
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """The spectral blocks."""
+        return tuple(self.spectral_blocks)
 
     def local_features(self, x: Tensor) -> Tensor:
-        """Those before the spectral blocks."""
+        """Features before the spectral blocks, of the same shape."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.entry(x)
         finer = []
@@ -138,11 +137,6 @@ class DetailedInnerGenerator(InnerGenerator):
             if self.skips:
                 features = features + finer.pop()
             features = blocks(features)
-        return features
-
-    def whole_features(self, local_features: Tensor) -> Tensor:
-        """Those after the spectral blocks."""
-        features: Tensor = self.spectral_blocks(local_features)
         return features
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
@@ -55,30 +56,27 @@ class TwoStageGenerator(nn.Module):
         self.in_channels = outer.in_channels // patch**2
         self.stride = 2 * inner.stride * patch
 
-    @property
-    def sees_whole_images(self) -> bool:
-        """Whether a pixel of the completion depends on the spectrum of the whole image."""
-        return self.inner.sees_whole_images
-
     def inner_features(self, x: Tensor) -> Tensor:
         """The inner generator's features of the full-size `x` `[b, in_channels, h, w]`.
 
         They are `[b, widths[0], h/2/patch, w/2/patch]`.
         """
-        return self.whole_features(self.local_features(x))
+        features: Tensor = self.inner(to_patches(self.halve(x), self.patch))
+        return features
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Inner features before `whole_image_blocks`, of the same shape."""
+        return self.inner.local_features(to_patches(self.halve(x), self.patch))
+
+    @property
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """The inner generator's last blocks, in which each pixel depends on all others."""
+        return self.inner.whole_image_blocks
 
     @property
     def feature_scale(self) -> int:
         """Sides of `x` in units of its inner features'."""
         return 2 * self.patch
-
-    def local_features(self, x: Tensor) -> Tensor:
-        """Inner features up to where the whole image is seen, of the shape of all of them."""
-        return self.inner.local_features(to_patches(self.halve(x), self.patch))
-
-    def whole_features(self, local_features: Tensor) -> Tensor:
-        """Inner features of an image from its local ones."""
-        return self.inner.whole_features(local_features)
 
     def halve(self, x: Tensor) -> Tensor:
         """The half-size scan `[b, in_channels, h/2, w/2]` of the full-size one."""

@@ -7,6 +7,7 @@ likely to err, and the scatter within the blocks how noisy the samples are.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -249,6 +250,8 @@ def without_outliers(scan: PartialScan) -> Tensor:
     intensity = scan.intensity
     measured = torch.where(scan.dwell > 0, intensity, torch.nan).flatten(1)
     step = max(measured.shape[1] // _QUANTILE_SAMPLES, 1)
+    while math.gcd(step, intensity.shape[-1]) > 1:  # or some columns would never be looked at
+        step += 1
     q = torch.tensor([_OUTLIERS, 1 - _OUTLIERS], device=intensity.device, dtype=intensity.dtype)
     low, high = torch.nanquantile(measured[:, ::step], q, dim=1).view(2, -1, 1, 1, 1)
     # A scan of few levels, as of few electrons, may have all of its quantiles alike.

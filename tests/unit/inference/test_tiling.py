@@ -23,7 +23,7 @@ def _of(x: torch.Tensor, network=lambda tile: tile[:, :1]):
 class _Seeing(nn.Module):
     """A network that keeps what it sees."""
 
-    stride, sees_whole_images = 32, False
+    stride, whole_image_blocks = 32, ()
 
     def __init__(self):
         super().__init__()
@@ -106,7 +106,7 @@ def test_the_spectrum_is_that_of_the_whole_image_in_every_tile():
 class _Local(nn.Module):
     """A network each of whose tiles sees its own spectrum."""
 
-    sees_whole_images = False
+    whole_image_blocks = ()
 
     def __init__(self, network):
         super().__init__()
