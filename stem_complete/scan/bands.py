@@ -22,10 +22,7 @@ def bands(images: Tensor, multiple: int = 1) -> Iterator[slice]:
         multiple: Of which the first row of each band is one.
     """
     b, _, h, w = images.shape
-    most_px = _GPU_BAND_PX if images.is_cuda else _CPU_BAND_PX
-    rows = max(most_px // (b * w) // multiple, 1) * multiple
-    if b * h * w <= 2 * most_px:
-        rows = h
+    rows = h if _is_small(images) else max(_most_px(images) // (b * w) // multiple, 1) * multiple
     for start in range(0, h, rows):
         yield slice(start, min(start + rows, h))
 
@@ -42,11 +39,11 @@ def in_bands(
             as borders of the image, but only this far.
         multiple: Of rows that the function looks at together.
     """
+    if _is_small(images[0]):
+        return function(*images)
     h = images[0].shape[-2]
     result: Tensor | None = None
     for band in bands(images[0], multiple):
-        if band == slice(0, h):
-            return function(*images)
         above, below = min(halo, band.start), min(halo, h - band.stop)
         part = function(*(each[..., band.start - above : band.stop + below, :] for each in images))
         num_rows = band.stop - band.start
@@ -64,8 +61,19 @@ def in_bands(
 
 def sums_in_bands(function: Callable[..., Tensor], *images: Tensor) -> Tensor:
     """Sums [b, c, 1, 1] over the pixels of `function(*images)` [b, c, h, w]."""
+    if _is_small(images[0]):
+        return function(*images).sum((2, 3), keepdim=True)
     parts = [
         function(*(each[..., band, :] for each in images)).sum((2, 3), keepdim=True)
         for band in bands(images[0])
     ]
-    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+    return torch.stack(parts).sum(0)
+
+
+def _is_small(images: Tensor) -> bool:
+    b, _, h, w = images.shape
+    return b * h * w <= 2 * _most_px(images)
+
+
+def _most_px(images: Tensor) -> int:
+    return _GPU_BAND_PX if images.is_cuda else _CPU_BAND_PX

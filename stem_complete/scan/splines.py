@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -107,29 +106,23 @@ class _Grid(NamedTuple):
         """
         largest = (8 + 64 * self.stiffness) / (4 + 20 * self.stiffness)
         centre, radius = largest * (1 + 1 / _SPREAD) / 2, largest * (1 - 1 / _SPREAD) / 2
-        diagonal = 4 + 20 * self.stiffness
+        inverse = in_bands(lambda springs: 1 / (4 + 20 * self.stiffness + springs), self.springs)
         ratio = radius / centre
 
-        def begin(u: Tensor, pull: Tensor, springs: Tensor) -> Tensor:
-            return 1 / (diagonal + springs) * self._force(u, pull, springs) / centre
+        def begin(u: Tensor, pull: Tensor, springs: Tensor, inverse: Tensor) -> Tensor:
+            return inverse * self._force(u, pull, springs) / centre
 
-        def accelerate(
-            keep: float | Tensor,
-            add: float | Tensor,
-            u: Tensor,
-            pull: Tensor,
-            springs: Tensor,
-            change: Tensor,
+        def go_on(
+            u: Tensor, pull: Tensor, springs: Tensor, inverse: Tensor, change: Tensor
         ) -> Tensor:
-            push = 1 / (diagonal + springs) * self._force(u, pull, springs)
-            return keep * change + add * push
+            push = inverse * self._force(u, pull, springs)
+            return ratio * last * change + (2 * ratio / radius) * push
 
-        change = in_bands(begin, u, pull, self.springs, halo=_REACH)
+        change = in_bands(begin, u, pull, self.springs, inverse, halo=_REACH)
         for _ in range(num_sweeps - 1):
             u += change
             last, ratio = ratio, 1 / (2 * centre / radius - ratio)
-            go_on = partial(accelerate, ratio * last, 2 * ratio / radius)
-            change = in_bands(go_on, u, pull, self.springs, change, halo=_REACH)
+            change = in_bands(go_on, u, pull, self.springs, inverse, change, halo=_REACH)
         u += change
         return u
 
