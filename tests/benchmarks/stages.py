@@ -30,7 +30,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """Time of each stage of a scan beside that of the whole batch."""
-    side, num = (64, 4) if setting.quick else (512, 64)
+    side, num = (64, 4) if setting.quick else (512, 24)
     scans = write_scans(setting.folder / "scans.zarr", num, side)
     model = load_completer(device=setting.device)
     for name, suffix in (("TIFF", ""), ("shards", ".zarr")):
