@@ -54,7 +54,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
                 "the whole batch",
                 found["all"],
                 # The engine: manifest, claims, units; and what the completion does around both.
-                Goal("<=", 0.25) if stage == "rest" else None,
+                Goal("<=", 0.05) if stage == "rest" else None,
             )
 
 
