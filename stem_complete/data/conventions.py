@@ -89,8 +89,9 @@ def raster_scan(
                 notes.append(f"0 is taken for measured in {counted(num_dark, 'pixel')} with dwell")
         if num_lost := int((empty & (times > 0)).sum()):
             notes.append(f"left out: {counted(num_lost, 'pixel')} with dwell but without intensity")
+    values[empty] = np.nan
     return RasterScan(
-        np.where(empty, np.nan, values),
+        values,
         times,
         pixel_size_nm=pixel_size_nm,
         intensity_range=intensity_range,

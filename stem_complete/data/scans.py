@@ -73,19 +73,22 @@ class RasterScan:
                 found=f"{num_infinite} infinite ones",
                 where=where,
             )
-        missing = np.isnan(values)
+        measured = ~np.isnan(values)
         if dwell is None:
-            times = (~missing).astype(np.float64)
+            times = measured.astype(np.float32)
         else:
-            times = real(dwell, dwell_where)
-            _check_dwell(times, values.shape, dwell_where)
-        measured = ~missing & (times > 0)
+            exact = real(dwell, dwell_where)
+            _check_dwell(exact, values.shape, dwell_where)
+            measured &= exact > 0
+            exact[~measured] = 0
+            times = exact.astype(np.float32)
         if not measured.any():
             raise DataError(expected="at least one measured pixel", found="none", where=where)
         if intensity_range is not None:
             _check_range(intensity_range)
-        self.intensity: NDArray[np.float64] = np.where(measured, values, np.nan)
-        self.dwell: NDArray[np.float32] = np.where(measured, times, 0).astype(np.float32)
+        values[~measured] = np.nan
+        self.intensity: NDArray[np.float64] = values
+        self.dwell: NDArray[np.float32] = times
         self.pixel_size_nm = pixel_size_nm
         self.intensity_range = intensity_range
         self.about = about
@@ -120,10 +123,10 @@ class RasterScan:
 
     def mean_and_std(self) -> tuple[float, float]:
         """Dwell-weighted mean and standard deviation of the measured intensities."""
-        weight = self.dwell / self.dwell.sum(dtype=np.float64)
-        mean = (weight * np.where(self.measured, self.intensity, 0)).sum()
-        deviation = np.where(self.measured, self.intensity - mean, 0)
-        return float(mean), float(np.sqrt((weight * deviation**2).sum()))
+        weight = self.dwell[self.measured] / self.dwell.sum(dtype=np.float64)
+        intensity = self.intensity[self.measured]
+        mean = (weight * intensity).sum()
+        return float(mean), float(np.sqrt((weight * (intensity - mean) ** 2).sum()))
 
     def unit(self) -> NDArray[np.float64]:
         """Intensities [h, w] with the measured range scaled to [0, 1]; 0 where not measured."""
@@ -219,10 +222,14 @@ class PathScan:
         samples = torch.from_numpy((self.intensity - low) / ((high - low) or 1.0))
         positions, dwell, shape = self.path.positions, self.path.dwell.double(), self.path.shape
         total, weight = (spread(positions, v, shape).numpy() for v in (dwell * samples, dwell))
+        np.divide(total, weight, out=total, where=weight > 0)
+        del weight
         # Rounding may leave a mean outside the range of its samples.
-        mean = np.clip(total / np.where(weight > 0, weight, 1.0), 0, 1)
+        np.clip(total, 0, 1, out=total)
+        total *= high - low
+        total += low
         return RasterScan(
-            low + (high - low) * mean,
+            total,
             self.path.dwell_map().numpy(),
             pixel_size_nm=self.pixel_size_nm,
             about=About("", self.unit, plain(self.metadata)),
@@ -262,7 +269,7 @@ class PathScan:
 
 
 def real(values: ArrayLike, where: object) -> NDArray[np.float64]:
-    """The values in double precision.
+    """A copy of the values in double precision.
 
     Raises:
         DataError: They are no real numbers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +28,13 @@ from stem_complete.inference.self_check import (
     share_of,
 )
 from stem_complete.inference.sources import load_model
-from stem_complete.inference.tiling import apply_tiled, check_tiles
-from stem_complete.models import to_completion
-from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, encode, fill_sigma_px
+from stem_complete.inference.tiling import check_tiles, run_network
+from stem_complete.models.output import bounded_correction, corrected, rms_factor
+from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate, noise_of
+from stem_complete.scan.bands import bands, in_bands, sums_in_bands
+from stem_complete.scan.encoding import analyse
+from stem_complete.scan.network_input import Analysis
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -197,18 +201,26 @@ class Completer:
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
         shares = [(check.trust, check.following) for check in judged]
 
-        def correct(scan: PartialScan, encoded: NetworkInput) -> Tensor:
-            image = self._correct(encoded)
-            trust, following = image.new_tensor(shares).T[:, :, None, None, None]
-            if (trust < 1).any():
-                image = encoded.offset + trust * (image - encoded.offset)
+        def complete(scan: PartialScan) -> Tensor:
+            trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
+
+            def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
+                if (trust < 1).any():
+                    image = encoded.offset + trust * (image - encoded.offset)
+                return image
+
+            image = self._corrected(scan, trusted)
             if (following > 0).any():
-                followed = image + following * (interpolate(scan) - image)
+                followed = in_bands(
+                    lambda image, other: image + following * (other - image),
+                    image,
+                    interpolate(scan),
+                )
                 return torch.cat([image, followed], 1)
             return image
 
         completions = []
-        images = self._in_units(rasters, correct)
+        images = self._in_units(rasters, complete)
         for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
             (image,) = followed or (predicted,)
             error = None
@@ -238,11 +250,10 @@ class Completer:
         if rest is None:
             return TOO_LITTLE
 
-        def both(_: PartialScan, encoded: NetworkInput) -> Tensor:
-            image = self._correct(encoded)
+        def both(image: Tensor, encoded: NetworkInput) -> Tensor:
             return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
-        ((image, first),) = self._in_units([rest], both)
+        ((image, first),) = self._in_units([rest], lambda scan: self._corrected(scan, both))
         check = judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
         return self._following(raster, check)
 
@@ -252,7 +263,7 @@ class Completer:
             return check
         rest, held = held_out
         completed = self.complete_scan(rest, error_map=False, check=check).image
-        interpolated = self._in_units([rest], lambda scan, _: interpolate(scan))[0, 0, held]
+        interpolated = self._in_units([rest], interpolate)[0, 0, held]
         off = scan.intensity[held] - completed[held]
         change = interpolated - completed[held]
         share = share_of(off, change)
@@ -272,53 +283,79 @@ class Completer:
             return None
         raster = as_raster(scan)
         check_side(raster)
-        images = self._in_units([raster], lambda _, encoded: encoded.offset)
+
+        def offset(scan: PartialScan) -> Tensor:
+            found = self._analyse(scan)
+            return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps)
+
+        images = self._in_units([raster], offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
     def _in_units(
-        self, scans: Sequence[RasterScan], complete: Callable[[PartialScan, NetworkInput], Tensor]
+        self, scans: Sequence[RasterScan], complete: Callable[[PartialScan], Tensor]
     ) -> NDArray[np.float64]:
-        """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1] and encoded."""
+        """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1]."""
         # In double precision, so that a small contrast on a large offset survives.
-        intensity = np.stack([scan.intensity for scan in scans])
-        dwell = np.stack([scan.dwell for scan in scans])
         ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
         low, high = ranges.T[:, :, None, None, None]
         middle, half = (high + low) / 2, (high - low) / 2
         unit = np.where(half > 0, half, 1.0)
-        scaled = ((intensity[:, None] - middle) / unit).astype(np.float32)
+        dwells = [torch.from_numpy(scan.dwell)[None, None] for scan in scans]
+        dwell = torch.cat(dwells) if len(dwells) > 1 else dwells[0]
+        scaled = torch.empty_like(dwell)
+        for band in bands(dwell):
+            intensity = np.stack([scan.intensity[band] for scan in scans])[:, None]
+            scaled[..., band, :] = torch.from_numpy((intensity - middle) / unit)
         with torch.inference_mode():
-            tensors = (torch.from_numpy(a).to(self.device) for a in (scaled, dwell[:, None]))
-            partial = PartialScan(*tensors)
-            encoded = encode(
-                partial, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage)
-            )
-            unit_images = complete(partial, encoded).cpu().double().numpy()
-        images: NDArray[np.float64] = middle + half * unit_images
+            found = complete(PartialScan(scaled.to(self.device), dwell.to(self.device))).cpu()
+        images = np.empty(found.shape)
+        for band in bands(found):
+            images[..., band, :] = middle + half * found[..., band, :].double().numpy()
         return images
 
-    def _correct(self, encoded: NetworkInput) -> Tensor:
-        output = apply_tiled(
-            self._forward,
-            encoded.x,
-            stride=self._stride,
+    def _analyse(self, scan: PartialScan) -> Analysis:
+        return analyse(scan, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage))
+
+    def _corrected(
+        self, scan: PartialScan, finish: Callable[[Tensor, NetworkInput], Tensor]
+    ) -> Tensor:
+        """What `finish` makes of the model's completion [b, 1, h, w] and its input, pixel by pixel.
+
+        Bounds are those of the whole scan, however large it is.
+        """
+        found = self._analyse(scan)
+        output = run_network(
+            self._network,
+            lambda rows, columns: found.window(rows, columns).x,
+            found.shape,
             tile_px=self.tile_px,
             overlap_px=self.overlap_px,
         )
-        return to_completion(output, encoded)
+        correction = in_bands(
+            lambda output, *maps: bounded_correction(output, found.compose(*maps)),
+            output,
+            *found.maps,
+        )
+        del output
+        factor = rms_factor(sums_in_bands(torch.square, correction) / math.prod(found.shape))
 
-    def _forward(self, x: Tensor) -> Tensor:
-        x = x.to(self._dtype, memory_format=torch.channels_last)
-        output: Tensor = self._network(x)
-        return output.float()
+        def finished(correction: Tensor, *maps: Tensor) -> Tensor:
+            encoded = found.compose(*maps)
+            if encoded.bound is not None:
+                correction = correction * factor
+            return finish(corrected(correction, encoded), encoded)
+
+        return in_bands(finished, correction, *found.maps)
 
     def _expected_error(
         self, image: NDArray[np.float64], scan: RasterScan, factor: float
     ) -> NDArray[np.float32]:
         if self.card.calibration is None:
             return np.full(image.shape, np.nan, np.float32)
-        return self.card.calibration.expected_error(image, scan, factor).astype(np.float32)
+        return self.card.calibration.expected_error(image, scan, factor).astype(
+            np.float32, copy=False
+        )
 
 
 def load_completer(
@@ -362,14 +399,18 @@ def _blend(
     mean, std = scan.mean_and_std()
     unit = std or 1.0
     intensity = ((scan.intensity - mean) / unit).astype(np.float32)
-    tensors = (torch.from_numpy(array)[None, None] for array in (intensity, scan.dwell))
-    noise = unit * float(noise_of(PartialScan(*tensors)))
-    # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
-    square = np.nan_to_num(np.square(error, dtype=np.float64), nan=noise**2)
-    precision = scan.dwell * square
-    weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
-    blended = np.where(scan.measured, image + weight * (scan.intensity - image), image)
-    return blended, (error * np.sqrt(1 - weight)).astype(np.float32)
+    tensors = PartialScan(*(torch.from_numpy(a)[None, None] for a in (intensity, scan.dwell)))
+    noise = unit * float(noise_of(tensors))
+    blended, remaining = np.empty_like(image), np.empty_like(error)
+    for rows in bands(tensors.dwell):
+        # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
+        square = np.nan_to_num(np.square(error[rows], dtype=np.float64), nan=noise**2)
+        precision = scan.dwell[rows] * square
+        weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
+        moved = image[rows] + weight * (scan.intensity[rows] - image[rows])
+        blended[rows] = np.where(np.isnan(moved), image[rows], moved)
+        remaining[rows] = error[rows] * np.sqrt(1 - weight)
+    return blended, remaining
 
 
 def check_side(scan: RasterScan) -> None:

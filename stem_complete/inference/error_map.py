@@ -10,7 +10,8 @@ that the scan's self-prediction suggests, so that the map follows gain and offse
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
 from stem_complete.data.scans import RasterScan
-from stem_complete.scan.adaptive import measured_exactly, take_apart
-from stem_complete.scan.filters import gaussian
+from stem_complete.scan.adaptive import measured_exactly, reach_of, take_apart
+from stem_complete.scan.bands import in_bands, sums_in_bands
+from stem_complete.scan.filters import gaussian, gaussian_reach_px
+from stem_complete.scan.network_input import WHOLE
 from stem_complete.scan.partial_scan import PartialScan
 
 Image = NDArray[np.floating[Any]]
@@ -54,69 +57,128 @@ _NUM_ITERATIONS = 200
 _ROWS = 256  # that are computed at once
 
 
-class ErrorFeatures(NamedTuple):
+@dataclass(frozen=True)
+class ErrorFeatures:
     """Features of the pixels of a completion, in the order of `FEATURES`.
 
     Attributes:
         of_scan: Those that all pixels share `[6]`.
-        of_pixels: The others `[4, h, w]`.
         unit: The error that the scan's self-prediction suggests, in the units of the scan.
-        reach: How far the measurements say something of each pixel `[h, w]`, from 1 to 0.
         std: Standard deviation of the scan, in its units.
+        typical_gap: See `gaps` `[1, 1, 1, 1]`.
+        maps: What the other features are made of, `[1, 1, h, w]` each: gap, see `gaps`, both
+            activities, and the local misfit.
     """
 
     of_scan: Tensor
-    of_pixels: Tensor
     unit: float
-    reach: Tensor
     std: float
+    typical_gap: Tensor
+    maps: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the completion [px]."""
+        height, width = self.maps[0].shape[-2:]
+        return height, width
+
+    def of_pixels(self, rows: slice = WHOLE) -> Tensor:
+        """Those of each pixel `[4, rows, w]`."""
+        gap, *others = (each[0, 0, rows] for each in self.maps)
+        distance = 1 / 3 + gap / self.typical_gap[0, 0]
+        return torch.stack([distance, *others]).clamp(min=_SMALLEST).log()
+
+    def reach(self, rows: slice = WHOLE) -> Tensor:
+        """How far the measurements say something of each pixel `[rows, w]`, from 1 to 0."""
+        return reach_of(self.maps[0][0, 0, rows], self.typical_gap[0, 0])
 
 
 def error_features(completion: Image, scan: RasterScan) -> ErrorFeatures:
     """Features of each pixel of a scan's completion [h, w]."""
     mean, std = scan.mean_and_std()
-    # In double precision, so that a small contrast on a large offset survives.
     scale = std or 1.0
     intensity, completed, dwell = (
-        torch.from_numpy(np.asarray(array, np.float32))[None, None]
-        for array in ((scan.intensity - mean) / scale, (completion - mean) / scale, scan.dwell)
+        torch.from_numpy(array)[None, None]
+        for array in (
+            _standardised(scan.intensity, mean, scale),
+            _standardised(completion, mean, scale),
+            scan.dwell,
+        )
     )
     parts = take_apart(PartialScan(intensity, dwell))
+    del intensity
     unit, noise = parts.predicted
-    completed = (completed - completed.mean()) / unit
-
-    activities = []
-    for sigma in _ACTIVITY_SIGMAS_PX:
-        local_mean, square = gaussian(torch.cat([completed, completed.square()], 1), sigma).chunk(
-            2, 1
+    mean_completed = completed.mean()
+    completed = in_bands(lambda completed: (completed - mean_completed) / unit, completed)
+    activities = [
+        in_bands(
+            lambda images, sigma=sigma: _activity(images, sigma),
+            completed,
+            halo=gaussian_reach_px(sigma),
         )
-        activities.append((square - local_mean.square()).clamp(min=0).sqrt())
-    measured = parts.rest.intensity + parts.waves + parts.mean
-    exactness = measured_exactly(PartialScan(measured / unit, dwell), completed, parts.std / unit)
-    misfit = torch.where(dwell > 0, measured / unit - completed, 0.0)
-    misfit = (misfit - _weighted_mean(misfit, dwell)) * (dwell > 0)
-    overall = _weighted_mean(misfit.square(), dwell)
-    sums, weight = gaussian(torch.cat([dwell * misfit.square(), dwell], 1), _MISFIT_SIGMA_PX).chunk(
-        2, 1
+        for sigma in _ACTIVITY_SIGMAS_PX
+    ]
+    measured = in_bands(
+        lambda rest, waves: (rest + waves + parts.mean) / unit, parts.rest.intensity, parts.waves
     )
-    local = (sums + _LITTLE_DWELL * overall) / (weight + _LITTLE_DWELL)
-
+    exactness = measured_exactly(PartialScan(measured, dwell), completed, parts.std / unit)
+    misfit = in_bands(
+        lambda dwell, *images: torch.where(dwell > 0, images[0] - images[1], 0.0),
+        dwell,
+        measured,
+        completed,
+    )
+    del measured
+    total = sums_in_bands(lambda dwell: dwell, dwell).clamp(min=torch.finfo(dwell.dtype).tiny)
+    mean_misfit = sums_in_bands(torch.mul, dwell, misfit) / total
+    square = in_bands(
+        lambda dwell, misfit: dwell * ((misfit - mean_misfit) * (dwell > 0)).square(), dwell, misfit
+    )
+    del misfit
+    overall = square.sum((2, 3), keepdim=True) / total
+    local = in_bands(
+        lambda dwell, square: _local_misfit(dwell, square, overall),
+        dwell,
+        square,
+        halo=gaussian_reach_px(_MISFIT_SIGMA_PX),
+    )
     of_scan = [
         noise / unit,
         parts.typical_gap,
         dwell.mean(),
-        completed.square().mean().sqrt(),
+        (sums_in_bands(torch.square, completed) / completed.numel()).sqrt(),
         overall.sqrt(),
         exactness,
     ]
-    of_pixels = [1 / 3 + parts.gap / parts.typical_gap, *activities, local.clamp(min=0).sqrt()]
     return ErrorFeatures(
         torch.stack([value.flatten()[0] for value in of_scan]).clamp(min=_SMALLEST).log(),
-        torch.stack([image[0, 0] for image in of_pixels]).clamp(min=_SMALLEST).log(),
         scale * float(unit),
-        parts.reach[0, 0],
         std,
+        parts.typical_gap,
+        (parts.gap, *activities, local),
     )
+
+
+def _standardised(image: Image, mean: float, scale: float) -> NDArray[np.float32]:
+    # In double precision, so that a small contrast on a large offset survives.
+    result = np.empty(image.shape, np.float32)
+    for start in range(0, len(image), _ROWS):
+        rows = slice(start, start + _ROWS)
+        result[rows] = (image[rows] - mean) / scale
+    return result
+
+
+def _activity(images: Tensor, sigma_px: float) -> Tensor:
+    """Standard deviations of images around each pixel."""
+    local_mean, square = gaussian(torch.cat([images, images.square()], 1), sigma_px).chunk(2, 1)
+    return (square - local_mean.square()).clamp(min=0).sqrt()
+
+
+def _local_misfit(dwell: Tensor, square: Tensor, overall: Tensor) -> Tensor:
+    """Root mean square misfit around each pixel, of squares weighted by the dwell."""
+    sums, weight = gaussian(torch.cat([square, dwell], 1), _MISFIT_SIGMA_PX).chunk(2, 1)
+    local = (sums + _LITTLE_DWELL * overall) / (weight + _LITTLE_DWELL)
+    return local.clamp(min=0).sqrt()
 
 
 class ErrorCalibration(BaseModel):
@@ -157,7 +219,7 @@ class ErrorCalibration(BaseModel):
 
     def expected_error(
         self, completion: Image, scan: RasterScan, factor: float = 1.0
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[np.float32]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan.
 
         Where nothing was measured near it is at least the scan's standard deviation, as only the
@@ -169,18 +231,19 @@ class ErrorCalibration(BaseModel):
             factor: On the errors where something was measured near.
         """
         features = error_features(completion, scan)
-        h, w = features.reach.shape
+        h, w = features.shape
         if features.std == 0:  # the scan says nothing but its constant
-            return np.zeros((h, w))
-        square = torch.empty(h, w, dtype=torch.float64)
+            return np.zeros((h, w), np.float32)
+        expected = np.empty((h, w), np.float32)
         for start in range(0, h, _ROWS):
-            rows = features.of_pixels[:, start : start + _ROWS]
-            of_scan = features.of_scan[:, None, None].expand(-1, *rows.shape[1:])
-            square[start : start + _ROWS] = self._log_square(torch.cat([of_scan, rows])).exp()
-        square = (factor * features.unit) ** 2 * square
-        known = features.reach.double()
-        far = square.clamp(min=features.std**2)
-        expected: NDArray[np.float64] = (known * square + (1 - known) * far).sqrt().numpy()
+            rows = slice(start, start + _ROWS)
+            of_pixels = features.of_pixels(rows)
+            of_scan = features.of_scan[:, None, None].expand(-1, *of_pixels.shape[1:])
+            square = self._log_square(torch.cat([of_scan, of_pixels])).exp()
+            square = (factor * features.unit) ** 2 * square
+            known = features.reach(rows).double()
+            far = square.clamp(min=features.std**2)
+            expected[rows] = (known * square + (1 - known) * far).sqrt().numpy()
         return expected
 
     def _log_square(self, features: Tensor) -> Tensor:
@@ -209,7 +272,7 @@ def calibrated(completions: Iterable[tuple[ErrorFeatures, Image]]) -> ErrorCalib
     generator = torch.Generator().manual_seed(0)
     for each, error in completions:
         places = torch.randint(error.size, (_PIXELS_PER_SCAN,), generator=generator)
-        of_pixels = each.of_pixels.flatten(1)[:, places]
+        of_pixels = each.of_pixels().flatten(1)[:, places]
         of_scan = each.of_scan[:, None].expand(-1, len(places))
         features.append(torch.cat([of_scan, of_pixels]).T)
         squares.append(torch.from_numpy(np.asarray(error, np.float64)).flatten()[places])
@@ -257,7 +320,3 @@ def calibrated(completions: Iterable[tuple[ErrorFeatures, Image]]) -> ErrorCalib
         constant=constant.item(),
         num_images=len(features),
     )
-
-
-def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (weight * values).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

@@ -7,6 +7,7 @@ deviation. `error_map` has what is calibrated now.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -19,6 +20,9 @@ Image = NDArray[np.floating[Any]]
 
 ACTIVITY_SIGMA_PX = 4.0
 """Width of the Gaussian neighbourhood in which the variation is measured."""
+
+_TRUNCATE = 4.0  # deviations at which scipy's Gaussian ends
+_ROWS = 256  # that are computed at once
 
 
 class Features(NamedTuple):
@@ -34,17 +38,22 @@ class Features(NamedTuple):
     activity: NDArray[np.float64]
 
 
-def error_features(completion: Image, scan: RasterScan) -> tuple[Features, float]:
-    """Features of each pixel of a scan's completion [h, w], and the scan's standard deviation."""
+def error_features(completion: NDArray[np.float64], measured: NDArray[np.bool_]) -> Features:
+    """Features of each pixel of a completion.
+
+    Args:
+        completion: [h, w] in units of the scan's standard deviation, its mean near 0, so that the
+            difference of squares loses nothing to a large offset.
+        measured: Where the scan measured, [h, w].
+    """
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    _, std = scan.mean_and_std()
-    # Around the mean, so that the difference of squares loses nothing to a large offset.
-    centred = (completion - np.mean(completion, dtype=np.float64)) / (std or 1.0)
-    mean = gaussian_filter(centred, ACTIVITY_SIGMA_PX, mode="mirror")
-    square = gaussian_filter(centred**2, ACTIVITY_SIGMA_PX, mode="mirror")
+    mean = gaussian_filter(completion, ACTIVITY_SIGMA_PX, mode="mirror")
+    square = gaussian_filter(completion**2, ACTIVITY_SIGMA_PX, mode="mirror")
     activity = np.sqrt(np.maximum(square - mean**2, 0))
-    return Features(distance_transform_edt(~scan.measured), activity), std
+    if not measured.any():
+        return Features(np.full(completion.shape, np.inf), activity)
+    return Features(distance_transform_edt(~measured), activity)
 
 
 class ErrorTable(BaseModel):
@@ -80,8 +89,24 @@ class ErrorTable(BaseModel):
         self, completion: Image, scan: RasterScan, factor: float = 1.0
     ) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan."""
-        features, std = error_features(completion, scan)
-        return factor * std * self.of_features(features)
+        _, std = scan.mean_and_std()
+        mean = np.mean(completion, dtype=np.float64)
+        # Farther pixels change nothing: the activity does not see them, and errors do not rise.
+        halo = math.ceil(max(self._far, _TRUNCATE * ACTIVITY_SIGMA_PX + 1))
+        expected = np.empty(scan.shape)
+        for start in range(0, len(expected), _ROWS):
+            above, below = max(start - halo, 0), start + _ROWS + halo
+            centred = (completion[above:below] - mean) / (std or 1.0)
+            features = error_features(centred, ~np.isnan(scan.intensity[above:below]))
+            inner = slice(start - above, start - above + _ROWS)
+            error = self.of_features(Features(*(each[inner] for each in features)))
+            expected[start : start + _ROWS] = factor * std * error
+        return expected
+
+    @property
+    def _far(self) -> float:
+        """Distance at which nothing is known of a pixel [px]."""
+        return 2 * max(self.distances[-1], 1.0)
 
     def of_features(self, features: Features) -> NDArray[np.float64]:
         """Expected RMS error of each pixel [h, w], in units of the scan's deviation.
@@ -93,8 +118,7 @@ class ErrorTable(BaseModel):
         from scipy.ndimage import map_coordinates
 
         square = np.square(self.rms_error)
-        far = 2 * max(self.distances[-1], 1.0)
-        distances = [*self.distances, far]
+        distances = [*self.distances, self._far]
         square = np.vstack([square, np.maximum(square[-1], 1.0)])
         places = [
             np.interp(values, nodes, np.arange(len(nodes)))

@@ -33,6 +33,7 @@ DISPLAY_PERCENTILES = (0.5, 99.5)
 
 # Tags of DigitalMicrograph, of x and y, and of the intensities' unit in short and in full.
 _DM_UNITS, _DM_STEPS, _DM_INTENSITY_UNITS = (65003, 65004), (65009, 65010), (65022, 65023)
+_MOST_TIFF_BYTES = 2**32 - 2**25  # of pixels, leaving room for what is said of them
 _MICRO = str.maketrans("µμ", "uu")  # of which Unicode has two
 
 
@@ -279,6 +280,9 @@ def write_tiff(
         imagej=True,
         resolution=resolution,
         resolutionunit=1,
+        # Offsets in a TIFF have 32 bits, and ImageJ knows no BigTIFF: as it does itself, a larger
+        # stack has one directory, which says how many frames lie behind the first.
+        truncate=image.nbytes > _MOST_TIFF_BYTES,
         metadata=metadata,
         extratags=digital_micrograph,
     )

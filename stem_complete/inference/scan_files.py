@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from glob import has_magic
@@ -18,7 +17,6 @@ from stem_complete.data.formats.readers import has_reader
 from stem_complete.data.formats.scans import PATHS, TABLES
 from stem_complete.data.formats.search import Found, search
 from stem_complete.errors import ConfigError, DataError
-from stem_complete.files import LONGEST_NAME
 from stem_complete.inference.image_files import COMPLETED, ERROR, NPY
 
 _IMAGES = (".tif", ".tiff", NPY)
@@ -107,21 +105,9 @@ def plan_files(
     for scan, root, paths in pairs:
         folder = output.joinpath(*scan.parent.relative_to(root).parts)
         image = folder / f"{scan.stem}{COMPLETED}.tif"
-        if len(os.fsencode(image.name)) > LONGEST_NAME:
-            failed[str(scan)] = str(_too_long(scan, image))
-        else:
-            files.append(ScanFiles(scan, *paths, image))
+        files.append(ScanFiles(scan, *paths, image))
     _check_distinct(files)
     return Plan(files, failed)
-
-
-def _too_long(scan: Path, image: Path) -> DataError:
-    return DataError(
-        expected=f"a name to which {COMPLETED}.tif can be added, {LONGEST_NAME} bytes in all",
-        found=f"{len(os.fsencode(image.name))} bytes",
-        where=scan,
-        fix="rename it",
-    )
 
 
 def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:

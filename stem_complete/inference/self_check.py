@@ -88,7 +88,7 @@ TOO_LITTLE = NOT_CHECKED = SelfCheck(math.nan, None, math.nan, 0, 1.0)
 """Of a scan of which nothing can be held out; it leaves a completion as it is."""
 
 
-def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float64]]:
+def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float32]]:
     """A scan without its held-out blocks, and the weights [h, w] of what is judged in these.
 
     The scan is None if nothing is left of it.
@@ -98,7 +98,7 @@ def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float64]]:
     blocks = held_out_blocks(scan.shape, gap, smallest_px=_SMALLEST_BLOCK_PX)
     inner = -torch.nn.functional.max_pool2d(-blocks, 2 * _SHARED_PX + 1, 1, _SHARED_PX)
     held, judged = (mask[0, 0].numpy() > 0 for mask in (blocks, inner))
-    weights = np.where(judged & scan.measured, scan.dwell, 0).astype(np.float64)
+    weights = np.where(judged & scan.measured, scan.dwell, np.float32(0))
     if not (scan.measured & ~held).any():
         return None, weights
     return _without(scan, held), weights
@@ -127,7 +127,7 @@ def share_of(off: NDArray[np.float64], correction: NDArray[np.float64]) -> float
 
 def judge(
     scan: RasterScan,
-    weights: NDArray[np.float64],
+    weights: NDArray[np.float32],
     completed: NDArray[np.float64],
     first: NDArray[np.float64] | None,
 ) -> SelfCheck:
@@ -140,7 +140,7 @@ def judge(
         first: Classical completion of the rest [h, w], which the model corrects; None if none.
     """
     places = weights > 0
-    num, weight = int(places.sum()), weights[places]
+    num, weight = int(places.sum()), weights[places].astype(np.float64)
     if num < _LEAST_PIXELS:
         return TOO_LITTLE._replace(num_pixels=num)
     measured = scan.intensity[places]

@@ -45,12 +45,18 @@ class SpectralBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` plus the branch, `[b, width, h, w]`."""
+        # Fourier transforms know no bfloat16. Of a large image nothing is kept longer than needed.
         entered = self.entry(x)
-        # Fourier transforms know no bfloat16.
+        dtype = entered.dtype
         spectrum = torch.fft.rfft2(entered.float().contiguous(), norm="ortho")
-        power = spectrum.real.square() + spectrum.imag.square()
-        log_power = power.log1p().to(entered.dtype, memory_format=torch.channels_last)
-        gain = self.gain(log_power).float()
-        y = torch.fft.irfft2(spectrum * gain, s=x.shape[-2:], norm="ortho")
-        residual: Tensor = self.exit(y.to(entered.dtype, memory_format=torch.channels_last))
+        del entered
+        y = torch.fft.irfft2(spectrum * self._gain(spectrum, dtype), s=x.shape[-2:], norm="ortho")
+        del spectrum
+        residual: Tensor = self.exit(y.to(dtype, memory_format=torch.channels_last))
         return x + residual
+
+    def _gain(self, spectrum: Tensor, dtype: torch.dtype) -> Tensor:
+        power = spectrum.real.square() + spectrum.imag.square()
+        log_power = power.log1p().to(dtype, memory_format=torch.channels_last)
+        gain: Tensor = self.gain(log_power)
+        return gain.float()

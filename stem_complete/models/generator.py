@@ -56,8 +56,20 @@ class InnerGenerator(nn.Module):
             *(upsampling(coarse, fine, **options) for coarse, fine in pairwise(reversed(widths)))
         )
 
+    @property
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """Its last blocks, in which each pixel depends on all others."""
+        return ()
+
     def forward(self, x: Tensor) -> Tensor:
         """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+        features = self.local_features(x)
+        for block in self.whole_image_blocks:
+            features = block(features)
+        return features
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Features before `whole_image_blocks`, of the same shape."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.up(self.blocks(self.down(self.entry(x))))
         return features
@@ -106,8 +118,13 @@ class DetailedInnerGenerator(InnerGenerator):
             *(SpectralBlock(widths[0], **options) for _ in range(num_spectral_blocks))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features `[b, widths[0], h, w]` of `x` `[b, c, h, w]`; h, w multiples of `stride`."""
+    @property
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """The spectral blocks."""
+        return tuple(self.spectral_blocks)
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Features before the spectral blocks, of the same shape."""
         check_input(x, self.in_channels, self.stride)
         features: Tensor = self.entry(x)
         finer = []
@@ -120,8 +137,7 @@ class DetailedInnerGenerator(InnerGenerator):
             if self.skips:
                 features = features + finer.pop()
             features = blocks(features)
-        spectral: Tensor = self.spectral_blocks(features)
-        return spectral
+        return features
 
 
 class OuterGenerator(nn.Module):

@@ -22,11 +22,28 @@ def to_completion(output: Tensor, encoded: NetworkInput) -> Tensor:
         output: What the network made of `encoded.x`, `[b, 1, h, w]`.
         encoded: Its input; of an output at half size, `encoded.at_half_size()`.
     """
+    correction = bounded_correction(output, encoded)
+    if encoded.bound is not None:
+        correction = correction * rms_factor(correction.square().mean((1, 2, 3), keepdim=True))
+    return corrected(correction, encoded)
+
+
+def bounded_correction(output: Tensor, encoded: NetworkInput) -> Tensor:
+    """A network's output within the bounds of each pixel, in units of the likely error."""
     if encoded.bound is None:
-        return encoded.offset + encoded.scale * output
-    correction = encoded.bound.reach * LIMIT * torch.tanh(output / LIMIT)
+        return output
+    return encoded.bound.reach * LIMIT * torch.tanh(output / LIMIT)
+
+
+def rms_factor(mean_square: Tensor) -> Tensor:
+    """Factor on a correction that keeps its root mean square below the limit `[b, 1, 1, 1]`."""
     # The smallest square keeps the gradient finite where there is nothing to correct.
-    square = correction.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    correction = correction * (RMS_LIMIT / square.sqrt()).clamp(max=1)
+    return (RMS_LIMIT / mean_square.clamp(min=1e-6).sqrt()).clamp(max=1)
+
+
+def corrected(correction: Tensor, encoded: NetworkInput) -> Tensor:
+    """Completion `[b, 1, h, w]` in intensity units, within the range of the measurements."""
     unbounded = encoded.offset + encoded.scale * correction
+    if encoded.bound is None:
+        return unbounded
     return unbounded.maximum(encoded.bound.lowest).minimum(encoded.bound.highest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 import torch
@@ -62,6 +63,20 @@ class TwoStageGenerator(nn.Module):
         """
         features: Tensor = self.inner(to_patches(self.halve(x), self.patch))
         return features
+
+    def local_features(self, x: Tensor) -> Tensor:
+        """Inner features before `whole_image_blocks`, of the same shape."""
+        return self.inner.local_features(to_patches(self.halve(x), self.patch))
+
+    @property
+    def whole_image_blocks(self) -> Sequence[nn.Module]:
+        """The inner generator's last blocks, in which each pixel depends on all others."""
+        return self.inner.whole_image_blocks
+
+    @property
+    def feature_scale(self) -> int:
+        """Sides of `x` in units of its inner features'."""
+        return 2 * self.patch
 
     def halve(self, x: Tensor) -> Tensor:
         """The half-size scan `[b, in_channels, h/2, w/2]` of the full-size one."""

@@ -7,14 +7,16 @@ likely to err, and the scatter within the blocks how noisy the samples are.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stem_complete.scan.bands import in_bands, sums_in_bands
 from stem_complete.scan.lattice import plane_waves, regularity
-from stem_complete.scan.network_input import Bound, NetworkInput
+from stem_complete.scan.network_input import Analysis, Bound, NetworkInput
 from stem_complete.scan.partial_scan import PartialScan, standardise, sum_pixels
 from stem_complete.scan.splines import spline_fill
 
@@ -66,11 +68,10 @@ class Prediction(NamedTuple):
     scatter: Tensor
 
 
-def encode_adaptive(scan: PartialScan) -> NetworkInput:
-    """The network's input for partial scans, see `encode`."""
+def analyse_adaptive(scan: PartialScan) -> Analysis:
+    """What the network's input for partial scans is made of, see `encode`."""
     parts = take_apart(scan)
-    rest, waves, std = parts.rest, parts.waves, parts.std
-    dwell = rest.dwell
+    rest, std = parts.rest, parts.std
     error, scatter = parts.predicted
 
     fidelity = (_FIDELITY * std / scatter).clamp(*_FIDELITIES)
@@ -79,22 +80,34 @@ def encode_adaptive(scan: PartialScan) -> NetworkInput:
     )
     following = spline_fill(rest, **_FOLLOWING)
     exactly = measured_exactly(rest, first, std)
-    first = first + exactly * (following - first)
-    weight = dwell + exactly * ((dwell > 0).to(dwell.dtype) - dwell)
+    first = in_bands(lambda one, other: one + exactly * (other - one), first, following)
     smooth = _at_half_size(rest, **_SMOOTH)
-    x = [
-        (first + waves) / std,
-        weight * (rest.intensity.nan_to_num(0.0) - first) / error,
-        weight.clamp(max=_MOST_DWELL),
-        waves / std,
-        (scatter / error).log2().expand_as(dwell),
-        (1 + parts.gap).log2() / 4,
-        (following - first) / error,
-        (smooth - first) / error,
-    ]
-    bound = Bound(parts.reach, parts.low - scatter, parts.high + scatter)
-    offset = (parts.mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
-    return NetworkInput(torch.cat(x, 1), offset, error, bound)
+
+    def compose(
+        intensity: Tensor,
+        dwell: Tensor,
+        waves: Tensor,
+        gap: Tensor,
+        first: Tensor,
+        following: Tensor,
+        smooth: Tensor,
+    ) -> NetworkInput:
+        weight = dwell + exactly * ((dwell > 0).to(dwell.dtype) - dwell)
+        x = [
+            (first + waves) / std,
+            weight * (intensity.nan_to_num(0.0) - first) / error,
+            weight.clamp(max=_MOST_DWELL),
+            waves / std,
+            (scatter / error).log2().expand_as(dwell),
+            (1 + gap).log2() / 4,
+            (following - first) / error,
+            (smooth - first) / error,
+        ]
+        bound = Bound(reach_of(gap, parts.typical_gap), parts.low - scatter, parts.high + scatter)
+        offset = (parts.mean + first + waves).maximum(bound.lowest).minimum(bound.highest)
+        return NetworkInput(torch.cat(x, 1), offset, error, bound)
+
+    return Analysis((*rest, parts.waves, parts.gap, first, following, smooth), compose)
 
 
 class Parts(NamedTuple):
@@ -109,7 +122,6 @@ class Parts(NamedTuple):
         high: Highest one.
         gap: See `gaps`.
         typical_gap: See `gaps`.
-        reach: How near to the measurements a pixel is, from 1 to 0 where they say nothing of it.
         predicted: How well held-out parts of `rest` are predicted, nothing being exact.
     """
 
@@ -121,7 +133,6 @@ class Parts(NamedTuple):
     high: Tensor
     gap: Tensor
     typical_gap: Tensor
-    reach: Tensor
     predicted: Prediction
 
 
@@ -129,19 +140,34 @@ def take_apart(scan: PartialScan) -> Parts:
     """What partial scans consist of."""
     dwell = scan.dwell
     scan = PartialScan(without_outliers(scan), dwell)
+    low, high = _range(scan)
     centred, mean, std = standardise(scan)
+    del scan
     gap, typical = gaps(dwell)
-    reach = ((_FAR - gap / typical) / (_FAR - _NEAR)).clamp(0, 1)
 
     told_apart = ((_REGULAR - regularity(dwell)) / (_REGULAR - _IRREGULAR)).clamp(0, 1)
-    waves = reach * told_apart * plane_waves(PartialScan(centred, dwell))
+    waves = in_bands(
+        lambda gap, waves: reach_of(gap, typical) * told_apart * waves,
+        gap,
+        plane_waves(PartialScan(centred, dwell)),
+    )
     rest = PartialScan(centred - waves, dwell)
+    del centred
     smallest = _SMALLEST_ERROR * std
     predicted = Prediction(
         *(each.maximum(smallest) for each in self_prediction(rest, typical, std))
     )
-    low, high = _range(scan)
-    return Parts(rest, waves, mean, std, low, high, gap, typical, reach, predicted)
+    return Parts(rest, waves, mean, std, low, high, gap, typical, predicted)
+
+
+def reach_of(gap: Tensor, typical_gap: Tensor) -> Tensor:
+    """How near to the measurements pixels are, from 1 to 0 where they say nothing of it.
+
+    Args:
+        gap: Of each pixel, see `gaps`.
+        typical_gap: Of each scan `[b, 1, 1, 1]`.
+    """
+    return ((_FAR - gap / typical_gap) / (_FAR - _NEAR)).clamp(0, 1)
 
 
 def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
@@ -157,22 +183,23 @@ def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
     Returns:
         `[b, 1, 1, 1]`.
     """
-    measured = (scan.dwell > 0).to(first.dtype)
-    left, tiny = measured * (scan.intensity - first), torch.finfo(first.dtype).tiny
+    tiny = torch.finfo(first.dtype).tiny
+    dwell = scan.dwell
+    num_measured = sums_in_bands(lambda dwell: (dwell > 0).to(first.dtype), dwell)
+    left = in_bands(_left, scan.intensity, dwell, first)
     # A hot pixel must not decide.
-    limit = _MOST_LEFT * sum_pixels(left.abs()) / sum_pixels(measured).clamp(min=tiny)
-    left = left.maximum(-limit).minimum(limit)
-    square = left.square()
+    limit = _MOST_LEFT * sums_in_bands(torch.abs, left) / num_measured.clamp(min=tiny)
+    left = in_bands(lambda left: left.maximum(-limit).minimum(limit), left)
     product, size = torch.zeros_like(std), torch.zeros_like(std)
     for dim in (2, 3):
         n = left.shape[dim] - 1
-        one, other = left.narrow(dim, 0, n), left.narrow(dim, 1, n)
-        product = product + sum_pixels(one * other)
-        both = measured.narrow(dim, 0, n) * square.narrow(dim, 1, n)
-        both = both + measured.narrow(dim, 1, n) * square.narrow(dim, 0, n)
-        size = size + sum_pixels(both) / 2
-    mean_square = sum_pixels(square) / sum_pixels(measured).clamp(min=tiny)
-    of_dwell = sum_pixels(scan.dwell * square) / sum_pixels(scan.dwell).clamp(min=tiny)
+        one, other = ([each.narrow(dim, k, n) for each in (left, dwell)] for k in (0, 1))
+        both = sums_in_bands(_of_neighbours, *one, *other)
+        product, size = product + both[:, :1], size + both[:, 1:] / 2
+    square = sums_in_bands(torch.square, left)
+    mean_square = square / num_measured.clamp(min=tiny)
+    weighted = sums_in_bands(lambda dwell, left: dwell * left.square(), dwell, left)
+    of_dwell = weighted / sum_pixels(dwell).clamp(min=tiny)
     smallest = (_SMALLEST_ERROR * std).square().clamp(min=tiny)
     mean_square, of_dwell = mean_square.maximum(smallest), of_dwell.maximum(smallest)
     return torch.sigmoid(
@@ -181,6 +208,18 @@ def measured_exactly(scan: PartialScan, first: Tensor, std: Tensor) -> Tensor:
         + _MIXTURE["of_dwell"] * (of_dwell / mean_square).log() / 2
         + _MIXTURE["size"] * (mean_square / std.square().clamp(min=tiny)).log() / 2
     )
+
+
+def _left(intensity: Tensor, dwell: Tensor, first: Tensor) -> Tensor:
+    """What completions leave of the measurements, 0 where there are none."""
+    return (dwell > 0).to(first.dtype) * (intensity - first)
+
+
+def _of_neighbours(left: Tensor, dwell: Tensor, next_left: Tensor, next_dwell: Tensor) -> Tensor:
+    """Products of what is left `[b, 2, h, w]`: of neighbours, and of each with itself."""
+    measured, next_measured = ((each > 0).to(left.dtype) for each in (dwell, next_dwell))
+    itself = measured * next_left.square() + next_measured * left.square()
+    return torch.cat([left * next_left, itself], 1)
 
 
 def interpolate(scan: PartialScan) -> Tensor:
@@ -211,6 +250,8 @@ def without_outliers(scan: PartialScan) -> Tensor:
     intensity = scan.intensity
     measured = torch.where(scan.dwell > 0, intensity, torch.nan).flatten(1)
     step = max(measured.shape[1] // _QUANTILE_SAMPLES, 1)
+    while math.gcd(step, intensity.shape[-1]) > 1:  # or some columns would never be looked at
+        step += 1
     q = torch.tensor([_OUTLIERS, 1 - _OUTLIERS], device=intensity.device, dtype=intensity.dtype)
     low, high = torch.nanquantile(measured[:, ::step], q, dim=1).view(2, -1, 1, 1, 1)
     # A scan of few levels, as of few electrons, may have all of its quantiles alike.

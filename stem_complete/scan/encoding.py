@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from stem_complete.scan.adaptive import encode_adaptive
+from stem_complete.scan.adaptive import analyse_adaptive
+from stem_complete.scan.bands import in_bands
 from stem_complete.scan.filters import normalised_convolution
 from stem_complete.scan.lattice import plane_waves
-from stem_complete.scan.network_input import NetworkInput
+from stem_complete.scan.network_input import Analysis, NetworkInput
 from stem_complete.scan.partial_scan import PartialScan, standardise
 from stem_complete.scan.splines import MAX_STIFFNESS, spline_fill
 from stem_complete.vocabulary import Encoding
@@ -95,63 +97,94 @@ def encode(
     Raises:
         ValueError: The shapes do not fit, or the encoding is unknown.
     """
+    return analyse(scan, encoding, sigma_px=sigma_px).window()
+
+
+def analyse(
+    scan: PartialScan, encoding: Encoding = "standard", *, sigma_px: float = 8.0
+) -> Analysis:
+    """What is needed to encode partial scans window by window; see `encode`."""
     if scan.intensity.ndim != 4 or scan.intensity.shape != scan.dwell.shape:
         raise ValueError(
             "intensity and dwell must both be [b, 1, h, w], got "
             f"{list(scan.intensity.shape)} and {list(scan.dwell.shape)}"
         )
     if encoding == "standard":
-        return _encode_standard(scan)
+        return _standard(scan)
     if encoding == "reference":
-        return _encode_reference(scan)
+        return _reference(scan)
     if encoding == "filled":
-        return _encode_filled(scan, sigma_px)
+        return _filled(scan, sigma_px)
     if encoding == "adaptive":
-        return encode_adaptive(scan)
+        return analyse_adaptive(scan)
     if encoding in ("splines", "waves"):
-        return _encode_splines(scan, with_waves=encoding == "waves")
+        return _splines(scan, with_waves=encoding == "waves")
     raise ValueError(f"encoding must be one of {', '.join(NUM_CHANNELS)}, got {encoding!r}")
 
 
-def _encode_standard(scan: PartialScan) -> NetworkInput:
+def _standard(scan: PartialScan) -> Analysis:
     centred, mean, std = standardise(scan)
-    return NetworkInput(torch.cat([scan.dwell * centred / std, scan.dwell], 1), mean, std)
+
+    def compose(centred: Tensor, dwell: Tensor) -> NetworkInput:
+        return NetworkInput(torch.cat([dwell * centred / std, dwell], 1), mean, std)
+
+    return Analysis((centred, scan.dwell), compose)
 
 
-def _encode_filled(scan: PartialScan, sigma_px: float) -> NetworkInput:
+def _filled(scan: PartialScan, sigma_px: float) -> Analysis:
     centred, mean, std = standardise(scan)
     fill = normalised_convolution(PartialScan(centred, scan.dwell), sigma_px)
-    filled = fill + scan.dwell * (centred - fill)
-    return NetworkInput(torch.cat([filled / std, scan.dwell], 1), mean + fill, std)
+
+    def compose(centred: Tensor, dwell: Tensor, fill: Tensor) -> NetworkInput:
+        filled = fill + dwell * (centred - fill)
+        return NetworkInput(torch.cat([filled / std, dwell], 1), mean + fill, std)
+
+    return Analysis((centred, scan.dwell, fill), compose)
 
 
-def _encode_splines(scan: PartialScan, *, with_waves: bool) -> NetworkInput:
+def _splines(scan: PartialScan, *, with_waves: bool) -> Analysis:
     dwell = scan.dwell
     centred, mean, std = standardise(scan)
     waves = plane_waves(PartialScan(centred, dwell)) if with_waves else None
     rest = PartialScan(centred if waves is None else centred - waves, dwell)
+    del centred
 
     mean_dwell = dwell.mean((1, 2, 3), keepdim=True)
     stiffness = (_UNIFORM_STIFFNESS_TIMES_PITCH * mean_dwell).clamp(max=MAX_STIFFNESS)
     uniform = spline_fill(rest, **_UNIFORM, stiffness=stiffness)
     dwell_weighted = spline_fill(rest, **_DWELL_WEIGHTED)
 
-    difference = dwell_weighted - uniform
-    distance = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
+    square = in_bands(lambda one, other: (one - other).square(), dwell_weighted, uniform)
+    distance = square.mean((1, 2, 3), keepdim=True).sqrt()
     tiny = torch.finfo(mean_dwell.dtype).tiny
     error = _ERROR_PER_DISTANCE * distance / mean_dwell.clamp(min=tiny).sqrt()
     error = torch.maximum(error, _SMALLEST_ERROR * std)
 
-    first = uniform if waves is None else uniform + waves
-    x = [first / std, dwell * (rest.intensity - dwell_weighted) / error, dwell]
-    if waves is not None:
-        x.append(waves / std)
-    return NetworkInput(torch.cat([*x, difference / error], 1), mean + first, error)
+    def compose(
+        intensity: Tensor,
+        dwell: Tensor,
+        uniform: Tensor,
+        dwell_weighted: Tensor,
+        waves: Tensor | None = None,
+    ) -> NetworkInput:
+        first = uniform if waves is None else uniform + waves
+        x = [first / std, dwell * (intensity - dwell_weighted) / error, dwell]
+        if waves is not None:
+            x.append(waves / std)
+        x.append((dwell_weighted - uniform) / error)
+        return NetworkInput(torch.cat(x, 1), mean + first, error)
+
+    maps = (rest.intensity, dwell, uniform, dwell_weighted)
+    return Analysis(maps if waves is None else (*maps, waves), compose)
 
 
-def _encode_reference(scan: PartialScan) -> NetworkInput:
-    measured = scan.dwell > 0
-    detected = torch.where(measured, scan.dwell * scan.intensity, -1)
+def _reference(scan: PartialScan) -> Analysis:
+    detected = torch.where(scan.dwell > 0, scan.dwell * scan.intensity, -1)
     largest = 1 + detected.amax((1, 2, 3), keepdim=True)
-    x = torch.cat([(detected + 1) / torch.where(largest > 0, largest, 1), scan.dwell], dim=1)
-    return NetworkInput(x, torch.zeros_like(largest), torch.ones_like(largest))
+    unit = torch.where(largest > 0, largest, 1)
+
+    def compose(detected: Tensor, dwell: Tensor) -> NetworkInput:
+        x = torch.cat([(detected + 1) / unit, dwell], dim=1)
+        return NetworkInput(x, torch.zeros_like(largest), torch.ones_like(largest))
+
+    return Analysis((detected, scan.dwell), compose)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stem_complete.scan.bands import in_bands
 from stem_complete.scan.partial_scan import PartialScan
 
 REFERENCE_BLUR_SIGMA_PX = 2.5
@@ -80,16 +81,25 @@ def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
     return images
 
 
+def gaussian_reach_px(sigma_px: float) -> int:
+    """Distance at which the Gaussian of `gaussian` ends [px]."""
+    return max(1, round(_TRUNCATE * sigma_px))
+
+
 def gaussian(images: Tensor, sigma_px: float) -> Tensor:
     """Images [b, c, h, w] convolved with a Gaussian; they are 0 beyond their borders."""
-    radius = max(1, round(_TRUNCATE * sigma_px))
+    radius = gaussian_reach_px(sigma_px)
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
     kernel = kernel / kernel.sum()
-    b, c, h, w = images.shape
-    flat = images.reshape(b * c, 1, h, w)
-    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
+
+    def convolved(images: Tensor) -> Tensor:
+        b, c, h, w = images.shape
+        flat = images.reshape(b * c, 1, h, w)
+        flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+        return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius)).view(b, c, h, w)
+
+    return in_bands(convolved, images, halo=radius)
 
 
 def _mean(images: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -47,3 +49,32 @@ class NetworkInput(NamedTuple):
         if bound is not None:
             bound = bound._replace(reach=F.avg_pool2d(bound.reach, 2))
         return self._replace(offset=offset, bound=bound)
+
+
+WHOLE = slice(None)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What an encoding finds in whole scans, and makes the network's input of, window by window.
+
+    All that a pixel's input depends on beyond itself is in the maps: range, noise and lattice are
+    those of the whole scan in every window, and no border of a window is seen.
+
+    Attributes:
+        maps: Images `[b, 1, h, w]`, far fewer than the channels and bounds of the input.
+        compose: The input of a window from the maps there, pixel by pixel.
+    """
+
+    maps: tuple[Tensor, ...]
+    compose: Callable[..., NetworkInput]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the scans [px]."""
+        height, width = self.maps[0].shape[-2:]
+        return height, width
+
+    def window(self, rows: slice = WHOLE, columns: slice = WHOLE) -> NetworkInput:
+        """The network's input in these rows and columns."""
+        return self.compose(*(each[..., rows, columns] for each in self.maps))

@@ -10,6 +10,7 @@ from stem_complete.scan.filters import filter_mirrored
 
 # Weights of the probe along each axis: the centre and both neighbours, as in the published code.
 _PROBE = (0.5, 0.25)
+_BAND_PX = 2**22  # of large images, which are summed up in bands of rows to bound the memory
 
 
 def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -33,7 +34,25 @@ def deposit(positions: Tensor, dwell: Tensor, shape: tuple[int, int]) -> Tensor:
 def spread(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """Sums of `values` [n] in each pixel `[h, w]` float64, shared among pixels as in `deposit`."""
     check_path(positions, values, shape)
-    return spread_batch(positions[None], values[None, None], shape)[0, 0]
+    height, width = shape
+    rows = max(_BAND_PX // width, 2)
+    if height <= 2 * rows:
+        return spread_batch(positions[None], values[None, None], shape)[0, 0]
+    inside = inside_image(positions, shape)
+    values = torch.where(inside, values.double(), 0.0)[None, None]
+    x, y = _clamped(positions.double()[None], shape)
+    top = y[0].floor()
+    sums = values.new_empty(height, width)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        # The probe reaches one row beyond a position's own two.
+        first, last = max(start - 1, 0), min(stop + 1, height)
+        origin, end = max(first - 1, 0), min(last + 1, height)
+        here = inside & (top >= origin) & (top < last)
+        band = _shared(x[:, here], y[:, here] - origin, values[..., here], (end - origin, width))
+        band = filter_mirrored(band[0, 0, first - origin : last - origin], _PROBE)
+        sums[start:stop] = band[start - first : stop - first]
+    return sums
 
 
 def spread_batch(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -44,13 +63,21 @@ def spread_batch(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> T
         values: Of each point `[b, c, n]`.
         shape: (h, w) of the images [px].
     """
+    values = torch.where(inside_image(positions, shape)[:, None], values.double(), 0.0)
+    x, y = _clamped(positions.double(), shape)
+    return filter_mirrored(_shared(x, y, values, shape), _PROBE)
+
+
+def _clamped(positions: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Both coordinates; the outer half of a border pixel gives its dwell to that pixel alone."""
+    height, width = shape
+    return positions[..., 0].clamp(0, width - 1), positions[..., 1].clamp(0, height - 1)
+
+
+def _shared(x: Tensor, y: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sums `[b, c, h, w]` of values `[b, c, n]` at x, y `[b, n]`, shared bilinearly by pixels."""
     height, width = shape
     batch, channels, _ = values.shape
-    values = torch.where(inside_image(positions, shape)[:, None], values.double(), 0.0)
-    positions = positions.double()
-
-    # Positions in the outer half of a border pixel give their dwell to that pixel alone.
-    x, y = positions[..., 0].clamp(0, width - 1), positions[..., 1].clamp(0, height - 1)
     left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     image = torch.arange(batch, device=values.device)[:, None] * (height * width)
     sums = values.new_zeros(channels, batch * height * width)
@@ -60,8 +87,7 @@ def spread_batch(positions: Tensor, values: Tensor, shape: tuple[int, int]) -> T
             pixel = (image + (row * width + column).long()).flatten()
             for channel in range(channels):
                 sums[channel].index_add_(0, pixel, (values[:, channel] * share).flatten())
-    images = sums.view(channels, batch, height, width).transpose(0, 1)
-    return filter_mirrored(images, _PROBE)
+    return sums.view(channels, batch, height, width).transpose(0, 1)
 
 
 def inside_image(positions: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stem_complete.scan.bands import in_bands, sums_in_bands
 from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixels
 
 MAX_STIFFNESS = 40.0
@@ -21,6 +22,7 @@ MAX_STIFFNESS = 40.0
 _SWEEPS = 2  # relaxation sweeps before and after each correction by the coarser grid
 _COARSEST_SWEEPS = 8  # relaxation sweeps on the coarsest grid
 _SPREAD = 8.0  # ratio of the largest to the smallest eigenvalue that a grid's relaxation damps
+_REACH = 2  # rows that a force depends on, on either side
 _FLOPPY = 0.01  # stiffness [px^2] below which a plate is treated as a membrane
 
 
@@ -46,21 +48,21 @@ def spline_fill(
         stiffness: Stiffness s of the plates [px^2], at most `MAX_STIFFNESS`; `[b, 1, 1, 1]`, or the
             same for all scans.
     """
-    h, w = scan.dwell.shape[-2:]
-    num_coarser = max(min(h, w).bit_length() - 2, 0)
-    multiple = 2**num_coarser
     tiny = torch.finfo(scan.dwell.dtype).tiny
-    weight = dwell_weights(scan.dwell, dwell_exponent)
-    share = weight / sum_pixels(weight).clamp(min=tiny)
-    intensity = scan.intensity.nan_to_num(0.0, math.inf, -math.inf)
-    mean = sum_pixels(share * intensity)
+    weight = in_bands(lambda dwell: dwell_weights(dwell, dwell_exponent), scan.dwell)
+    total = sum_pixels(weight).clamp(min=tiny)
+
+    def weighted(weight: Tensor, intensity: Tensor) -> Tensor:
+        return (weight / total) * _finite(intensity)
+
+    mean = sums_in_bands(weighted, weight, scan.intensity)
+    num_measured = sums_in_bands(lambda dwell: dwell_weights(dwell, 0.0), scan.dwell)
+    springs = in_bands(lambda weight: fidelity * num_measured * (weight / total), weight)
+    del weight
     # Minus the mean, so that a small contrast on a large offset survives in float32.
-    springs = fidelity * sum_pixels(dwell_weights(scan.dwell, 0.0)) * share
-    rim = (0, -w % multiple, 0, -h % multiple)
-    pulls, grids = (
-        [F.pad(springs * (intensity - mean), rim)],
-        [_Grid(F.pad(springs, rim), stiffness, floppy=False)],
-    )
+    pulls = [in_bands(lambda k, i: k * (_finite(i) - mean), springs, scan.intensity)]
+    grids = [_Grid(springs, stiffness, floppy=False)]
+    num_coarser = max(min(scan.dwell.shape[-2:]).bit_length() - 2, 0)
     for level in range(1, num_coarser + 1):
         pulls.append(_gather(pulls[-1]))
         # On coarse grids the stiffness has no effect but costs as much.
@@ -69,9 +71,13 @@ def spline_fill(
     plate = torch.zeros_like(pulls[-1])
     for level in range(num_coarser, -1, -1):
         if level < num_coarser:
-            plate = _enlarge(plate)
+            plate = _enlarged(plate, pulls[level])
         plate = _v_cycle(grids[level:], plate, pulls[level])
-    return mean + plate[..., :h, :w]
+    return plate.add_(mean)
+
+
+def _finite(intensity: Tensor) -> Tensor:
+    return intensity.nan_to_num(0.0, math.inf, -math.inf)
 
 
 class _Grid(NamedTuple):
@@ -83,49 +89,67 @@ class _Grid(NamedTuple):
 
     def force(self, u: Tensor, pull: Tensor) -> Tensor:
         """Residual of the equation at `u`."""
+        return in_bands(self._force, u, pull, self.springs, halo=_REACH)
+
+    def _force(self, u: Tensor, pull: Tensor, springs: Tensor) -> Tensor:
         bent = _minus_laplacian(u)
-        rest = pull - self.springs * u - bent
+        rest = pull - springs * u - bent
         if self.floppy:
             return rest
         return rest - self.stiffness * _minus_laplacian(bent)
 
     def relax(self, u: Tensor, pull: Tensor, num_sweeps: int) -> Tensor:
-        """`u` with its rough errors damped.
+        """`u` with its rough errors damped; it is changed.
 
         Chebyshev iteration (Saad 2003, Iterative methods for sparse linear systems, algorithm 12.1)
         on the equation divided by its diagonal, whose eigenvalues are at most `largest`.
         """
         largest = (8 + 64 * self.stiffness) / (4 + 20 * self.stiffness)
         centre, radius = largest * (1 + 1 / _SPREAD) / 2, largest * (1 - 1 / _SPREAD) / 2
-        inverse = 1 / (4 + 20 * self.stiffness + self.springs)
+        inverse = in_bands(lambda springs: 1 / (4 + 20 * self.stiffness + springs), self.springs)
         ratio = radius / centre
-        change = inverse * self.force(u, pull) / centre
+
+        def begin(u: Tensor, pull: Tensor, springs: Tensor, inverse: Tensor) -> Tensor:
+            return inverse * self._force(u, pull, springs) / centre
+
+        def go_on(
+            u: Tensor, pull: Tensor, springs: Tensor, inverse: Tensor, change: Tensor
+        ) -> Tensor:
+            push = inverse * self._force(u, pull, springs)
+            return ratio * last * change + (2 * ratio / radius) * push
+
+        change = in_bands(begin, u, pull, self.springs, inverse, halo=_REACH)
         for _ in range(num_sweeps - 1):
-            u = u + change
+            u += change
             last, ratio = ratio, 1 / (2 * centre / radius - ratio)
-            push = inverse * self.force(u, pull)
-            change = ratio * last * change + (2 * ratio / radius) * push
-        return u + change
+            change = in_bands(go_on, u, pull, self.springs, inverse, change, halo=_REACH)
+        u += change
+        return u
 
 
 def _v_cycle(grids: Sequence[_Grid], u: Tensor, pull: Tensor) -> Tensor:
-    """`u` nearer to the solution on the first of `grids`, corrected on the coarser ones."""
+    """`u`, which is changed, nearer to the solution on the first of `grids`.
+
+    It is corrected on the coarser ones.
+    """
     finest = grids[0]
     if len(grids) == 1:
         return finest.relax(u, pull, _COARSEST_SWEEPS)
     u = finest.relax(u, pull, _SWEEPS)
     rest = _gather(finest.force(u, pull))
-    u = u + _enlarge(_v_cycle(grids[1:], torch.zeros_like(rest), rest))
+    u += _enlarged(_v_cycle(grids[1:], torch.zeros_like(rest), rest), u)
     return finest.relax(u, pull, _SWEEPS)
 
 
 def _gather(forces: Tensor) -> Tensor:
     """Sums over squares of 2x2 px, as forces on the coarser grid."""
-    return 4 * F.avg_pool2d(forces, 2)
+    return F.avg_pool2d(forces, 2, ceil_mode=True, divisor_override=1)
 
 
-def _enlarge(images: Tensor) -> Tensor:
-    return F.interpolate(images, scale_factor=2, mode="bilinear")
+def _enlarged(images: Tensor, like: Tensor) -> Tensor:
+    """Images at twice the size, or a row or column less, as `like`."""
+    h, w = like.shape[-2:]
+    return F.interpolate(images, scale_factor=2, mode="bilinear")[..., :h, :w]
 
 
 def _minus_laplacian(images: Tensor) -> Tensor:

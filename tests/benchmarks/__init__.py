@@ -16,6 +16,8 @@ BENCHMARKS = {
     "alrc": "ALRC beside the training step without it",
     "train": "training step of the paper's network beside plain convolutions, or a GPU's peak",
     "complete": "completion by the folded network beside the unfolded one",
+    "sizes": "large scans: seams beside errors, memory and CPU time beside small scans",
+    "stages": "reading, encoding, network and writing beside the whole batch",
     "batch": "batches of scans beside a plain loop, on Ray, and late beside early",
     "scan": "scan simulation beside a plain per-image version and a training step",
     "loader": "loading of training examples beside what training steps consume",

@@ -56,12 +56,12 @@ def run(setting: Setting) -> Iterator[Comparison]:
         yield from on_ray(setting, scans)
 
 
-def write_scans(path: Path, num: int) -> Path:
+def write_scans(path: Path, num: int, side: int = SIDE_PX) -> Path:
     """A zarr array of so many noisy spiral scans."""
-    dwell = archimedean((SIDE_PX, SIDE_PX), "1/10").dwell_map().numpy()
-    y, x = np.mgrid[:SIDE_PX, :SIDE_PX].astype(np.float32)
+    dwell = archimedean((side, side), "1/10").dwell_map().numpy()
+    y, x = np.mgrid[:side, :side].astype(np.float32)
     array = zarr.create_array(
-        path, shape=(num, SIDE_PX, SIDE_PX), chunks=(1, SIDE_PX, SIDE_PX), dtype="float32"
+        path, shape=(num, side, side), chunks=(1, side, side), dtype="float32"
     )
     rng = np.random.default_rng(0)
     for number in range(num):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from stem_complete.config import ReferenceNoiseConfig, load_config
 from stem_complete.data.bundled import example_micrographs, published_triples
@@ -25,7 +26,9 @@ from stem_complete.evaluation import (
 )
 from stem_complete.experiments.release.training import REST
 from stem_complete.experiments.release.warm_start import write_start
-from stem_complete.inference import RELEASED_MODEL, load_completer, read_card
+from stem_complete.inference import RELEASED_MODEL, Completer, load_completer, read_card
+from stem_complete.inference.sources import load_model
+from stem_complete.scan import archimedean, blur
 from stem_complete.training import Checkpoints
 from stem_complete.training.resume import check_same_run
 from stem_complete.vocabulary import INTENSITY_RANGE
@@ -163,3 +166,20 @@ def test_complete_takes_it_where_no_model_is_given(tmp_path: Path) -> None:
     image = tifffile.imread(output)
     assert image.shape == (512, 512)
     assert np.isfinite(image).all()
+
+
+@pytest.mark.parametrize("name", ["bshev_nps_1", "rem_srtio3", "sjeon_ptporph_1h_3"])
+def test_tiles_change_a_completion_by_less_than_a_tenth_of_its_error(name: str) -> None:
+    (path,) = (each for each in example_micrographs() if each.stem == name)
+    image = tifffile.imread(path)[:256, :256].astype(np.float32)
+    image = (image - image.mean()) / image.std()
+    truth = blur(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    dwell = archimedean(image.shape, "1/20").dwell_map().numpy()
+    noisy = image + 0.2 * np.random.default_rng(0).standard_normal(image.shape)
+    model = load_model()
+    whole, tiled = (
+        Completer(model, "cpu", tile_px=side, overlap_px=64).complete(noisy, dwell).image
+        for side in (256, 128)
+    )
+    error = np.sqrt(np.mean((whole - truth) ** 2))
+    assert np.sqrt(np.mean((tiled - whole) ** 2)) < 0.1 * error

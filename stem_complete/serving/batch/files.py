@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from upath import UPath
 from stem_complete.data.formats.hspy_writer import HSPY
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
-from stem_complete.files import sha256
+from stem_complete.errors import DataError
+from stem_complete.files import LONGEST_NAME, sha256
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import (
     COMPLETED,
@@ -64,17 +66,42 @@ class CompletedFiles(NamedTuple):
     options: Mapping[str, Any] = {}
 
     def units(
-        self, sources: Iterable[Source], records: Mapping[str, Record], reader: Reader
+        self,
+        sources: Iterable[Source],
+        records: Mapping[str, Record],
+        reader: Reader,
+        failed: dict[str, str],
     ) -> Iterator[Unit]:
-        """A unit for each source."""
+        """A unit for each source whose completion can be named after it; `failed` takes the others.
+
+        It takes the reason, by the source.
+        """
         for source in sources:
             name = self.image_name or f"{source.name}{COMPLETED}{self.suffix}"
+            if self.image_name is None and (problem := self._too_long(name, source)):
+                failed[str(source)] = str(problem)
+                continue
             before = records.get(name)
             trusted: frozenset[int] = frozenset()
             if before is not None and before["scans"][0].get("stamp"):
                 same = reader.stamp(source) == before["scans"][0]["stamp"]
                 trusted = frozenset({0} if same else ())
             yield Unit(name, (source,), before=before, trusted=trusted)
+
+    def _too_long(self, name: str, source: Source) -> DataError | None:
+        """What is wrong with the name of an image, or of what is to lie beside it."""
+        image = Path(name)
+        names = [path.name for path in (image, *beside(image, self.outputs))]
+        longest = max(names, key=lambda name: len(os.fsencode(name)))
+        if (num_bytes := len(os.fsencode(longest))) <= LONGEST_NAME:
+            return None
+        added = longest.removeprefix(Path(source.name).name)
+        return DataError(
+            expected=f"a name to which {added} can be added, {LONGEST_NAME} bytes in all",
+            found=f"{num_bytes} bytes",
+            where=source,
+            fix="rename it, or choose an output that ends in .zarr",
+        )
 
     def why_again(self, unit: Unit, place: int, made_from: MadeFrom) -> str | None:
         """See `Destination`. Images that no manifest tells of say themselves what they are of."""

@@ -323,7 +323,8 @@ class _Batch:
         told: str,
     ) -> list[Unit]:
         if isinstance(self.destination, CompletedFiles):
-            return list(self.destination.units(found.sources, records, reader))
+            failed = self.report.failed
+            return list(self.destination.units(found.sources, records, reader, failed))
         self.destination.prepare(self.pool.card, options, told)
         return self.destination.units(found.sources, records, reader, self.report.failed)
 

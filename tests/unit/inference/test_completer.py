@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from stem_complete import load_completer
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import ArtifactError, ConfigError, DataError
-from stem_complete.inference import Completer, build_artifact
+from stem_complete.inference import Completer, build_artifact, error_map
 from stem_complete.inference.card import CARD_FILE
-from stem_complete.scan import archimedean
+from stem_complete.scan import archimedean, bands
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +176,19 @@ def test_large_images_are_tiled(artifact, texture, spiral):
     # In between each tile sees a border that is none, yet has little weight near it.
     assert difference[:, 288:576].max() > 0
     assert difference[:, 288:576].mean() < 0.2 * whole.std()
+
+
+@pytest.mark.parametrize("keep_measured", [False, True])
+def test_large_scans_are_completed_as_in_one_band(
+    completer, texture, spiral, monkeypatch, keep_measured
+):
+    scan = RasterScan(*spiral(texture(3, (96, 130))))
+    whole = completer.complete_scan(scan, keep_measured=keep_measured)
+    monkeypatch.setattr(bands, "_CPU_BAND_PX", 1500)
+    monkeypatch.setattr(error_map, "_ROWS", 11)
+    image, error = completer.complete_scan(scan, keep_measured=keep_measured)
+    np.testing.assert_allclose(image, whole.image, atol=1e-3 * whole.image.std())
+    np.testing.assert_allclose(error, whole.error, rtol=1e-2)
 
 
 @pytest.fixture(scope="module")

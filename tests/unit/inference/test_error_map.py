@@ -67,7 +67,7 @@ def test_predicted_and_actual_errors_agree_on_other_images(
 def test_the_error_rises_away_from_the_path(fitted, texture, spiral):
     scan, image, _ = completed(texture, spiral, 100)
     error = fitted.expected_error(image, scan)
-    gap = error_features(image, scan).of_pixels[0].numpy()
+    gap = error_features(image, scan).of_pixels()[0].numpy()
     near, far = error[gap < np.quantile(gap, 0.2)], error[gap > np.quantile(gap, 0.8)]
     assert far.mean() > 1.2 * near.mean()
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from stem_complete.data.scans import RasterScan
+from stem_complete.inference import error_table
 from stem_complete.inference.error_table import ErrorTable, Features, error_features
 
 TABLE = ErrorTable(
@@ -39,22 +40,35 @@ def test_nothing_is_known_far_from_the_path():
     assert TABLE.of_features(Features(np.array([[1e4]]), np.array([[0.0]])))[0, 0] >= 1
 
 
-def test_features_know_nothing_of_gain_and_offset(texture):
+def test_errors_follow_gain_and_no_offset(texture):
     image = texture(0)
     measured = np.random.default_rng(0).random(image.shape) < 0.05
-    (plain, std), (shifted, shifted_std) = (
-        error_features(image, RasterScan(np.where(measured, image, np.nan)))
+    plain, shifted = (
+        TABLE.expected_error(image, RasterScan(np.where(measured, image, np.nan)))
         for image in (image, 1e-3 * image + 50)
     )
-    assert shifted_std == pytest.approx(1e-3 * std)
-    np.testing.assert_allclose(shifted.activity, plain.activity, rtol=1e-6)
-    np.testing.assert_array_equal(plain.distance, distance_transform_edt(~measured))
+    np.testing.assert_allclose(shifted, 1e-3 * plain, rtol=1e-6)
+    assert plain.std() > 0
 
 
-def test_activity_is_the_local_deviation():
+@pytest.mark.parametrize("num", [1, 500])
+def test_a_large_map_is_that_of_its_bands(texture, monkeypatch, num):
+    image = texture(0)
+    measured = np.zeros(image.shape, bool)
+    measured.flat[np.random.default_rng(0).choice(image.size, num, replace=False)] = True
+    scan = RasterScan(np.where(measured, image, np.nan), intensity_range=(0, 1))
+    whole = TABLE.expected_error(image, scan)
+    monkeypatch.setattr(error_table, "_ROWS", 7)
+    np.testing.assert_allclose(TABLE.expected_error(image, scan), whole, rtol=1e-12)
+
+
+def test_features_are_the_distance_and_the_local_deviation():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(200, 200)) * np.where(np.arange(200) < 100, 1.0, 3.0)
-    features, std = error_features(image, RasterScan(image))
+    measured = rng.random(image.shape) < 0.05
+    features = error_features(image / image.std(), measured)
+    np.testing.assert_array_equal(features.distance, distance_transform_edt(~measured))
+    std = image.std()
     means = std * gaussian_filter(features.activity, 10)
     assert means[100, 40] == pytest.approx(1, rel=0.1)
     assert means[100, 160] == pytest.approx(3, rel=0.1)

@@ -14,7 +14,13 @@ from stem_complete.data.about import About
 from stem_complete.data.formats.micrographs import read_micrograph, read_micrographs
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
-from stem_complete.inference import CompletedScan, Completion, Outputs, write_completion
+from stem_complete.inference import (
+    CompletedScan,
+    Completion,
+    Outputs,
+    image_files,
+    write_completion,
+)
 from stem_complete.inference.image_files import (
     display_range,
     read_info,
@@ -44,6 +50,21 @@ def test_imagej_reads_pixels_scale_and_contrast(tmp_path):
     assert 2 < metadata["max"] < 4
     assert read_info(path) == {"model": "µ"}
     assert read_micrograph(path).pixel_size_nm == pytest.approx(0.058594, rel=1e-6)
+
+
+def test_a_stack_beyond_the_offsets_of_tiff_has_one_directory_as_imagej_writes_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(image_files, "_MOST_TIFF_BYTES", 2 * IMAGE.nbytes)
+    path, stack = tmp_path / "stack.tif", np.stack([IMAGE, 2 * IMAGE, 3 * IMAGE])
+    write_tiff(path, stack, 0.5, {"title": "gold"})
+    with tifffile.TiffFile(path) as tiff:
+        assert len(tiff.pages) == 1
+        np.testing.assert_array_equal(tiff.asarray(), stack)
+    found = read_micrographs(path)
+    np.testing.assert_array_equal([each.pixels for each in found], stack)
+    assert [each.pixel_size_nm for each in found] == [0.5] * 3
+    assert read_info(path) == {"title": "gold"}
 
 
 def test_an_unknown_pixel_size_stays_unknown(tmp_path):

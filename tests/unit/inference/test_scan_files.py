@@ -143,16 +143,6 @@ def test_a_missing_file_does_not_stop_the_others(tree):
     assert set(plan.failed) == {"b.tif", "c.txt"}
 
 
-def test_a_name_that_gets_too_long_is_listed_and_the_others_go_on(tree):
-    longest, too_long = "n" * 241, "n" * 242
-    tree(f"scans/{longest}.npy", f"scans/{too_long}.npy", "scans/a.npy")
-    plan = plan_files(["scans"], Path("out"), None)
-    assert {len(Path(image).name) for image in _outputs(plan).values()} == {255, 15}
-    [(name, reason)] = plan.failed.items()
-    assert name == f"scans/{too_long}.npy"
-    assert "255 bytes in all, found 256 bytes; rename it" in reason
-
-
 def test_what_a_folder_holds_that_cannot_be_read_is_listed(tree):
     tree("scans/a.npy", "elsewhere/b.npy")
     Path("scans/gone.npy").symlink_to("nowhere.npy")

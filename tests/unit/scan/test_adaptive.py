@@ -149,3 +149,12 @@ def test_waves_are_given_up_where_lines_cannot_tell_them_apart():
     assert waves.x[:, 3].abs().max() > 0.5
     both = torch.stack([waves.offset.flatten(), truth.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.8
+
+
+def test_limits_of_outliers_are_seen_in_any_columns():
+    """Every so many pixels of a large scan are looked at, which must not all lie in gaps."""
+    dwell = torch.zeros(1, 1, 256, 512)
+    dwell[..., 1::2] = 1
+    intensity = torch.where(dwell > 0, torch.randn(dwell.shape), torch.nan)
+    kept = without_outliers(PartialScan(intensity, dwell))
+    assert torch.equal(kept, intensity.nan_to_num(0.0))

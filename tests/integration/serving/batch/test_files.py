@@ -53,6 +53,24 @@ def test_what_the_manifest_says_is_not_looked_at_again(scans, saved, nothing_to_
     assert complete(saved, file_format=file_format).skipped == first.done
 
 
+@pytest.mark.parametrize(
+    ("file_format", "added"),
+    [("tiff", ".tif"), ("npy", ".json"), ("ome-zarr", ".ome.zarr"), ("hspy", ".hspy")],
+)
+def test_a_name_that_gets_too_long_is_listed_and_the_others_go_on(scans, saved, file_format, added):
+    longest = "n" * (255 - len(f"_completed{added}"))
+    for number in range(1, 5):
+        Path(f"scans/{number}.npy").unlink()
+    shutil.copy("scans/0.npy", f"scans/{longest}.npy")
+    shutil.copy("scans/0.npy", f"scans/{longest}n.npy")
+    report = complete(saved, file_format=file_format, outputs=Outputs())
+    assert set(report.done) == {"scans/0.npy", f"scans/{longest}.npy"}
+    [(name, reason)] = report.failed.items()
+    assert name == f"scans/{longest}n.npy"
+    assert f"_completed{added} can be added, 255 bytes in all, found 256 bytes" in reason
+    assert not complete(saved, "out.zarr", outputs=Outputs()).failed
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_without_a_manifest_images_say_what_they_are_of(scans, saved, digests, file_format):
     complete(saved, file_format=file_format)
