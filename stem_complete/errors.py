@@ -43,7 +43,7 @@ def remedy(error: OSError) -> str:
 def system_error_in_one_line(error: OSError) -> str:
     """Where, what happened and the fix: `/data: no space left on device; make room ...`."""
     if error.errno is None or error.strerror is None:
-        return str(error)
+        return hidden(in_one_line(str(error)))
     places = [str(name) for name in (error.filename, error.filename2) if name is not None]
     line = ": ".join((" -> ".join(places), error.strerror.lower())) if places else error.strerror
     fix = remedy(error)

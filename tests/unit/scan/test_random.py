@@ -116,7 +116,12 @@ def test_streams_have_the_numbers_of_runs_that_go_on():
         "PATH": (0, 4),
         "IS_NOISY": (0, 5),
         "DETECTION": (0, 6),
+        "BRIGHTNESS": (0, 7),
+        "CONTRAST": (0, 8),
         "PARTS": (2, 0),
+        "OTHER_PARTS": (2, 1),
+        "OTHER_FLIPS": (2, 2),
+        "OVERLAY": (2, 3),
     }
     positions = torch.arange(3)
     keys = fold_in(fold_in(keys_of(1, 2, positions, 0), 3), 2)
