@@ -68,7 +68,12 @@ class OptimizerConfig(Section):
 class GradientClippingConfig(Section):
     """What is done to gradients before the optimizer sees them."""
 
-    kind: Literal["none", "value", "norm"] = Field(
-        "none", description="value: every element is limited; norm: all together, by one factor"
+    kind: Literal["none", "value", "norm", "layer", "agc", "zclip", "adagc", "skip"] = Field(
+        "none",
+        description="value: every element is limited; norm: all together, by one factor; layer: "
+        "each tensor; agc: each unit by its weights; zclip: all by their running mean; adagc: each "
+        "tensor by its own; skip: whole steps are left out; see `training.gradient_clipping`",
     )
-    limit: PositiveFloat = 1.0
+    limit: PositiveFloat | None = Field(
+        None, description="None: 1, or what the authors of the method have"
+    )

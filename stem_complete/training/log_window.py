@@ -34,6 +34,13 @@ def loss_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
     return torch.cat((counts, torch.where(finite, losses, 0.0).sum(1), torch.stack(clipped)))
 
 
+def mean_loss(sums: Tensor) -> Tensor:
+    """Mean over finite examples of the sum of their losses, [], of summed `loss_statistics`."""
+    num_losses = (len(sums) - 2) // 2
+    mean: Tensor = sums[2 : 2 + num_losses].sum() / sums[FINITE].clamp(min=1)
+    return mean
+
+
 class LogWindow:
     """What happened since the last log entry; stays on the device until then.
 
@@ -51,15 +58,16 @@ class LogWindow:
         self.num_steps = 0
         self.started = time.perf_counter()
 
-    def count(self, losses: Tensor, usable: Tensor) -> None:
+    def count(self, losses: Tensor, usable: Tensor, taken: Tensor) -> None:
         """Adds what a step leaves on the device, and does not wait for it.
 
         Args:
             losses: `loss_statistics`, summed over workers.
-            usable: Whether the step was taken, [].
+            usable: Whether losses and gradients are finite, [].
+            taken: Whether the step was taken, [].
         """
         self.losses += losses
-        self.skipped += ~usable
+        self.skipped += ~taken
         self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
 
     def add(self, batches: Sequence[Batch], losses: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stem_complete.config import Config
 from stem_complete.errors import ArtifactError
 from stem_complete.training.checkpoint_folder import Checkpoint
+from stem_complete.training.gradient_clipping import GradientClipping, build_clipping
 from stem_complete.training.optimizers import GuardedOptimizer
 from stem_complete.training.schedule import Stage
 from stem_complete.training.task import Task, device_of
@@ -23,6 +24,7 @@ class TrainingState:
         task: What is trained, on its device.
         optimizer: Of the task's parameter groups.
         weight_average: Decay per step of a running average of the weights; None keeps none.
+        clipping: What is done to gradients before a step; None: nothing.
     """
 
     def __init__(
@@ -30,8 +32,10 @@ class TrainingState:
         task: Task,
         optimizer: GuardedOptimizer,
         weight_average: float | None = None,
+        clipping: GradientClipping | None = None,
     ) -> None:
         self.task, self.optimizer = task, optimizer
+        self.clipping = clipping or GradientClipping(1.0)
         self.step = 0
         self.stage: Stage | None = None
         self.decay = weight_average
@@ -44,13 +48,14 @@ class TrainingState:
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Everything except the step, as tensors by name; empty parts are left out.
 
-        `task`, the `optimizer`'s state as in `network.weight.exp_avg` and the weights' running sum
-        as `average`, see `averaged_weights`.
+        `task`, the `optimizer`'s state as in `network.weight.exp_avg`, the weights' running sum as
+        `average`, see `averaged_weights`, and what `clipping` has seen of gradients.
         """
         parts = {
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state(self._parameters()),
             "average": self.average,
+            "clipping": self.clipping.state_dict(),
         }
         return {name: part for name, part in parts.items() if part}
 
@@ -66,6 +71,7 @@ class TrainingState:
             self.optimizer.load(saved.get("optimizer", {}), self._parameters())
             for name, value in self.average.items():
                 value.copy_(saved["average"][name])
+            self.clipping.load_state_dict(saved.get("clipping", {}))
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(
                 expected="the state of the network in its config",
@@ -80,6 +86,7 @@ class TrainingState:
             "": dict(self.task.named_parameters()) | dict(self.task.named_buffers()),
             "optimizer/": self.optimizer.state(self._parameters()),
             "average/": self.average,
+            "clipping/": dict(self.clipping.named_buffers()),
         }
         return {
             f"{prefix}{name}": part[name] for prefix, part in parts.items() for name in sorted(part)
@@ -157,7 +164,9 @@ def build_state(config: Config, task: Task) -> TrainingState:
         on_gpu=device_of(task).type == "cuda",
         cuda_graph=training.cuda_graph,
     )
-    return TrainingState(task, optimizer, training.weight_average)
+    parameters = [p for group in optimizer.groups for p in group["params"]]
+    clipping = build_clipping(training.gradient_clipping, parameters).to(device_of(task))
+    return TrainingState(task, optimizer, training.weight_average, clipping)
 
 
 def averaged_weights(

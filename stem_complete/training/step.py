@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
-from stem_complete.config import Config, GradientClippingConfig
+from stem_complete.config import Config
 from stem_complete.data.loader import Batch
 from stem_complete.distributed import (
     DelayedFlags,
@@ -21,7 +21,8 @@ from stem_complete.distributed import (
 )
 from stem_complete.errors import ConfigError
 from stem_complete.training.cuda_graph import CudaGraph
-from stem_complete.training.log_window import NONFINITE, LogWindow, loss_statistics
+from stem_complete.training.gradient_clipping import Gradients
+from stem_complete.training.log_window import NONFINITE, LogWindow, loss_statistics, mean_loss
 from stem_complete.training.state import TrainingState
 from stem_complete.training.task import TaskOutput
 
@@ -37,7 +38,6 @@ class TrainingStep:
         model: The task, or what distributes it over workers.
         context: This worker.
         batch_size: Examples a step, over all workers.
-        clipping: What is done to the gradients.
         cuda_graph: Whether steps are recorded and replayed.
 
     Attributes:
@@ -53,11 +53,10 @@ class TrainingStep:
         context: WorkerContext,
         *,
         batch_size: int,
-        clipping: GradientClippingConfig,
         cuda_graph: bool = False,
     ) -> None:
         self.state, self.context = state, context
-        self.batch_size, self.clipping = batch_size, clipping
+        self.batch_size = batch_size
         self.model = model.train()
         self.exchange = StatisticsExchange()
         self.window = LogWindow(state.task.loss_names, context.device)
@@ -106,11 +105,11 @@ class TrainingStep:
         parameters = optimizer.parameters_with_gradient()
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         usable = norm.isfinite() & (sums["losses"][NONFINITE] == 0)
-        clip_gradients(self.clipping, parameters, norm)
-        optimizer.step(usable)
+        taken = state.clipping(Gradients(parameters, norm, mean_loss(sums["losses"]), usable))
+        optimizer.step(taken)
         state.task.commit(sums, usable)
         state.update_average()
-        self.window.count(sums["losses"], usable)
+        self.window.count(sums["losses"], usable, taken)
         flags = torch.stack((*sums["wishes"], self.window.skipped_in_a_row.float()))
         losses = [torch.stack(list(output.losses.values())).sum(0).detach() for output in outputs]
         return flags, torch.stack(losses)
@@ -161,25 +160,6 @@ class TrainingStep:
         return nullcontext()
 
 
-def clip_gradients(
-    clipping: GradientClippingConfig, parameters: Sequence[nn.Parameter], norm: Tensor
-) -> None:
-    """Changes the gradients of a step in place, without waiting for the device.
-
-    They are those of the mean loss over the global batch, so that every worker clips the same.
-
-    Args:
-        clipping: How.
-        parameters: Those with a gradient.
-        norm: Euclidean norm of all their gradients, [].
-    """
-    match clipping.kind:
-        case "value":
-            clip_grad_value_(parameters, clipping.limit)
-        case "norm":
-            clip_grads_with_norm_(parameters, clipping.limit, norm)
-
-
 def build_step(config: Config, state: TrainingState, context: WorkerContext) -> TrainingStep:
     """The step of a run that a config describes.
 
@@ -209,6 +189,5 @@ def build_step(config: Config, state: TrainingState, context: WorkerContext) -> 
         model,
         context,
         batch_size=config.batch_size,
-        clipping=config.training.gradient_clipping,
         cuda_graph=cuda_graph,
     )

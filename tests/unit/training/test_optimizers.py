@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from stem_complete.config import GradientClippingConfig, OptimizerConfig
+from stem_complete.config import OptimizerConfig
 from stem_complete.errors import ConfigError
 from stem_complete.training.optimizers import GuardedOptimizer
 from stem_complete.training.schedule import Stage
-from stem_complete.training.step import clip_gradients
 
 GOOD, BAD = torch.tensor(True), torch.tensor(False)
 STAGE = Stage(0, 0.05, {"b": 2.0}, (0.8, 0.9))
@@ -115,26 +114,3 @@ def test_options_that_torch_does_not_take_are_refused_in_one_line(name, options,
     group = {"all": [nn.Parameter(torch.zeros(2))]}
     with pytest.raises(ConfigError, match=message):
         GuardedOptimizer(group, name, options, learning_rate=0.1, betas=(0.9, 0.99))
-
-
-def gradients(kind, limit, values):
-    parameters = [nn.Parameter(torch.zeros(len(v))) for v in values]
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.grad = torch.tensor(value)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters])
-    clip_gradients(GradientClippingConfig(kind=kind, limit=limit), parameters, norm)
-    return torch.cat([p.grad for p in parameters])
-
-
-@pytest.mark.parametrize(
-    ("kind", "limit", "expected"),
-    [
-        ("none", 1.0, [3.0, -0.5, 4.0]),
-        ("value", 1.0, [1.0, -0.5, 1.0]),
-        ("norm", 100.0, [3.0, -0.5, 4.0]),
-        ("norm", 2.0, [3 / 5.025 * 2, -0.5 / 5.025 * 2, 4 / 5.025 * 2]),
-    ],
-)
-def test_gradients_are_clipped(kind, limit, expected):
-    clipped = gradients(kind, limit, [[3.0, -0.5], [4.0]])
-    torch.testing.assert_close(clipped, torch.tensor(expected), rtol=1e-4, atol=1e-6)
