@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +30,16 @@ from stem_complete.inference.completer import load_completer
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.serving.batch.in_process import TOO_LONG, TRIES
 from stem_complete.serving.batch.sources import absolute
-from stem_complete.serving.batch.units import Job, Outcome, Parcel, lost
+from stem_complete.serving.batch.units import (
+    GivenUp,
+    Job,
+    Outcome,
+    Parcel,
+    Unit,
+    lost,
+    places_of,
+    without,
+)
 from stem_complete.serving.batch.worker import Worker
 from stem_complete.vocabulary import WEIGHTS_FILE
 
@@ -154,6 +163,11 @@ class RayWorker:
         except (StemCompleteError, OSError) as error:
             return error
 
+    def try_scan(self, unit: Unit, place: int) -> None:
+        """See `Worker.try_scan`."""
+        assert self._worker is not None
+        self._worker.try_scan(unit, place)
+
 
 def _fetched(model: _Model) -> Path:
     """The folder of a model on this node, which keeps it by its hash."""
@@ -172,11 +186,18 @@ def _fetched(model: _Model) -> Path:
     return kept
 
 
+class _Work(NamedTuple):
+    """A parcel, or one scan of it, by its unit and place, that is only tried."""
+
+    parcel: int
+    scan: tuple[int, int] | None = None
+
+
 class _Task(NamedTuple):
-    """A parcel that an actor has."""
+    """Work that an actor has."""
 
     reference: Any
-    parcel: int
+    work: _Work
 
 
 class _Member:
@@ -203,8 +224,11 @@ class _Crew:
         self, pool: RayPool, job: Job, parcels: Sequence[Parcel], timeout_s: float
     ) -> None:
         self.parcels, self.timeout_s = parcels, timeout_s
-        self.waiting = deque(range(len(parcels)))
-        self.num_deaths = [0] * len(parcels)
+        self.waiting = deque(_Work(parcel) for parcel in range(len(parcels)))
+        self.num_deaths: Counter[_Work] = Counter()
+        # Of parcels that killed their workers: scans to be tried singly, and what killed again.
+        self.untried: dict[int, set[_Work]] = {}
+        self.given_up: dict[int, list[tuple[int, GivenUp]]] = {}
         self.num_failed_starts = 0
         self.last_sign_s = time.monotonic()
         files = {name: (pool.model / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
@@ -261,16 +285,20 @@ class _Crew:
             if many and member.starting is None and len(member.tasks) == 1:
                 self._give(member, self.waiting.popleft())
 
-    def _give(self, member: _Member, parcel: int) -> None:
+    def _give(self, member: _Member, work: _Work) -> None:
         if not member.tasks:
             member.since_s = time.monotonic()
         # Its working folder is another one.
         absolute = tuple(
             unit._replace(scans=tuple(source.absolute() for source in unit.scans))
-            for unit in self.parcels[parcel]
+            for unit in without(self.parcels[work.parcel], self.given_up.get(work.parcel, ()))
         )
-        reference = member.actor.complete.remote(absolute)
-        member.tasks.append(_Task(reference, parcel))
+        if work.scan is None:
+            reference = member.actor.complete.remote(absolute)
+        else:
+            number, place = work.scan
+            reference = member.actor.try_scan.remote(absolute[number], place)
+        member.tasks.append(_Task(reference, work))
 
     def _receive(self, member: _Member) -> Iterator[tuple[int, list[Outcome]]]:
         """What became of what a member was expected to give."""
@@ -288,13 +316,18 @@ class _Crew:
         if member.starting is not None:
             member.starting = None
             self.num_failed_starts = 0
+            return
+        work = member.tasks.popleft().work
+        if work.scan is None:
+            yield work.parcel, found
         else:
-            yield member.tasks.popleft().parcel, found
+            self._tried(work)
 
     def _check_deadline(self, member: _Member) -> Iterator[tuple[int, list[Outcome]]]:
         if member.starting is not None or not member.tasks:
             return
-        limit_s = self.timeout_s * len(self.parcels[member.tasks[0].parcel])
+        work = member.tasks[0].work
+        limit_s = self.timeout_s * (len(self.parcels[work.parcel]) if work.scan is None else 1)
         if time.monotonic() - member.since_s > limit_s:
             reason = f"it took longer than {format_seconds(limit_s)}, {TRIES} times"
             ray.kill(member.actor)
@@ -311,17 +344,41 @@ class _Crew:
             ray.kill(member.actor)
         if member.starting is not None:
             self._count_failed_start(cause)
-        given_up: list[int] = []
+        given_up: list[_Work] = []
         for place, task in reversed(list(enumerate(member.tasks))):
             if place == 0:
-                self.num_deaths[task.parcel] += 1
-            if self.num_deaths[task.parcel] >= TRIES:
-                given_up.append(task.parcel)
+                self.num_deaths[task.work] += 1
+            if self.num_deaths[task.work] >= TRIES:
+                given_up.append(task.work)
             else:
-                self.waiting.appendleft(task.parcel)
+                self.waiting.appendleft(task.work)
         self.members[self.members.index(member)] = self._start()
-        for parcel in given_up:
-            yield parcel, lost(self.parcels[parcel], reason, fix)
+        for work in given_up:
+            yield from self._give_up(work, reason, fix)
+
+    def _give_up(self, work: _Work, reason: str, fix: str) -> Iterator[tuple[int, list[Outcome]]]:
+        """Lists a scan, or a parcel; but first the scans of a parcel are tried singly, once."""
+        parcel = self.parcels[work.parcel]
+        if work.scan is not None:
+            number, place = work.scan
+            found = self.given_up.setdefault(work.parcel, [])
+            found.append((number, GivenUp(place, reason, fix)))
+            self._tried(work)
+            return
+        scans = [_Work(work.parcel, scan) for scan in places_of(parcel)]
+        if len(scans) == 1 or work.parcel in self.untried:
+            yield work.parcel, lost(parcel, reason, fix)
+            return
+        self.untried[work.parcel] = set(scans)
+        self.waiting.extendleft(reversed(scans))
+
+    def _tried(self, scan: _Work) -> None:
+        """Gives a parcel one more try, without what kills workers, once all is tried singly."""
+        untried = self.untried[scan.parcel]
+        untried.remove(scan)
+        if not untried:
+            self.num_deaths[_Work(scan.parcel)] = TRIES - 1
+            self.waiting.appendleft(_Work(scan.parcel))
 
     def _count_failed_start(self, cause: Exception | None) -> None:
         self.num_failed_starts += 1

@@ -26,6 +26,20 @@ Record = dict[str, Any]
 """What the manifest says of a unit, see `manifest`."""
 
 
+class GivenUp(NamedTuple):
+    """A scan that no worker survives.
+
+    Attributes:
+        place: In its unit.
+        reason: What befell its workers, in one line.
+        fix: What can be done about that.
+    """
+
+    place: int
+    reason: str
+    fix: str
+
+
 class Unit(NamedTuple):
     """What one worker completes and writes as a whole.
 
@@ -36,6 +50,7 @@ class Unit(NamedTuple):
         shape: Of shards, the (h, w) of each scan [px].
         before: What the manifest says of it, None if nothing.
         trusted: Scans whose files have not changed since, by their stamps.
+        given_up: Scans that are not tried.
     """
 
     name: str
@@ -44,6 +59,7 @@ class Unit(NamedTuple):
     shape: tuple[int, int] | None = None
     before: Record | None = None
     trusted: frozenset[int] = frozenset()
+    given_up: tuple[GivenUp, ...] = ()
 
 
 def before(unit: Unit, place: int) -> Record:
@@ -167,6 +183,22 @@ class Pool(Protocol):
         Raises:
             StemCompleteError: The destination cannot be written, or there are no workers.
         """
+
+
+def places_of(parcel: Parcel) -> list[tuple[int, int]]:
+    """The scans of a parcel: the unit of each, and its place in that."""
+    return [
+        (number, place) for number, unit in enumerate(parcel) for place in range(len(unit.scans))
+    ]
+
+
+def without(parcel: Parcel, given_up: Iterable[tuple[int, GivenUp]]) -> Parcel:
+    """A parcel of which some scans are not tried, each beside the number of its unit."""
+    found = list(given_up)
+    return tuple(
+        unit._replace(given_up=tuple(each for of, each in found if of == number))
+        for number, unit in enumerate(parcel)
+    )
 
 
 def lost(parcel: Parcel, reason: str, fix: str) -> list[Outcome]:

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError, StemCompleteError, system_error_in_one_line
@@ -68,6 +69,13 @@ class Worker:
             results[place] = results[place]._replace(note=note, misfit=_misfit(stack))
         return [self._written(unit, i, results, completed) for i, unit in enumerate(parcel)]
 
+    def try_scan(self, unit: Unit, place: int) -> None:
+        """Completes one scan and writes nothing: it shows whether this process survives that."""
+        _, rasters = self._begin(unit, place)
+        with suppress(Exception):  # with which it fails alone
+            for _ in self._complete(iter(rasters), 1):
+                pass
+
     def _completed(
         self, parcel: Parcel, results: dict[_Place, ScanResult]
     ) -> Iterator[tuple[_Place, list[CompletedScan]]]:
@@ -108,6 +116,9 @@ class Worker:
 
     def _begin(self, unit: Unit, place: int) -> tuple[ScanResult, list[RasterScan]]:
         """Reads a scan, unless it need not be completed."""
+        for given_up in unit.given_up:
+            if given_up.place == place:
+                return ScanResult("failed", {}, reason=given_up.reason, fix=given_up.fix), []
         source, made_from = unit.scans[place], dict[str, str]()
         try:
             known = before(unit, place)

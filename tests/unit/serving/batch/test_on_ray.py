@@ -29,6 +29,8 @@ class Cluster:
         fates: What befalls an actor at a unit, in turn: "dies", "hangs", or an error it returns.
         starts: What befalls actors when they start: an error, or nothing.
         tried: How often each unit was begun.
+        deadly: Names of scans that no actor survives.
+        tried_singly: How often each scan was begun by itself.
     """
 
     exceptions = ray.exceptions
@@ -39,6 +41,7 @@ class Cluster:
         self.starts, self.tried, self.now_s = deque(), Counter(), 0.0
         self.actors, self.answers, self.most_waiting = [], {}, 0
         self._numbers, self.closed = count(), []
+        self.deadly, self.tried_singly = set(), Counter()
 
     def monotonic(self):
         return self.now_s
@@ -59,6 +62,9 @@ class Cluster:
         actor.begin = SimpleNamespace(remote=lambda: self.ask(actor, None))
         actor.close = SimpleNamespace(remote=lambda: self.closed.append(actor))
         actor.complete = SimpleNamespace(remote=lambda parcel: self.ask(actor, parcel))
+        actor.try_scan = SimpleNamespace(
+            remote=lambda unit, place: self.ask(actor, unit.scans[place])
+        )
         self.actors.append(actor)
         return actor
 
@@ -84,6 +90,17 @@ class Cluster:
 
     def work(self, actor):
         reference, parcel = actor.todo[0]
+        if isinstance(parcel, Source):
+            self.tried_singly[parcel.name] += 1
+            if parcel.name in self.deadly:
+                self.kill(actor)
+            else:
+                actor.todo.popleft()
+                self.answers[reference] = None
+            return
+        if self.deadly & {scan.name for scan in _tried(parcel or ())}:
+            self.kill(actor)
+            return
         if parcel is None:
             fate = self.starts.popleft() if self.starts else None
         else:
@@ -98,7 +115,7 @@ class Cluster:
             self.kill(actor)
         else:
             actor.todo.popleft()
-            done = [Outcome((ScanResult("done", {}),), {}, "w")] * len(parcel or ())
+            done = [Outcome(_results(unit), {}, "w") for unit in parcel or ()]
             self.answers[reference] = fate if parcel is None else fate or done
 
     def get(self, reference):
@@ -108,22 +125,47 @@ class Cluster:
         return answer
 
 
+def _tried(parcel):
+    return [
+        scan
+        for unit in parcel
+        for place, scan in enumerate(unit.scans)
+        if place not in {each.place for each in unit.given_up}
+    ]
+
+
+def _results(unit):
+    reasons = {each.place: each.reason for each in unit.given_up}
+    return tuple(
+        ScanResult("failed" if place in reasons else "done", {}, reason=reasons.get(place, ""))
+        for place in range(len(unit.scans))
+    )
+
+
 @pytest.fixture
 def run(monkeypatch):
-    def run(cluster, num=6, *, timeout_s=10.0, **options):
+    def run(cluster, num=6, *, timeout_s=10.0, in_unit=1, **options):
         monkeypatch.setattr(on_ray, "ray", cluster)
         monkeypatch.setattr(on_ray, "time", cluster)
         monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
         destination = CompletedFiles("out", ".tif", Outputs())
         job = Job(destination, AS_STORED, False, {}, 1)
-        parcels = [(Unit(f"u{n}", (Source(f"s{n}"),)),) for n in range(num)]
+        parcels = [
+            (Unit(f"u{n}", tuple(Source("s", name=f"s{n}.{i}") for i in range(in_unit))),)
+            for n in range(num)
+        ]
         pool = RayPool(RELEASED_MODEL, **options)
         found = {}
         for parcel, outcomes in pool.run(job, parcels, timeout_s):
             assert parcel[0].name not in found, "given back twice"
-            found[parcel[0].name] = outcomes[0].results[0]
+            found[parcel[0].name] = outcomes[0].results
         assert set(found) == {f"u{n}" for n in range(num)}
-        return {name: result for name, result in found.items() if result.state != "done"}
+        return {
+            name if in_unit == 1 else f"{name}[{place}]": result
+            for name, results in found.items()
+            for place, result in enumerate(results)
+            if result.state != "done"
+        }
 
     return run
 
@@ -161,6 +203,24 @@ def test_a_unit_that_kills_two_workers_is_listed(run):
     assert "died twice" in failed.reason
     assert "memory" in failed.fix
     assert cluster.tried["u3"] == 2
+
+
+def test_of_a_shard_that_kills_its_workers_only_the_scans_that_do_are_listed(run):
+    cluster = Cluster()
+    cluster.deadly = {"s1.2", "s1.4"}
+    failed = run(cluster, 3, in_unit=6)
+    assert set(failed) == {"u1[2]", "u1[4]"}
+    assert all("died twice" in each.reason for each in failed.values())
+    assert cluster.tried_singly == {f"s1.{n}": 1 + (n in (2, 4)) for n in range(6)}
+
+
+def test_a_shard_that_only_dies_as_a_whole_is_listed_as_a_whole(run):
+    cluster = Cluster(u1=["dies"] * 3)
+    assert len(run(cluster, 3, in_unit=4)) == 4
+    assert cluster.tried["u1"] == 3
+    assert set(cluster.tried_singly.values()) == {1}
+    # Workers that die by chance cost nothing.
+    assert run(Cluster(u1=["dies"] * 2), 3, in_unit=4) == {}
 
 
 def test_a_unit_that_hangs_is_ended_retried_and_listed(run):
