@@ -133,6 +133,9 @@ class Evaluation(NamedTuple):
                 methods[name] = method
         return Evaluator(methods, self.seed, self.measures)
 
+    def apart(self, unit: ScanUnit) -> None:
+        """See `serving.batch.units.AnyJob`. A scan is scored by all methods or not at all."""
+
     def lost(self, unit: ScanUnit, reason: str, fix: str) -> Evaluated:
         """See `serving.batch.units.AnyJob`."""
         return Evaluated((), _failure(unit, reason, fix))

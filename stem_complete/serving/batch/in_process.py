@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from stem_complete.console import format_seconds
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import Completer
-from stem_complete.serving.batch.units import AnyJob, AnyWorker, R, U
+from stem_complete.serving.batch.units import AnyJob, R, U
+from stem_complete.serving.batch.work_queue import WorkQueue
 from stem_complete.time_limit import OutOfTimeError, time_limit
-
-TRIES = 2
-"""How often a unit is tried that hangs, or that costs its worker its life."""
-
-TOO_LONG = "look at the scan, or give more time with --timeout"
 
 
 class InProcess:
@@ -35,19 +30,14 @@ class InProcess:
         self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
     ) -> Iterator[tuple[tuple[U, ...], list[R]]]:
         """See `Workers`."""
+        queue = WorkQueue(job, parcels, timeout_s)
         with closing(job.worker(self.completer)) as worker:
-            for parcel in parcels:
-                yield parcel, _complete(job, worker, parcel, timeout_s * len(parcel))
-
-
-def _complete(
-    job: AnyJob[U, R], worker: AnyWorker[U, R], parcel: tuple[U, ...], limit_s: float
-) -> list[R]:
-    for _ in range(TRIES):
-        try:
-            with time_limit(limit_s):
-                return worker.complete(parcel)
-        except OutOfTimeError:
-            pass
-    reason = f"it took longer than {format_seconds(limit_s)}, {TRIES} times"
-    return [job.lost(unit, reason, TOO_LONG) for unit in parcel]
+            while queue.num_left:
+                item = queue.take()
+                try:
+                    with time_limit(queue.limit_s(item)):
+                        results = worker.complete(item.todo)
+                except OutOfTimeError:
+                    yield from queue.time_out(item)
+                else:
+                    yield from queue.finish(item, results)

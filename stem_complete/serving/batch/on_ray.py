@@ -20,7 +20,7 @@ import ray
 import torch
 
 from stem_complete.config.schema import ScalingConfig
-from stem_complete.console import format_seconds, say
+from stem_complete.console import say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
@@ -28,8 +28,8 @@ from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
 from stem_complete.launch.cluster import ray_cluster
-from stem_complete.serving.batch.in_process import TOO_LONG, TRIES
 from stem_complete.serving.batch.units import AnyJob, AnyWorker, R, U
+from stem_complete.serving.batch.work_queue import Settled, WorkItem, WorkQueue
 from stem_complete.vocabulary import WEIGHTS_FILE
 
 POLL_S = 0.5
@@ -191,10 +191,10 @@ def _fetched(model: _Model) -> Path:
 
 
 class _Task(NamedTuple):
-    """A parcel that an actor has."""
+    """Work that an actor has."""
 
     reference: Any
-    parcel: int
+    item: WorkItem[Any, Any]
 
 
 class _Member:
@@ -215,7 +215,7 @@ class _Member:
 
 
 class _Crew(Generic[U, R]):
-    """All actors of a batch, and the units that they have not got yet."""
+    """All actors of a batch, and what they have not got yet."""
 
     def __init__(
         self,
@@ -224,9 +224,7 @@ class _Crew(Generic[U, R]):
         parcels: Sequence[tuple[U, ...]],
         timeout_s: float,
     ) -> None:
-        self.job, self.parcels, self.timeout_s = job, parcels, timeout_s
-        self.waiting = deque(range(len(parcels)))
-        self.num_deaths = [0] * len(parcels)
+        self.queue = WorkQueue(job, parcels, timeout_s)
         self.num_failed_starts = 0
         self.last_sign_s = time.monotonic()
         model = None
@@ -245,21 +243,16 @@ class _Crew(Generic[U, R]):
         Raises:
             StemCompleteError: The destination cannot be written, or no worker starts.
         """
-        num_left = len(self.parcels)
-        while num_left:
+        while self.queue.num_left:
             self._hand_out()
             expected = {m.waits_for: m for m in self.members if m.waits_for is not None}
             ray.wait(list(expected), timeout=POLL_S)
             # All that are ready, or the first of the list would always come first.
             ready, _ = ray.wait(list(expected), num_returns=len(expected), timeout=0)
             for reference in ready:
-                for parcel, outcomes in self._receive(expected[reference]):
-                    num_left -= 1
-                    yield self.parcels[parcel], outcomes
+                yield from self._receive(expected[reference])
             for member in list(self.members):
-                for parcel, outcomes in self._check_deadline(member):
-                    num_left -= 1
-                    yield self.parcels[parcel], outcomes
+                yield from self._check_deadline(member)
             self._tell_of_silence()
 
     def dismiss(self) -> None:
@@ -277,72 +270,64 @@ class _Crew(Generic[U, R]):
 
     def _hand_out(self) -> None:
         for member in self.members:
-            if self.waiting and member.starting is None and not member.tasks:
-                self._give(member, self.waiting.popleft())
+            if self.queue and member.starting is None and not member.tasks:
+                self._give(member)
         # The last units go to whoever has nothing to do.
         for member in self.members:
-            many = len(self.waiting) > len(self.members)
+            many = len(self.queue) > len(self.members)
             if many and member.starting is None and len(member.tasks) == 1:
-                self._give(member, self.waiting.popleft())
+                self._give(member)
 
-    def _give(self, member: _Member, parcel: int) -> None:
+    def _give(self, member: _Member) -> None:
         if not member.tasks:
             member.since_s = time.monotonic()
+        item = self.queue.take()
         # Its working folder is another one.
-        absolute = tuple(unit.absolute() for unit in self.parcels[parcel])
+        absolute = tuple(unit.absolute() for unit in item.todo)
         reference = member.actor.complete.remote(absolute)
-        member.tasks.append(_Task(reference, parcel))
+        member.tasks.append(_Task(reference, item))
 
-    def _receive(self, member: _Member) -> Iterator[tuple[int, list[R]]]:
-        """What became of what a member was expected to give."""
+    def _receive(self, member: _Member) -> Settled[U, R]:
+        """Takes what a member was expected to give; returns what comes back."""
         try:
             found = ray.get(member.waits_for)
-        except ray.exceptions.RayActorError as death:
-            yield from self._replace(member, _DIED, _DIED_FIX, cause=death)
-            return
-        except ray.exceptions.RayError as error:  # its answer was lost with a node
-            yield from self._replace(member, _DIED, _DIED_FIX, cause=error)
-            return
+        except ray.exceptions.RayError as error:  # it died, or its answer was lost with a node
+            under_way = self._replace(member, error)
+            return [] if under_way is None else self.queue.fail(under_way, _DIED, _DIED_FIX)
         self.last_sign_s = member.since_s = time.monotonic()
         if isinstance(found, Exception):
             raise found
         if member.starting is not None:
             member.starting = None
             self.num_failed_starts = 0
-        else:
-            yield member.tasks.popleft().parcel, found
+            return []
+        return self.queue.finish(member.tasks.popleft().item, found)
 
-    def _check_deadline(self, member: _Member) -> Iterator[tuple[int, list[R]]]:
+    def _check_deadline(self, member: _Member) -> Settled[U, R]:
+        """Ends a member that takes too long; returns what comes back."""
         if member.starting is not None or not member.tasks:
-            return
-        limit_s = self.timeout_s * len(self.parcels[member.tasks[0].parcel])
-        if time.monotonic() - member.since_s > limit_s:
-            reason = f"it took longer than {format_seconds(limit_s)}, {TRIES} times"
-            ray.kill(member.actor)
-            yield from self._replace(member, reason, TOO_LONG)
+            return []
+        item = member.tasks[0].item
+        if time.monotonic() - member.since_s <= self.queue.limit_s(item):
+            return []
+        self._replace(member)
+        return self.queue.time_out(item)
 
-    def _replace(
-        self, member: _Member, reason: str, fix: str, cause: Exception | None = None
-    ) -> Iterator[tuple[int, list[R]]]:
-        """Puts another in the place of one that died, and gives back its units to be done again.
+    def _replace(self, member: _Member, cause: Exception | None = None) -> WorkItem[U, R] | None:
+        """Puts another in the place of one that died or hangs.
 
-        The first of them was under way, and so is tried once more and then given up.
+        Returns:
+            What it had under way; None if nothing. What waited behind that is given back.
         """
         with suppress(Exception):
             ray.kill(member.actor)
         if member.starting is not None:
             self._count_failed_start(cause)
-        given_up: list[int] = []
-        for place, task in reversed(list(enumerate(member.tasks))):
-            if place == 0:
-                self.num_deaths[task.parcel] += 1
-            if self.num_deaths[task.parcel] >= TRIES:
-                given_up.append(task.parcel)
-            else:
-                self.waiting.appendleft(task.parcel)
+        items = [task.item for task in member.tasks]
+        for item in reversed(items[1:]):
+            self.queue.give_back(item)
         self.members[self.members.index(member)] = self._start()
-        for parcel in given_up:
-            yield parcel, [self.job.lost(unit, reason, fix) for unit in self.parcels[parcel]]
+        return items[0] if items else None
 
     def _count_failed_start(self, cause: Exception | None) -> None:
         self.num_failed_starts += 1

@@ -5,8 +5,8 @@ Only these travel between processes: places of scans, hashes and figures, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class Unit(NamedTuple):
         shape: Of shards, the (h, w) of each scan [px].
         before: What the manifest says of it, None if nothing.
         trusted: Scans whose files have not changed since, by their stamps.
+        is_trial: Whether it is only completed, to see whether a worker survives that, not written.
+        lost: By place, results of scans that no worker survives: these are left out.
     """
 
     name: str
@@ -40,10 +42,21 @@ class Unit(NamedTuple):
     shape: tuple[int, int] | None = None
     before: Record | None = None
     trusted: frozenset[int] = frozenset()
+    is_trial: bool = False
+    lost: tuple[tuple[int, ScanResult], ...] = ()
 
     def absolute(self) -> Unit:
         """The same for a process with another working folder."""
         return self._replace(scans=tuple(source.absolute() for source in self.scans))
+
+    def trial(self, place: int) -> Unit:
+        """A unit of one of the scans, of which nothing is written."""
+        return self._replace(
+            scans=(self.scans[place],),
+            rows=(self.rows[place],),
+            trusted=frozenset({0} if place in self.trusted else ()),
+            is_trial=True,
+        )
 
 
 def before(unit: Unit, place: int) -> Record:
@@ -150,17 +163,33 @@ class AnyWorker(Protocol[UnitIn, R]):
         """Tidies up."""
 
 
-class AnyJob(Protocol[UnitIn, R]):
+class Apart(NamedTuple, Generic[U, R]):
+    """A unit taken apart, to find which of its parts kills or outlasts workers.
+
+    Attributes:
+        parts: Units, each of one part, that leave nothing behind.
+        without: Gives the unit without the parts that are lost, whose results it takes by their
+            places.
+    """
+
+    parts: Sequence[U]
+    without: Callable[[Mapping[int, R]], U]
+
+
+class AnyJob(Protocol[U, R]):
     """What is the same for all units of any work. It can be pickled."""
 
     def absolute(self) -> Self:
         """The same for processes with other working folders."""
 
-    def worker(self, completer: Completer | None) -> AnyWorker[UnitIn, R]:
+    def worker(self, completer: Completer | None) -> AnyWorker[U, R]:
         """What does units in this process, with the model if the workers have one."""
 
-    def lost(self, unit: UnitIn, reason: str, fix: str) -> R:
-        """What became of a unit that no worker survived."""
+    def apart(self, unit: U) -> Apart[U, R] | None:
+        """A unit taken apart; None if it is done as a whole or not at all."""
+
+    def lost(self, unit: U, reason: str, fix: str) -> R:
+        """What became of a unit, or a part of one, that no worker survived."""
 
 
 Parcel = tuple[Unit, ...]
@@ -173,7 +202,10 @@ class Workers(Protocol):
     def run(
         self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
     ) -> Iterable[tuple[tuple[U, ...], list[R]]]:
-        """Works through all parcels, in any order; each comes back once.
+        """Works through all parcels, in any order.
+
+        Each unit comes back once, with its parcel, or by itself if the parcel killed or outlasted
+        its workers.
 
         Args:
             job: What all have in common.

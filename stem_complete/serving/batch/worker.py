@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stem_complete.data.scan_options import ScanOptions
@@ -17,6 +17,7 @@ from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import absolute
 from stem_complete.serving.batch.units import (
+    Apart,
     Destination,
     MadeFrom,
     Outcome,
@@ -62,6 +63,18 @@ class Job(NamedTuple):
         """See `AnyJob`."""
         assert completer is not None
         return Worker(completer, self)
+
+    def apart(self, unit: Unit) -> Apart[Unit, Outcome] | None:
+        """See `AnyJob`. The scans of a shard are its parts."""
+        if len(unit.scans) == 1:
+            return None
+
+        def without(lost: Mapping[int, Outcome]) -> Unit:
+            return unit._replace(
+                lost=tuple((place, outcome.results[0]) for place, outcome in lost.items())
+            )
+
+        return Apart([unit.trial(place) for place in range(len(unit.scans))], without)
 
     def lost(self, unit: Unit, reason: str, fix: str) -> Outcome:
         """See `AnyJob`."""
@@ -145,7 +158,9 @@ class Worker:
                 return
 
     def _begin(self, unit: Unit, place: int) -> tuple[ScanResult, list[RasterScan]]:
-        """Reads a scan, unless it need not be completed."""
+        """Reads a scan, unless it need not or cannot be completed."""
+        if (lost := dict(unit.lost).get(place)) is not None:
+            return lost, []
         source, made_from = unit.scans[place], dict[str, str]()
         try:
             known = before(unit, place)
@@ -191,7 +206,7 @@ class Worker:
         own = [results[i, j] for j in range(len(unit.scans))]
         stacks = {j: completed[i, j] for j in range(len(own)) if (i, j) in completed}
         files = {}
-        if any(result.state != "failed" for result in own):
+        if not unit.is_trial and any(result.state != "failed" for result in own):
             if stacks and self.job.claim is not None:
                 self._check_claim(self.job.claim)
             files = self.job.destination.write(unit, stacks, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference import Completer, Outputs
 from stem_complete.serving.batch import complete_files, shards
 from stem_complete.serving.batch.files import CompletedFiles
+from stem_complete.serving.batch.reading import Reader
+from stem_complete.serving.batch.shards import CompletionArrays
 from stem_complete.serving.batch.worker import Worker
+from stem_complete.time_limit import OutOfTimeError
 from stem_complete.training.manifest import FOLDER
 
 ALL = Outputs(error_map=True, self_check=True)
@@ -189,6 +193,37 @@ def test_bad_scans_leave_the_others_alone_and_are_listed(scans, saved, scan_of):
     assert set(report.done) == {"scans/1.npy", "scans/2.npy"}
     assert not Path("out.zarr/errors.jsonl").exists()
     assert complete(saved).done == {}
+
+
+def test_of_a_shard_that_hangs_only_the_scans_that_do_are_listed(
+    scans, saved, digests, monkeypatch
+):
+    complete(saved, "undisturbed.zarr")
+    write, read, tries = CompletionArrays.write, Reader.read, Counter()
+
+    def hanging(self, source):
+        tries[str(source)] += 1
+        if str(source) == "scans/1.npy":
+            raise OutOfTimeError
+        return read(self, source)
+
+    def writing(self, unit, *args):
+        assert not unit.is_trial
+        return write(self, unit, *args)
+
+    monkeypatch.setattr(CompletionArrays, "write", writing)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "read", hanging)
+        report = complete(saved)
+    assert list(report.failed) == ["scans/1.npy"]
+    assert "took longer than" in report.failed["scans/1.npy"]
+    assert len(report.done) == 4
+    # As a shard it hangs twice, by itself twice, and is left out then.
+    assert tries["scans/1.npy"] == 4
+    (row,) = map(json.loads, Path("out.zarr/errors.jsonl").read_text().splitlines())
+    assert row["file"] == "scans/1.npy"
+    assert len(complete(saved).done) == 1
+    assert digests("out.zarr") == digests("undisturbed.zarr")
 
 
 def test_another_model_or_option_is_refused_and_overwrites(scans, saved, artifact):

@@ -32,6 +32,8 @@ class Cluster:
         fates: What befalls an actor at a unit, in turn: "dies", "hangs", or an error it returns.
         starts: What befalls actors when they start: an error, or nothing.
         tried: How often each unit was begun.
+        kills: Whether units kill the actor that has them.
+        complete: What becomes of units else.
     """
 
     exceptions = ray.exceptions
@@ -42,6 +44,7 @@ class Cluster:
         self.starts, self.tried, self.now_s = deque(), Counter(), 0.0
         self.actors, self.answers, self.most_waiting = [], {}, 0
         self._numbers, self.closed = count(), []
+        self.kills, self.complete = lambda parcel: False, _completed
 
     def monotonic(self):
         return self.now_s
@@ -87,6 +90,9 @@ class Cluster:
 
     def work(self, actor):
         reference, parcel = actor.todo[0]
+        if parcel and self.kills(parcel):
+            self.kill(actor)
+            return
         if parcel is None:
             fate = self.starts.popleft() if self.starts else None
         else:
@@ -101,8 +107,7 @@ class Cluster:
             self.kill(actor)
         else:
             actor.todo.popleft()
-            done = [Outcome((ScanResult("done", {}),), {}, "w")] * len(parcel or ())
-            self.answers[reference] = fate if parcel is None else fate or done
+            self.answers[reference] = fate if parcel is None else fate or self.complete(parcel)
 
     def get(self, reference):
         answer = self.answers[reference]
@@ -111,22 +116,44 @@ class Cluster:
         return answer
 
 
+def _completed(parcel):
+    done = ScanResult("done", {})
+    return [
+        Outcome(tuple(dict(unit.lost).get(n, done) for n in range(len(unit.scans))), {}, "w")
+        for unit in parcel
+    ]
+
+
 @pytest.fixture
 def run(monkeypatch):
-    def run(cluster, num=6, *, timeout_s=10.0, **options):
+    def run(cluster, num=6, *, timeout_s=10.0, in_unit=1, **options):
         monkeypatch.setattr(on_ray, "ray", cluster)
         monkeypatch.setattr(on_ray, "time", cluster)
         monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
         destination = CompletedFiles("out", ".tif", Outputs())
         job = Job(destination, AS_STORED, False, {}, 1)
-        parcels = [(Unit(f"u{n}", (Source(f"s{n}"),)),) for n in range(num)]
+        parcels = [
+            (
+                Unit(
+                    f"u{n}",
+                    tuple(Source("s", name=f"s{n}.{i}") for i in range(in_unit)),
+                    rows=tuple(range(in_unit)),
+                ),
+            )
+            for n in range(num)
+        ]
         pool = RayPool(RELEASED_MODEL, **options)
         found = {}
         for parcel, outcomes in pool.run(job, parcels, timeout_s):
             assert parcel[0].name not in found, "given back twice"
-            found[parcel[0].name] = outcomes[0].results[0]
+            found[parcel[0].name] = outcomes[0].results
         assert set(found) == {f"u{n}" for n in range(num)}
-        return {name: result for name, result in found.items() if result.state != "done"}
+        return {
+            name if in_unit == 1 else f"{name}[{place}]": result
+            for name, results in found.items()
+            for place, result in enumerate(results)
+            if result.state != "done"
+        }
 
     return run
 
@@ -164,6 +191,20 @@ def test_a_unit_that_kills_two_workers_is_listed(run):
     assert "died twice" in failed.reason
     assert "memory" in failed.fix
     assert cluster.tried["u3"] == 2
+
+
+def test_of_a_shard_that_kills_its_workers_only_the_scans_that_do_are_listed(run):
+    cluster = Cluster()
+
+    def kills(parcel):
+        (unit,) = parcel
+        tried = {scan.name for n, scan in enumerate(unit.scans) if n not in dict(unit.lost)}
+        return bool(tried & {"s1.2", "s1.4"})
+
+    cluster.kills = kills
+    failed = run(cluster, 3, in_unit=6)
+    assert set(failed) == {"u1[2]", "u1[4]"}
+    assert all("died twice" in each.reason for each in failed.values())
 
 
 def test_a_unit_that_hangs_is_ended_retried_and_listed(run):
@@ -271,6 +312,9 @@ class Spelling:
     def complete(self, parcel):
         return [unit.name for unit in parcel]
 
+    def apart(self, unit):
+        return None
+
     def lost(self, unit, reason, fix):
         return f"{unit.name}: {reason}; {fix}"
 
@@ -280,13 +324,14 @@ class Spelling:
 
 def test_any_work_is_done_without_a_model(monkeypatch):
     cluster = Cluster(**{"/u1": ["dies", "dies"]})
+    cluster.complete = Spelling().complete
     monkeypatch.setattr(on_ray, "ray", cluster)
     monkeypatch.setattr(on_ray, "time", cluster)
     monkeypatch.setattr(on_ray, "ray_cluster", lambda *_: nullcontext())
     parcels = [(Number(f"u{n}"),) for n in range(3)]
     found = dict(RayWorkers(None).run(Spelling(), parcels, 10.0))
-    assert set(found) == set(parcels)
-    (lost,) = found[parcels[1]]
+    (lost,) = found.pop(parcels[1])
+    assert found == {parcels[0]: ["/u0"], parcels[2]: ["/u2"]}
     assert lost.startswith("u1: its worker died twice")
 
     worker = RayWorker(None, "cpu", "float32", Spelling(), Handover())

@@ -1,0 +1,152 @@
+"""The units that wait for workers, and what is done about those that kill or outlast their workers.
+
+    parcel of several units   each becomes a parcel of its own
+    unit with parts           each part is tried by itself, then the unit is done without those
+                              that failed again
+    anything else             is lost
+
+Each of these comes after two tries, so that workers that die by chance cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+from stem_complete.console import format_seconds
+from stem_complete.serving.batch.units import AnyJob, Apart, R, U
+
+TRIES = 2
+"""How often a parcel is tried that hangs, or that costs its worker its life."""
+
+Settled = list[tuple[tuple[U, ...], list[R]]]
+"""Units that are settled together, with what became of each; empty if none are yet."""
+
+_TOO_LONG_FIX = "look at the scan, or give more time with --timeout"
+
+
+@dataclass(eq=False)
+class WorkItem(Generic[U, R]):
+    """What a worker gets at once.
+
+    Attributes:
+        parcel: Units as they come back.
+        todo: The same units as a worker gets them, perhaps without some of their parts.
+        num_tries_left: How often it may still fail.
+        divisible: Whether the unit may still be taken apart.
+        part_of: The unit of which this is a part, and its place among the parts; such an item is
+            only tried, and does not come back.
+    """
+
+    parcel: tuple[U, ...]
+    todo: tuple[U, ...]
+    num_tries_left: int = TRIES
+    divisible: bool = True
+    part_of: tuple[_Trial[U, R], int] | None = None
+
+
+@dataclass(eq=False)
+class _Trial(Generic[U, R]):
+    """A unit whose parts are tried by themselves: how many are left, and what failed."""
+
+    unit: U
+    apart: Apart[U, R]
+    num_left: int
+    lost: dict[int, R] = field(default_factory=dict)
+
+
+class WorkQueue(Generic[U, R]):
+    """What workers have not done yet.
+
+    Args:
+        job: What all units have in common.
+        parcels: The work.
+        timeout_s: Longest time that a unit may take [s].
+
+    Attributes:
+        num_left: Number of units that have not come back.
+    """
+
+    def __init__(
+        self, job: AnyJob[U, R], parcels: Sequence[tuple[U, ...]], timeout_s: float
+    ) -> None:
+        self._job, self._timeout_s = job, timeout_s
+        self._waiting = deque(WorkItem[U, R](parcel, parcel) for parcel in parcels)
+        self.num_left = sum(map(len, parcels))
+
+    def __len__(self) -> int:
+        """Number of items that wait for a worker."""
+        return len(self._waiting)
+
+    def take(self) -> WorkItem[U, R]:
+        """What is to be done next."""
+        return self._waiting.popleft()
+
+    def give_back(self, item: WorkItem[U, R]) -> None:
+        """Takes an item back that was not begun."""
+        self._waiting.appendleft(item)
+
+    def limit_s(self, item: WorkItem[U, R]) -> float:
+        """Longest time that an item may take [s]."""
+        return self._timeout_s * len(item.parcel)
+
+    def finish(self, item: WorkItem[U, R], results: list[R]) -> Settled[U, R]:
+        """Notes that an item is done; returns what comes back, which is nothing of a part."""
+        if item.part_of is not None:
+            self._end_trial(item.part_of[0])
+            return []
+        self.num_left -= len(item.parcel)
+        return [(item.parcel, results)]
+
+    def time_out(self, item: WorkItem[U, R]) -> Settled[U, R]:
+        """Notes that an item took longer than its limit; see `fail`."""
+        limit = format_seconds(self.limit_s(item))
+        return self.fail(item, f"it took longer than {limit}, {TRIES} times", _TOO_LONG_FIX)
+
+    def fail(self, item: WorkItem[U, R], reason: str, fix: str) -> Settled[U, R]:
+        """Notes that no worker survived an item; returns what comes back as lost.
+
+        Args:
+            item: It is tried again, or taken apart.
+            reason: What befell its workers, in one line, should it be lost.
+            fix: What can be done about that.
+        """
+        item.num_tries_left -= 1
+        if item.num_tries_left:
+            self._put([item])
+            return []
+        if len(item.parcel) > 1:
+            self._put([WorkItem((unit,), (unit,)) for unit in item.parcel])
+            return []
+        (unit,) = item.parcel
+        if item.part_of is not None:
+            trial, place = item.part_of
+            trial.lost[place] = self._job.lost(unit, reason, fix)
+            self._end_trial(trial)
+            return []
+        if item.divisible and (apart := self._job.apart(unit)) is not None:
+            self._try_parts(unit, apart)
+            return []
+        return self.finish(item, [self._job.lost(unit, reason, fix)])
+
+    def _try_parts(self, unit: U, apart: Apart[U, R]) -> None:
+        trial = _Trial(unit, apart, len(apart.parts))
+        self._put(
+            [
+                WorkItem((part,), (part,), part_of=(trial, place))
+                for place, part in enumerate(apart.parts)
+            ]
+        )
+
+    def _end_trial(self, trial: _Trial[U, R]) -> None:
+        """Once all parts are tried, gives the unit a last try without those that failed."""
+        trial.num_left -= 1
+        if not trial.num_left:
+            rest = trial.apart.without(trial.lost)
+            self._put([WorkItem((trial.unit,), (rest,), num_tries_left=1, divisible=False)])
+
+    def _put(self, items: Sequence[WorkItem[U, R]]) -> None:
+        """Has items done next."""
+        self._waiting.extendleft(reversed(items))
