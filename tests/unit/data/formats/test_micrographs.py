@@ -503,8 +503,16 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unknown suffix": ("a.doc", lambda path: path.write_text("x"), r"a \.doc file"),
     "no suffix": ("scan", lambda path: path.write_text("x"), "a suffixless file"),
     "folder": ("folder", lambda path: path.mkdir(), "a folder"),
-    "text as tiff": ("a.tif", lambda path: path.write_text("hello" * 99), "not a TIFF"),
-    "text as png": ("a.png", lambda path: path.write_text("hello" * 99), "not a PNG"),
+    "text as tiff": (
+        "a.tif",
+        lambda path: path.write_text("hello" * 99),
+        "another start than such files have",
+    ),
+    "text as png": (
+        "a.png",
+        lambda path: path.write_text("hello" * 99),
+        "another start than such files have",
+    ),
     "text as npy": ("a.npy", lambda path: path.write_text("hello" * 99), "another format"),
     "text as hdf5": ("a.h5", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "text as npz": ("a.npz", lambda path: path.write_text("hello" * 99), "expected a readable"),
