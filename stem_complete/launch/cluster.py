@@ -135,7 +135,8 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
     except (OSError, OverflowError) as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
+        told = getattr(error, "strerror", None) or str(error)
+        reason = "no answer" if isinstance(error, TimeoutError) else told
         last = f"nothing at {head}, where the last one was: " if address == "auto" else ""
         raise _no_cluster(address, f"{last}{reason}") from None
 

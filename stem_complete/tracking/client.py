@@ -260,6 +260,11 @@ def outages() -> tuple[type[Exception], ...]:
     return MlflowException, *databases, OSError, ValueError
 
 
+def outage(error: BaseException) -> str:
+    """How MLflow fails, as the end of a sentence about it; `reason` says why."""
+    return "cannot be used" if isinstance(error, DatabaseError) else "does not answer"
+
+
 def is_refusal(error: BaseException, uri: str) -> bool:
     """Whether MLflow itself refused a request for good.
 
@@ -277,7 +282,7 @@ def reason(error: BaseException) -> str:
     while not isinstance(error, StemCompleteError):
         context = None if error.__suppress_context__ else error.__context__
         cause = error.__cause__ or context
-        if cause is None:
+        if not isinstance(cause, Exception):  # none, or a signal that ends the process
             break
         error = cause
     if isinstance(error, StemCompleteError):
@@ -292,4 +297,6 @@ def reason(error: BaseException) -> str:
 
 def briefly(error: BaseException) -> str:
     """As `reason`, but where the place and the fix were told at the start of the outage."""
-    return error.found if isinstance(error, StemCompleteError) else reason(error)
+    if isinstance(error, StemCompleteError):
+        return f"expected {error.expected}, found {error.found}"
+    return reason(error)

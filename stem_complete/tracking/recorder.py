@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from stem_complete.console import counted
 from stem_complete.errors import TrackingError
 from stem_complete.files import write_atomically
-from stem_complete.tracking.client import briefly, connect, outages, patience, reason, within
+from stem_complete.tracking.client import (
+    briefly,
+    connect,
+    outage,
+    outages,
+    patience,
+    reason,
+    within,
+)
 from stem_complete.tracking.delivery import Delivery
 from stem_complete.tracking.folder import PICTURES, RecordFolder
 from stem_complete.tracking.journal import File, Scalars
@@ -179,9 +187,10 @@ class MlflowRecorder:
                     return  # `close` has said what is missing
                 self._warn(
                     "outage",
-                    "MLflow at %s does not answer (%s); training goes on, and what it records is "
+                    "MLflow at %s %s (%s); training goes on, and what it records is "
                     "kept in %s and sent later",
                     self._uri,
+                    outage(error),
                     reason(error),
                     self._folder.place,
                 )
@@ -207,8 +216,9 @@ def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"])
         run = within(patience(run.uri), partial(_set_status, run, status))
     except problems as error:
         _log.warning(
-            "MLflow at %s does not answer (%s); its status of run %s is not %s",
+            "MLflow at %s %s (%s); its status of run %s is not %s",
             run.uri,
+            outage(error),
             briefly(error),
             run.config.name,
             status,

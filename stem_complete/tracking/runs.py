@@ -28,6 +28,7 @@ from stem_complete.tracking.client import (
     OPENING_S,
     absolute_uri,
     connect,
+    outage,
     outages,
     quoted,
     reason,
@@ -97,8 +98,9 @@ def open_run(
         return within(limit_s, partial(enter_run, run, time.monotonic() + limit_s))
     except problems as error:
         _log.warning(
-            "MLflow at %s does not answer (%s); training goes on and tries again later",
+            "MLflow at %s %s (%s); training goes on and tries again later",
             run.uri,
+            outage(error),
             reason(error),
         )
         return run

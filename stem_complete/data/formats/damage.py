@@ -22,19 +22,28 @@ _STARTS: dict[str, tuple[bytes, ...]] = {
     ".emi": (b"",),
     ".bcf": (b"AAMVHFSS",),
     ".mrc": (b"",),  # they begin with the shape
+    **dict.fromkeys((".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    **dict.fromkeys((".npy", ".npz"), (b"\x93NUMPY", b"PK")),
+    ".zip": (b"PK",),
+    ".ozx": (b"PK",),
     **dict.fromkeys((".emd", ".h5", ".hdf5", ".hspy"), _HDF5),
 }
-"""How files of instruments, and those in HDF5, begin."""
+"""How files of each format begin."""
 
 _ENDS_EARLY = re.compile(
     r"requires a buffer of|greater than file size|truncated file|past end|off end"
     r"|end of (?:file|data)|with a sequence|value of an empty array|cannot reshape"
+    r"|failed to read|could only read|input stream too small|not a zip file"
     r"|buffer is smaller|addr overflow|exceeds EOA|not SFS container|Unrecognised mode '0'",
     re.IGNORECASE,
 )
 """What readers say of it when bytes are missing."""
 
-_SMALLEST = 100
+_UNKNOWN = re.compile(r"not a known|not supported|unsupported", re.IGNORECASE)
+"""What readers say of what they do not know, such as a way of compression."""
+
+_SMALLEST = 60
 """Bytes that any of these have."""
 
 FIX = "check that the file is complete, and copy it again from where it was recorded"
@@ -55,7 +64,7 @@ def damage(path: Path, error: Exception) -> str:
         is_short = bool(starts) and num_bytes < _SMALLEST
         if is_short or isinstance(error, struct.error) or _ENDS_EARLY.search(str(error)):
             return f"one that ends after {counted(num_bytes, 'byte')}, before all that it announces"
-    if starts:
+    if starts and not _UNKNOWN.search(str(error)):
         return "contents that make no sense in this format"
     if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
         return f"what its reader cannot follow ({type(error).__name__}: {_first_line(error)})"
@@ -63,10 +72,12 @@ def damage(path: Path, error: Exception) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it was raised by this package, and so speaks its language."""
+    """Whether it is raised by a statement of this package, and so speaks its language."""
     places = traceback.extract_tb(error.__traceback__)
     package = Path(stem_complete.__file__).parent
-    return bool(places) and package in Path(places[-1].filename).parents
+    if not places or package not in Path(places[-1].filename).parents:
+        return False
+    return (places[-1].line or "").startswith("raise ")
 
 
 def _shown(start: bytes) -> str:

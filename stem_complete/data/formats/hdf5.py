@@ -72,7 +72,7 @@ def _datasets(
         try:
             item = group[key]
         except Exception as error:  # h5py has many for links that lead nowhere
-            if _is_hard(link):
+            if link is None or _is_hard(link):  # none, where the file is damaged
                 contents.damaged[name] = error
                 continue
             target = " in ".join(filter(None, (link.path, getattr(link, "filename", ""))))

@@ -59,7 +59,7 @@ def read_instrument(path: Path, contents: Contents) -> None:
         axes = [
             Axis(
                 str(axis.get("name", "")),
-                np.asarray(axis.get("scale")).item(),
+                np.asarray(axis.get("scale")).item() if _has_step(signal, axis) else None,
                 axis.get("units"),
                 scanned=bool(axis.get("navigate", False)),
             )
@@ -90,6 +90,14 @@ def _signals(path: Path) -> list[dict[str, Any]]:
             return own
     signals: list[dict[str, Any]] = plugin.file_reader(str(path), lazy=True)
     return signals
+
+
+def _has_step(signal: dict[str, Any], axis: dict[str, Any]) -> bool:
+    """Whether the file tells the step of an axis: RosettaSciIO takes 1 nm for an MRC without."""
+    about = signal.get("original_metadata", {})
+    sampling = f"M{axis.get('name', '')}".upper()  # in an MRC header: pixels along the cell
+    header = {} if "fei_header" in about else about.get("std_header", {})
+    return sampling not in header or bool(np.asarray(header[sampling]).item())
 
 
 def check_size(path: Path, data: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def read_tiff(path: Path, contents: Contents) -> None:
             with tifffile.TiffFile(path, is_ome=False) as own:
                 _offer_series(own, contents, _own_series(own, ome) or _series(own, ome))
         if complaints:
-            raise EOFError(f"missing pages ({complaints[0]})")
+            raise EOFError("pages missing or damaged")
 
 
 @contextmanager
@@ -119,6 +120,7 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
         axes = _axes(tiff, series, ome)
         if num_missing := sum(page is None for page in series.pages):
             raise EOFError(f"{num_missing} of {counted(len(series.pages), 'page')} missing")
+        _require_parts(series)
         if index and series.keyframe.is_reduced:
             contents.skip(name, f"a preview, shape {series.shape}")
             continue
@@ -142,6 +144,23 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
             contents.offer_colours(name, np.moveaxis(data, samples, -1), axes)
         else:
             contents.offer(name, data, axes=axes, about=_about(tiff))
+
+
+def _require_parts(series: Any) -> None:
+    """Checks that every strip or tile has a place in the file; tifffile reads others as zeros.
+
+    Raises:
+        EOFError: One has none.
+    """
+    keyframe = series.keyframe
+    if keyframe.jpegheader is not None:  # a strip that is told as tiles
+        return
+    num_parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
+    for page in series.pages:
+        there = [all(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if num_missing := num_parts - sum(there[:num_parts]):
+            parts = counted(num_parts, "tile" if keyframe.is_tiled else "strip")
+            raise EOFError(f"{num_missing} of {parts} of an image missing")
 
 
 def _about(tiff: Any) -> About:

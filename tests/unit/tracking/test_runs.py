@@ -7,7 +7,7 @@ from upath import UPath
 
 from stem_complete.errors import ConfigError
 from stem_complete.tracking import default_uri
-from stem_complete.tracking.client import absolute_uri, sqlite_file
+from stem_complete.tracking.client import absolute_uri, reason, sqlite_file
 from stem_complete.tracking.runs import arm_and_seed
 
 
@@ -41,3 +41,9 @@ def test_options_of_a_database_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert absolute_uri("sqlite:///a.db?timeout=5") == f"sqlite:///{tmp_path}/a.db?timeout=5"
     assert sqlite_file("sqlite:///a.db?timeout=5") == tmp_path / "a.db"
     assert absolute_uri("http://host/?a=b") == "http://host/?a=b"
+
+
+def test_a_signal_is_no_reason_of_an_outage() -> None:
+    outage = TimeoutError("no answer within 10 s")
+    outage.__context__ = SystemExit(143)
+    assert reason(outage) == "no answer within 10 s"

@@ -431,6 +431,17 @@ def test_mrc_in_angstrom(tmp_path: Path) -> None:
     assert micrograph.pixel_size_nm == pytest.approx(0.02, rel=1e-5)
 
 
+@pytest.mark.parametrize("place", [28, 40], ids=["pixels", "length"])  # of the cell, in the header
+def test_an_mrc_whose_cell_is_not_filled_in_has_no_pixel_size(tmp_path: Path, place: int) -> None:
+    pytest.importorskip("rsciio")
+    path = tmp_path / "a.mrc"
+    write_mrc(path, STACK[:1], pixel_angstrom=0.2)
+    whole = bytearray(path.read_bytes())
+    whole[place : place + 12] = bytes(12)
+    path.write_bytes(whole)
+    assert read_micrograph(path).pixel_size_nm is None
+
+
 def test_hspy(tmp_path: Path) -> None:
     pytest.importorskip("rsciio")
     axes = [axis("y", 40, 2e-5, "µm"), axis("x", 48, 2e-5, "µm")]
@@ -503,8 +514,16 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unknown suffix": ("a.doc", lambda path: path.write_text("x"), r"a \.doc file"),
     "no suffix": ("scan", lambda path: path.write_text("x"), "a suffixless file"),
     "folder": ("folder", lambda path: path.mkdir(), "a folder"),
-    "text as tiff": ("a.tif", lambda path: path.write_text("hello" * 99), "not a TIFF"),
-    "text as png": ("a.png", lambda path: path.write_text("hello" * 99), "not a PNG"),
+    "text as tiff": (
+        "a.tif",
+        lambda path: path.write_text("hello" * 99),
+        "another start than such files have",
+    ),
+    "text as png": (
+        "a.png",
+        lambda path: path.write_text("hello" * 99),
+        "another start than such files have",
+    ),
     "text as npy": ("a.npy", lambda path: path.write_text("hello" * 99), "another format"),
     "text as hdf5": ("a.h5", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "text as npz": ("a.npz", lambda path: path.write_text("hello" * 99), "expected a readable"),
