@@ -95,7 +95,7 @@ BAD_PATHS = {
     "no-samples": (([], [], [], SQUARE), r"\(x, y\)"),
     "one-coordinate": (([[1], [2]], [1, 1], [1, 1], SQUARE), r"pairs \[n, 2\]"),
     "dwell-of-another-length": (([[1, 1]], [1, 1], [1], SQUARE), "one value per position"),
-    "intensity-of-another-length": (([[1, 1]], [1], [1, 2], SQUARE), "each of the 1 positions"),
+    "intensity-of-another-length": (([[1, 1]], [1], [1, 2], SQUARE), "each of 1 position"),
     "nan-position": (([[1, np.nan]], [1], [1], SQUARE), "positions must be finite"),
     "nan-dwell": (([[1, 1]], [np.nan], [1], SQUARE), "dwell must be finite"),
     "negative-dwell": (([[1, 1]], [-1], [1], SQUARE), "not negative"),
