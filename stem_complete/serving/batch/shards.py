@@ -332,14 +332,14 @@ class CompletionArrays(NamedTuple):
 
 def _differences(asked: Mapping[str, Any], found: Any) -> tuple[str, str]:
     """Options that differ, as those that were asked for and as those that were found."""
-    other: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    names = [
-        name for name in {**asked, **other} if asked.get(name, _UNSET) != other.get(name, _UNSET)
-    ]
-    both = [
-        ", ".join(f"{name}={each.get(name, _UNSET)}" for name in names) for each in (asked, other)
-    ]
-    return both[0], both[1]
+    if not isinstance(found, dict):  # a development version told them as text, or nothing did
+        return ", ".join(f"{name}={value}" for name, value in asked.items()), str(found)
+    names = {**asked, **found}
+    differ = [name for name in names if asked.get(name, _UNSET) != found.get(name, _UNSET)]
+    own, other = (
+        ", ".join(f"{name}={each.get(name, _UNSET)}" for name in differ) for each in (asked, found)
+    )
+    return own, other
 
 
 class _Layout(NamedTuple):
