@@ -228,11 +228,12 @@ class PathScan:
         np.clip(total, 0, 1, out=total)
         total *= high - low
         total += low
+        told = plain(self.metadata)
         return RasterScan(
             total,
             self.path.dwell_map().numpy(),
             pixel_size_nm=self.pixel_size_nm,
-            about=About("", self.unit, plain(self.metadata)),
+            about=About(str(told.pop("title", "")), self.unit, told),
             where=self._where,
             dwell_where=self._where,
             notes=self.notes,

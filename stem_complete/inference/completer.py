@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,28 +200,8 @@ class Completer:
         for scan in rasters:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
-        shares = [(check.trust, check.following) for check in judged]
-
-        def complete(scan: PartialScan) -> Tensor:
-            trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
-
-            def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
-                if (trust < 1).any():
-                    image = encoded.offset + trust * (image - encoded.offset)
-                return image
-
-            image = self._corrected(scan, trusted)
-            if (following > 0).any():
-                followed = in_bands(
-                    lambda image, other: image + following * (other - image),
-                    image,
-                    interpolate(scan),
-                )
-                return torch.cat([image, followed], 1)
-            return image
-
         completions = []
-        images = self._in_units(rasters, complete)
+        images = self._in_units(_scaled(rasters), partial(self._judged, judged))
         for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
             (image,) = followed or (predicted,)
             error = None
@@ -246,26 +227,35 @@ class Completer:
         """
         raster = as_raster(scan, dwell)
         check_side(raster)
-        rest, weights = hold_out(raster)
+        return self._following(raster, self._of_blocks(raster))
+
+    def _of_blocks(self, scan: RasterScan) -> SelfCheck:
+        """What held-out blocks say. Of images there is only what is needed, as scans are large."""
+        rest, held = hold_out(scan)
         if rest is None:
             return TOO_LITTLE
+        scaled = _scaled([rest])
+        del rest
 
         def both(image: Tensor, encoded: NetworkInput) -> Tensor:
             return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
-        ((image, first),) = self._in_units([rest], lambda scan: self._corrected(scan, both))
-        check = judge(raster, weights, image, first if self.card.encoding in CORRECTED else None)
-        return self._following(raster, check)
+        completed, first = self._at(held, scaled, lambda scan: self._corrected(scan, both))
+        corrects = self.card.encoding in CORRECTED
+        return judge(scan.intensity[held], scan.dwell[held], completed, first if corrects else None)
 
     def _following(self, scan: RasterScan, check: SelfCheck) -> SelfCheck:
         """The check with how closely single held-out pixels are to be followed."""
-        if (held_out := hold_out_pixels(scan)) is None:
+        rest, held = hold_out_pixels(scan)
+        if rest is None:
             return check
-        rest, held = held_out
-        completed = self.complete_scan(rest, error_map=False, check=check).image
-        interpolated = self._in_units([rest], interpolate)[0, 0, held]
-        off = scan.intensity[held] - completed[held]
-        change = interpolated - completed[held]
+        scaled = _scaled([rest])
+        del rest
+        (completed,) = self._at(held, scaled, partial(self._judged, [check]))
+        (interpolated,) = self._at(held, scaled, interpolate)
+        completed = completed.astype(np.float32)
+        off = scan.intensity[held] - completed
+        change = interpolated - completed
         share = share_of(off, change)
         before, after = (float((each**2).sum()) for each in (off, off - share * change))
         improvement = (after / before) ** 0.5 if before else 1.0
@@ -288,31 +278,57 @@ class Completer:
             found = self._analyse(scan)
             return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps)
 
-        images = self._in_units([raster], offset)
+        images = self._in_units(_scaled([raster]), offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
     def _in_units(
-        self, scans: Sequence[RasterScan], complete: Callable[[PartialScan], Tensor]
+        self, scans: _Scaled, complete: Callable[[PartialScan], Tensor]
     ) -> NDArray[np.float64]:
         """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1]."""
-        # In double precision, so that a small contrast on a large offset survives.
-        ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
-        low, high = ranges.T[:, :, None, None, None]
-        middle, half = (high + low) / 2, (high - low) / 2
-        unit = np.where(half > 0, half, 1.0)
-        dwells = [torch.from_numpy(scan.dwell)[None, None] for scan in scans]
-        dwell = torch.cat(dwells) if len(dwells) > 1 else dwells[0]
-        scaled = torch.empty_like(dwell)
-        for band in bands(dwell):
-            intensity = np.stack([scan.intensity[band] for scan in scans])[:, None]
-            scaled[..., band, :] = torch.from_numpy((intensity - middle) / unit)
-        with torch.inference_mode():
-            found = complete(PartialScan(scaled.to(self.device), dwell.to(self.device))).cpu()
+        found = self._completed(scans, complete)
         images = np.empty(found.shape)
         for band in bands(found):
-            images[..., band, :] = middle + half * found[..., band, :].double().numpy()
+            images[..., band, :] = scans.in_units(found[..., band, :])
         return images
+
+    def _at(
+        self,
+        places: NDArray[np.bool_],
+        scan: _Scaled,
+        complete: Callable[[PartialScan], Tensor],
+    ) -> NDArray[np.float64]:
+        """The completion of one scan at these pixels [c, n], in its units."""
+        found = self._completed(scan, complete)[:, :, torch.from_numpy(places)]
+        return scan.in_units(found[..., None])[0, ..., 0]
+
+    def _completed(self, scans: _Scaled, complete: Callable[[PartialScan], Tensor]) -> Tensor:
+        intensity, dwell = scans.scan
+        with torch.inference_mode():
+            return complete(PartialScan(intensity.to(self.device), dwell.to(self.device))).cpu()
+
+    def _judged(self, checks: Sequence[SelfCheck], scan: PartialScan) -> Tensor:
+        """Completions [b, 1, h, w] of which what the scans contradict is left out.
+
+        Where measurements are to be followed, a second channel follows them.
+        """
+        shares = [(check.trust, check.following) for check in checks]
+        trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
+
+        def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
+            if (trust < 1).any():
+                image = encoded.offset + trust * (image - encoded.offset)
+            return image
+
+        image = self._corrected(scan, trusted)
+        if (following > 0).any():
+            followed = in_bands(
+                lambda image, other: image + following * (other - image),
+                image,
+                interpolate(scan),
+            )
+            return torch.cat([image, followed], 1)
+        return image
 
     def _analyse(self, scan: PartialScan) -> Analysis:
         return analyse(scan, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage))
@@ -384,6 +400,40 @@ def load_completer(
         MissingPackageError: What such a name needs is not installed.
     """
     return Completer(load_model(source), device, precision=precision)
+
+
+class _Scaled(NamedTuple):
+    """Scans of one shape, their intensities on [-1, 1].
+
+    Attributes:
+        scan: All of them.
+        middle: Of the range of each one [b, 1, 1, 1], in its units.
+        half: Half of that range, likewise.
+    """
+
+    scan: PartialScan
+    middle: NDArray[np.float64]
+    half: NDArray[np.float64]
+
+    def in_units(self, images: Tensor) -> NDArray[np.float64]:
+        """Images [b, c, h, w] on [-1, 1] in the units of the scans."""
+        in_units: NDArray[np.float64] = self.middle + self.half * images.double().numpy()
+        return in_units
+
+
+def _scaled(scans: Sequence[RasterScan]) -> _Scaled:
+    # In double precision, so that a small contrast on a large offset survives.
+    ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
+    low, high = ranges.T[:, :, None, None, None]
+    middle, half = (high + low) / 2, (high - low) / 2
+    unit = np.where(half > 0, half, 1.0)
+    dwells = [torch.from_numpy(scan.dwell)[None, None] for scan in scans]
+    dwell = torch.cat(dwells) if len(dwells) > 1 else dwells[0]
+    scaled = torch.empty_like(dwell)
+    for band in bands(dwell):
+        intensity = np.stack([scan.intensity[band] for scan in scans])[:, None]
+        scaled[..., band, :] = torch.from_numpy((intensity - middle) / unit)
+    return _Scaled(PartialScan(scaled, dwell), middle, half)
 
 
 def _like(scan: object, completion: Completion) -> Completion:

@@ -88,8 +88,8 @@ TOO_LITTLE = NOT_CHECKED = SelfCheck(math.nan, None, math.nan, 0, 1.0)
 """Of a scan of which nothing can be held out; it leaves a completion as it is."""
 
 
-def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float32]]:
-    """A scan without its held-out blocks, and the weights [h, w] of what is judged in these.
+def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.bool_]]:
+    """A scan without its held-out blocks, and what is judged of these [h, w].
 
     The scan is None if nothing is left of it.
     """
@@ -98,21 +98,22 @@ def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.float32]]:
     blocks = held_out_blocks(scan.shape, gap, smallest_px=_SMALLEST_BLOCK_PX)
     inner = -torch.nn.functional.max_pool2d(-blocks, 2 * _SHARED_PX + 1, 1, _SHARED_PX)
     held, judged = (mask[0, 0].numpy() > 0 for mask in (blocks, inner))
-    weights = np.where(judged & scan.measured, scan.dwell, np.float32(0))
+    judged &= scan.measured
     if not (scan.measured & ~held).any():
-        return None, weights
-    return _without(scan, held), weights
+        return None, judged
+    return _without(scan, held), judged
 
 
-def hold_out_pixels(scan: RasterScan) -> tuple[RasterScan, NDArray[np.bool_]] | None:
+def hold_out_pixels(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.bool_]]:
     """A scan without a tenth of its pixels, drawn at random, and where these are [h, w].
 
-    None if neighbouring pixels share samples, so that dwells differ, or if there are too few.
+    The scan is None if neighbouring pixels share samples, so that dwells differ, or if there are
+    too few.
     """
     dwell = scan.dwell[scan.measured]
     held = scan.measured & (np.random.default_rng(0).random(scan.shape) < _SINGLES)
     if held.sum() < _LEAST_PIXELS or np.ptp(dwell) > _SAME_DWELL * dwell.max():
-        return None
+        return None, held
     return _without(scan, held), held
 
 
@@ -126,33 +127,31 @@ def share_of(off: NDArray[np.float64], correction: NDArray[np.float64]) -> float
 
 
 def judge(
-    scan: RasterScan,
-    weights: NDArray[np.float32],
+    measured: NDArray[np.float64],
+    dwell: NDArray[np.float32],
     completed: NDArray[np.float64],
     first: NDArray[np.float64] | None,
 ) -> SelfCheck:
-    """The self-check of a scan whose rest was completed.
+    """The self-check of a scan whose rest was completed, from its n held-out pixels.
 
     Args:
-        scan: The whole scan.
-        weights: Of `hold_out` [h, w].
-        completed: Completion of the rest [h, w], in the units of the scan.
-        first: Classical completion of the rest [h, w], which the model corrects; None if none.
+        measured: Their intensities [n].
+        dwell: Their dwell times [n].
+        completed: Completion of the rest there [n], in the units of the scan.
+        first: Classical completion of the rest there [n], which the model corrects; None if none.
     """
-    places = weights > 0
-    num, weight = int(places.sum()), weights[places].astype(np.float64)
-    if num < _LEAST_PIXELS:
+    if (num := len(measured)) < _LEAST_PIXELS:
         return TOO_LITTLE._replace(num_pixels=num)
-    measured = scan.intensity[places]
+    weight = dwell.astype(np.float64)
 
     def root_mean(squares: NDArray[np.float64]) -> float:
         return float(np.sqrt(np.average(squares, weights=weight)))
 
     deviation = root_mean((measured - np.average(measured, weights=weight)) ** 2)
-    error = root_mean((measured - completed[places]) ** 2)
+    error = root_mean((measured - completed) ** 2)
     if first is None:
         return SelfCheck(error, None, deviation, num, 1.0)
-    off, correction = measured - first[places], (completed - first)[places]
+    off, correction = measured - first, completed - first
     classical_error, trust = root_mean(off**2), 1.0
     if error > classical_error:
         root = np.sqrt(weight)

@@ -1,8 +1,9 @@
 """From what a user calls a model to its folder, and from a folder into MLflow's registry.
 
-Models that are not on a disk are fetched once: `models/<hash>` in the user's cache folder is a
-model folder, named by the hash of its card, which has the hash of the weights. A draft is renamed
-once both are right, and the weights are hashed again whenever they are used.
+Models that are not on a disk are fetched once, and that of a checkpoint is made once:
+`models/<hash>` in the user's cache folder is a model folder, named by the hash of its card, which
+has the hash of the weights. A draft is renamed once both are right, and the weights are hashed
+again whenever they are used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import stem_complete
 from stem_complete.console import counted
 from stem_complete.errors import ArtifactError
 from stem_complete.files import atomic_folder, exclusive, sha256
-from stem_complete.inference.artifact import Artifact, load_artifact
+from stem_complete.inference.artifact import Artifact, load_artifact, save_artifact
 from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
 from stem_complete.vocabulary import RELEASED, WEIGHTS_FILE
 
@@ -44,25 +45,20 @@ _Fetch = Callable[[str, Path], object]
 def load_model(source: str | Path | None = None) -> Artifact:
     """The model that `source` names, on the CPU; see `load_completer`.
 
-    A checkpoint has no calibrated error map, as that takes the store that it was trained on.
-
     Raises:
         ArtifactError: There is no model, or it cannot be used.
         TrackingError: MLflow has no such model, or does not answer.
         StorageError: A URL cannot be read.
         MissingPackageError: MLflow, or what opens a URL, is not installed.
     """
-    if source is not None and (Path(source) / _CHECKPOINT_FILE).is_file():
-        from stem_complete.inference.export import checkpoint_artifact
-        from stem_complete.training import load_checkpoint
-        from stem_complete.training.storage import storage_path
-
-        return checkpoint_artifact(load_checkpoint(storage_path(source)))
     return load_artifact(model_folder(source))
 
 
 def model_folder(source: str | Path | None = None) -> Path:
     """The folder of the model that `source` names, fetched if it is not on a disk here.
+
+    That of a checkpoint is made, without a calibrated error map, as that takes the store that it
+    was trained on.
 
     Raises:
         ArtifactError: There is no model.
@@ -84,6 +80,8 @@ def model_folder(source: str | Path | None = None) -> Path:
     if "://" in name:
         return _from_url(name)
     folder = Path(name)
+    if _is_checkpoint(folder):
+        return _of_checkpoint(folder)
     if not (folder / CARD_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
         return folder / MODEL_FOLDER
     if (folder / CHECKPOINTS).is_dir():
@@ -151,6 +149,14 @@ def register_model(
     from stem_complete.tracking import URI_VARIABLE, database_above, register_files
     from stem_complete.tracking.registry import WEIGHTS_TAG
 
+    if _is_checkpoint(source):
+        raise ArtifactError(
+            expected="a model with its error map",
+            found="a checkpoint",
+            where=source,
+            fix="make a model of it with "
+            "stem_complete.inference.export_checkpoint(checkpoint, output)",
+        )
     folder, named = model_folder(source), str(source)
     card = load_artifact(folder).card  # and it is whole
     run = folder.absolute().parent
@@ -179,6 +185,22 @@ def described(card: ModelCard) -> str:
         f"* stem-complete {card.versions.get('stem_complete', 'unknown')}",
     ]
     return "\n".join(lines)
+
+
+def _is_checkpoint(source: str | Path) -> bool:
+    return (Path(source) / _CHECKPOINT_FILE).is_file()
+
+
+def _of_checkpoint(checkpoint: Path) -> Path:
+    """A model folder in the user's cache, so that it has a hash and workers can have copies."""
+    from stem_complete.inference.export import checkpoint_artifact
+    from stem_complete.training import load_checkpoint
+    from stem_complete.training.storage import storage_path
+
+    artifact = checkpoint_artifact(load_checkpoint(storage_path(checkpoint)))
+    with tempfile.TemporaryDirectory() as temporary:
+        made = save_artifact(Path(temporary, MODEL_FOLDER), artifact)
+        return fetched(lambda file, into: shutil.copy(made / file, into / file), str(checkpoint))
 
 
 def _from_url(url: str) -> Path:

@@ -214,7 +214,10 @@ def _init(address: str, arguments: dict[str, Any]) -> None:
             with _printing_to(printed), time_limit(limit_s), _hurried_by_signals():
                 ray.init(**arguments)
         except OutOfTimeError:
-            raise _no_cluster(address, f"none within {limit_s:g} s") from None
+            found = f"none within {limit_s:g} s"
+            if address in ("", "local"):
+                raise _not_started(found) from None
+            raise _no_cluster(address, found) from None
         except Exception as error:
             printed.seek(0)
             raise _clear(address, error, printed.read().decode(errors="replace")) from error
@@ -263,12 +266,17 @@ def _clear(address: str, error: Exception, printed: str) -> StemCompleteError:
         return _no_cluster(address, "none on this machine")
     if address not in ("", "local"):
         return _no_cluster(address, f"no answer of its head ({text.partition('. ')[0]})")
+    return _not_started(text if len(text) < 300 else f"{text[:297]}...")
+
+
+def _not_started(found: str) -> TrainingError:
     return TrainingError(
         expected="a local Ray cluster",
-        found=text if len(text) < 300 else f"{text[:297]}...",
+        found=found,
         where="Ray",
-        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, or do "
-        "without Ray: `train --local`, `complete` without --ray",
+        fix="see the logs in the folder ray/session_latest/logs below TMPDIR or /tmp, try again "
+        "when this machine has less to do, or do without Ray: `train --local`, `complete` without "
+        "--ray",
     )
 
 
@@ -282,7 +290,7 @@ def _no_cluster(address: str, found: str) -> TrainingError:
     return TrainingError(
         expected="a Ray cluster",
         found=found,
-        where=f"RAY_ADDRESS={address}" if address not in ("", "local") else "Ray on this machine",
+        where=f"RAY_ADDRESS={address}",
         fix=f"start one by `{program('ray')} start --head`, correct RAY_ADDRESS, or unset it to "
         "use this machine alone",
     )

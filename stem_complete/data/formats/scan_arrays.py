@@ -8,6 +8,7 @@ for all scans, or one for each; without them, pixels are judged as in a file.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from itertools import product
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.data.about import About, plain
 from stem_complete.data.conventions import raster_scan
 from stem_complete.data.formats.hdf5 import pixel_axes
 from stem_complete.data.formats.hyperspy_trees import is_hyperspy
@@ -34,6 +36,11 @@ from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import DataError
 
 _POSITIONS = ("x", "y")
+
+_UNIT_NAMES = ("units", "unit", "intensity_unit")
+_ACQUISITION = "acquisition"
+_SAID_OTHERWISE = ("title", *_UNIT_NAMES, "pixel_size_nm", "dwell", "_ARRAY_DIMENSIONS")
+"""Attributes that are no acquisition metadata."""
 
 
 class ScanArray:
@@ -91,6 +98,20 @@ class ScanArray:
         *_, rows, columns = (nanometres(axis.step, axis.unit) for axis in axes)
         return square(rows, columns)
 
+    @cached_property
+    def about(self) -> About:
+        """What the attributes say of all scans.
+
+        `title`, the intensities' `units`, and how they were acquired: the mapping `acquisition`,
+        and what else there is.
+        """
+        told = plain(self.attributes)
+        unit = next((told[name] for name in _UNIT_NAMES if told.get(name)), "")
+        others = {name: each for name, each in told.items() if name not in _SAID_OTHERWISE}
+        if isinstance(others.get(_ACQUISITION), dict):
+            others |= others.pop(_ACQUISITION)
+        return About(str(told.get("title") or ""), str(unit), others)
+
     def read(
         self,
         index: int,
@@ -131,6 +152,7 @@ class ScanArray:
                 times,
                 options=options,
                 pixel_size_nm=self.pixel_size_nm,
+                about=self.about,
                 where=where,
                 dwell_where=dwell or self.place,
             )
@@ -140,7 +162,7 @@ class ScanArray:
     def content(self, index: int) -> dict[str, str]:
         """Hashes of what a scan is read from: `scan`, and `dwell map` or `path` if it has them."""
         values = self._row("intensities", index)
-        found = {"scan": _hash(values)}
+        found = {"scan": _hash(values, said=self._said)}
         if self._path:
             found["path"] = _hash(*self._path.values())
         if self._dwell is not None:
@@ -158,6 +180,12 @@ class ScanArray:
         return found
 
     @cached_property
+    def _said(self) -> str:
+        """The attributes, which completions tell; dwell times are hashed as such."""
+        said = {name: each for name, each in self.attributes.items() if name != "dwell"}
+        return json.dumps(plain(said), sort_keys=True)
+
+    @cached_property
     def _path(self) -> dict[str, NDArray[Any]]:
         """Columns of the path [m]."""
         return {name: np.asarray(array[:]) for name, array in self._path_arrays.items()}
@@ -170,7 +198,10 @@ class ScanArray:
         options: ScanOptions,
         where: str,
     ) -> PathScan:
-        samples = Samples({"intensity": values})
+        title, unit, told = self.about
+        said = {"title": title, "pixel_size_nm": self.pixel_size_nm}
+        said = {name: each for name, each in said.items() if each} | dict(told)
+        samples = Samples({"intensity": values}, said, {"intensity": unit})
         if along is not None:
             samples = on_path(samples, positions_of(along))
         else:
@@ -315,8 +346,8 @@ def _dwell_maps(file: Path, _changed: int) -> list[NDArray[Any]]:
     return [each.pixels for each in read_file(file, masks=True).micrographs]
 
 
-def _hash(*arrays: NDArray[Any] | None) -> str:
-    digest = hashlib.sha256()
+def _hash(*arrays: NDArray[Any] | None, said: str = "") -> str:
+    digest = hashlib.sha256(said.encode())
     for array in arrays:
         if array is not None:
             digest.update(f"{array.dtype.str} {array.shape}".encode())

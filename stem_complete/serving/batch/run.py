@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from heapq import heappush, heapreplace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from stem_complete.data.formats.hspy_writer import HSPY
 from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
@@ -262,15 +263,15 @@ class _Batch:
         )
         model = self.pool.card.weights_sha256
         made_from = {"model": model, "options": hashlib.sha256(settings.encode()).hexdigest()}
-        if isinstance(self.destination, CompletedFiles):
-            told = {"precision": self.pool.precision, "published": reader.published}
-            given = {k: v for k, v in asdict(self.options).items() if v is not None}
-            self.destination = self.destination._replace(options=told | given)
         manifest = Manifest(self.folder / FOLDER)
         if outputs.overwrite and not one_file:
             manifest.clear()
         records = {} if one_file else manifest.read()
-        units = self._units(found, records, reader, made_from["options"], settings)
+        told = {"precision": self.pool.precision, "published": reader.published}
+        told |= {k: v for k, v in asdict(self.options).items() if v is not None}
+        if isinstance(self.destination, CompletedFiles):
+            self.destination = self.destination._replace(options=told)
+        units = self._units(found, records, reader, made_from["options"], told)
         self.total = sum(len(unit.scans) for unit in units) + len(self.report.failed)
         for name, reason in self.report.failed.items():
             self.fixes[name] = reason.rpartition("; ")[2] if "; " in reason else ""
@@ -320,7 +321,7 @@ class _Batch:
         records: dict[str, Record],
         reader: Reader,
         options: str,
-        told: str,
+        told: dict[str, Any],
     ) -> list[Unit]:
         if isinstance(self.destination, CompletedFiles):
             failed = self.report.failed

@@ -4,7 +4,7 @@
     512x512/                    group for the scans of one shape
         completion [n, h, w]    float32, in the units of each scan; NaN where there is none
         error      [n, h, w]    expected RMS error of each pixel, if it is asked for
-        self_check [n, 5]       see the attribute `columns`; NaN where there is none
+        self_check [n, 7]       see the attribute `columns`; NaN where there is none
         pixel_size_nm [n]       NaN where unknown
         about [n]               JSON of title, intensity unit and acquisition metadata of the source
         scan, made_from [n]     place of each scan, and JSON of the hashes that it follows from
@@ -30,6 +30,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from stem_complete.data.about import plain
 from stem_complete.data.formats.scan_arrays import remote_store
 from stem_complete.errors import ConfigError, DataError, StemCompleteError
 from stem_complete.inference.card import ModelCard
@@ -53,6 +54,7 @@ from stem_complete.training.storage import (
 )
 
 VERSION = 1
+_UNSET = "not given"
 SELF_CHECK = SelfCheck._fields
 
 MOST_SCANS = 256
@@ -77,13 +79,13 @@ class CompletionArrays(NamedTuple):
     outputs: Outputs
     most_scans: int = MOST_SCANS
 
-    def prepare(self, card: ModelCard, options: str, told: str) -> None:
+    def prepare(self, card: ModelCard, options: str, told: Mapping[str, Any]) -> None:
         """Makes the group, or checks that it is of this model and these options.
 
         Args:
             card: The model.
             options: Hash of the options.
-            told: The options in words.
+            told: The options that were given, by name.
 
         Raises:
             ConfigError: It is of others.
@@ -97,7 +99,15 @@ class CompletionArrays(NamedTuple):
             "model": card.name,
             "model_sha256": card.weights_sha256,
             "options": options,
-            "options_told": f"{told} error_map={self.outputs.error_map} shard={self.most_scans}",
+            "options_told": plain(
+                {
+                    **told,
+                    "self_check": self.outputs.self_check,
+                    "keep_measured": self.outputs.keep_measured,
+                    "error_map": self.outputs.error_map,
+                    "shard": self.most_scans,
+                }
+            ),
         }
         with clear_errors(path):
             there = [each for each in list_folder(path) if each.name[0] != "."]
@@ -120,15 +130,23 @@ class CompletionArrays(NamedTuple):
                     remove(each)
                 self._begin(own)
                 return
-        for name, what in (("model_sha256", "model"), ("options_told", "options")):
-            if attributes.get(name) != own[name]:
-                of = "model" if what == "model" else "options_told"
-                raise ConfigError(
-                    expected=f"completions with the same {what} ({own[of]})",
-                    found=f"those with {attributes.get(of)}",
-                    where=self.folder,
-                    fix="choose another output, or add --overwrite to do all of them again",
-                )
+        what = ""
+        if attributes.get("model_sha256") != own["model_sha256"]:
+            what = "model"
+            asked, there_is = (
+                f"{each.get('model')}, {str(each.get('model_sha256'))[:12]}"
+                for each in (own, attributes)
+            )
+        elif attributes.get("options_told") != own["options_told"]:
+            what = "options"
+            asked, there_is = _differences(own["options_told"], attributes.get("options_told"))
+        if what:
+            raise ConfigError(
+                expected=f"completions with the same {what} ({asked})",
+                found=f"those with {there_is}",
+                where=self.folder,
+                fix="choose another output, or add --overwrite to do all of them again",
+            )
 
     def units(
         self,
@@ -310,6 +328,18 @@ class CompletionArrays(NamedTuple):
             dimension_names=layout.names,
             attributes={"columns": SELF_CHECK} if name == "self_check" else {},
         )
+
+
+def _differences(asked: Mapping[str, Any], found: Any) -> tuple[str, str]:
+    """Options that differ, as those that were asked for and as those that were found."""
+    if not isinstance(found, dict):  # a development version told them as text, or nothing did
+        return ", ".join(f"{name}={value}" for name, value in asked.items()), str(found)
+    names = {**asked, **found}
+    differ = [name for name in names if asked.get(name, _UNSET) != found.get(name, _UNSET)]
+    own, other = (
+        ", ".join(f"{name}={each.get(name, _UNSET)}" for name in differ) for each in (asked, found)
+    )
+    return own, other
 
 
 class _Layout(NamedTuple):

@@ -14,7 +14,13 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError, StoreError
-from stem_complete.inference import Completer, build_artifact, load_completer
+from stem_complete.inference import (
+    Completer,
+    build_artifact,
+    load_completer,
+    model_folder,
+    register_model,
+)
 from stem_complete.inference.export import calibrate, export_checkpoint
 from stem_complete.models import initialise
 from stem_complete.scan import encode
@@ -155,7 +161,8 @@ def test_the_best_or_the_last_is_exported(run, tmp_path):
         assert load_completer(model, "cpu").card.metrics["train/steps"] == step
 
 
-def test_a_checkpoint_completes_as_its_model_but_without_error_map(run, tmp_path):
+def test_a_checkpoint_completes_as_its_model_but_without_error_map(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config, _ = run
     model = export_checkpoint(config.run_folder, tmp_path / "m", num_calibration_scans=1)
     (checkpoint,) = (config.run_folder / "checkpoints").iterdir()
@@ -165,6 +172,11 @@ def test_a_checkpoint_completes_as_its_model_but_without_error_map(run, tmp_path
     image, error = loaded.complete(scan)
     assert np.array_equal(image, exported.complete(scan).image)
     assert np.isnan(error).all()
+    # Batches know models by their weights, and workers on Ray get copies of their folders.
+    assert loaded.card.weights_sha256 == exported.card.weights_sha256
+    assert model_folder(checkpoint) == model_folder(checkpoint) != checkpoint
+    with pytest.raises(ArtifactError, match=r"found a checkpoint; make a model of it with"):
+        register_model(checkpoint, "gold")
 
 
 def test_a_run_without_model_names_its_checkpoints(run):

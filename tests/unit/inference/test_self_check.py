@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -21,6 +22,13 @@ def scan_of(image, dwell, noise=0.0):
     return RasterScan(np.where(dwell > 0, values, np.nan), dwell)
 
 
+def judged(scan, completed, first):
+    """The self-check by completions [h, w]."""
+    _, places = hold_out(scan)
+    at = (each if each is None else each[places] for each in (completed, first))
+    return judge(scan.intensity[places], scan.dwell[places], *at)
+
+
 @pytest.fixture(scope="module")
 def image():
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -30,16 +38,16 @@ def image():
 @pytest.mark.parametrize("name", ["archimedean", "random", "serpentine_raster"])
 def test_blocks_are_held_out_with_a_margin_to_what_is_left(image, name):
     scan = scan_of(image, GEOMETRIES[name](SHAPE, 1 / 10).dwell_map().numpy())
-    rest, weights = hold_out(scan)
+    rest, places = hold_out(scan)
     assert rest is not None
     held = scan.measured & ~rest.measured
     assert 0.1 < held.sum() / scan.measured.sum() < 0.35
-    assert held[weights > 0].all()
-    assert 0 < (weights > 0).sum() < held.sum()
+    assert held[places].all()
+    assert 0 < places.sum() < held.sum()
     for shift in (-2, 2):
         for axis in (0, 1):
             near_rest = np.roll(rest.measured, shift, axis)
-            assert not near_rest[2:-2, 2:-2][weights[2:-2, 2:-2] > 0].any()
+            assert not near_rest[2:-2, 2:-2][places[2:-2, 2:-2]].any()
     np.testing.assert_array_equal(rest.intensity[rest.measured], image[rest.measured])
 
 
@@ -47,8 +55,7 @@ def test_a_scan_with_next_to_nothing_says_so(image):
     dwell = np.zeros(SHAPE)
     dwell[60:64, 60:64] = 1
     scan = scan_of(image, dwell)
-    _, weights = hold_out(scan)
-    check = judge(scan, weights, image, None)
+    check = judged(scan, image, None)
     assert math.isnan(check.error)
     assert check.trust == 1
     assert "too few" in check.note
@@ -56,13 +63,12 @@ def test_a_scan_with_next_to_nothing_says_so(image):
 
 def test_errors_are_those_of_the_held_out_measurements(image):
     scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
-    _, weights = hold_out(scan)
-    check = judge(scan, weights, image + 0.1, image + 0.2)
+    check = judged(scan, image + 0.1, image + 0.2)
     assert check.error == pytest.approx(0.1)
     assert check.classical_error == pytest.approx(0.2)
     assert check.ratio == pytest.approx(0.5)
     assert check.trust == 1
-    assert check.deviation == pytest.approx(image[weights > 0].std(), rel=0.1)
+    assert check.deviation == pytest.approx(image[hold_out(scan)[1]].std(), rel=0.1)
     assert "0.50 of the classical completion's error" in check.note
 
 
@@ -70,10 +76,9 @@ def test_errors_are_those_of_the_held_out_measurements(image):
 def test_the_part_of_a_correction_that_helps_is_trusted(image, share):
     """With a correction c of the first completion whose best multiple is `share`."""
     scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy(), noise=0.05)
-    _, weights = hold_out(scan)
     correction = np.cos(np.arange(SHAPE[1]) / 5) + np.zeros(SHAPE)
     first = image - share * correction
-    check = judge(scan, weights, first + correction, first)
+    check = judged(scan, first + correction, first)
     if share == 0.5:  # as good as the first: all of it, or half
         assert check.trust == 1 or check.trust == pytest.approx(0.5, abs=0.05)
     else:
@@ -83,8 +88,7 @@ def test_the_part_of_a_correction_that_helps_is_trusted(image, share):
 
 def test_without_a_first_completion_there_is_nothing_to_compare_with(image):
     scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
-    _, weights = hold_out(scan)
-    check = judge(scan, weights, image + 0.1, None)
+    check = judged(scan, image + 0.1, None)
     assert (check.classical_error, check.ratio, check.trust) == (None, None, 1)
 
 
@@ -101,13 +105,38 @@ def test_a_completion_leaves_out_what_its_scan_contradicts(spiral, texture):
     np.testing.assert_array_equal(whole, plain)
 
 
+def test_the_scans_that_it_makes_are_let_go_before_the_network_runs(image, monkeypatch):
+    """Of a large scan each is gigabytes."""
+    completer, rests, alive = load_completer(device="cpu"), [], []
+
+    def spied(hold):
+        def held(scan):
+            rest, places = hold(scan)
+            rests.append(ref(rest))
+            return rest, places
+
+        return held
+
+    for hold in (hold_out, hold_out_pixels):
+        monkeypatch.setattr(f"stem_complete.inference.completer.{hold.__name__}", spied(hold))
+    complete = completer._completed
+    monkeypatch.setattr(
+        completer,
+        "_completed",
+        lambda *args: (alive.extend(rest() for rest in rests), complete(*args))[1],
+    )
+    completer.self_check(masked(image))
+    assert len(rests) == 2
+    assert alive == [None] * 5
+
+
 def masked(image, noise=0.0):
     mask = np.random.default_rng(1).random(image.shape) < 0.3
     return scan_of(image, mask.astype(np.float32), noise)
 
 
 def test_single_pixels_are_held_out_only_where_each_was_measured_on_its_own(image):
-    assert hold_out_pixels(scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())) is None
+    assert hold_out_pixels(scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy()))[0] is None
     scan = masked(image)
     rest, held = hold_out_pixels(scan)
     assert 0.07 < held.sum() / scan.measured.sum() < 0.13

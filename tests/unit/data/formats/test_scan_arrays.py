@@ -150,3 +150,39 @@ def test_it_reads_as_the_arrays_would(tmp_path):
     scan = scan_array(str(tmp_path / "a.zarr")).read(1)
     np.testing.assert_array_equal(scan.intensity, expected.intensity)
     assert str(scan.where).endswith("a.zarr[1]")
+
+
+ATTRIBUTES = {
+    "units": "counts",
+    "title": "gold",
+    "pixel_size_nm": 0.1,
+    "acquisition": {"kV": 300},
+    "detector": "HAADF",
+}
+
+
+@pytest.mark.parametrize("along", [False, True], ids=["images", "along a path"])
+def test_attributes_say_unit_title_and_acquisition(tmp_path, along):
+    if along:
+        shape = {"shape": [40, 50]}
+        path = archimedean(SHAPE, "1/5")
+        x, y = path.positions.numpy().T
+        group = written(tmp_path / "a.zarr", intensity=np.tile(x, (NUM, 1)), x=x, y=y)
+    else:
+        shape = {}
+        group = written(tmp_path / "a.zarr", scans=SCANS)
+    group.attrs.update(ATTRIBUTES | shape)
+    scan = scan_array(str(tmp_path / "a.zarr")).read(1)
+    raster = scan.raster()
+    told = dict(raster.about.metadata)
+    told.pop("pixel_size_nm", None)
+    assert raster.about[:2] == ("gold", "counts")
+    assert told == {"kV": 300, "detector": "HAADF"} | shape
+    assert (raster.shape, raster.pixel_size_nm) == (SHAPE, 0.1)
+
+
+def test_a_changed_attribute_is_changed_content(tmp_path):
+    group = written(tmp_path / "a.zarr", scans=SCANS)
+    before = scan_array(str(tmp_path / "a.zarr")).content(0)
+    group["scans"].attrs["pixel_size_nm"] = 0.2
+    assert scan_array(str(tmp_path / "a.zarr")).content(0) != before
