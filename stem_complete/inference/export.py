@@ -153,8 +153,10 @@ def calibrate(
     crops = evenly_spread(store.indices("validation"), num_scans)
     shape = (store.crop_size, store.crop_size)
     simulator = build_simulator(config, shape, augment=True, seed=CALIBRATION_SEED)
-    kinds = 1 + len(config.augmentation.noises if config.augmentation else ())
-    total = kinds * num_scans if len(crops) else 0
+    noises = (config.scan.noise, *(config.augmentation.noises if config.augmentation else ()))
+    # Some are given again, to be trained on more often.
+    kinds = {noise.model_dump_json() for noise in noises}
+    total = len(kinds) * num_scans if len(crops) else 0
 
     def completions() -> Iterator[tuple[ErrorFeatures, NDArray[np.float64]]]:
         for number in range(total):

@@ -42,7 +42,8 @@ SMALL = {
             "spectral_blocks": 1,
         }
     },
-    "augmentation": {"crop_px": 32, "coverages": ["1/4"], "geometries": ["random"]},
+    # One kind of noise: each is calibrated by scans of its own.
+    "augmentation": {"crop_px": 32, "coverages": ["1/4"], "geometries": ["random"], "noises": []},
     "training": {
         "batch_size": 2,
         "precision": "float32",

@@ -136,7 +136,8 @@ def test_the_error_map_predicts_the_validation_error(run):
 
 def test_every_kind_of_noise_has_its_share_of_the_calibration(run):
     config, task = run
-    noises = config.augmentation.model_validate({"noises": [{"kind": "none"}] * 2})
+    kinds = [{"kind": "none"}, {"kind": "detector"}, {"kind": "none"}]
+    noises = config.augmentation.model_validate({"noises": kinds})
     varied = config.model_copy(update={"augmentation": noises})
     calls = []
     artifact = build_artifact(task.network, config=varied)

@@ -247,5 +247,5 @@ def test_a_description_that_does_not_fit_is_one_line(
 
 def test_text_as_zip_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.zarr.zip").write_text("hello")
-    with pytest.raises(DataError, match="not a zip file"):
+    with pytest.raises(DataError, match=r"a readable \.zip file, found another start"):
         read_file(tmp_path / "a.zarr.zip")
