@@ -34,7 +34,7 @@ from stem_complete.scan import (
     encode,
     fill_sigma_px,
 )
-from stem_complete.training.clipping import alrc_of
+from stem_complete.training.loss_clipping import alrc_of
 from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.start import load_start

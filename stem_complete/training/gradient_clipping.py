@@ -48,9 +48,14 @@ class GradientClipping(nn.Module):
 
     Args:
         limit: Of what is clipped; each kind says in which units.
+        parameters: All that may have a gradient, in a fixed order.
     """
 
-    def __init__(self, limit: float) -> None:
+    usual = 1.0
+    """The limit where a config has none: that of the method's authors, where there are such."""
+
+    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
+        del parameters  # most kinds need not know them
         super().__init__()
         self.limit = limit
 
@@ -96,6 +101,7 @@ class AGC(GradientClipping):
     "High-performance large-scale image recognition without normalization", eq. 3; they have 0.01.
     """
 
+    usual = 0.01
     smallest = 1e-3
 
     def forward(self, found: Gradients) -> Tensor:
@@ -116,6 +122,7 @@ class ZClip(GradientClipping):
     mitigation for LLM pre-training", section 3; they have 2.5, and decays of 0.97.
     """
 
+    usual = 2.5
     decay = 0.97
     num_first = 25
 
@@ -123,8 +130,8 @@ class ZClip(GradientClipping):
     variance: Tensor
     num_seen: Tensor
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(limit)
+    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(limit, parameters)
         for name in ("mean", "variance", "num_seen"):
             self.register_buffer(name, torch.zeros(()))
 
@@ -164,6 +171,7 @@ class AdaGC(GradientClipping):
         parameters: All that may have a gradient.
     """
 
+    usual = 1.05
     decay = 0.98
     num_first = 100
     first_norm = 1.0
@@ -172,7 +180,7 @@ class AdaGC(GradientClipping):
     num_seen: Tensor
 
     def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__(limit)
+        super().__init__(limit, parameters)
         self._places = {parameter: place for place, parameter in enumerate(parameters)}
         self._index: dict[tuple[int, ...], Tensor] = {}
         self.register_buffer("means", torch.full((len(parameters),), torch.inf))
@@ -213,13 +221,14 @@ class SkippedSteps(GradientClipping):
     and its library OLMo-core), with 6.
     """
 
+    usual = 6.0
     length = 128
 
     seen: Tensor
     num_seen: Tensor
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(limit)
+    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(limit, parameters)
         self.register_buffer("seen", torch.zeros(2, self.length))  # losses and norms, in a ring
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
 
@@ -255,18 +264,17 @@ def _of_units(values: Tensor) -> Tensor:
     return norms
 
 
-_SIMPLE: dict[str, tuple[type[GradientClipping], float]] = {
-    "none": (GradientClipping, 1.0),
-    "value": (ByValue, 1.0),
-    "norm": (ByNorm, 1.0),
-    "layer": (ByLayer, 1.0),
-    "agc": (AGC, 0.01),
-    "zclip": (ZClip, 2.5),
-    "skip": (SkippedSteps, 6.0),
+KINDS: dict[str, type[GradientClipping]] = {
+    "none": GradientClipping,
+    "value": ByValue,
+    "norm": ByNorm,
+    "layer": ByLayer,
+    "agc": AGC,
+    "zclip": ZClip,
+    "adagc": AdaGC,
+    "skip": SkippedSteps,
 }
-"""Kinds by name, each with its authors' limit."""
-
-_ADAGC_LIMIT = 1.05
+"""By their names in `GradientClippingConfig`."""
 
 
 def build_clipping(
@@ -278,7 +286,5 @@ def build_clipping(
         config: Kind and limit.
         parameters: All of the task, in a fixed order.
     """
-    if config.kind == "adagc":
-        return AdaGC(config.limit or _ADAGC_LIMIT, parameters)
-    kind, limit = _SIMPLE[config.kind]
-    return kind(config.limit or limit)
+    kind = KINDS[config.kind]
+    return kind(config.limit or kind.usual, parameters)

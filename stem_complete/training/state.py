@@ -35,7 +35,7 @@ class TrainingState:
         clipping: GradientClipping | None = None,
     ) -> None:
         self.task, self.optimizer = task, optimizer
-        self.clipping = clipping or GradientClipping(1.0)
+        self.clipping = clipping or GradientClipping(GradientClipping.usual, ())
         self.step = 0
         self.stage: Stage | None = None
         self.decay = weight_average

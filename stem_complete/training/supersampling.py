@@ -13,7 +13,7 @@ from stem_complete.data.cifar10 import NUM_CHANNELS, SIDE_PX, Cifar10
 from stem_complete.losses import ALRC, huberise, mean_power
 from stem_complete.models import SupersamplingNetwork
 from stem_complete.scan.random import Stream, example_keys, integers, uniform
-from stem_complete.training.clipping import alrc_of
+from stem_complete.training.loss_clipping import alrc_of
 from stem_complete.training.task import Task, TaskOutput, Validated
 
 MAX_BRIGHTNESS = 63.0  # of 255

@@ -7,6 +7,7 @@ from tiny_task import build_one, build_three, tiny_config
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
 from stem_complete.training import Checkpoints, StopRequest, load_checkpoint, train
+from stem_complete.training.gradient_clipping import KINDS
 
 ALONE = WorkerContext()
 BUILDERS = {"one loss": build_one, "three losses": build_three}
@@ -18,7 +19,6 @@ OPTIMIZERS = {
     "Adam, AdaGC": ("training.gradient_clipping={kind: adagc}",),
     "Adam, skipped steps": ("training.gradient_clipping={kind: skip}",),
 }
-KINDS = ["none", "value", "norm", "layer", "agc", "zclip", "adagc", "skip"]
 
 
 class Tape:
