@@ -65,6 +65,7 @@ from stem_complete.training import (
     Recorders,
     StopRequest,
     TrainingResult,
+    check_used,
     exit_on_sigterm,
     open_examples,
     stop_on_signals,
@@ -416,6 +417,7 @@ def _absolute(path: AnyPath) -> AnyPath:
 
 def _check(config: Config) -> None:
     """Finds, before any worker starts, what would make each of them fail."""
+    check_used(config)
     check_trainable(open_examples(config), config.data.store)
     if config.training.start is not None and not Checkpoints(config.run_folder).folders():
         _check_start(config, start_folder(config.training.start))

@@ -7,7 +7,7 @@ from stem_complete.training.loop import TrainingResult, train
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.stopping import StopRequest, exit_on_sigterm, stop_on_signals
 from stem_complete.training.task import Task, TaskBuilder, TaskOutput, Validated
-from stem_complete.training.tasks import TASKS, build_named, open_examples
+from stem_complete.training.tasks import TASKS, build_named, check_used, open_examples
 
 __all__ = [
     "TASKS",
@@ -25,6 +25,7 @@ __all__ = [
     "build_completion",
     "build_named",
     "build_task",
+    "check_used",
     "exit_on_sigterm",
     "load_checkpoint",
     "open_examples",

@@ -115,7 +115,7 @@ def standardised(images: Tensor) -> Tensor:
 
 
 def halved_and_enlarged(images: Tensor) -> Tensor:
-    """Bilinear resizing to half the size and back; corners are aligned as in the code."""
+    """Bilinear resizing to half the size and back, corners aligned (published code)."""
     height, width = images.shape[2:]
     small = F.interpolate(images, (height // 2, width // 2), mode="bilinear", align_corners=True)
     return F.interpolate(small, (height, width), mode="bilinear", align_corners=True)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from stem_complete.config import Config
+from stem_complete.config import Config, differences
 from stem_complete.data.cifar10 import Cifar10
 from stem_complete.data.examples import Examples
 from stem_complete.data.store.store import MicrographStore
+from stem_complete.errors import ConfigError
 from stem_complete.training.completion import build_completion
 from stem_complete.training.supersampling import build_supersampling
 from stem_complete.training.task import Task, TaskBuilder
@@ -23,16 +24,27 @@ class TaskKind(NamedTuple):
         build: Makes it.
         open: Opens the examples that `data.store` names.
         exports: Whether a trained network becomes a model that `complete` can use.
+        not_used: Keys of the config that would change nothing.
     """
 
     build: TaskBuilder
     open: Callable[[Path], Examples]
     exports: bool = False
+    not_used: tuple[str, ...] = ()
 
 
 TASKS: dict[TaskName, TaskKind] = {
-    "completion": TaskKind(build_completion, MicrographStore, exports=True),
-    "supersampling": TaskKind(build_supersampling, Cifar10),
+    "completion": TaskKind(
+        build_completion, MicrographStore, exports=True, not_used=("loss.root_above",)
+    ),
+    "supersampling": TaskKind(
+        build_supersampling,
+        Cifar10,
+        not_used=(
+            *("scan", "augmentation", "model", "loss.relative"),
+            *("training.precision", "training.start", "training.freeze_mean_norm"),
+        ),
+    ),
 }
 
 
@@ -42,7 +54,25 @@ def build_named(config: Config) -> tuple[Task, Examples]:
     Raises:
         StemCompleteError: Config and examples do not fit together.
     """
+    check_used(config)
     return TASKS[config.task].build(config)
+
+
+def check_used(config: Config) -> None:
+    """Checks that a config sets no key that its task has no use for.
+
+    Raises:
+        ConfigError: It does.
+    """
+    not_used = TASKS[config.task].not_used
+    for key in differences(config.model_dump(mode="json")):
+        if any(f"{key}.".startswith(f"{unused}.") for unused in not_used):
+            raise ConfigError(
+                expected=f"keys that the task {config.task} uses",
+                found=key,
+                where=config.name,
+                fix="leave it out",
+            )
 
 
 def open_examples(config: Config) -> Examples:
