@@ -39,7 +39,7 @@ DwellUnit = Literal["full", "counts", "s", "ms", "us", "ns"]
 """Units of dwell times in files, see `data.scan_options`."""
 
 CompletionFormat = Literal["tiff", "npy", "zarr", "ome-zarr", "hspy"]
-"""Formats of completed images, see `serving.batch.destination_for`."""
+"""Formats of completed images, see `serving.batch.destinations`."""
 
 RELEASED = "released"
 """Name of the model that comes with the package."""

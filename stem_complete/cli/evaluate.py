@@ -221,7 +221,7 @@ def evaluate(
         require("pyarrow", purpose="--format parquet")
     there = None
     if check_on_ray("evaluate", on_ray=on_ray, address=address, workers=workers):
-        from stem_complete.serving.batch.run import check_is_kept
+        from stem_complete.serving.batch.destinations import check_is_kept
 
         if output is not None:
             check_is_kept(str(output))

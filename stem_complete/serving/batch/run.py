@@ -10,26 +10,20 @@ whatever is killed in between costs the units under way, which come out the same
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from heapq import heappush, heapreplace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from stem_complete.data.formats.hspy_writer import HSPY
-from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.errors import ConfigError, StemCompleteError
-from stem_complete.extras import require
 from stem_complete.files import DRAFT, REPLACED
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
-from stem_complete.inference.image_files import COMPLETED, IMAGE_ALONE, Outputs
-from stem_complete.inference.scan_files import is_url
-from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
+from stem_complete.inference.image_files import IMAGE_ALONE, Outputs
+from stem_complete.serving.batch.destinations import destination_for
+from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
 from stem_complete.serving.batch.manifest import FailureList, record_of
 from stem_complete.serving.batch.reading import Reader
@@ -43,6 +37,7 @@ from stem_complete.serving.batch.units import (
     Unit,
 )
 from stem_complete.serving.batch.worker import Job
+from stem_complete.serving.batch.worst import Worst
 from stem_complete.training.claim import CLAIM_FILE, Claim, Use, claimed
 from stem_complete.training.manifest import FOLDER, Manifest, Record
 from stem_complete.training.storage import (
@@ -51,7 +46,6 @@ from stem_complete.training.storage import (
     list_folder,
     remove,
     storage_path,
-    write_atomically,
 )
 from stem_complete.vocabulary import CompletionFormat
 
@@ -59,8 +53,6 @@ TIMEOUT_S = 3600.0
 """Longest time for a unit, a file or a shard [s], unless the user gives another one."""
 
 ERRORS = "errors.jsonl"
-WORST = f"worst{COMPLETED}.png"  # whose name no search takes for a scan
-NUM_WORST = 9
 
 _USE = Use("the output", "completes scans to it", "choose another output")
 
@@ -147,67 +139,6 @@ def complete_files(
     return report
 
 
-def destination_for(
-    output: str,
-    file_format: CompletionFormat | None,
-    outputs: Outputs,
-    scans_in_shard: int = MOST_SCANS,
-) -> CompletedFiles | CompletionArrays:
-    """Where completions go, by the name and the format of an output.
-
-    Raises:
-        ConfigError: Name, format and outputs do not go together.
-        MissingPackageError: The package that writes the format is not installed.
-    """
-    suffix = OME_ZARR if output.lower().endswith(OME_ZARR) else Path(output).suffix.lower()
-    named: dict[str, CompletionFormat] = {
-        ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr",
-        OME_ZARR: "ome-zarr", HSPY: "hspy",
-    }  # fmt: skip
-    by_name = named.get(suffix)
-    if file_format is not None and by_name not in (None, file_format):
-        raise ConfigError(
-            expected=f"an output whose name goes with {file_format}",
-            found=suffix,
-            where=output,
-            fix="give another name or another --format",
-        )
-    chosen = file_format or by_name or "tiff"
-    check_is_kept(output)
-    if chosen == "zarr":
-        if outputs.png:
-            raise ConfigError(
-                expected="previews of images, each in its file",
-                found="zarr",
-                where="--png",
-                fix="leave it out",
-            )
-        return CompletionArrays(output, outputs, scans_in_shard)
-    if chosen == "hspy":
-        require("rsciio", purpose="writing HyperSpy's signals")
-    if by_name is None:
-        return CompletedFiles(output, SUFFIXES[chosen], outputs)
-    folder, _, name = output.rpartition("/")
-    return CompletedFiles(folder or ".", suffix, outputs, name)
-
-
-def check_is_kept(output: str) -> None:
-    """Checks that an output outlives the job that writes it, if this process is one of Ray's jobs.
-
-    Raises:
-        ConfigError: It would be in the job's own folder.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
-        is_url(output) or Path(output).is_absolute()
-    ):
-        raise ConfigError(
-            expected="an absolute path or a URL for the output in a submitted job",
-            found=output,
-            where="--output",
-            fix="give a folder that all nodes see: the job's own is thrown away",
-        )
-
-
 @contextmanager
 def _held(destination: CompletedFiles | CompletionArrays) -> Iterator[Claim | None]:
     """Holds a destination for the block; one named image needs no hold, as it is whole or not."""
@@ -250,7 +181,7 @@ class _Batch:
         self.total = 0
         self.fixes: dict[str, str] = {}
         self.failures = FailureList(self.folder / ERRORS)
-        self.worst: list[tuple[float, str, Unit, int]] = []  # a heap
+        self.worst = Worst()
 
     def run(self, found: Found, reader: Reader, timeout_s: float) -> None:
         """Does what is not done."""
@@ -302,7 +233,7 @@ class _Batch:
             raise
         self._list_failures()
         if self.report.done:
-            self._draw_worst()
+            self.worst.draw(self.destination, self.folder)
 
     def _settle_all(
         self,
@@ -352,7 +283,7 @@ class _Batch:
             assert record is not None
             for place, source in enumerate(unit.scans):
                 self.report.skipped[str(source)] = self._image_of(unit, place)
-                self._rank(unit, place, record["scans"][place].get("misfit"))
+                self.worst.add(unit, place, record["scans"][place].get("misfit"))
                 self._tell()
         return todo
 
@@ -394,7 +325,7 @@ class _Batch:
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
                 of_state[name] = self._image_of(unit, place)
-                self._rank(unit, place, result.misfit)
+                self.worst.add(unit, place, result.misfit)
             if result.state == "done" and result.note:
                 self.report.notes[name] = result.note
             self._tell()
@@ -408,15 +339,6 @@ class _Batch:
         name = str(self.folder / unit.name)
         return name if unit.shape is None else f"{name}[{unit.rows[place]}]"
 
-    def _rank(self, unit: Unit, place: int, misfit: float | None) -> None:
-        if misfit is None:
-            return
-        entry = (misfit, str(unit.scans[place]), unit, place)
-        if len(self.worst) < NUM_WORST:
-            heappush(self.worst, entry)
-        elif entry[:2] > self.worst[0][:2]:
-            heapreplace(self.worst, entry)
-
     def _list_failures(self) -> None:
         """Writes what failed to `errors.jsonl`, which is gone once nothing does."""
         self.failures.replace(map(self._failure, self.report.failed))
@@ -425,23 +347,6 @@ class _Batch:
         """File, reason and fix of a scan that failed."""
         fix = self.fixes[name]
         return name, self.report.failed[name].removesuffix(f"; {fix}"), fix
-
-    def _draw_worst(self) -> None:
-        """Pictures of the scans that say of themselves that they were completed worst."""
-        if len(self.report.done) + len(self.report.skipped) <= NUM_WORST or not self.worst:
-            return
-        from stem_complete.evaluation import contact_sheet, save_png
-
-        shown = sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))
-        images = [self.destination.image(unit, place) for _, _, unit, place in shown]
-        labels = [f"{Path(name).name}: {misfit:.2f}" for misfit, name, _, _ in shown]
-        with TemporaryDirectory(prefix="stem-complete-") as folder:
-            drawn = Path(folder, WORST)
-            steps = [max(1, max(image.shape) // 512) for image in images]
-            small = [i[::step, ::step] for i, step in zip(images, steps, strict=True)]
-            save_png(contact_sheet(small, labels), drawn)
-            with clear_errors(self.folder):
-                write_atomically(self.folder / WORST, drawn.read_bytes())
 
 
 def _check_one(found: Found, destination: Destination) -> None:

@@ -320,7 +320,7 @@ class TestFromArrays:
 
 
 def test_the_worst_are_drawn(scans, saved, scan_of, monkeypatch):
-    monkeypatch.setattr("stem_complete.serving.batch.run.NUM_WORST", 2)
+    monkeypatch.setattr("stem_complete.serving.batch.worst.NUM_WORST", 2)
     complete(saved)
     assert Path("out.zarr/worst_completed.png").stat().st_size > 1000
     complete(saved, "files")
