@@ -19,6 +19,8 @@ from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.labelled import as_raster, like
+from stem_complete.inference.measured_pixels import blend_measured
+from stem_complete.inference.scaled_scans import ScaledScans, scaled
 from stem_complete.inference.self_check import (
     NOT_CHECKED,
     TOO_LITTLE,
@@ -32,7 +34,7 @@ from stem_complete.inference.sources import load_model
 from stem_complete.inference.tiling import check_tiles, run_network
 from stem_complete.models.output import bounded_correction, corrected, rms_factor
 from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, fill_sigma_px
-from stem_complete.scan.adaptive import interpolate, noise_of
+from stem_complete.scan.adaptive import interpolate
 from stem_complete.scan.bands import bands, in_bands, sums_in_bands
 from stem_complete.scan.encoding import analyse
 from stem_complete.scan.network_input import Analysis
@@ -201,7 +203,7 @@ class Completer:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
         completions = []
-        images = self._in_units(_scaled(rasters), partial(self._judged, judged))
+        images = self._in_units(scaled(rasters), partial(self._judged, judged))
         for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
             (image,) = followed or (predicted,)
             error = None
@@ -209,7 +211,7 @@ class Completer:
                 # What follows the measurements agrees with them, however wrong it is between them.
                 error = self._expected_error(predicted, scan, check.improvement)
             if keep_measured and error is not None:
-                image, error = _blend(image, error, scan)
+                image, error = blend_measured(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
         return list(map(_like, scans, completions))
 
@@ -234,13 +236,13 @@ class Completer:
         rest, held = hold_out(scan)
         if rest is None:
             return TOO_LITTLE
-        scaled = _scaled([rest])
+        scaled_rest = scaled([rest])
         del rest
 
         def both(image: Tensor, encoded: NetworkInput) -> Tensor:
             return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
-        completed, first = self._at(held, scaled, lambda scan: self._corrected(scan, both))
+        completed, first = self._at(held, scaled_rest, lambda scan: self._corrected(scan, both))
         corrects = self.card.encoding in CORRECTED
         return judge(scan.intensity[held], scan.dwell[held], completed, first if corrects else None)
 
@@ -249,10 +251,10 @@ class Completer:
         rest, held = hold_out_pixels(scan)
         if rest is None:
             return check
-        scaled = _scaled([rest])
+        scaled_rest = scaled([rest])
         del rest
-        (completed,) = self._at(held, scaled, partial(self._judged, [check]))
-        (interpolated,) = self._at(held, scaled, interpolate)
+        (completed,) = self._at(held, scaled_rest, partial(self._judged, [check]))
+        (interpolated,) = self._at(held, scaled_rest, interpolate)
         completed = completed.astype(np.float32)
         off = scan.intensity[held] - completed
         change = interpolated - completed
@@ -278,12 +280,12 @@ class Completer:
             found = self._analyse(scan)
             return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps)
 
-        images = self._in_units(_scaled([raster]), offset)
+        images = self._in_units(scaled([raster]), offset)
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
 
     def _in_units(
-        self, scans: _Scaled, complete: Callable[[PartialScan], Tensor]
+        self, scans: ScaledScans, complete: Callable[[PartialScan], Tensor]
     ) -> NDArray[np.float64]:
         """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1]."""
         found = self._completed(scans, complete)
@@ -295,14 +297,14 @@ class Completer:
     def _at(
         self,
         places: NDArray[np.bool_],
-        scan: _Scaled,
+        scan: ScaledScans,
         complete: Callable[[PartialScan], Tensor],
     ) -> NDArray[np.float64]:
         """The completion of one scan at these pixels [c, n], in its units."""
         found = self._completed(scan, complete)[:, :, torch.from_numpy(places)]
         return scan.in_units(found[..., None])[0, ..., 0]
 
-    def _completed(self, scans: _Scaled, complete: Callable[[PartialScan], Tensor]) -> Tensor:
+    def _completed(self, scans: ScaledScans, complete: Callable[[PartialScan], Tensor]) -> Tensor:
         intensity, dwell = scans.scan
         with torch.inference_mode():
             return complete(PartialScan(intensity.to(self.device), dwell.to(self.device))).cpu()
@@ -402,65 +404,10 @@ def load_completer(
     return Completer(load_model(source), device, precision=precision)
 
 
-class _Scaled(NamedTuple):
-    """Scans of one shape, their intensities on [-1, 1].
-
-    Attributes:
-        scan: All of them.
-        middle: Of the range of each one [b, 1, 1, 1], in its units.
-        half: Half of that range, likewise.
-    """
-
-    scan: PartialScan
-    middle: NDArray[np.float64]
-    half: NDArray[np.float64]
-
-    def in_units(self, images: Tensor) -> NDArray[np.float64]:
-        """Images [b, c, h, w] on [-1, 1] in the units of the scans."""
-        in_units: NDArray[np.float64] = self.middle + self.half * images.double().numpy()
-        return in_units
-
-
-def _scaled(scans: Sequence[RasterScan]) -> _Scaled:
-    # In double precision, so that a small contrast on a large offset survives.
-    ranges = np.array([scan.intensity_range or scan.measured_range for scan in scans])
-    low, high = ranges.T[:, :, None, None, None]
-    middle, half = (high + low) / 2, (high - low) / 2
-    unit = np.where(half > 0, half, 1.0)
-    dwells = [torch.from_numpy(scan.dwell)[None, None] for scan in scans]
-    dwell = torch.cat(dwells) if len(dwells) > 1 else dwells[0]
-    scaled = torch.empty_like(dwell)
-    for band in bands(dwell):
-        intensity = np.stack([scan.intensity[band] for scan in scans])[:, None]
-        scaled[..., band, :] = torch.from_numpy((intensity - middle) / unit)
-    return _Scaled(PartialScan(scaled, dwell), middle, half)
-
-
 def _like(scan: object, completion: Completion) -> Completion:
     """A completion as what its scan was, such as xarray's arrays."""
     image, error = completion
     return Completion(like(scan, image), None if error is None else like(scan, error, "error"))
-
-
-def _blend(
-    image: NDArray[np.float64], error: NDArray[np.float32], scan: RasterScan
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """A completion with its measured pixels blended back, and its expected error, each [h, w]."""
-    mean, std = scan.mean_and_std()
-    unit = std or 1.0
-    intensity = ((scan.intensity - mean) / unit).astype(np.float32)
-    tensors = PartialScan(*(torch.from_numpy(a)[None, None] for a in (intensity, scan.dwell)))
-    noise = unit * float(noise_of(tensors))
-    blended, remaining = np.empty_like(image), np.empty_like(error)
-    for rows in bands(tensors.dwell):
-        # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
-        square = np.nan_to_num(np.square(error[rows], dtype=np.float64), nan=noise**2)
-        precision = scan.dwell[rows] * square
-        weight = precision / np.maximum(precision + noise**2, np.finfo(np.float64).tiny)
-        moved = image[rows] + weight * (scan.intensity[rows] - image[rows])
-        blended[rows] = np.where(np.isnan(moved), image[rows], moved)
-        remaining[rows] = error[rows] * np.sqrt(1 - weight)
-    return blended, remaining
 
 
 def check_side(scan: RasterScan) -> None:

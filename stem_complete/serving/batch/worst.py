@@ -26,7 +26,7 @@ class Worst:
         self._num_added = 0
 
     def add(self, unit: Unit, place: int, misfit: float | None) -> None:
-        """Adds a scan of a unit; its misfit is None if it does not say how well it was completed."""
+        """Adds a scan of a unit; without a misfit it does not say how well it was completed."""
         self._num_added += 1
         if misfit is None:
             return
