@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stem_complete.console import counted
+from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
@@ -44,7 +45,7 @@ def read_numpy(path: Path, contents: Contents) -> None:
     """
     with path.open("rb") as file:
         if not file.read(6).startswith(_BEGINNINGS):  # NumPy would take it for a pickle
-            raise ValueError("content of another format")
+            raise DamagedError("content of another format")
         file.seek(0)
         try:
             loaded = np.load(file, allow_pickle=False)

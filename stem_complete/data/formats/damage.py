@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 import struct
-import traceback
 from pathlib import Path
 
-import stem_complete
 from stem_complete.console import counted
 
 _HDF5 = (b"\x89HDF\r\n\x1a\n",)
@@ -49,10 +47,14 @@ _SMALLEST = 60
 FIX = "check that the file is complete, and copy it again from where it was recorded"
 
 
+class DamagedError(Exception):
+    """A file that cannot be read; the message says what is wrong with it."""
+
+
 def damage(path: Path, error: Exception) -> str:
     """What is wrong with the file at `path`, of which a reader says `error`."""
-    if _is_ours(error):
-        return _first_line(error)
+    if isinstance(error, DamagedError):
+        return str(error)
     starts = _STARTS.get(path.suffix.lower())
     if starts and path.is_file():
         with path.open("rb") as file:
@@ -69,15 +71,6 @@ def damage(path: Path, error: Exception) -> str:
     if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
         return f"what its reader cannot follow ({type(error).__name__}: {_first_line(error)})"
     return _first_line(error)
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether it is raised by a statement of this package, and so speaks its language."""
-    places = traceback.extract_tb(error.__traceback__)
-    package = Path(stem_complete.__file__).parent
-    if not places or package not in Path(places[-1].filename).parents:
-        return False
-    return (places[-1].line or "").startswith("raise ")
 
 
 def _shown(start: bytes) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from stem_complete.console import format_bytes
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.hdf5 import is_velox, read_hdf5
 from stem_complete.data.formats.hyperspy_trees import about_signal
 from stem_complete.data.formats.pixel_size import nanometres
@@ -104,11 +105,11 @@ def check_size(path: Path, data: Any) -> None:
     """Checks that a header does not announce far more pixels than its file can hold.
 
     Raises:
-        EOFError: It does.
+        DamagedError: It does.
     """
     num_bytes = path.stat().st_size
     if path.suffix.lower() in _UNCOMPRESSED and data.nbytes > _MOST_BYTES_PER_BYTE * num_bytes:
-        raise EOFError(
+        raise DamagedError(
             f"a header that announces {format_bytes(data.nbytes)} of pixels, shape {data.shape}, "
             f"in a file of {format_bytes(num_bytes)}"
         )

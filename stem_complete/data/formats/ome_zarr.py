@@ -10,10 +10,12 @@ from zipfile import ZipFile
 
 from stem_complete.data.about import About
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.hdf5 import pixel_axes
 from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
 from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.signals import Contents
+from stem_complete.errors import DataError
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 """One of these is in every folder of a hierarchy."""
@@ -29,7 +31,12 @@ def read_zarr(path: Path, contents: Contents) -> None:
     if path.is_dir():
         node = zarr.open(path, mode="r")
         if node.attrs.asdict().get("format") == FORMAT:
-            raise ValueError("a store of ingested crops, from which nothing is ingested again")
+            raise DataError(
+                expected="micrographs",
+                found="a store of ingested crops, from which nothing is ingested again",
+                where=path,
+                fix="ingest the files that it was made from",
+            )
         _offer_node("", node, contents)
         return
     root = _root(path)
@@ -140,14 +147,14 @@ def _has_data(name: str, array: Any, contents: Contents) -> bool:
         return False
     try:
         _check_chunks(array)
-    except EOFError as error:
+    except DamagedError as error:
         contents.damaged[name] = error
         return False
     return True
 
 
 def _check_chunks(array: Any) -> None:
-    """Raises EOFError if a chunk that Blosc wrote was cut off, where it would read anything."""
+    """Raises DamagedError if a chunk that Blosc wrote was cut off, where it would read anything."""
     from zarr.storage import LocalStore
 
     codecs = getattr(array.metadata, "codecs", None) or [array.metadata.compressor]
@@ -159,7 +166,7 @@ def _check_chunks(array: Any) -> None:
             with path.open("rb") as file:
                 header = file.read(16)
             if int.from_bytes(header[12:], "little") != path.stat().st_size:
-                raise EOFError(f"chunk {path.name} is cut off")
+                raise DamagedError(f"chunk {path.name} is cut off")
 
 
 def _offer_pyramids(name: str, group: Any, ome: Mapping[str, Any], contents: Contents) -> None:

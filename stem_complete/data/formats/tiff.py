@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stem_complete.console import counted
 from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.ome_tiff import Ome, OmeImage, read_ome
 from stem_complete.data.formats.signals import Contents, require_memory
@@ -37,7 +38,7 @@ def read_tiff(path: Path, contents: Contents) -> None:
 
     Raises:
         DataError: It says that another file has its metadata, and that is not there.
-        EOFError: Pages are missing, as in a file that was cut off.
+        DamagedError: Pages are missing, as in a file that was cut off.
     """
     import tifffile
 
@@ -49,7 +50,7 @@ def read_tiff(path: Path, contents: Contents) -> None:
             with tifffile.TiffFile(path, is_ome=False) as own:
                 _offer_series(own, contents, _own_series(own, ome) or _series(own, ome))
         if complaints:
-            raise EOFError("pages missing or damaged")
+            raise DamagedError("pages missing or damaged")
 
 
 @contextmanager
@@ -93,14 +94,14 @@ def _own_series(tiff: Any, ome: Ome) -> list[_Series]:
     """One of each channel, by the planes that OME-XML says the file has.
 
     Raises:
-        EOFError: It has fewer pages.
+        DamagedError: It has fewer pages.
     """
     import tifffile
 
     found, images = [], ome.own_images()
     wanted = {page for image in images for pages in image.pages.values() for page in pages}
     if num_missing := sum(page >= len(tiff.pages) for page in wanted):
-        raise EOFError(f"{num_missing} of {counted(len(wanted), 'page')} missing")
+        raise DamagedError(f"{num_missing} of {counted(len(wanted), 'page')} missing")
     for number, image in enumerate(images):
         for channel, numbers in image.pages.items():
             names = [f"series {number}"] * (len(images) > 1)
@@ -119,7 +120,7 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
     for index, (name, series, ome) in enumerate(found):
         axes = _axes(tiff, series, ome)
         if num_missing := sum(page is None for page in series.pages):
-            raise EOFError(f"{num_missing} of {counted(len(series.pages), 'page')} missing")
+            raise DamagedError(f"{num_missing} of {counted(len(series.pages), 'page')} missing")
         _require_parts(series)
         if index and series.keyframe.is_reduced:
             contents.skip(name, f"a preview, shape {series.shape}")
@@ -150,7 +151,7 @@ def _require_parts(series: Any) -> None:
     """Checks that every strip or tile has a place in the file; tifffile reads others as zeros.
 
     Raises:
-        EOFError: One has none.
+        DamagedError: One has none.
     """
     keyframe = series.keyframe
     if keyframe.jpegheader is not None:  # a strip that is told as tiles
@@ -160,7 +161,7 @@ def _require_parts(series: Any) -> None:
         there = [all(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)]
         if num_missing := num_parts - sum(there[:num_parts]):
             parts = counted(num_parts, "tile" if keyframe.is_tiled else "strip")
-            raise EOFError(f"{num_missing} of {parts} of an image missing")
+            raise DamagedError(f"{num_missing} of {parts} of an image missing")
 
 
 def _about(tiff: Any) -> About:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from stem_complete.data.formats.damage import damage
+from stem_complete.data.formats.damage import DamagedError, damage
 from stem_complete.data.formats.instruments import check_size
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.errors import DataError
@@ -108,5 +108,5 @@ def test_a_header_that_announces_too_much_is_damage(tmp_path: Path) -> None:
     path.write_bytes(bytes(2000))
     check_size(path, np.zeros((80, 100), np.uint16))
     huge = np.broadcast_to(np.uint16(0), (10_000_000, 1024, 1024))
-    with pytest.raises(EOFError, match=r"announces 21 TB of pixels.*in a file of 2 kB"):
+    with pytest.raises(DamagedError, match=r"announces 21 TB of pixels.*in a file of 2 kB"):
         check_size(path, huge)
