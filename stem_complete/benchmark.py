@@ -101,7 +101,7 @@ def training_step(config: Config, task: CompletionTask, images: Tensor) -> Step:
     def step() -> None:
         take_step(batches)
         take_step.flags.pop()
-        take_step.window.examples.clear()
+        take_step.window.steps.clear()
 
     return step
 

@@ -55,8 +55,8 @@ class Regression(Task):
         noise = 0.1 * torch.sin(positions + 7.0 * step)
         errors = self.errors(examples) + noise
         losses = {name: function(errors).abs() for name, function in self.functions.items()}
-        clipped, num_clipped = self.clip(losses)
-        return TaskOutput(torch.stack(list(clipped.values())).sum(0), losses, num_clipped)
+        clipped = self.alrc(losses)
+        return TaskOutput(torch.stack(list(clipped.values())).sum(0), losses, clipped)
 
     def validate(self, examples, positions):
         return Validated({"absolute": self.errors(examples).abs()})

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stem_complete.cli.base import Json, app, examples, print_json
+from stem_complete.console import say
 
 
 @app.command(
@@ -15,6 +16,7 @@ from stem_complete.cli.base import Json, app, examples, print_json
         "stem-complete inspect store.zarr --contact-sheet sheet.png",
         "stem-complete inspect runs/compact/model",
         "stem-complete inspect image.dm4",
+        "stem-complete inspect runs/compact --spikes",
     )
 )
 def inspect(
@@ -24,6 +26,16 @@ def inspect(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Also draw crops of a store into this PNG.")
     ] = None,
+    spikes: Annotated[
+        bool,
+        typer.Option(
+            "--spikes",
+            help="List the losses of a run that were clipped hardest, and draw their scans.",
+        ),
+    ] = False,
+    picture: Annotated[
+        Path, typer.Option(help="PNG that --spikes draws into.", show_default=True)
+    ] = Path("spikes.png"),
     everything: Annotated[
         bool, typer.Option("--all", help="Print all that is known, not only what fits a screen.")
     ] = False,
@@ -32,7 +44,18 @@ def inspect(
     """Tells what a store, model, run, scan or image file contains."""
     from stem_complete import summaries
     from stem_complete.inspection import draw_store, inspect_path
+    from stem_complete.spikes import draw_spikes, spikes_of_run, spikes_table
 
+    if spikes:
+        found = spikes_of_run(path)
+        if as_json:
+            print_json({"spikes": [spike._asdict() for spike in found]})
+        else:
+            print(spikes_table(found))
+        if found:
+            draw_spikes(path, picture)
+            say(f"picture  {picture}")
+        return
     values = inspect_path(path)
     if contact_sheet is not None:
         draw_store(Path(path), contact_sheet)

@@ -102,10 +102,15 @@ def side_by_side(images: Mapping[str, Image], errors: Mapping[str, Image]) -> An
 
 
 @styled()
-def contact_sheet(images: Sequence[Image], labels: Sequence[str]) -> Any:
+def contact_sheet(images: Sequence[Image], labels: Sequence[str], *, num_panels: int = 1) -> Any:
     """Images [h, w] in a grid, labels above, each with its own grey limits.
 
     NaN pixels are shown as not measured.
+
+    Args:
+        images: What is drawn.
+        labels: One for each.
+        num_panels: How many pictures side by side each image is made of.
 
     Raises:
         ValueError: No images, or not one label for each.
@@ -114,13 +119,14 @@ def contact_sheet(images: Sequence[Image], labels: Sequence[str]) -> Any:
 
     if not images or len(images) != len(labels):
         raise ValueError(f"contact_sheet got {len(images)} images and {len(labels)} labels")
-    num_columns = math.ceil(math.sqrt(len(images)))
+    num_columns = math.ceil(math.sqrt(len(images) / num_panels))
     num_rows = math.ceil(len(images) / num_columns)
-    height = PANEL_IN * max(image.shape[0] / image.shape[1] for image in images)
-    figure = Figure((num_columns * (PANEL_IN + GAP_IN), num_rows * (height + TEXT_IN + GAP_IN)))
+    width = PANEL_IN * num_panels
+    height = width * max(image.shape[0] / image.shape[1] for image in images)
+    figure = Figure((num_columns * (width + GAP_IN), num_rows * (height + TEXT_IN + GAP_IN)))
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, image, label in zip(grid, images, labels, strict=False):
-        axes.set_title(_short(label, PANEL_IN), size=TEXT_PT, weight="normal")
+        axes.set_title(_short(label, width), size=TEXT_PT, weight="normal")
         _show_grey(axes, (image, ""), image)
     for axes in grid[len(images) :]:
         axes.set_axis_off()

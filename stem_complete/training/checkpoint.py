@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from stem_complete.training.checkpoint_folder import (
     write_checkpoint,
 )
 from stem_complete.training.claim import Claim, ClaimLostError
+from stem_complete.training.spikes import Spike
 from stem_complete.training.storage import (
     clear_errors,
     list_folder,
@@ -85,6 +86,7 @@ class Checkpoints:
         metrics: Mapping[str, float],
         score: float | None,
         examples: ExamplesRecord | None = None,
+        spikes: Sequence[Spike] = (),
         hold: bool = False,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
@@ -101,6 +103,7 @@ class Checkpoints:
             metrics: Latest metrics.
             score: Validation score of this very step, the lower the better; None if there is none.
             examples: What the run is trained on.
+            spikes: Losses that were clipped hardest.
             hold: Writes it only once `settle` says that it is sound, or by `wait` or `close`.
         """
         self._join()
@@ -117,6 +120,7 @@ class Checkpoints:
             "config": dict(config),
             "metrics": dict(metrics),
             "examples": examples and examples._asdict(),
+            "spikes": [spike._asdict() for spike in spikes],
         }
         self._held, self._is_doubted = (step, metadata), False
         if not hold:

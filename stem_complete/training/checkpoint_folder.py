@@ -4,8 +4,8 @@
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   the optimizer's state, as Adam's moments
     average.safetensors     running average of the weights, where the run has one
-    metadata.json           step, score, config, metrics, examples, versions; size and SHA-256 of
-                            these files
+    metadata.json           step, score, config, metrics, examples, spikes, versions; size and
+                            SHA-256 of these files
 
 `metadata.json` is written last and is the commit, on any file system: a folder without it is
 unfinished. Nothing is pickled.
@@ -27,6 +27,7 @@ import stem_complete
 from stem_complete.credentials import put_aside
 from stem_complete.data.examples import ExamplesRecord
 from stem_complete.errors import ArtifactError
+from stem_complete.training.spikes import Spike
 from stem_complete.training.storage import (
     FileContent,
     clear_errors,
@@ -59,6 +60,7 @@ class Checkpoint(NamedTuple):
         metrics: Latest metrics.
         state: Saved tensors by part and name, on the CPU and contiguous.
         examples: What it was trained on; None in checkpoints of earlier versions.
+        spikes: Losses that were clipped hardest, the hardest first.
     """
 
     folder: UPath
@@ -67,6 +69,7 @@ class Checkpoint(NamedTuple):
     metrics: dict[str, float]
     state: dict[str, dict[str, Tensor]]
     examples: ExamplesRecord | None = None
+    spikes: tuple[Spike, ...] = ()
 
     def zeros(self, device: str) -> Checkpoint:
         """The same with zeros on `device`; on "meta" they take no memory and travel as shapes."""
@@ -90,7 +93,7 @@ def write_checkpoint(
     Args:
         folder: A checkpoint folder, or none yet.
         copies: Parts of the state by name.
-        metadata: Step, score, config, metrics and examples.
+        metadata: Step, score, config, metrics, examples and spikes.
         before_commit: Called once the rest is written; what it raises leaves no checkpoint.
 
     Raises:
@@ -146,6 +149,7 @@ def load_checkpoint(folder: str | Path | UPath) -> Checkpoint:
         metadata["metrics"],
         state,
         examples_of(metadata),
+        spikes_of(metadata),
     )
 
 
@@ -153,6 +157,11 @@ def examples_of(metadata: Mapping[str, Any]) -> ExamplesRecord | None:
     """What a checkpoint with this metadata was trained on; None if it does not say."""
     examples = metadata.get("examples")
     return None if examples is None else ExamplesRecord(**examples)
+
+
+def spikes_of(metadata: Mapping[str, Any]) -> tuple[Spike, ...]:
+    """The losses that were clipped hardest; none in checkpoints of earlier versions."""
+    return tuple(Spike(**spike) for spike in metadata.get("spikes", ()))
 
 
 def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:

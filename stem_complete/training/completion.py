@@ -38,7 +38,7 @@ from stem_complete.training.loss_clipping import alrc_of
 from stem_complete.training.schedule import RUNNING_MEANS, TRAINER
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.start import load_start
-from stem_complete.training.task import Task, TaskOutput, Validated, device_of
+from stem_complete.training.task import Picture, Task, TaskOutput, Validated, device_of
 from stem_complete.vocabulary import Encoding
 
 
@@ -130,10 +130,9 @@ class CompletionTask(Task):
         batch: SimulatedBatch = self.simulator(examples, step, positions)
         losses = self.losses(self.complete(batch), batch.truth)
         # Clipping comes before Huberisation (ALRC paper, section IV).
-        clipped, num_clipped = self.clip(losses)
-        if self.huber:
-            clipped = {name: huberise(loss) for name, loss in clipped.items()}
-        return TaskOutput(clipped["outer"] + clipped["inner"], losses, num_clipped)
+        clipped = self.alrc(losses)
+        final = {k: huberise(loss) for k, loss in clipped.items()} if self.huber else clipped
+        return TaskOutput(final["outer"] + final["inner"], losses, clipped)
 
     def complete(self, batch: SimulatedBatch) -> Completed:
         """Full- and half-size completions."""
@@ -178,9 +177,12 @@ class CompletionTask(Task):
         losses = {f"{name}_loss": loss for name, loss in self.losses(completed, truth).items()}
         # On [0, 1] errors are half of those on [-1, 1].
         rmse = mean_power(full, truth, 2).sqrt() / 2
-        panels = (batch.scan.intensity.nan_to_num(-1.0), full, truth)
-        grey = (torch.cat(panels, dim=3)[0, 0].clamp(-1, 1) + 1) * 127.5
-        return Validated({**losses, "rmse": rmse}, grey.round().to(torch.uint8).cpu().numpy())
+        return Validated({**losses, "rmse": rmse}, _picture(batch, full))
+
+    def picture(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> Picture:
+        """Scan, completion and truth of an example that was trained on, side by side."""
+        batch: SimulatedBatch = self.simulator(examples, step, positions)
+        return _picture(batch, self.complete(batch).full)
 
     def initialise(self, examples: Examples) -> None:
         """Initialises weight norm from data, and takes over the weights of a model, if it is to."""
@@ -225,6 +227,13 @@ class CompletionTask(Task):
     def freeze(self, names: frozenset[str]) -> None:
         """Freezes the running means of the mean norm."""
         freeze_mean_norm(self.network, RUNNING_MEANS in names)
+
+
+def _picture(batch: SimulatedBatch, completed: Tensor) -> Picture:
+    """Scan, completion and truth of the first example of a batch, side by side."""
+    panels = (batch.scan.intensity.nan_to_num(-1.0), completed, batch.truth)
+    grey = (torch.cat(panels, dim=3)[0, 0].clamp(-1, 1) + 1) * 127.5
+    return grey.round().to(torch.uint8).cpu().numpy()
 
 
 def _first_error(encoded: NetworkInput, truth: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stem_complete.data.loader import Batch
+from stem_complete.training.spikes import Spike, hardest
 from stem_complete.training.task import TaskOutput
 
 FINITE, NONFINITE = 0, 1
@@ -27,11 +29,18 @@ def loss_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
         [torch.cat([output.losses[name].detach() for output in outputs]) for name in names]
     )
     finite = losses.isfinite().all(0)
-    clipped = [
-        torch.stack([output.num_clipped[name] for output in outputs]).sum() for name in names
-    ]
+    after = torch.stack(
+        [torch.cat([output.clipped[name].detach() for output in outputs]) for name in names]
+    )
+    clipped = (after < losses).sum(1).float()
     counts = torch.stack((finite.sum(), (~finite).sum())).float()
-    return torch.cat((counts, torch.where(finite, losses, 0.0).sum(1), torch.stack(clipped)))
+    return torch.cat((counts, torch.where(finite, losses, 0.0).sum(1), clipped))
+
+
+def losses_of(output: TaskOutput) -> Tensor:
+    """Losses of a micro-batch before and after clipping, [2, n, b]."""
+    stages = (output.losses, output.clipped)
+    return torch.stack([torch.stack(list(stage.values())).detach() for stage in stages])
 
 
 def mean_loss(sums: Tensor) -> Tensor:
@@ -39,6 +48,20 @@ def mean_loss(sums: Tensor) -> Tensor:
     num_losses = (len(sums) - 2) // 2
     mean: Tensor = sums[2 : 2 + num_losses].sum() / sums[FINITE].clamp(min=1)
     return mean
+
+
+class _Step(NamedTuple):
+    """A step of this worker.
+
+    Attributes:
+        number: Steps taken before it.
+        places: Numbers and positions of its examples, [number of micro-batches, 2, b].
+        losses: `losses_of` its micro-batches, [number of micro-batches, 2, n, b].
+    """
+
+    number: int
+    places: Tensor
+    losses: Tensor
 
 
 class LogWindow:
@@ -54,8 +77,7 @@ class LogWindow:
         self.losses = torch.zeros(2 + 2 * len(loss_names), dtype=torch.float64, device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
-        self.examples: list[tuple[Tensor, Tensor]] = []
-        self.num_steps = 0
+        self.steps: list[_Step] = []
         self.started = time.perf_counter()
 
     def count(self, losses: Tensor, usable: Tensor, taken: Tensor) -> None:
@@ -70,15 +92,16 @@ class LogWindow:
         self.skipped += ~taken
         self.skipped_in_a_row.copy_(torch.where(usable, 0, self.skipped_in_a_row + 1))
 
-    def add(self, batches: Sequence[Batch], losses: Tensor) -> None:
+    def add(self, step: int, batches: Sequence[Batch], losses: Tensor) -> None:
         """Adds a step.
 
         Args:
+            step: Steps taken before it.
             batches: This worker's micro-batches.
-            losses: Of their examples, [number of micro-batches, b]; stays on the device.
+            losses: `losses_of` each, [number of micro-batches, 2, n, b]; stays on the device.
         """
-        self.examples += zip((batch.indices for batch in batches), losses, strict=True)
-        self.num_steps += 1
+        places = [torch.stack((batch.indices, batch.positions)) for batch in batches]
+        self.steps.append(_Step(step, torch.stack(places), losses))
 
     def pause(self, seconds: float) -> None:
         """Leaves out time that was not spent on training."""
@@ -98,19 +121,44 @@ class LogWindow:
             },
             "train/nonfinite_examples": num_nonfinite,
             "train/skipped_steps": float(self.skipped),
-            "train/examples_per_s": self.num_steps * batch_size / elapsed,
+            "train/examples_per_s": len(self.steps) * batch_size / elapsed,
         }
 
     def nonfinite_examples(self) -> set[int]:
         """Numbers of this worker's examples whose loss was not finite. Waits for the device."""
         found: set[int] = set()
-        for numbers, values in self.examples:
-            found.update(numbers[~values.isfinite().cpu()].tolist())
+        for _, places, losses in self.steps:
+            bad = ~losses[:, 0].isfinite().all(1).cpu()
+            found.update(places[:, 0][bad].tolist())
         return found
+
+    def largest(self) -> list[float]:
+        """This worker's largest finite loss of each name, else -inf. Waits for the device."""
+        losses = torch.cat([step.losses[:, 0] for step in self.steps])
+        return torch.where(losses.isfinite(), losses, -torch.inf).amax((0, 2)).tolist()
+
+    def spikes(self) -> tuple[Spike, ...]:
+        """This worker's losses that were clipped hardest. Waits for the device."""
+        if not self.steps:
+            return ()
+        losses = torch.stack([step.losses for step in self.steps]).cpu()
+        places = torch.stack([step.places for step in self.steps])
+        before, after = losses.unbind(2)
+        return hardest(
+            Spike(
+                self.steps[step].number,
+                int(places[step, micro, 1, b]),
+                int(places[step, micro, 0, b]),
+                self.loss_names[name],
+                float(before[step, micro, name, b]),
+                float(after[step, micro, name, b]),
+            )
+            for step, micro, name, b in (after < before).nonzero().tolist()
+        )
 
     def restart(self) -> None:
         """Begins the next window."""
         self.losses.zero_()
         self.skipped.zero_()
-        self.examples.clear()
-        self.num_steps, self.started = 0, time.perf_counter()
+        self.steps.clear()
+        self.started = time.perf_counter()

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 from typing import NamedTuple
 
 from stem_complete.config import Config
@@ -36,6 +37,7 @@ from stem_complete.training.ending import DivergedError
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_stages, stage_at
+from stem_complete.training.spikes import Spike, hardest
 from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
 from stem_complete.training.stopping import StopRequest
@@ -141,6 +143,7 @@ class _Loop:
 
         self.task = task.to(context.device)
         self.metrics: dict[str, float] = {}
+        self.spikes: tuple[Spike, ...] = ()
         self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
         self.stages = build_stages(config, names)
@@ -177,6 +180,7 @@ class _Loop:
             if due or score is not None:
                 # The copy waits for the device anyway, and only a sound state is worth one.
                 self._act_on_all_flags()
+                self._note_spikes()
                 due = due or self.stopping
                 if self._is_sound(step, score, last=last) and (due or self._is_best(score)):
                     self._save(step, score)
@@ -242,8 +246,9 @@ class _Loop:
         # What follows waits for the device anyway: no flag need be left for later.
         self._act_on_all_flags()
         self._check_replicas(step)
+        self._note_spikes()
         window = self.take_step.window
-        metrics = window.metrics(self.config.batch_size)
+        metrics = window.metrics(self.config.batch_size) | self._largest_losses()
         if metrics["train/skipped_steps"]:
             examples = self._nonfinite_examples()
             if self.context.is_main:
@@ -320,6 +325,7 @@ class _Loop:
             metrics=self.metrics,
             score=score,
             examples=self.record,
+            spikes=self.spikes,
             hold=True,
         )
         self.take_step.window.pause(time.perf_counter() - started)
@@ -333,7 +339,7 @@ class _Loop:
             return state
         all_ok(lambda: state.load(checkpoint or outline.zeros("cpu")))
         broadcast_tensors(list(state.replicas().values()))
-        self.metrics = outline.metrics
+        self.metrics, self.spikes = outline.metrics, outline.spikes
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:
@@ -342,6 +348,20 @@ class _Loop:
         if checkpoint is not None:
             check_same_run(self.config, checkpoint.config, checkpoint.folder)
         return checkpoint
+
+    def _note_spikes(self) -> None:
+        """Keeps the losses that were clipped hardest, of all workers and so far."""
+        found = gather_objects(self.take_step.window.spikes())
+        self.spikes = hardest(chain(self.spikes, *found))
+
+    def _largest_losses(self) -> dict[str, float]:
+        """The largest loss of each name in the window, of all workers."""
+        largest = zip(*gather_objects(self.take_step.window.largest()), strict=True)
+        return {
+            f"train/{name}_largest_loss": max(of_workers)
+            for name, of_workers in zip(self.task.loss_names, largest, strict=True)
+            if math.isfinite(max(of_workers))
+        }
 
     def _nonfinite_examples(self) -> list[int]:
         """Numbers of those examples of all workers whose losses were not finite in the window."""

@@ -22,7 +22,13 @@ from stem_complete.distributed import (
 from stem_complete.errors import ConfigError
 from stem_complete.training.cuda_graph import CudaGraph
 from stem_complete.training.gradient_clipping import Gradients
-from stem_complete.training.log_window import NONFINITE, LogWindow, loss_statistics, mean_loss
+from stem_complete.training.log_window import (
+    NONFINITE,
+    LogWindow,
+    loss_statistics,
+    losses_of,
+    mean_loss,
+)
 from stem_complete.training.state import TrainingState
 from stem_complete.training.task import TaskOutput
 
@@ -87,14 +93,14 @@ class TrainingStep:
             flags, losses = self._compute(examples, step, positions)
         else:
             flags, losses = self._replay(examples, step, positions)
-        self.window.add(batches, losses)
+        self.window.add(step, batches, losses)
         self.flags.push(step, flags)
         self.state.step += 1
 
     def _compute(
         self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The step's flags [3] and this worker's losses [number of micro-batches, b]."""
+        """The step's flags [3] and `losses_of` this worker's micro-batches, stacked."""
         state, optimizer = self.state, self.state.optimizer
         optimizer.torch.zero_grad(set_to_none=True)
         outputs = self._backward(examples, step, positions)
@@ -111,8 +117,7 @@ class TrainingStep:
         state.update_average()
         self.window.count(sums["losses"], usable, taken)
         flags = torch.stack((*sums["wishes"], self.window.skipped_in_a_row.float()))
-        losses = [torch.stack(list(output.losses.values())).sum(0).detach() for output in outputs]
-        return flags, torch.stack(losses)
+        return flags, torch.stack([losses_of(output) for output in outputs])
 
     def _backward(
         self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]

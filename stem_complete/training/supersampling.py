@@ -14,7 +14,7 @@ from stem_complete.losses import ALRC, huberise, mean_power
 from stem_complete.models import SupersamplingNetwork
 from stem_complete.scan.random import Stream, example_keys, integers, uniform
 from stem_complete.training.loss_clipping import alrc_of
-from stem_complete.training.task import Task, TaskOutput, Validated
+from stem_complete.training.task import Picture, Task, TaskOutput, Validated
 
 MAX_BRIGHTNESS = 63.0  # of 255
 CONTRAST = (0.2, 1.8)
@@ -60,9 +60,10 @@ class SupersamplingTask(Task):
         loss = mean_power(self.restore(images), images, self.power, self.weight)
         if self.root_above is not None:
             loss = torch.where(loss < self.root_above, loss, loss.clamp(min=1e-8).sqrt())
-        clipped, num_clipped = self.clip({"image": loss})
+        losses = {"image": loss}
+        clipped = self.alrc(losses)
         final = huberise(clipped["image"]) if self.huber else clipped["image"]
-        return TaskOutput(final, {"image": loss}, num_clipped)
+        return TaskOutput(final, losses, clipped)
 
     def restore(self, images: Tensor) -> Tensor:
         """What the network makes of `images` after these were halved and enlarged again."""
@@ -81,9 +82,19 @@ class SupersamplingTask(Task):
             "image_loss": mean_power(restored, images, self.power, self.weight),
             "rmse": mean_power(restored, images, 2).sqrt(),
         }
-        panels = torch.cat([halved_and_enlarged(images), restored, images], dim=3)[0].mean(0)
-        grey = (128 + 50 * panels).clamp(0, 255).round().to(torch.uint8)
-        return Validated(metrics, grey.cpu().numpy())
+        return Validated(metrics, _picture(images, restored))
+
+    def picture(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> Picture:
+        """The enlarged, the restored and the true image of an example that was trained on."""
+        images = standardised(varied(images_of(examples), self.seed, step, positions))
+        return _picture(images, self.restore(images))
+
+
+def _picture(images: Tensor, restored: Tensor) -> Picture:
+    """The first of `images`, enlarged, restored and as it is, side by side."""
+    panels = torch.cat([halved_and_enlarged(images), restored, images], dim=3)[0].mean(0)
+    grey = (128 + 50 * panels).clamp(0, 255).round().to(torch.uint8)
+    return grey.cpu().numpy()
 
 
 def images_of(examples: Tensor) -> Tensor:

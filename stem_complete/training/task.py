@@ -19,6 +19,9 @@ from stem_complete.config import Config
 from stem_complete.data.examples import Examples
 from stem_complete.losses import ALRC, ClippingLosses
 
+Picture = NDArray[np.uint8]
+"""Greyscale [h, w]."""
+
 
 class TaskOutput(NamedTuple):
     """Losses of a micro-batch.
@@ -26,12 +29,12 @@ class TaskOutput(NamedTuple):
     Attributes:
         loss: What is back-propagated, [b].
         losses: Each loss as measured, before clipping, [b], by name.
-        num_clipped: Number of examples whose loss was clipped, [], by name.
+        clipped: Each loss after clipping, [b], by name.
     """
 
     loss: Tensor
     losses: dict[str, Tensor]
-    num_clipped: dict[str, Tensor]
+    clipped: dict[str, Tensor]
 
 
 class Validated(NamedTuple):
@@ -39,11 +42,11 @@ class Validated(NamedTuple):
 
     Attributes:
         metrics: Of each example [b], by name; see `Task.metric_names`.
-        picture: Of the first example, greyscale [h, w]; None if there is nothing to draw.
+        picture: Of the first example; None if there is nothing to draw.
     """
 
     metrics: dict[str, Tensor]
-    picture: NDArray[np.uint8] | None = None
+    picture: Picture | None = None
 
 
 class Task(nn.Module, ABC):
@@ -96,6 +99,11 @@ class Task(nn.Module, ABC):
                 them, so that every validation is the same.
         """
 
+    def picture(self, examples: Tensor, step: int | Tensor, positions: Tensor) -> Picture | None:
+        """The first of `examples` as `forward` sees it; None if there is nothing to draw."""
+        del examples, step, positions
+        return None
+
     def initialise(self, examples: Examples) -> None:
         """Sets what depends on data, before the first step of a new run.
 
@@ -105,11 +113,6 @@ class Task(nn.Module, ABC):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters by group; stages of the schedule speak of the groups by name."""
         return {"network": list(self.parameters())}
-
-    def clip(self, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses after ALRC, [b], and how many examples it clipped, [], by name."""
-        clipped = self.alrc(losses)
-        return clipped, {name: (clipped[name] < losses[name]).sum().float() for name in losses}
 
     def statistics(self) -> dict[str, Tensor]:
         """Float32 sums over this worker's examples since the last `commit`, by name."""

@@ -13,7 +13,7 @@ PACKAGE = Path(stem_complete.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"benchmark", "demo", "inspection", "summaries"},
+    {"benchmark", "demo", "inspection", "spikes", "summaries"},
     {"experiments"},
     {"serving"},
     {"launch"},
