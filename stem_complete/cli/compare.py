@@ -34,9 +34,17 @@ def compare(
     boxcar: Annotated[
         int | None, typer.Option(min=1, help="Window of the learning curves [steps].")
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Arm that the others are compared with; by default the first by name."),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(help="Tell the steps to this loss; by default to one that all arms reach."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draws learning curves of tracked runs and tells their final losses, from MLflow alone."""
+    """Draws learning curves of tracked runs and tests their differences, from MLflow alone."""
     from stem_complete.experiments.comparison import compare as compare_runs
     from stem_complete.tracking import default_uri
 
@@ -48,5 +56,7 @@ def compare(
         boxcar_steps=boxcar,
         names=name,
         parent=parent,
+        baseline=baseline,
+        loss_to_reach=reach,
     )
     print_json(comparison.to_dict()) if as_json else print(comparison.markdown)

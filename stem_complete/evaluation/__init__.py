@@ -8,7 +8,13 @@ print(by_condition(report))
 from stem_complete.evaluation.baselines import BASELINES, linear
 from stem_complete.evaluation.bootstrap import ratio_interval
 from stem_complete.evaluation.conditions import Condition, conditions_of
-from stem_complete.evaluation.curves import LearningCurve, boxcar_mean, learning_curves_figure
+from stem_complete.evaluation.curves import (
+    LearningCurve,
+    Panel,
+    boxcar_mean,
+    curves_figure,
+    learning_curves_figure,
+)
 from stem_complete.evaluation.details_figure import details_figure
 from stem_complete.evaluation.details_tables import (
     RowsFormat,
@@ -82,6 +88,7 @@ __all__ = [
     "Method",
     "Micrographs",
     "Model",
+    "Panel",
     "Report",
     "Row",
     "RowsFormat",
@@ -97,6 +104,7 @@ __all__ = [
     "completion_figure",
     "conditions_of",
     "contact_sheet",
+    "curves_figure",
     "details_figure",
     "equal_dose_figure",
     "equal_dose_tables",

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from stem_complete.evaluation.page import styled
 
 # Okabe and Ito's palette: distinct for colour-blind readers too.
 ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# In grey, arms are told apart by these.
+ARM_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
 class LearningCurve(NamedTuple):
@@ -31,11 +34,10 @@ def boxcar_mean(curve: LearningCurve, width_steps: float) -> LearningCurve:
     if len(steps) < 2:
         return LearningCurve(steps, values)
     width = round(width_steps / float(np.median(np.diff(steps))))
-    window = np.full(min(max(width, 1), len(steps)), 1.0)
-    window /= len(window)
-    return LearningCurve(
-        np.convolve(steps, window, mode="valid"), np.convolve(values, window, mode="valid")
-    )
+    width = min(max(width, 1), len(steps))
+    middle = slice(width // 2, width // 2 + len(steps) - width + 1)
+    means = (uniform_filter1d(each, width) for each in (steps, values))
+    return LearningCurve(*(mean[middle] for mean in means))
 
 
 def mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:
@@ -51,31 +53,86 @@ def mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:
     return LearningCurve(steps, np.mean(values, axis=0))
 
 
-@styled()
+class Panel(NamedTuple):
+    """What one of several plots shows.
+
+    Attributes:
+        curves: The runs of each arm, one per seed.
+        ylabel: What the values are.
+        boxcar_steps: Window of the averages [steps]; None draws each point.
+        log: Whether the values' axis is logarithmic.
+    """
+
+    curves: Mapping[str, Sequence[LearningCurve]]
+    ylabel: str = "Loss"
+    boxcar_steps: float | None = None
+    log: bool = True
+
+
 def learning_curves_figure(
     curves: Mapping[str, Sequence[LearningCurve]], *, boxcar_steps: float, ylabel: str = "Loss"
 ) -> Any:
-    """Boxcar-averaged losses, on a log scale, against the step.
-
-    Every arm of `curves` has one colour; its runs (one per seed) are thin lines, their mean a
-    thick one. Runs without a finite loss are left out.
+    """Boxcar-averaged losses, on a log scale, against the step; see `curves_figure`.
 
     Raises:
         ValueError: No arm has a finite loss.
     """
+    return curves_figure([Panel(curves, ylabel, boxcar_steps)])
+
+
+@styled()
+def curves_figure(panels: Sequence[Panel]) -> Any:
+    """Plots against the step, one below the other.
+
+    Every arm has one colour and one kind of line; its runs are thin lines, their mean a thick one.
+    Points that are not finite are left out, and panels without any.
+
+    Raises:
+        ValueError: No arm has a finite value.
+    """
     from matplotlib.figure import Figure
 
-    averaged = {
-        arm: [mean for seed in seeds if len((mean := boxcar_mean(seed, boxcar_steps)).steps)]
-        for arm, seeds in curves.items()
+    drawn = [(panel, means) for panel in panels if any((means := _averaged(panel)).values())]
+    if not drawn:
+        raise ValueError("curves_figure needs at least one finite value")
+    figure = Figure((4.8, 3.0 if len(drawn) == 1 else 1.9 * len(drawn)))
+    places = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0]
+    for axes, (panel, averaged) in zip(places, drawn, strict=True):
+        _draw_arms(axes, averaged)
+        axes.set_ylabel(panel.ylabel)
+        if panel.log:
+            _use_log_scale(axes)
+        axes.grid()
+    last = max(
+        seed.steps[-1]
+        for panel, _ in drawn
+        for seeds in panel.curves.values()
+        for seed in seeds
+        if len(seed.steps)
+    )
+    boxcar = drawn[0][0].boxcar_steps
+    step = "Step" if boxcar is None else f"Step (boxcar mean over {boxcar:,g} steps)"
+    places[-1].set(xlim=(0, last or 1), xlabel=step)
+    places[-1].xaxis.set_major_locator(_ticks(6))
+    places[-1].xaxis.set_major_formatter("{x:,.0f}")
+    places[0].legend()
+    return figure
+
+
+def _averaged(panel: Panel) -> dict[str, list[LearningCurve]]:
+    """The curves that have a finite value, by arm."""
+    width = panel.boxcar_steps or 0
+    return {
+        arm: [mean for seed in seeds if len((mean := boxcar_mean(seed, width)).steps)]
+        for arm, seeds in panel.curves.items()
     }
-    if not any(averaged.values()):
-        raise ValueError("learning_curves_figure needs at least one finite loss")
-    figure = Figure((4.8, 3.0))
-    axes = figure.subplots()
-    # Colours go by position in `curves`, so an arm keeps its own when another has no data.
+
+
+def _draw_arms(axes: Any, averaged: Mapping[str, Sequence[LearningCurve]]) -> None:
+    # Colours go by position, so an arm keeps its own when another has no data.
     for index, (arm, seeds) in enumerate(averaged.items()):
         colour = ARM_COLOURS[index % len(ARM_COLOURS)]
+        line = ARM_LINES[index % len(ARM_LINES)]
         if len(seeds) > 1:
             for seed in seeds:
                 axes.plot(*seed, color=colour, linewidth=0.6, alpha=0.45)
@@ -83,27 +140,23 @@ def learning_curves_figure(
             mean = mean_curve(seeds)
             marker = "o" if len(mean.steps) == 1 else ""  # a line of one point is invisible
             label = f"{arm} ({len(seeds)} runs)" if len(seeds) > 1 else arm
-            axes.plot(*mean, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
-    last = max(max(seed.steps) for seeds in curves.values() for seed in seeds if len(seed.steps))
-    axes.set(xlim=(0, last or 1), ylabel=ylabel)
-    axes.set_xlabel(f"Step (boxcar mean over {boxcar_steps:,g} steps)")
-    _set_ticks(axes)
-    axes.grid()
-    axes.legend()
-    return figure
+            style = {"color": colour, "linestyle": line, "linewidth": 1.4}
+            axes.plot(*mean, **style, marker=marker, markersize=3, label=label)
 
 
-def _set_ticks(axes: Any) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+def _ticks(most: int) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most, steps=(1, 2, 5, 10))
+
+
+def _use_log_scale(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     # Within a decade or less, ticks at powers of ten leave the axis bare.
     narrow = high < 4 * low
-    axes.yaxis.set_major_locator(
-        MaxNLocator(6, steps=(1, 2, 5, 10)) if narrow else LogLocator(subs=(1, 2, 5))
-    )
+    axes.yaxis.set_major_locator(_ticks(6) if narrow else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -8,50 +8,71 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.console import format_digits
 from stem_complete.errors import TrackingError
 from stem_complete.evaluation import (
     LearningCurve,
+    Panel,
     boxcar_mean,
+    curves_figure,
     grouped,
-    learning_curves_figure,
     markdown_table,
     save_png,
 )
+from stem_complete.experiments.paired import Difference, difference
 from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, list_curves
 
 _PAPERS_BOXCAR_STEPS = 2500
 _FINAL_FRACTION = 0.1
+_SPIKE = 5.0
+"""A loss so many times the mean around it is a spike."""
+_LONGEST_GAP = 5.0  # between records, in units of the usual one; a longer one is a pause
 
 _COLUMNS = {
     "final_loss": "final loss",
     "final_rmse": "final validation RMSE [%]",
     "best_rmse": "best validation RMSE [%]",
+    "steps_to_loss": "steps to the loss",
     "clip_fraction": "clipped [%]",
+    "threshold": "threshold",
+    "num_spikes": "spikes",
     "largest_spike": "largest spike",
+    "minutes": "time [min]",
 }
 _PERCENT = {"final_rmse", "best_rmse", "clip_fraction"}
+_TESTED = ("final_loss", "best_rmse")
 
 Summary = dict[str, float | None]
 """The keys of `_COLUMNS`; None where the run does not say.
 
-`final_loss` is the mean of the last tenth of the logged losses, `clip_fraction` that of all logged
-fractions. `largest_spike` is the largest ratio of a logged loss to the boxcar mean around it. RMSE
+`final_loss` is the mean of the last tenth of the logged losses, `threshold` that of the last tenth
+of the thresholds, `clip_fraction` the mean of all logged fractions. `steps_to_loss` is where the
+boxcar mean first falls to the loss that is asked for. `num_spikes` counts the logged intervals with
+a loss of more than five times the boxcar mean around, `largest_spike` is the largest such ratio;
+runs of earlier versions have recorded the intervals' means alone. `minutes` leaves pauses out. RMSE
 is on images scaled to [0, 1] by the truth's own range.
 """
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in their seed only, and what came of each."""
+    """Runs that differ in their seed only, and what came of each.
+
+    Attributes:
+        name: What the runs share.
+        runs: What came of each, by name.
+        seeds: Those of the runs that have one.
+    """
 
     name: str
     runs: dict[str, Summary]
+    seeds: dict[str, int]
 
     @property
     def mean(self) -> Summary:
@@ -66,6 +87,11 @@ class Arm:
     def _values(self, key: str) -> list[float]:
         return [value for run in self.runs.values() if (value := run[key]) is not None]
 
+    def by_seed(self, key: str) -> dict[int, float]:
+        """A value of each run that has it, by seed."""
+        values = ((seed, self.runs[name][key]) for name, seed in self.seeds.items())
+        return {seed: value for seed, value in values if value is not None}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -75,6 +101,8 @@ class Comparison:
         experiment: Its name.
         metric: The loss that was compared.
         boxcar_steps: Window of the learning curves.
+        loss_to_reach: That of `steps_to_loss`; None if no loss is finite.
+        baseline: Arm that the others are compared with.
         arms: What came of them.
         superseded: How many older runs of the same names were left out.
         figure: Written learning curves; None if no loss is finite.
@@ -83,19 +111,55 @@ class Comparison:
     experiment: str
     metric: str
     boxcar_steps: int
+    loss_to_reach: float | None
+    baseline: str
     arms: tuple[Arm, ...]
     superseded: int
     figure: Path | None
 
     @property
+    def differences(self) -> dict[str, dict[str, Difference]]:
+        """What each arm changes in the baseline's values, paired by seed: by arm and key."""
+        (baseline,) = (arm for arm in self.arms if arm.name == self.baseline)
+        found = {
+            arm.name: {
+                key: change
+                for key in _TESTED
+                if (change := difference(arm.by_seed(key), baseline.by_seed(key))) is not None
+            }
+            for arm in self.arms
+            if arm is not baseline
+        }
+        return {arm: changes for arm, changes in found.items() if changes}
+
+    @property
     def markdown(self) -> str:
-        """Table of the arms, mean +- standard deviation over seeds."""
-        header = ["arm", "seeds", *_COLUMNS.values()]
+        """Tables: the arms, mean +- standard deviation over seeds; and what each changes."""
+        columns = {key: name for key, name in _COLUMNS.items() if self._is_known(key)}
+        if "steps_to_loss" in columns and self.loss_to_reach is not None:
+            columns["steps_to_loss"] = f"steps to a loss of {format_digits(self.loss_to_reach)}"
+        header = ["arm", "seeds", *columns.values()]
         rows = [
-            [arm.name, str(len(arm.runs)), *(_cell(arm, key) for key in _COLUMNS)]
+            [arm.name, str(len(arm.runs)), *(_cell(arm, key) for key in columns)]
             for arm in self.arms
         ]
-        return markdown_table(header, rows)
+        tables = [markdown_table(header, rows)]
+        if self.differences:
+            tables.append(f"Less {self.baseline}, paired by seed:\n\n{self._changes()}")
+        return "\n\n".join(tables) + "\n"
+
+    def _is_known(self, key: str) -> bool:
+        return any(arm.mean[key] is not None for arm in self.arms)
+
+    def _changes(self) -> str:
+        rows = []
+        for arm, changes in self.differences.items():
+            for key, change in changes.items():
+                scale = 100 if key in _PERCENT else 1
+                mean, low, high = (f"{scale * v:+.3g}" for v in change[:3])
+                row = [arm, _COLUMNS[key], str(change.num_seeds), mean, f"{low} to {high}"]
+                rows.append([*row, f"{change.p:.2g}"])
+        return markdown_table(["arm", "of", "seeds", "change", "95 % interval", "p"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; None where a value is missing."""
@@ -103,9 +167,15 @@ class Comparison:
             "experiment": self.experiment,
             "metric": self.metric,
             "boxcar_steps": self.boxcar_steps,
+            "loss_to_reach": self.loss_to_reach,
+            "baseline": self.baseline,
             "superseded_runs": self.superseded,
             "arms": {
                 arm.name: {"runs": arm.runs, "mean": arm.mean, "std": arm.std} for arm in self.arms
+            },
+            "differences": {
+                arm: {key: change._asdict() for key, change in changes.items()}
+                for arm, changes in self.differences.items()
             },
         }
 
@@ -119,10 +189,13 @@ def compare(
     boxcar_steps: int | None = None,
     names: Sequence[str] | None = None,
     parent: str | None = None,
+    baseline: str | None = None,
+    loss_to_reach: float | None = None,
 ) -> Comparison:
     """The arms of an experiment; writes `learning_curves.png`, `comparison.json` and `.md`.
 
-    Of several runs with one name, the latest counts.
+    Of several runs with one name, the latest counts. Differences from the baseline are tested by
+    Student's t over seeds, paired; with many arms some are significant by chance.
 
     Args:
         uri: Tracking server.
@@ -133,9 +206,12 @@ def compare(
             fortieth of shorter runs.
         names: Only runs whose name or arm matches one of these patterns, like `alrc*`.
         parent: Only runs of this sweep, by its run id.
+        baseline: Arm that the others are compared with; None is the first by name.
+        loss_to_reach: Steps to it are told; None is the highest final loss of an arm, which all
+            have reached.
 
     Raises:
-        TrackingError: The server does not answer, or has no such experiment or runs.
+        TrackingError: The server does not answer, or has no such experiment, runs or arm.
     """
     found = [c for c in list_curves(uri, experiment, metric, parent=parent) if _chosen(c, names)]
     if not found:
@@ -151,29 +227,63 @@ def compare(
         longest = max(int(curve.steps[-1]) for curve in losses)
         boxcar_steps = min(_PAPERS_BOXCAR_STEPS, max(longest // 40, 1))
 
-    # The other metrics of the same runs, by run id.
-    run_ids = [curve.run_id for curve in losses]
-    clipped, rmse = (
-        {c.run_id: c for c in list_curves(uri, experiment, name, run_ids=run_ids)}
-        for name in (metric.replace("_loss", "_clip_fraction"), "validation/rmse")
-    )
-    summaries = {
-        c.name: _summary(c, clipped.get(c.run_id), rmse.get(c.run_id), boxcar_steps) for c in losses
-    }
     by_arm = grouped(losses, lambda curve: curve.arm)
+    if baseline is None:
+        baseline = next(iter(by_arm))
+    elif baseline not in by_arm:
+        raise TrackingError(
+            expected=f"runs of the baseline {baseline!r}",
+            found=", ".join(by_arm),
+            where=f"experiment {experiment!r} at {uri}",
+        )
+    others = _others(uri, experiment, metric, losses)
+    if loss_to_reach is None:
+        finals = [[v for c in of if (v := _final(c)) is not None] for of in by_arm.values()]
+        loss_to_reach = max((fmean(of_arm) for of_arm in finals if of_arm), default=None)
+    summaries = {c.name: _summary(c, others, boxcar_steps, loss_to_reach) for c in losses}
 
     output.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(
         experiment,
         metric,
         boxcar_steps,
-        tuple(Arm(arm, {c.name: summaries[c.name] for c in of}) for arm, of in by_arm.items()),
+        loss_to_reach,
+        baseline,
+        tuple(
+            Arm(
+                arm,
+                {c.name: summaries[c.name] for c in of},
+                {c.name: c.seed for c in of if c.seed is not None},
+            )
+            for arm, of in by_arm.items()
+        ),
         superseded=len(found) - len(losses),
-        figure=_draw(by_arm, output / "learning_curves.png", metric, boxcar_steps),
+        figure=_draw(by_arm, others, output / "learning_curves.png", metric, boxcar_steps),
     )
     write_atomically(output / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
     write_atomically(output / "comparison.md", comparison.markdown)
     return comparison
+
+
+class _Others(NamedTuple):
+    """Other curves of the runs, by run id."""
+
+    rmse: dict[str, Curve]
+    clip_fraction: dict[str, Curve]
+    threshold: dict[str, Curve]
+    largest: dict[str, Curve]
+
+
+def _others(uri: str, experiment: str, metric: str, losses: Sequence[Curve]) -> _Others:
+    run_ids = [curve.run_id for curve in losses]
+    kinds = ("_clip_fraction", "_threshold", "_largest_loss")
+    metrics = ("validation/rmse", *(metric.replace("_loss", kind) for kind in kinds))
+    return _Others(
+        *(
+            {c.run_id: c for c in list_curves(uri, experiment, name, run_ids=run_ids)}
+            for name in metrics
+        )
+    )
 
 
 def _chosen(curve: Curve, patterns: Sequence[str] | None) -> bool:
@@ -188,43 +298,90 @@ def _latest(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in curves if newest[curve.name] is curve]
 
 
-def _summary(loss: Curve, clipped: Curve | None, rmse: Curve | None, boxcar_steps: int) -> Summary:
-    losses, errors, fractions = _finite(loss), _finite(rmse), _finite(clipped)
-    final = losses[-max(round(len(losses) * _FINAL_FRACTION), 1) :]
+def _summary(loss: Curve, others: _Others, boxcar_steps: int, to_reach: float | None) -> Summary:
+    run = loss.run_id
+    errors, fractions = _finite(others.rmse.get(run)), _finite(others.clip_fraction.get(run))
+    mean = boxcar_mean(LearningCurve(loss.steps, loss.values), boxcar_steps)
+    ratios = _ratios(others.largest.get(run, loss), mean)
     return {
-        "final_loss": fmean(final) if final else None,
+        "final_loss": _final(loss),
         "final_rmse": errors[-1] if errors else None,
         "best_rmse": min(errors, default=None),
+        "steps_to_loss": _first_step(mean, to_reach),
         "clip_fraction": fmean(fractions) if fractions else None,
-        "largest_spike": _largest_spike(loss, boxcar_steps),
+        "threshold": _final(others.threshold.get(run)),
+        "num_spikes": float((ratios > _SPIKE).sum()) if len(ratios) else None,
+        "largest_spike": float(ratios.max()) if len(ratios) else None,
+        "minutes": _minutes(loss),
     }
+
+
+def _final(curve: Curve | None) -> float | None:
+    """Mean of the last tenth."""
+    values = _finite(curve)
+    return fmean(values[-max(round(len(values) * _FINAL_FRACTION), 1) :]) if values else None
+
+
+def _first_step(mean: LearningCurve, loss: float | None) -> float | None:
+    if loss is None:
+        return None
+    reached = mean.steps[mean.values <= loss]
+    return float(reached[0]) if len(reached) else None
 
 
 def _finite(curve: Curve | None) -> list[float]:
     return [] if curve is None else curve.values[np.isfinite(curve.values)].tolist()
 
 
-def _largest_spike(loss: Curve, boxcar_steps: int) -> float | None:
-    finite = np.isfinite(loss.values) & (loss.values > 0)
-    steps, values = loss.steps[finite], loss.values[finite]
-    if not len(values):
+def _ratios(largest: Curve, mean: LearningCurve) -> NDArray[np.float64]:
+    """Of the finite losses to the mean around them."""
+    finite = np.isfinite(largest.values) & (largest.values > 0)
+    if not len(mean.steps):
+        return np.empty(0)
+    around: NDArray[np.float64] = np.interp(largest.steps[finite], mean.steps, mean.values)
+    return largest.values[finite] / around
+
+
+def _minutes(curve: Curve) -> float | None:
+    """How long it was trained; pauses between stops and starts count as usual gaps."""
+    gaps = np.diff(curve.times_ms) / 60_000
+    if not len(gaps):
         return None
-    mean = boxcar_mean(LearningCurve(steps, values), boxcar_steps)
-    around: NDArray[np.float64] = np.interp(steps, mean.steps, mean.values)
-    return float((values / around).max())
+    # As long for the first record, which nothing was before.
+    usual = float(np.median(gaps))
+    return float(np.where(gaps > _LONGEST_GAP * usual, usual, gaps).sum()) + usual
 
 
 def _draw(
-    arms: Mapping[str, Sequence[Curve]], path: Path, metric: str, boxcar_steps: int
+    arms: Mapping[str, Sequence[Curve]],
+    others: _Others,
+    path: Path,
+    metric: str,
+    boxcar_steps: int,
 ) -> Path | None:
-    curves = {
-        arm: [LearningCurve(curve.steps, curve.values) for curve in of_arm]
-        for arm, of_arm in arms.items()
-    }
-    if not any(np.isfinite(c.values).any() for of_arm in curves.values() for c in of_arm):
+    """Loss, validation error, threshold and clipped fraction, as far as they are recorded."""
+
+    def of(curves: Mapping[str, Curve]) -> dict[str, list[LearningCurve]]:
+        return {
+            arm: [
+                LearningCurve(found.steps, found.values)
+                for run in runs
+                if (found := curves.get(run.run_id)) is not None
+            ]
+            for arm, runs in arms.items()
+        }
+
+    losses = of({curve.run_id: curve for runs in arms.values() for curve in runs})
+    if not any(np.isfinite(c.values).any() for of_arm in losses.values() for c in of_arm):
         return None
     ylabel = metric.removeprefix("train/").replace("_", " ").capitalize()
-    save_png(learning_curves_figure(curves, boxcar_steps=boxcar_steps, ylabel=ylabel), path)
+    panels = [
+        Panel(losses, ylabel, boxcar_steps),
+        Panel(of(others.rmse), "Validation RMSE"),
+        Panel(of(others.threshold), "Threshold", boxcar_steps),
+        Panel(of(others.clip_fraction), "Fraction clipped", boxcar_steps, log=False),
+    ]
+    save_png(curves_figure(panels), path)
     return path
 
 

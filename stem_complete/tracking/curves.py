@@ -42,6 +42,7 @@ class Curve:
         started_ms: When the run started, in ms since 1970.
         steps: Optimizer steps, rising, [n].
         values: The metric, [n]; may be NaN or infinite.
+        times_ms: When each was recorded, in ms since 1970, [n].
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Curve:
     started_ms: int
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
+    times_ms: NDArray[np.int64]
 
 
 def list_curves(
@@ -108,11 +110,10 @@ def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:
 
 def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
     # The client fetches all pages. Of a step that is logged twice the later point counts.
-    points = {
-        point.step: point.value for point in client.get_metric_history(run.info.run_id, metric)
-    }
+    points = {point.step: point for point in client.get_metric_history(run.info.run_id, metric)}
     steps = np.array(sorted(points), dtype=np.int64)
-    values = np.array([points[step] for step in steps.tolist()], dtype=np.float64)
+    values = np.array([points[step].value for step in steps.tolist()], dtype=np.float64)
+    times = np.array([points[step].timestamp for step in steps.tolist()], dtype=np.int64)
     # MLflow keeps infinity as the largest double.
     largest = np.finfo(np.float64).max
     values[values == largest], values[values == -largest] = np.inf, -np.inf
@@ -126,4 +127,5 @@ def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
         int(run.info.start_time),
         steps,
         values,
+        times,
     )

@@ -77,7 +77,9 @@ def test_arms_are_summarised_over_seeds(
     saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert saved["arms"]["alrc"]["mean"] == alrc.mean
     assert saved["arms"]["alrc"]["runs"]["alrc-seed2"]["final_loss"] == pytest.approx(4)
-    header, _, first, second = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    written = (tmp_path / "out" / "comparison.md").read_text()
+    assert written == comparison.markdown
+    header, _, first, second = written.splitlines()
     assert [cell.strip() for cell in header.split("|")][1:4] == ["arm", "seeds", "final loss"]
     cells = [cell.strip() for cell in first.split("|")][1:-1]
     assert cells[:5] == ["alrc", "3", "2.33 +- 1.5", "11.7 +- 7.6", "9.33 +- 6.1"]

@@ -83,5 +83,5 @@ def test_any_range_of_losses_can_be_drawn(tmp_path: Path, values: list[float]) -
 
 @pytest.mark.parametrize("curves", [{}, {"a": []}, {"a": [curve([0], [np.nan])]}])
 def test_nothing_to_draw(curves: dict[str, list[LearningCurve]]) -> None:
-    with pytest.raises(ValueError, match="at least one finite loss"):
+    with pytest.raises(ValueError, match="at least one finite value"):
         learning_curves_figure(curves, boxcar_steps=1)

@@ -16,7 +16,7 @@ def curve(arm, seed, final, last_step=10_000):
     steps = STEPS[last_step >= STEPS]
     losses = np.where(steps > 9_500, final, 2 * final)
     losses = np.where(steps == 5_000, 6 * final, losses) * WEIGHT
-    return Curve(f"{arm}{seed}", f"{arm}-seed{seed}", arm, seed, 0, steps, losses)
+    return Curve(f"{arm}{seed}", f"{arm}-seed{seed}", arm, seed, 0, steps, losses, 1000 * steps)
 
 
 CURVES = [
