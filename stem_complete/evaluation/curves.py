@@ -17,6 +17,10 @@ ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 ARM_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
+_MOST_POINTS = 1000
+"""Of a curve that is drawn; more cannot be told apart."""
+
+
 class LearningCurve(NamedTuple):
     """The losses of one run: `values` [n] at rising `steps` [n]."""
 
@@ -115,7 +119,8 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
     places[-1].set(xlim=(0, last or 1), xlabel=step)
     places[-1].xaxis.set_major_locator(_ticks(6))
     places[-1].xaxis.set_major_formatter("{x:,.0f}")
-    places[0].legend()
+    # Where it covers least takes long to find among many points; losses fall.
+    places[0].legend(loc="upper right")
     return figure
 
 
@@ -135,13 +140,18 @@ def _draw_arms(axes: Any, averaged: Mapping[str, Sequence[LearningCurve]]) -> No
         line = ARM_LINES[index % len(ARM_LINES)]
         if len(seeds) > 1:
             for seed in seeds:
-                axes.plot(*seed, color=colour, linewidth=0.6, alpha=0.45)
+                axes.plot(*_thinned(seed), color=colour, linewidth=0.6, alpha=0.45)
         if seeds:
             mean = mean_curve(seeds)
             marker = "o" if len(mean.steps) == 1 else ""  # a line of one point is invisible
             label = f"{arm} ({len(seeds)} runs)" if len(seeds) > 1 else arm
             style = {"color": colour, "linestyle": line, "linewidth": 1.4}
-            axes.plot(*mean, **style, marker=marker, markersize=3, label=label)
+            axes.plot(*_thinned(mean), **style, marker=marker, markersize=3, label=label)
+
+
+def _thinned(curve: LearningCurve) -> LearningCurve:
+    every = max(len(curve.steps) // _MOST_POINTS, 1)
+    return LearningCurve(curve.steps[::every], curve.values[::every])
 
 
 def _ticks(most: int) -> Any:

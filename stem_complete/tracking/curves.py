@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from stem_complete.tracking.client import (
     within,
 )
 from stem_complete.tracking.database import DatabaseError
+from stem_complete.tracking.points import Points, reader
 from stem_complete.tracking.runs import ARM_TAG, PARENT_TAG, SEED_TAG, arm_and_seed
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _RUNS_PER_PAGE = 1000
+_NUM_REQUESTS = 8  # to a server at a time
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,17 @@ def list_curves(
     client = open_existing(uri, purpose="reading curves")
     problems = outages()
     try:
-        curves = [
-            _curve(client, run, metric)
+        read = reader(client, uri)
+        runs = [
+            run
             for run in _runs(client, uri, experiment)
             if metric in run.data.metrics
             and (run_ids is None or run.info.run_id in run_ids)
             and (parent is None or run.data.tags.get(PARENT_TAG) == parent)
         ]
+        with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+            points = pool.map(lambda run: read(run.info.run_id, metric), runs)
+            curves = [_curve(run, of_run) for run, of_run in zip(runs, points, strict=True)]
     except DatabaseError:
         raise  # which has a fix of its own
     except problems as error:
@@ -108,15 +115,7 @@ def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:
         token = page.token or ""
 
 
-def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
-    # The client fetches all pages. Of a step that is logged twice the later point counts.
-    points = {point.step: point for point in client.get_metric_history(run.info.run_id, metric)}
-    steps = np.array(sorted(points), dtype=np.int64)
-    values = np.array([points[step].value for step in steps.tolist()], dtype=np.float64)
-    times = np.array([points[step].timestamp for step in steps.tolist()], dtype=np.int64)
-    # MLflow keeps infinity as the largest double.
-    largest = np.finfo(np.float64).max
-    values[values == largest], values[values == -largest] = np.inf, -np.inf
+def _curve(run: Run, points: Points) -> Curve:
     name, tags = str(run.info.run_name), run.data.tags
     arm, seed = arm_and_seed(name)
     return Curve(
@@ -125,7 +124,5 @@ def _curve(client: MlflowClient, run: Run, metric: str) -> Curve:
         tags.get(ARM_TAG, arm),
         int(tags[SEED_TAG]) if tags.get(SEED_TAG, "").isdigit() else seed,
         int(run.info.start_time),
-        steps,
-        values,
-        times,
+        *points,
     )

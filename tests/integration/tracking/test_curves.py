@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.tracking import curves as curves_module
-from stem_complete.tracking import default_uri, list_curves, open_run
+from stem_complete.tracking import default_uri, list_curves, open_run, points
 from stem_complete.tracking.client import connect
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -28,8 +28,8 @@ def runs(uri: str, make_config: Callable[..., Config]) -> dict[str, str]:
     for name in ("mse-seed1", "mse-seed0", "alrc-seed0", "alrc-seed1", "alone"):
         above = None if name == "alone" else parent
         ids[name] = open_run(make_config(name), uri, parent=above).run_id
-        points = [Metric(LOSS, len(name) + step, 1000 + step, step) for step in (2, 0, 1)]
-        connect(uri).log_batch(ids[name], metrics=points)
+        metrics = [Metric(LOSS, len(name) + step, 1000 + step, step) for step in (2, 0, 1)]
+        connect(uri).log_batch(ids[name], metrics=metrics)
     return ids
 
 
@@ -64,10 +64,12 @@ def test_every_page_is_read(
 def test_long_histories_are_complete(
     uri: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As from a server.
+    monkeypatch.setattr(points, "_DATABASES", ())
     page = "mlflow.tracking._tracking_service.client.GET_METRIC_HISTORY_MAX_RESULTS"
     monkeypatch.setattr(page, 100)
-    points = [Metric("long", step, step, step) for step in range(1000)]
-    connect(uri).log_batch(runs["alone"], metrics=points)
+    metrics = [Metric("long", step, step, step) for step in range(1000)]
+    connect(uri).log_batch(runs["alone"], metrics=metrics)
     (curve,) = list_curves(uri, EXPERIMENT, "long")
     assert np.array_equal(curve.steps, np.arange(1000))
     assert np.array_equal(curve.values, np.arange(1000))
@@ -75,12 +77,30 @@ def test_long_histories_are_complete(
 
 def test_odd_values_and_repeated_steps(uri: str, runs: dict[str, str]) -> None:
     odd = [float("nan"), float("inf"), float("-inf"), 4.0, 5.0]
-    points = [Metric("odd", value, 10 + k, min(k, 3)) for k, value in enumerate(odd)]
-    connect(uri).log_batch(runs["alone"], metrics=points)
+    metrics = [Metric("odd", value, 10 + k, min(k, 3)) for k, value in enumerate(odd)]
+    connect(uri).log_batch(runs["alone"], metrics=metrics)
     (curve,) = list_curves(uri, EXPERIMENT, "odd")
     assert curve.steps.tolist() == [0, 1, 2, 3]
     assert np.isnan(curve.values[0])
     assert curve.values[1:].tolist() == [np.inf, -np.inf, 5.0]  # the later of a repeated step
+
+
+def test_a_database_says_what_mlflows_client_says(uri: str, runs: dict[str, str]) -> None:
+    rng, run = np.random.default_rng(0), runs["alone"]
+    values = [*rng.normal(size=300), np.nan, np.inf, -np.inf, 0.0]
+    steps = rng.integers(0, 200, len(values)).tolist()
+    connect(uri).log_batch(
+        run,
+        metrics=[
+            Metric("m", v, 5 * k, s) for k, (v, s) in enumerate(zip(values, steps, strict=True))
+        ],
+    )
+    of_database = points.reader(connect(uri), uri)(run, "m")
+    of_client = points.reader(connect(uri), "http://server")(run, "m")
+    for one, other in zip(of_database, of_client, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(of_client.steps) == len(set(steps))
+    assert [len(each) for each in points.reader(connect(uri), uri)(run, "none")] == [0, 0, 0]
 
 
 def test_an_unknown_experiment_names_those_there_are(uri: str, runs: dict[str, str]) -> None:

@@ -353,6 +353,8 @@ class TestCompare:
             "boxcar_steps": None,
             "names": None,
             "parent": None,
+            "baseline": None,
+            "loss_to_reach": None,
         }
 
     def test_options(self, run, replaced, monkeypatch):
@@ -361,6 +363,7 @@ class TestCompare:
         done = run(
             *("compare", "--output", "o", "--experiment", "e", "--name", "a*", "--name", "b"),
             *("--parent", "p", "--metric", "m", "--boxcar", 5, "--json"),
+            *("--baseline", "mse", "--reach", 0.5),
         )
         assert json.loads(done.output) == {"arms": {}}
         assert calls[0].args == ("http://mlflow:5000", "e", Path("o"))
@@ -369,6 +372,8 @@ class TestCompare:
             "boxcar_steps": 5,
             "names": ["a*", "b"],
             "parent": "p",
+            "baseline": "mse",
+            "loss_to_reach": 0.5,
         }
 
     def test_an_output_is_needed(self, run):
