@@ -18,7 +18,7 @@ from training_runs import SMALLEST
 
 from stem_complete.config import Config, load_config
 
-pytest_plugins = ["untrained"]
+pytest_plugins = ["untrained", "small_stores"]
 
 UNIT = Path(__file__).parent / "unit"
 

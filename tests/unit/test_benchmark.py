@@ -1,9 +1,6 @@
 """The benchmark of the user's machine: three rates, measured in turn."""
 
-import torch
-
-from stem_complete.benchmark import Rate, as_text, benchmark, durations
-from stem_complete.data.store.store import MicrographStore
+from stem_complete.benchmark import Rate, as_text, durations
 
 
 def test_cases_take_turns_and_the_warm_up_does_not_count():
@@ -15,17 +12,6 @@ def test_cases_take_turns_and_the_warm_up_does_not_count():
     rounds = [calls[start : start + 6] for start in range(0, len(calls), 6)]
     assert len(rounds) == 4
     assert all(sorted(taken) == list("aabbcc") for taken in rounds)
-
-
-def test_training_completion_and_loader_are_measured(small_config, small_store):
-    store = MicrographStore(small_store)
-    found = benchmark(small_config(), store, torch.device("cpu"), rounds=2)
-    assert [rate.what.split(",")[0] for rate in found] == [
-        "training step",
-        "completion by the released model",
-        "loader",
-    ]
-    assert all(len(rate.values) == 2 and min(rate.values) > 0 for rate in found)
 
 
 def test_the_text_has_medians_with_quartiles_and_the_machine():

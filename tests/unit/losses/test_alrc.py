@@ -198,15 +198,6 @@ def test_keeps_the_dtype_of_the_loss(dtype):
     assert alrc.mu1.dtype == torch.float32
 
 
-def test_compiles_into_one_graph():
-    torch.manual_seed(0)
-    alrc = ALRC(mu1_start=0.5, mu2_start=0.3)
-    compiled = torch.compile(ALRC(mu1_start=0.5, mu2_start=0.3), fullgraph=True, backend="eager")
-    for _ in range(3):
-        losses = torch.rand(5) * 3
-        assert torch.equal(compiled(losses), alrc(losses))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

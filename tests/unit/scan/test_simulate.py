@@ -14,7 +14,6 @@ from stem_complete.scan import (
     Stream,
     archimedean,
     blur,
-    encode,
     example_keys,
     uniform,
 )
@@ -135,20 +134,6 @@ def test_the_dwell_map_moves_with_the_module_but_is_not_saved():
     simulate = simulator()
     assert dict(simulate.named_buffers())["dwell"].shape == (1, 1, 32, 32)
     assert simulate.state_dict() == {}
-
-
-@pytest.mark.parametrize("noise", NOISES[1:], ids=lambda noise: type(noise).__name__)
-def test_simulation_is_one_graph_without_branches_on_data(noise):
-    simulate = simulator(noise)
-
-    def run(images, step, positions):
-        batch = simulate(images, step, positions)
-        return *flat(batch), encode(batch.scan, "standard").x, encode(batch.scan, "reference").x
-
-    compiled = torch.compile(run, fullgraph=True, backend="eager")
-    arguments = (IMAGES, torch.tensor(3), POSITIONS)
-    for one, other in zip(run(*arguments), compiled(*arguments), strict=True):
-        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

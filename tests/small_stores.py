@@ -1,4 +1,4 @@
-"""Small files and stores that several tests use."""
+"""Small files and stores that tests of data use."""
 
 from __future__ import annotations
 
