@@ -207,7 +207,7 @@ def _launch_one(
                 ending_kept(config.run_folder, stop, rate) as time_is_over,
                 _tracked(config, uri, resume=resume, parent=parent) as tracked,
             ):
-                if tracked is not None:
+                if tracked is not None and tracked.run_id is not None:
                     seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)

@@ -50,7 +50,7 @@ def _record(run: TrackedRun, closing: threading.Event) -> None:
     # Imported here, where training does not wait for it: it takes seconds.
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    warned = False
+    warned = run.run_id is None  # `open_run` has told of an outage
     while not closing.is_set():
         try:
             run_id = find_run_id(run)

@@ -129,6 +129,9 @@ class MlflowRecorder:
             if time.monotonic() > max(began_s, self._delivery.answered_s) + self._patience_s:
                 self._deadline = -math.inf
             self._thread.join(_LOOK_S)
+        num_points = num_files = 0
+        with self._disk_may_be_full():
+            num_points, num_files = self.undelivered()  # of which a closed folder may know nothing
         self._folder.close()
         if num_lost := self._folder.journal.num_waiting():
             _log.warning(
@@ -137,17 +140,15 @@ class MlflowRecorder:
         if self._delivery.num_refused:
             num = counted(self._delivery.num_refused, "point")
             _log.warning("MLflow at %s refused %s", self._uri, num)
-        num_points = num_files = 0
-        with self._disk_may_be_full():
-            num_points, num_files = self.undelivered()
         if num_points or num_files:
+            why = "" if "outage" in self._warned else f" ({self._problem or 'too slow'})"
             _log.warning(
-                "MLflow at %s has not confirmed %s and %s (%s); they are in %s, and "
+                "MLflow at %s has not confirmed %s and %s%s; they are in %s, and "
                 "are sent when this run is started again",
                 self._uri,
                 counted(num_points, "point"),
                 counted(num_files, "file"),
-                self._problem or "too slow",
+                why,
                 self._folder.place,
             )
 
@@ -210,19 +211,23 @@ class MlflowRecorder:
 
 
 def finish_run(run: TrackedRun, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Sets the final status, and delivers what killed workers left; warns if no server answers."""
+    """Sets the final status, and delivers what killed workers left.
+
+    If no server answers, warns, unless `open_run` has told of that.
+    """
     problems: tuple[type[Exception], ...] = (TrackingError, *outages())
     try:
         run = within(patience(run.uri), partial(_set_status, run, status))
     except problems as error:
-        _log.warning(
-            "MLflow at %s %s (%s); its status of run %s is not %s",
-            run.uri,
-            outage(error),
-            briefly(error),
-            run.config.name,
-            status,
-        )
+        if run.run_id is not None:
+            _log.warning(
+                "MLflow at %s %s (%s); its status of run %s is not %s",
+                run.uri,
+                outage(error),
+                briefly(error),
+                run.config.name,
+                status,
+            )
         return
     if run.config.sweep is None:
         MlflowRecorder(run).close()

@@ -133,11 +133,17 @@ class Claim(NamedTuple):
 
 
 class _Sight(NamedTuple):
-    """A claim at one moment; equal as long as its holder gives no sign of life."""
+    """A claim at one moment.
+
+    Attributes:
+        content: On an object store it changes with each sign of life.
+        stamp: When the holder gave the last one, by its own clock or the disk's [ns since 1970].
+        holder: None while it is being written.
+    """
 
     content: bytes
     stamp: int
-    holder: Holder | None  # None while it is being written
+    holder: Holder | None
 
     def last_sign_s(self) -> float:
         """Seconds since the last sign of life of a holder on this machine."""
@@ -312,12 +318,14 @@ def _look(path: UPath) -> _Sight | None:
     holder = None
     with suppress(ValueError, TypeError, KeyError):
         values = json.loads(content)
+        stamp = stamp or values.get("time", 0)
         holder = Holder(**{name: values[name] for name in Holder._fields})
     return _Sight(content, stamp, holder)
 
 
 def _content(holder: Holder, num_signs: int = 0) -> bytes:
-    return json.dumps(holder._asdict() | {"signs_of_life": num_signs}).encode()
+    signs = {"signs_of_life": num_signs, "time": time.time_ns()}
+    return json.dumps(holder._asdict() | signs).encode()
 
 
 def _is_here(folder: UPath, holder: Holder) -> bool:

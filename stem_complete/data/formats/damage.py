@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from stem_complete.console import counted
 
@@ -38,36 +39,76 @@ _ENDS_EARLY = re.compile(
 )
 """What readers say of it when bytes are missing."""
 
-_UNKNOWN = re.compile(r"not a known|not supported|unsupported", re.IGNORECASE)
-"""What readers say of what they do not know, such as a way of compression."""
+_UNKNOWN = (
+    (r"RGBA", "a colour image"),
+    (r"is encrypted", "an encrypted file"),
+    (r"compression|codec|plugin|required filter", "a compression that is not supported"),
+    (
+        r"not supported|unsupported|not implemented|unrecognised mode '[1-9]\d{0,2}'",
+        "a form that is not supported",
+    ),
+)
+"""What readers say of what they do not know, and what it is."""
 
 _SMALLEST = 60
 """Bytes that any of these have."""
 
-FIX = "check that the file is complete, and copy it again from where it was recorded"
+SENSELESS = "contents that make no sense in this format"
+
+_COPY_AGAIN = "check that the file is complete, and copy it again from where it was recorded"
+_SAVE_AGAIN = "save it again from the program that made it, in grey values, without compression"
 
 
 class DamagedError(Exception):
     """A file that cannot be read; the message says what is wrong with it."""
 
 
-def damage(path: Path, error: Exception) -> str:
+class UnknownFormError(Exception):
+    """A whole file in a form that is not read; the message says which."""
+
+
+class Damage(NamedTuple):
+    """What is wrong with a file, and what to do about it."""
+
+    found: str
+    fix: str
+
+
+def damage(path: Path, error: Exception) -> Damage:
     """What is wrong with the file at `path`, of which a reader says `error`."""
     if isinstance(error, DamagedError):
-        return str(error)
+        return Damage(str(error), _COPY_AGAIN)
+    if start := other_start(path):
+        return Damage(start, _COPY_AGAIN)
+    if isinstance(error, UnknownFormError):
+        return Damage(str(error), _SAVE_AGAIN)
+    for pattern, what in _UNKNOWN:
+        if re.search(pattern, str(error), re.IGNORECASE):
+            return Damage(what, _SAVE_AGAIN)
+    return Damage(_found(path, error), _COPY_AGAIN)
+
+
+def other_start(path: Path) -> str:
+    """How a file begins, if those of its format begin otherwise, or else ""."""
     starts = _STARTS.get(path.suffix.lower())
-    if starts and path.is_file():
-        with path.open("rb") as file:
-            start = file.read(16)
-        if not any(start.startswith(each[: len(start)]) for each in starts):
-            return f"another start than such files have, {_shown(start)}"
+    if not starts or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if any(start.startswith(each[: len(start)]) for each in starts):
+        return ""
+    return f"another start than such files have, {_shown(start)}"
+
+
+def _found(path: Path, error: Exception) -> str:
+    has_start = path.suffix.lower() in _STARTS
     if path.is_file():
         num_bytes = path.stat().st_size
-        is_short = bool(starts) and num_bytes < _SMALLEST
+        is_short = has_start and num_bytes < _SMALLEST
         if is_short or isinstance(error, struct.error) or _ENDS_EARLY.search(str(error)):
             return f"one that ends after {counted(num_bytes, 'byte')}, before all that it announces"
-    if starts and not _UNKNOWN.search(str(error)):
-        return "contents that make no sense in this format"
+    if has_start:
+        return SENSELESS
     if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):  # the reader tripped
         return f"what its reader cannot follow ({type(error).__name__}: {_first_line(error)})"
     return _first_line(error)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stem_complete.console import format_bytes
+from stem_complete.data.formats.announced import check_announced
 from stem_complete.data.formats.axes import Axis
-from stem_complete.data.formats.damage import DamagedError
+from stem_complete.data.formats.damage import UnknownFormError
 from stem_complete.data.formats.hdf5 import is_velox, read_hdf5
 from stem_complete.data.formats.hyperspy_trees import about_signal
+from stem_complete.data.formats.mrc import HEADER_BYTES, MrcHeader
 from stem_complete.data.formats.pixel_size import nanometres
 from stem_complete.data.formats.signals import Contents
 
@@ -28,9 +30,6 @@ PLUGINS = {
 }
 
 _METRE_NM = 1e9
-
-_UNCOMPRESSED = (".dm3", ".dm4", ".ser", ".mrc")
-_MOST_BYTES_PER_BYTE = 8  # of packed numbers as they are read, such as complex ones of a transform
 
 
 def read_emd(path: Path, contents: Contents) -> None:
@@ -52,7 +51,6 @@ def read_instrument(path: Path, contents: Contents) -> None:
         ModuleNotFoundError: RosettaSciIO is not installed.
     """
     for number, signal in enumerate(_signals(path)):
-        check_size(path, signal["data"])
         general = signal["metadata"].get("General", {})
         kind = signal["metadata"].get("Signal", {}).get("signal_type", "")
         name = str(general.get("title", "")) or (f"signal {number}" if number else "")
@@ -79,10 +77,16 @@ def _signals(path: Path) -> list[dict[str, Any]]:
     Lazy: the spectra and diffraction patterns of a file can be far larger than its images.
     """
     plugin = import_module(f"rsciio.{PLUGINS[path.suffix.lower()]}")
+    check_announced(path)
+    if path.suffix.lower() == ".mrc":
+        return _mrc_signals(plugin, path)
+    if path.suffix.lower() == ".emi":
+        _check_series(path)
     if path.suffix.lower() == ".ser":
         # Only the EMI file says whether it is an image or a diffraction pattern.
         emi = path.with_name(re.sub(r"_\d+$", "", path.stem) + ".emi")
         try:
+            _check_series(emi)
             pair: list[dict[str, Any]] = plugin.file_reader(str(emi), lazy=True)
         except Exception:  # it is missing, or damaged in any way: the images are still there
             pair = []
@@ -93,26 +97,33 @@ def _signals(path: Path) -> list[dict[str, Any]]:
     return signals
 
 
+def _check_series(emi: Path) -> None:
+    """Checks the series of an EMI file, which are all read with it."""
+    for series in emi.parent.glob(f"{escape(emi.stem)}_[0-9].ser"):
+        check_announced(series)
+
+
+def _mrc_signals(plugin: Any, path: Path) -> list[dict[str, Any]]:
+    with path.open("rb") as file:
+        header = MrcHeader(file.read(HEADER_BYTES))
+    if header.has_half_bytes:
+        raise UnknownFormError("pixels of 4 bits, which are not supported")
+    signals: list[dict[str, Any]] = plugin.file_reader(
+        str(path), lazy=True, endianness=header.order
+    )
+    for signal in signals:
+        data = signal["data"]
+        dtype = np.dtype(np.int8) if header.has_signed_bytes else data.dtype
+        signal["data"] = data.view(dtype.newbyteorder(header.order))
+    return signals
+
+
 def _has_step(signal: dict[str, Any], axis: dict[str, Any]) -> bool:
     """Whether the file tells the step of an axis: RosettaSciIO takes 1 nm for an MRC without."""
     about = signal.get("original_metadata", {})
     sampling = f"M{axis.get('name', '')}".upper()  # in an MRC header: pixels along the cell
     header = {} if "fei_header" in about else about.get("std_header", {})
     return sampling not in header or bool(np.asarray(header[sampling]).item())
-
-
-def check_size(path: Path, data: Any) -> None:
-    """Checks that a header does not announce far more pixels than its file can hold.
-
-    Raises:
-        DamagedError: It does.
-    """
-    num_bytes = path.stat().st_size
-    if path.suffix.lower() in _UNCOMPRESSED and data.nbytes > _MOST_BYTES_PER_BYTE * num_bytes:
-        raise DamagedError(
-            f"a header that announces {format_bytes(data.nbytes)} of pixels, shape {data.shape}, "
-            f"in a file of {format_bytes(num_bytes)}"
-        )
 
 
 def _is_in_inverse_metres(axis: Axis) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
-from stem_complete.data.formats.damage import FIX, damage
+from stem_complete.data.formats.damage import damage
 from stem_complete.data.formats.readers import reader_of
 from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
 from stem_complete.errors import DataError
@@ -187,9 +187,8 @@ def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
         )
     return DataError(
         expected=f"a readable {path.suffix or 'zarr'} file",
-        found=damage(path, error),
+        **damage(path, error)._asdict(),
         where=path,
-        fix=FIX,
     )
 
 

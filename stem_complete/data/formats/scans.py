@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stem_complete.data.conventions import raster_scan
-from stem_complete.data.formats.damage import FIX, damage
+from stem_complete.data.formats.damage import damage
 from stem_complete.data.formats.freescan import (
     coordinates_of,
     detector_of,
@@ -187,10 +187,7 @@ def _read(reader: Callable[[Path], Samples | None], path: Path) -> Samples | Non
             return None
         traceback.clear_frames(error.__traceback__)
         raise DataError(
-            expected=f"a readable {path.suffix} file",
-            found=damage(path, error),
-            where=path,
-            fix=FIX,
+            expected=f"a readable {path.suffix} file", **damage(path, error)._asdict(), where=path
         ) from error
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from stem_complete.console import counted
 from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
-from stem_complete.data.formats.damage import DamagedError
+from stem_complete.data.formats.damage import DamagedError, UnknownFormError
 from stem_complete.data.formats.databar import num_bar_rows
 from stem_complete.data.formats.ome_tiff import Ome, OmeImage, read_ome
 from stem_complete.data.formats.signals import Contents, require_memory
@@ -121,6 +122,7 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
         axes = _axes(tiff, series, ome)
         if num_missing := sum(page is None for page in series.pages):
             raise DamagedError(f"{num_missing} of {counted(len(series.pages), 'page')} missing")
+        _require_known_form(series.keyframe)
         _require_parts(series)
         if index and series.keyframe.is_reduced:
             contents.skip(name, f"a preview, shape {series.shape}")
@@ -145,6 +147,20 @@ def _offer_series(tiff: Any, contents: Contents, found: Sequence[_Series]) -> No
             contents.offer_colours(name, np.moveaxis(data, samples, -1), axes)
         else:
             contents.offer(name, data, axes=axes, about=_about(tiff))
+
+
+def _require_known_form(page: Any) -> None:
+    """Checks that tifffile knows how a page is stored, as it tells of the rest in its own words.
+
+    Raises:
+        UnknownFormError: It does not.
+    """
+    for what, number in (
+        ("compression", page.compression),
+        ("photometric interpretation", page.photometric),
+    ):
+        if not isinstance(number, Enum):
+            raise UnknownFormError(f"a {what} that is not supported, {number}")
 
 
 def _require_parts(series: Any) -> None:

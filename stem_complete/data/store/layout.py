@@ -6,7 +6,7 @@ A store is a zarr group:
                         or not, with a CRC-32C; a shard (file) is some hundred crops
     crops/*    [n]      one array per fact about a crop, see `COLUMNS` and `PIXEL_HASHES`
     sources    [m]      JSON records, see `Source`
-    left_out   [k]      JSON records, see `LeftOut`
+    left_out   [k]      JSON records, see `LeftOut`; all of these with a CRC-32C, too
 
 with the attributes format, version, crop_size, dtype, num_crops, num_sources, num_left_out. Arrays
 only ever grow, and their entries never change. The three numbers are written last and say how much
@@ -16,17 +16,28 @@ of the arrays counts, so what an interrupted writer left behind is not part of t
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+from numpy.typing import NDArray
+from zarr.codecs import (
+    BloscCname,
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    ShardingCodec,
+    ZstdCodec,
+)
 from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import LocalStore
 
 from stem_complete.data.examples import Split
+from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.errors import StoreError
 from stem_complete.extras import program
 from stem_complete.files import atomic_folder
@@ -39,21 +50,44 @@ StoredDtype = Literal["uint16", "float32"]
 Compression = Literal["lz4", "zstd", "none"]
 _COMPRESSION_LEVEL = 5  # of blosc, from 1 to 9; readers need not know
 
-COLUMNS: dict[str, str] = {
-    "minimum": "float64",  # [detector units]
-    "maximum": "float64",
-    "offset": "float64",  # intensity = offset + scale * stored
-    "scale": "float64",
-    "pixel_size_nm": "float64",  # NaN where unknown
-    "split": "uint8",  # place in SPLITS
-    "source": "int32",  # place in `sources`
-    "frame": "int32",
-    "row": "int32",  # of the crop's first pixel [px]
-    "column": "int32",
+
+class Rows(NamedTuple):
+    """An array [n].
+
+    Attributes:
+        dtype: Number format.
+        lost: A value that none has: what reads as such was in a chunk that is gone.
+    """
+
+    dtype: str
+    lost: float | str
+
+
+COLUMNS: dict[str, Rows] = {
+    "minimum": Rows("float64", math.nan),  # [detector units]
+    "maximum": Rows("float64", math.nan),
+    "offset": Rows("float64", math.nan),  # intensity = offset + scale * stored
+    "scale": Rows("float64", math.nan),
+    "pixel_size_nm": Rows("float64", -1),  # NaN where unknown
+    "split": Rows("uint8", 255),  # place in SPLITS
+    "source": Rows("int32", -1),  # place in `sources`
+    "frame": Rows("int32", -1),
+    "row": Rows("int32", -1),  # of the crop's first pixel [px]
+    "column": Rows("int32", -1),
 }
 
 PIXEL_HASHES = "crops/pixel_hash"
 """Array uint64 of `pixel_hash.pixel_hash`, shorter or absent in stores of older versions."""
+
+_ROWS = {f"crops/{name}": column for name, column in COLUMNS.items()} | {
+    PIXEL_HASHES: Rows("uint64", 2**64 - 1),
+    "sources": Rows("str", ""),
+    "left_out": Rows("str", ""),
+}
+"""All arrays but the images, by name."""
+
+_METADATA = "zarr.json"
+_NUMBERS = ("crop_size", "num_crops", "num_sources", "num_left_out")
 
 # Whole shards are kept in memory and written at once: 256 crops of 512 x 512 uint16.
 _SHARD_BYTES = 128 * 2**20
@@ -157,17 +191,27 @@ def _create_arrays(
         fill_value=0 if dtype == "uint16" else np.nan,
         dimension_names=("crop", "y", "x"),
     )
-    crops = group.create_group("crops")
-    for name, column_dtype in COLUMNS.items():
-        crops.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype=column_dtype)
-    create_pixel_hashes(group)
-    for name in ("sources", "left_out"):
-        group.create_array(name, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="str")
+    group.create_group("crops")
+    for name in _ROWS:
+        _create_rows(group, name)
 
 
-def create_pixel_hashes(group: zarr.Group) -> None:
-    """Creates the array of hashes in a store, empty: all unknown."""
-    group.create_array(PIXEL_HASHES, shape=(0,), chunks=(_ROWS_PER_CHUNK,), dtype="uint64")
+def create_pixel_hashes(group: zarr.Group, num_crops: int) -> None:
+    """Creates the array of hashes in a store of an older version, all unknown."""
+    hashes = _create_rows(group, PIXEL_HASHES)
+    hashes.resize((num_crops,))
+    hashes[:] = UNKNOWN
+
+
+def _create_rows(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=(0,),
+        chunks=(_ROWS_PER_CHUNK,),
+        dtype=_ROWS[name].dtype,
+        compressors=[ZstdCodec(), Crc32cCodec()],
+        fill_value=_ROWS[name].lost,
+    )
 
 
 def _compressors(compression: Compression) -> list[BloscCodec]:
@@ -189,10 +233,65 @@ def open_images(path: Path) -> zarr.Array[Any]:
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """An array of the store."""
-    array = group[name]
-    assert isinstance(array, zarr.Array)
+    """An array of the store.
+
+    Raises:
+        StoreError: There is none, or its metadata are damaged.
+    """
+    try:
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+    except Exception as error:  # a damaged zarr.json makes zarr fail in many ways
+        raise _torn(_folder(group), f"{name}/{_METADATA}") from error
     return array
+
+
+def rows_of(group: zarr.Group, name: str, count: int) -> NDArray[Any]:
+    """The first `count` values of one of the arrays [n].
+
+    Raises:
+        StoreError: Some are not there, or cannot be read.
+    """
+    folder, array = _folder(group), array_of(group, name)
+    try:
+        values = np.asarray(array[:count])
+    except Exception as error:  # zarr and the codecs raise errors of many kinds
+        raise damaged(
+            folder, f"values of {name} that cannot be read from {name}/c ({type(error).__name__})"
+        ) from error
+    if len(values) < count:
+        raise damaged(folder, f"{len(values)} of {count} values of {name}")
+    if _is(array.fill_value, _ROWS[name].lost).all():  # in older stores it may be a fact
+        is_lost = _is(values, array.fill_value)
+        if is_lost.any():
+            first = int(np.argmax(is_lost))
+            file = Path(name) / "c" / str(first // array.chunks[0])
+            raise damaged(
+                folder, f"no value {first} in {file}" if (folder / file).exists() else f"no {file}"
+            )
+    return values
+
+
+def _is(values: Any, lost: Any) -> NDArray[np.bool_]:
+    """Where values are `lost`, which may be NaN."""
+    is_nan = isinstance(lost, (float, np.floating)) and np.isnan(lost)
+    return np.asarray(np.isnan(values) if is_nan else values == lost)
+
+
+def check_arrays(group: zarr.Group) -> None:
+    """Checks that each array of the store can be opened.
+
+    Raises:
+        StoreError: One cannot.
+    """
+    for name in ("images", *_ROWS):
+        array_of(group, name)
+
+
+def _folder(group: zarr.Group) -> Path:
+    store = group.store
+    assert isinstance(store, LocalStore)
+    return store.root
 
 
 def compression_of(images: zarr.Array[Any]) -> Compression | None:
@@ -237,6 +336,8 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, 
         group = zarr.open_group(path, mode=mode, zarr_format=3)
         attributes = group.attrs.asdict()
     except Exception as error:  # a damaged or foreign zarr.json makes zarr fail in many ways
+        if (path / "images").is_dir() and (path / "crops").is_dir():
+            raise _torn(path, _METADATA) from error
         raise _no_store(path, "a folder that is no zarr v3 group") from error
     version = attributes.get("version")
     if attributes.get("format") != FORMAT or not isinstance(version, int):
@@ -248,7 +349,35 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[zarr.Group, 
             where=path,
             fix=f"update stem-complete: {program('pip')} install --upgrade stem-complete",
         )
+    if missing := [name for name in _NUMBERS if not isinstance(attributes.get(name), int)]:
+        raise damaged(path, f"no {' or '.join(missing)} in {_METADATA}")
     return group, attributes
+
+
+def damaged(path: Path, found: str) -> StoreError:
+    """Error about a store of which a part is lost or changed."""
+    return StoreError(
+        expected="a whole store",
+        found=found,
+        where=path,
+        fix="restore the store from a copy or ingest the files into a new one",
+    )
+
+
+def _torn(path: Path, file: str) -> StoreError:
+    """Error about metadata that zarr cannot use."""
+    content = (path / file).read_bytes() if (path / file).is_file() else None
+    if content is None:
+        found = f"no {file}"
+    elif not content.strip(b"\0 \n"):
+        found = f"an empty {file}"
+    else:
+        try:
+            json.loads(content)
+            found = f"a {file} that makes no sense"
+        except ValueError:
+            found = f"a {file} that is no JSON"
+    return damaged(path, found)
 
 
 def _no_store(path: Path, found: str) -> StoreError:

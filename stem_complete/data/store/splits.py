@@ -14,7 +14,8 @@ from stem_complete.errors import ConfigError
 from stem_complete.time_limit import OutOfTimeError, time_limit
 
 # What frames and crops of one field of view differ by stands at the end of their names, or before
-# names of detectors and steps of processing, which are left out, too.
+# names of detectors and steps of processing, which are left out, too. What detectors see at a time
+# is one field: gold_HAADF_0001 and gold_BF_0001, gold_dpc_x and gold_dpc_y, HAADF/gold and BF/gold.
 #
 # A number: gold_0001, gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001,
 # gold_3of20; longer ones are times and the like, unless they begin with zeros. After it may come
@@ -48,11 +49,14 @@ _TIME = rf"(?:{_HOUR}(?:[0-5]\d(?:[0-5]\d)?|[-.:_h][0-5]\d(?:[-.:_m][0-5]\d)?)(?
 _WHEN = rf"(?:[ _.-]+(?:{_DATE}[ _.T-]*{_TIME}|{_TIME}[ _.-]+{_DATE}))"
 # Of Gatan's in-situ cameras, which put frames into a folder for each second.
 _CLOCK = r"[ _]Hour_\d+[ _]Minute_\d+[ _]Second_\d+(?:[ _]Frame_\d+)?"
+# "Se" alone is selenium.
 _DETECTOR = (
-    r"(?:haadf|[lm]aadf|adf|abf|bf|df\d?|i?dpc|b?se|(?:ch|channel|detector)[ _-]?\d|im|img|image)"
+    r"(?:[hlm]aadf|adf[12]?|[eo]?abf|obf|[bd]f-[ios]|bf|df\d?|[id]?dpc(?:[ _-]?(?:[xy]|a-c|b-d))?"
+    r"|[id]com|i?com[ _-]?[xy]|bse|(?-i:SE|se)|(?:ch|channel|detector)[ _-]?\d)"
 )
 _STEP = (
-    r"(?:reg(?:istered)?|align(?:ed)?|(?:drift[ _-]?)?corr?(?:ected)?|filt(?:ered)?|smooth(?:ed)?"
+    r"(?:im|img|image|reg(?:istered)?|align(?:ed)?|(?:drift[ _-]?)?corr?(?:ected)?|filt(?:ered)?"
+    r"|smooth(?:ed)?"
     r"|denoised?|raw|orig(?:inal)?|crop(?:ped)?|bin(?:ned)?\d*|avg|averaged?|mean|sum(?:med)?"
     r"|norm(?:ali[sz]ed)?|(?:re)?scaled|resized?|rot(?:ated)?|flip(?:ped)?|clean(?:ed)?"
     r"|proc(?:essed)?|bg[ _-]?sub|edit(?:ed)?|copy|export(?:ed)?|out(?:put)?|final|fft|\d+bit)"
@@ -67,7 +71,15 @@ NUMBERED = (
     rf"|(.*?)(?:(?:[ _.-]+[ctz]\d{{1,5}})+{_NUMBER}?|{_NUMBER}){_AFTER}"
     rf"|(.*?){_INSIDE}([^/]*)|(.*))$"
 )
-"""Files that differ in the number of their names are of one field of view."""
+"""Files that differ in the number of their names, or in their detector, are of one field of view.
+
+What its groups match is the field's name but for the detectors in it, which `group_of` leaves out.
+"""
+
+_DETECTORS = re.compile(
+    rf"(?i)(?<=/)(?:{_DETECTOR}(?:[ _.-]+|(?=/)|$))+|[ _.-]+{_DETECTOR}(?=[ _./-]|$)"
+)
+"""Detectors in a path, as words, with what parts each from the next word."""
 
 _LONGEST_SEARCH = 2  # seconds
 
@@ -87,7 +99,10 @@ def group_of(path: Path, pattern: str = NUMBERED) -> str:
         ConfigError: The pattern takes seconds for one path.
     """
     name = _without_suffix(path)
-    return _named(pattern, name) or name
+    named = _named(pattern, name)
+    if pattern == NUMBERED:
+        named = re.sub("/+", "/", _DETECTORS.sub("", named)).rstrip("/")
+    return named or name
 
 
 def _named(pattern: str, name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from stem_complete.data.examples import SPLITS, Split
 from stem_complete.data.store.layout import (
@@ -25,8 +24,10 @@ from stem_complete.data.store.layout import (
     Source,
     StoredDtype,
     array_of,
+    damaged,
     open_group,
     open_images,
+    rows_of,
     shard_file,
 )
 from stem_complete.data.store.pixel_hash import UNKNOWN
@@ -186,39 +187,26 @@ class MicrographStore:
     def column(self, name: str) -> NDArray[Any]:
         """One fact about every crop [n]; `layout.COLUMNS` lists the names."""
         if name not in self._columns:
-            with self._reading(f"values of {name}"):
-                array = array_of(open_group(self.path)[0], f"crops/{name}")
-                values = np.asarray(array[: len(self)])
-            if len(values) < len(self):
-                raise self._damaged(f"{len(values)} of {len(self)} values of {name}")
-            self._columns[name] = values
+            group, _ = open_group(self.path)
+            self._columns[name] = rows_of(group, f"crops/{name}", len(self))
         return self._columns[name]
 
     def pixel_hashes(self) -> NDArray[np.uint64]:
         """Hashes of the pixels of crops [n]; `UNKNOWN` for those that an old version stored."""
         hashes = np.full(len(self), UNKNOWN, np.uint64)
-        with self._reading("hashes"):
-            group = open_group(self.path)[0]
-            if PIXEL_HASHES in group:
-                known = np.asarray(array_of(group, PIXEL_HASHES)[: len(self)])
-                hashes[: len(known)] = known
+        group, _ = open_group(self.path)
+        if (self.path / PIXEL_HASHES).exists():
+            num_known = min(len(self), array_of(group, PIXEL_HASHES).shape[0])
+            hashes[:num_known] = rows_of(group, PIXEL_HASHES, num_known)
         return hashes
 
     def _records(self, name: str, number: int, kind: type[Record]) -> list[Record]:
         adapter: TypeAdapter[Record] = _adapter(kind)
-        with self._reading(f"records of {name}"):
-            rows = np.asarray(array_of(open_group(self.path)[0], name)[:number])
-            return [adapter.validate_json(str(row)) for row in rows]
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Says what cannot be read: zarr and pydantic raise errors of many kinds."""
+        rows = rows_of(open_group(self.path)[0], name, number)
         try:
-            yield
-        except StoreError:
-            raise
-        except Exception as error:
-            raise self._damaged(f"{what} that cannot be read ({type(error).__name__})") from error
+            return [adapter.validate_json(str(row)) for row in rows]
+        except ValidationError as error:
+            raise damaged(self.path, f"records of {name} that make no sense") from error
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         checked = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -254,12 +242,4 @@ class MicrographStore:
         # zarr takes a crop for empty if its file is not there.
         if not (self.path / file).exists():
             reason = "no such file"
-        return self._damaged(f"crop {number} that cannot be read from {file}: {reason}")
-
-    def _damaged(self, found: str) -> StoreError:
-        return StoreError(
-            expected=f"{len(self)} complete crops",
-            found=found,
-            where=self.path,
-            fix="restore the store from a copy or ingest the files into a new one",
-        )
+        return damaged(self.path, f"crop {number} that cannot be read from {file}: {reason}")

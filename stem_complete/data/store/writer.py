@@ -29,6 +29,7 @@ from stem_complete.data.store.layout import (
     Source,
     StoredDtype,
     array_of,
+    check_arrays,
     compression_of,
     create_group,
     create_pixel_hashes,
@@ -139,8 +140,9 @@ class StoreWriter:
         self._group, attributes = open_group(self.path, "r+")
         self._images = array_of(self._group, "images")
         self._check(attributes)
-        if PIXEL_HASHES not in self._group:
-            create_pixel_hashes(self._group)
+        if not (self.path / PIXEL_HASHES).exists():
+            create_pixel_hashes(self._group, attributes["num_crops"])
+        check_arrays(self._group)
         for leftover in self.path.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
         self._stored_dtype: StoredDtype = attributes["dtype"]

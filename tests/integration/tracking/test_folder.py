@@ -79,6 +79,17 @@ def test_the_journal_is_uploaded_with_each_checkpoint_and_at_the_end(
     assert not list(temporary.iterdir())
 
 
+def test_what_mlflow_did_not_get_is_counted_although_all_was_uploaded(
+    run: TrackedRun, remote: UPath, temporary: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = MlflowRecorder(replace(run, uri=DEAD), flush_every_s=60, close_timeout_s=5)
+    recorder.scalars(10, {"a": 1.0})
+    recorder.close()
+    assert steps_in(remote / JOURNAL) == [10]
+    assert not list(temporary.iterdir())
+    assert f"has not confirmed 1 point and 0 files; they are in {remote}" in caplog.messages[-1]
+
+
 def test_a_lost_host_costs_what_it_recorded_after_the_last_checkpoint(
     run: TrackedRun, remote: UPath, temporary: Path
 ) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
-from stem_complete.data.formats.damage import DamagedError, damage
-from stem_complete.data.formats.instruments import check_size
+from stem_complete.data.formats.damage import damage
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.errors import DataError
 
@@ -27,7 +29,10 @@ FILES = {
 
 NOISE = np.random.default_rng(0).integers(0, 4000, (64, 64)).astype(np.uint16)
 
-ENDS = r"found one that ends after [\d,]+ bytes?, before all that it announces; check that"
+ENDS = (
+    r"found one that ends after [\d,]+ bytes?, before all that it announces"
+    r"(, [\d.]+ \w+ of [\w ]+)?; check that"
+)
 START = "found another start than such files have, "
 SENSELESS = "found contents that make no sense in this format; check that"
 
@@ -100,13 +105,96 @@ def test_an_error_in_a_statement_of_ours_is_not_told_as_if_we_had_raised_it(tmp_
     path.write_bytes(b"II*\0" + bytes(99))
     with pytest.raises(ValueError, match="truth value") as caught:
         assert not np.ones(2)
-    assert damage(path, caught.value) == "contents that make no sense in this format"
+    assert damage(path, caught.value).found == "contents that make no sense in this format"
 
 
-def test_a_header_that_announces_too_much_is_damage(tmp_path: Path) -> None:
-    path = tmp_path / "a_1.ser"
-    path.write_bytes(bytes(2000))
-    check_size(path, np.zeros((80, 100), np.uint16))
-    huge = np.broadcast_to(np.uint16(0), (10_000_000, 1024, 1024))
-    with pytest.raises(DamagedError, match=r"announces 21 TB of pixels.*in a file of 2 kB"):
-        check_size(path, huge)
+def write_tiff_with_tag(path: Path, name: str, number: int) -> None:
+    tifffile.imwrite(path, NOISE, metadata=None, compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[name].overwrite(number)
+
+
+def write_zip_with(path: Path, *places: int, number: int) -> None:
+    np.savez_compressed(path, NOISE)
+    content = bytearray(path.read_bytes())
+    for mark, place in zip((b"PK\3\4", b"PK\1\2"), places, strict=True):
+        content[content.find(mark) + place] = number
+    path.write_bytes(content)
+
+
+def write_hdf5_with_filter(path: Path, number: int) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=NOISE, chunks=NOISE.shape, compression="gzip")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"deflate") - 8
+    content[place : place + 2] = number.to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def write_zarr_with_codec(path: Path, name: str) -> None:
+    zarr.create_array(path, data=NOISE)
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["codecs"][-1] = {"name": name, "configuration": {}}
+    (path / "zarr.json").write_text(json.dumps(metadata))
+
+
+def write_dm3_of_type(path: Path, number: int) -> None:
+    content = bytearray(FILES["dm3"].read_bytes())
+    place = content.find(b"%%%%", content.rfind(b"DataType")) + 12
+    content[place : place + 4] = number.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+UNKNOWN: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "compression of a tiff": (
+        "a.tif",
+        lambda path: write_tiff_with_tag(path, "Compression", 9999),
+        "a compression that is not supported, 9999",
+    ),
+    "compression that is known by name alone": (
+        "a.tif",
+        lambda path: write_tiff_with_tag(path, "Compression", 34676),
+        "a compression that is not supported",
+    ),
+    "photometric interpretation": (
+        "a.tif",
+        lambda path: write_tiff_with_tag(path, "PhotometricInterpretation", 777),
+        "a photometric interpretation that is not supported, 777",
+    ),
+    "compression of an archive": (
+        "a.npz",
+        lambda path: write_zip_with(path, 8, 10, number=97),
+        "a compression that is not supported",
+    ),
+    "encryption": (
+        "a.npz",
+        lambda path: write_zip_with(path, 6, 8, number=1),
+        "an encrypted file",
+    ),
+    "filter": (
+        "a.h5",
+        lambda path: write_hdf5_with_filter(path, 32008),
+        "a compression that is not supported",
+    ),
+    "codec": (
+        "a.zarr",
+        lambda path: write_zarr_with_codec(path, "nosuch"),
+        "a compression that is not supported",
+    ),
+    "null data": ("a.dm3", lambda path: write_dm3_of_type(path, 4), "a form that is not supported"),
+    "colours": ("a.dm3", lambda path: write_dm3_of_type(path, 23), "a colour image"),
+}
+
+
+@pytest.mark.parametrize(("name", "write", "found"), [*UNKNOWN.values()], ids=[*UNKNOWN])
+def test_whole_files_of_an_unknown_form_are_to_be_saved_again(
+    tmp_path: Path, name: str, write: Callable[[Path], object], found: str
+) -> None:
+    pytest.importorskip("rsciio")
+    path = tmp_path / name
+    write(path)
+    fix = "save it again from the program that made it, in grey values, without compression"
+    with pytest.raises(DataError) as caught:
+        read_file(path)
+    expected = f"{path}: expected a readable {path.suffix} file, found {found}; {fix}"
+    assert str(caught.value) == expected

@@ -104,6 +104,23 @@ def test_crops_of_one_field_of_view_share_a_group() -> None:
     "names",
     [
         ("HAADF_0001.tif", "HAADF_0002.tif", "HAADF_0010.dm4"),
+        ("HAADF_0001.tif", "BF_0001.tif", "dpc_x_0001.tif", "DPCy_0002.tif", "0003.tif"),
+        ("gold_dpc_x_0001.tif", "gold_dpc_y_0001.tif", "gold_iDPC_0001.tif", "gold_dDPC_1.tif"),
+        ("gold_HAADF.tif", "gold_BF.tif", "gold_abf.tif", "gold_ADF1.tif", "gold.dm4"),
+        (
+            "gold_DPC-x.tif",
+            "gold_DPC A-C.tif",
+            "gold_DPC_B-D.tif",
+            "gold_com_x.tif",
+            "gold_iCOM.tif",
+        ),
+        ("gold_DF-I_1.tif", "gold_DF-O_1.tif", "gold_DF4_1.tif", "gold_BF-S_1.tif"),
+        ("gold_ch1_edge.tif", "gold_ch2_edge.tif", "gold_edge_SE.tif", "BSE_gold_edge.tif"),
+        ("HAADF/gold.tif", "BF/gold.tif", "gold HAADF.tif", "gold/ABF.tif"),
+        ("HAADF_BF_gold.tif", "gold_HAADF_BF.tif"),
+        ("gold_df_10nm.tif", "gold_df_-20nm.tif", "gold_df30nm.tif"),
+        ("20240501_103000_HAADF.tif", "20240501_103000_BF.tif"),
+        ("gold_0001_HAADF_spot.tif", "gold_0001_BF_spot.tif"),
         ("gold_1.tif", "gold_2.tif", "gold_10.tif"),
         ("gold-001.tif", "gold-002.tif"),
         ("gold 1.tif", "gold (2).tif"),
@@ -162,7 +179,14 @@ def test_numbered_frames_are_of_one_field_of_view(names: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     "names",
     [
-        ("HAADF_0001.tif", "BF_0001.tif"),
+        ("gold_HAADF_0001.tif", "silver_BF_0001.tif"),
+        ("gold_HAADF_spot.tif", "gold_HAADF_edge.tif", "gold_BF_rim.tif"),
+        ("gold_BF_a.tif", "gold_BF_b.tif", "gold_dpc_c.tif"),
+        ("HAADF/gold.tif", "HAADF/silver.tif"),
+        ("day1/HAADF.tif", "day2/HAADF.tif"),
+        ("In_Se.tif", "In.tif"),
+        ("goldbf.tif", "gold.tif", "gold_bfx.tif"),
+        ("com_1.tif", "gold_com_1.tif"),
         ("gold1.tif", "gold2.tif"),  # specimens, as likely as not
         ("image001.tif", "image002.tif"),
         ("20201021_141503.emd", "20201021_141611.emd"),  # times

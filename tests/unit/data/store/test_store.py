@@ -321,8 +321,30 @@ UNREADABLE = "crop 0 that cannot be read from images/c/0/0/0: "
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (shutil.rmtree, "found nothing.*stem-complete ingest"),
     "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "found a file"),
-    "no metadata": (lambda p: (p / "zarr.json").unlink(), "no zarr v3 group"),
-    "torn metadata": (lambda p: (p / "zarr.json").write_text('{"a'), "no zarr v3 group"),
+    "no metadata": (lambda p: (p / "zarr.json").unlink(), "found no zarr.json; restore"),
+    "empty metadata": (lambda p: (p / "zarr.json").write_text(""), "found an empty zarr.json; r"),
+    "zeros": (lambda p: (p / "zarr.json").write_bytes(bytes(99)), "found an empty zarr.json; r"),
+    "torn metadata": (
+        lambda p: (p / "zarr.json").write_text((p / "zarr.json").read_text()[:-40]),
+        "found a zarr.json that is no JSON; restore",
+    ),
+    "other metadata": (
+        lambda p: (p / "zarr.json").write_text("[]"),
+        "found a zarr.json that makes no sense; restore",
+    ),
+    "lost numbers": (
+        lambda p: change_attribute(p, num_crops=None),
+        "found no num_crops in zarr.json; restore",
+    ),
+    "no zarr": (lambda p: (shutil.rmtree(p), p.mkdir()), "no zarr v3 group.*stem-complete ingest"),
+    "torn images": (
+        lambda p: (p / "images/zarr.json").write_text('{"a'),
+        "found a images/zarr.json that is no JSON; restore",
+    ),
+    "lost images": (
+        lambda p: (p / "images/zarr.json").unlink(),
+        "found no images/zarr.json; restore",
+    ),
     "foreign": (lambda p: change_attribute(p, format="other"), "another zarr group"),
     "newer": (lambda p: change_attribute(p, version=99), "version 99; update stem-complete"),
     "lost shard": (lambda p: shutil.rmtree(p / "images" / "c"), f"{UNREADABLE}no such file"),
@@ -332,7 +354,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another store's shard": (replace_shard, f"{UNREADABLE}other pixels than were written"),
     "torn facts": (
         lambda p: (p / "crops/offset/zarr.json").write_text("x"),
-        "values of offset that cannot be read",
+        "found a crops/offset/zarr.json that is no JSON; restore",
+    ),
+    "short facts": (
+        lambda p: (p / "crops/offset/c/0").write_bytes(b"x"),
+        "values of crops/offset that cannot be read from crops/offset/c",
     ),
     "lost facts": (lambda p: change_attribute(p, num_crops=99), "11 of 99 values of"),
 }
@@ -371,8 +397,58 @@ def test_lost_records_are_told_in_one_line(tmp_path: Path, whole: dict[StoredDty
     path = tmp_path / "s.zarr"
     shutil.copytree(whole["uint16"], path)
     shutil.rmtree(path / "sources" / "c")
-    with pytest.raises(StoreError, match=r"records of sources that cannot be read.*from a copy"):
+    with pytest.raises(StoreError, match=r"found no sources/c/0; restore the store from a copy"):
         MicrographStore(path).sources()
+
+
+@pytest.mark.parametrize("name", [*layout.COLUMNS, "pixel_hash"])
+@pytest.mark.parametrize("first", [0, 4])
+def test_no_value_of_a_chunk_that_is_gone_is_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: int
+) -> None:
+    monkeypatch.setattr(layout, "_ROWS_PER_CHUNK", 4)
+    path = store_with(tmp_path / "s.zarr", CROPS).path
+    (path / "crops" / name / "c" / str(first // 4)).unlink()
+
+    def read(store: MicrographStore) -> NDArray[Any]:
+        return store.pixel_hashes() if name == "pixel_hash" else store.column(name)
+
+    with pytest.raises(StoreError, match=f"found no crops/{name}/c/{first // 4}; restore"):
+        read(MicrographStore(path))
+    assert len(read(MicrographStore(path).first(first))) == first  # what is there is read
+
+
+def test_a_flipped_bit_in_a_fact_is_noticed(tmp_path: Path) -> None:
+    path = store_with(tmp_path / "s.zarr", CROPS).path
+    file = path / "crops" / "split" / "c" / "0"
+    content = bytearray(file.read_bytes())
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(StoreError, match="values of crops/split that cannot be read"):
+            MicrographStore(path).column("split")
+
+
+def test_stores_whose_lost_values_read_as_facts_are_still_read(tmp_path: Path) -> None:
+    """As older versions made them: what equals the fill value was not written at all."""
+    path = store_with(tmp_path / "s.zarr", CROPS).path
+    group = zarr.open_group(path, mode="r+")
+    for name in ("split", "frame"):
+        values = group[f"crops/{name}"][:]
+        group.create_array(f"crops/{name}", data=values, fill_value=0, overwrite=True)
+        assert not (path / "crops" / name / "c").exists()
+    store_with(path, CROPS[:1])
+    np.testing.assert_array_equal(MicrographStore(path).column("split"), [0] * 12)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "images/zarr.json", "crops/split/zarr.json"])
+def test_a_torn_store_is_not_written_on(tmp_path: Path, name: str) -> None:
+    path = store_with(tmp_path / "s.zarr", CROPS).path
+    (path / name).write_text('{"a')
+    with pytest.raises(StoreError, match=f"found a {name} that is no JSON; restore"):
+        StoreWriter(path).__enter__()
+    assert not (tmp_path / "s.zarr.lock").exists()
 
 
 def test_a_damaged_shard_is_not_written_on(tmp_path: Path) -> None:
