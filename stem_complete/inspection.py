@@ -228,7 +228,10 @@ def _finite(value: float | None) -> float | None:
 
 def _nothing(path: Path | UPath) -> DataError:
     return DataError(
-        expected="a store, a model, a run or an image file", found="nothing", where=str(path)
+        expected="a store, a model, a run or an image file",
+        found="nothing",
+        where=str(path),
+        fix="check the path",
     )
 
 
@@ -277,7 +280,9 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
     """
     store = MicrographStore(path)
     if not len(store):
-        raise StoreError(expected="crops to draw", found="none", where=path)
+        raise StoreError(
+            expected="crops to draw", found="none", where=path, fix="ingest micrographs into it"
+        )
     crops = evenly_spread(np.arange(len(store)), num)
     labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
     save_png(contact_sheet(list(store.read(crops)[:, 0]), labels), picture)

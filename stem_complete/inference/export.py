@@ -120,6 +120,7 @@ def checkpoint_artifact(
             expected="the weights of the network in its config",
             found=str(error),
             where=str(checkpoint.folder),
+            fix="export another checkpoint, or restore the config that this one was trained with",
         ) from None
     return build_artifact(
         task.network,

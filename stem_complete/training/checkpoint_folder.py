@@ -199,4 +199,9 @@ def _hash(metadata: Mapping[str, Any]) -> str:
 
 
 def _damaged(folder: UPath, found: str) -> DamagedCheckpointError:
-    return DamagedCheckpointError(expected="a whole checkpoint", found=found, where=str(folder))
+    return DamagedCheckpointError(
+        expected="a whole checkpoint",
+        found=found,
+        where=str(folder),
+        fix="go on from another checkpoint, or copy this one again",
+    )

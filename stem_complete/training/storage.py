@@ -49,6 +49,7 @@ def storage_path(path: str | Path | UPath) -> UPath:
                 expected="a path or a URL such as s3://bucket/runs",
                 found=str(error),
                 where=str(path),
+                fix="correct it",
             ) from None
         # file:///folder is a local path too, but no pathlib.Path.
         return UPath(upath.path) if "file" in protocols else upath

@@ -115,7 +115,9 @@ def test_messages_have_no_credentials() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(["compact"], [f"tracking.uri=http://u:{SECRET}@host", "nonsense=1"])
     assert SECRET not in str(caught.value)
-    error = DataError(expected="", found=f"http://u:{SECRET}@host", where=f"x://u:{SECRET}@h")
+    error = DataError(
+        expected="", found=f"http://u:{SECRET}@host", where=f"x://u:{SECRET}@h", fix=""
+    )
     assert SECRET not in f"{error} {error.found} {error.where} {pickle.loads(pickle.dumps(error))}"
     assert SECRET not in reason(OSError(f"API request to http://u:{SECRET}@host/x failed"))
     with pytest.raises(StorageError) as unknown:

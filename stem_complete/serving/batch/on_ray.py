@@ -23,7 +23,13 @@ from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
-from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
+from stem_complete.errors import (
+    ArtifactError,
+    ConfigError,
+    Failure,
+    StemCompleteError,
+    TrainingError,
+)
 from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
@@ -43,8 +49,10 @@ SILENCE_S = 30.0
 
 _MOST_FAILED_STARTS = 3
 
-_DIED = "its worker died twice: killed, out of memory, or lost with its node"
-_DIED_FIX = "give workers more memory, or complete large scans with fewer workers"
+_DIED = Failure(
+    "its worker died twice: killed, out of memory, or lost with its node",
+    "give workers more memory, or complete large scans with fewer workers",
+)
 
 
 class RayWorkers:
@@ -293,7 +301,7 @@ class _Crew(Generic[U, R]):
             found = ray.get(member.waits_for)
         except ray.exceptions.RayError as error:  # it died, or its answer was lost with a node
             under_way = self._replace(member, error)
-            return [] if under_way is None else self.queue.fail(under_way, _DIED, _DIED_FIX)
+            return [] if under_way is None else self.queue.fail(under_way, _DIED)
         self.last_sign_s = member.since_s = time.monotonic()
         if isinstance(found, Exception):
             raise found

@@ -162,7 +162,10 @@ class Reader:
         array = open_array(source, self.options.signal)
         if array is None:
             raise DataError(
-                expected="a zarr array of scans", found="something else", where=source.scan
+                expected="a zarr array of scans",
+                found="something else",
+                where=source.scan,
+                fix="leave the file as it is while its scans are completed, and start again",
             )
         return array
 

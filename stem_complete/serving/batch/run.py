@@ -10,14 +10,14 @@ whatever is killed in between costs the units under way, which come out the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
-from stem_complete.errors import ConfigError, StemCompleteError
+from stem_complete.errors import ConfigError, Failure, StemCompleteError
 from stem_complete.files import DRAFT, REPLACED
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
@@ -64,7 +64,7 @@ class CompleteReport:
     Attributes:
         done: Completed image of each scan that was completed.
         skipped: Completed image of each scan that had one already.
-        failed: Why a scan could not be read or completed.
+        failed: Why a scan could not be read or completed, and the fix.
         notes: What to know of a completed scan.
     """
 
@@ -130,7 +130,7 @@ def complete_files(
     _check_arguments(pool, dwell, along, published=published, error_map=outputs.error_map)
     destination = destination_for(str(output), file_format, outputs, scans_in_shard)
     found = find_sources(scans, dwell, along, options.signal)
-    report = CompleteReport(failed=found.failed)
+    report = CompleteReport(failed=_told(found.failed))
     if not found.sources:
         return report
     with _held(destination) as claim, closing(Reader(options, published=published)) as reader:
@@ -179,7 +179,6 @@ class _Batch:
         self.report, self.claim, self.progress, self.each = report, claim, progress, each
         self.folder = storage_path(destination.folder)
         self.total = 0
-        self.fixes: dict[str, str] = {}
         self.failures = FailureList(self.folder / ERRORS)
         self.worst = Worst()
 
@@ -203,9 +202,9 @@ class _Batch:
         if isinstance(self.destination, CompletedFiles):
             self.destination = self.destination._replace(options=told)
         units = self._units(found, records, reader, made_from["options"], told)
-        self.total = sum(len(unit.scans) for unit in units) + len(self.report.failed)
-        for name, reason in self.report.failed.items():
-            self.fixes[name] = reason.rpartition("; ")[2] if "; " in reason else ""
+        self.total = sum(len(unit.scans) for unit in units) + len(found.failed)
+        self.report.failed = _told(found.failed)
+        self.failures.failures = found.failed
         todo = self._not_done(units, made_from)
         job = Job(
             self.destination,
@@ -220,7 +219,7 @@ class _Batch:
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return
-        self._list_failures()  # those of the run before are tried again
+        self.failures.write()  # those of the run before are tried again
         try:
             with manifest:
                 self._settle_all(
@@ -229,9 +228,9 @@ class _Batch:
                 )
         except BaseException:
             with suppress(StemCompleteError):  # the disk may be full
-                self._list_failures()
+                self.failures.write()
             raise
-        self._list_failures()
+        self.failures.write()
         if self.report.done:
             self.worst.draw(self.destination, self.folder)
 
@@ -255,10 +254,9 @@ class _Batch:
         told: dict[str, Any],
     ) -> list[Unit]:
         if isinstance(self.destination, CompletedFiles):
-            failed = self.report.failed
-            return list(self.destination.units(found.sources, records, reader, failed))
+            return list(self.destination.units(found.sources, records, reader, found.failed))
         self.destination.prepare(self.pool.card, options, told)
-        return self.destination.units(found.sources, records, reader, self.report.failed)
+        return self.destination.units(found.sources, records, reader, found.failed)
 
     def _not_done(self, units: Sequence[Unit], made_from: dict[str, str]) -> list[Unit]:
         """Units that a worker must look at."""
@@ -317,11 +315,10 @@ class _Batch:
             self.each(unit, outcome)
         for place, (source, result) in enumerate(zip(unit.scans, outcome.results, strict=True)):
             name = str(source)
-            if result.state == "failed":
-                self.report.failed[name] = result.reason
-                self.fixes[name] = result.fix
+            if result.failure is not None:
+                self.report.failed[name] = str(result.failure)
                 if not _is_one_file(self.destination):
-                    self.failures.add(*self._failure(name))
+                    self.failures.add(name, result.failure)
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
                 of_state[name] = self._image_of(unit, place)
@@ -339,14 +336,9 @@ class _Batch:
         name = str(self.folder / unit.name)
         return name if unit.shape is None else f"{name}[{unit.rows[place]}]"
 
-    def _list_failures(self) -> None:
-        """Writes what failed to `errors.jsonl`, which is gone once nothing does."""
-        self.failures.replace(map(self._failure, self.report.failed))
 
-    def _failure(self, name: str) -> tuple[str, str, str]:
-        """File, reason and fix of a scan that failed."""
-        fix = self.fixes[name]
-        return name, self.report.failed[name].removesuffix(f"; {fix}"), fix
+def _told(failed: Mapping[str, Failure]) -> dict[str, str]:
+    return {name: str(failure) for name, failure in failed.items()}
 
 
 def _check_one(found: Found, destination: Destination) -> None:

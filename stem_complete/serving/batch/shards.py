@@ -32,7 +32,13 @@ from zarr.storage import MemoryStore
 
 from stem_complete.data.about import plain
 from stem_complete.data.formats.scan_arrays import remote_store
-from stem_complete.errors import ConfigError, DataError, StemCompleteError
+from stem_complete.errors import (
+    ConfigError,
+    DataError,
+    Failure,
+    StemCompleteError,
+    failure_of,
+)
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import Outputs, described
@@ -153,7 +159,7 @@ class CompletionArrays(NamedTuple):
         sources: Sequence[Source],
         records: Mapping[str, Record],
         reader: Reader,
-        failed: dict[str, str],
+        failed: dict[str, Failure],
     ) -> list[Unit]:
         """Shards of the scans, and room for them in the arrays.
 
@@ -174,7 +180,7 @@ class CompletionArrays(NamedTuple):
             try:
                 rows.keep_known(source, reader)
             except (StemCompleteError, OSError) as error:
-                failed[str(source)] = str(error)
+                failed[str(source)] = failure_of(error)
         rows.keep_moved(reader)
         rows.place_new()
         self._make_room({shape: max(taken) + 1 for shape, taken in rows.taken.items() if taken})

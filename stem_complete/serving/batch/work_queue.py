@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from stem_complete.console import format_seconds
+from stem_complete.errors import Failure
 from stem_complete.serving.batch.units import AnyJob, Apart, R, U
 
 TRIES = 2
@@ -103,15 +104,15 @@ class WorkQueue(Generic[U, R]):
     def time_out(self, item: WorkItem[U, R]) -> Settled[U, R]:
         """Notes that an item took longer than its limit; see `fail`."""
         limit = format_seconds(self.limit_s(item))
-        return self.fail(item, f"it took longer than {limit}, {TRIES} times", _TOO_LONG_FIX)
+        reason = f"it took longer than {limit}, {TRIES} times"
+        return self.fail(item, Failure(reason, _TOO_LONG_FIX))
 
-    def fail(self, item: WorkItem[U, R], reason: str, fix: str) -> Settled[U, R]:
+    def fail(self, item: WorkItem[U, R], failure: Failure) -> Settled[U, R]:
         """Notes that no worker survived an item; returns what comes back as lost.
 
         Args:
             item: It is tried again, or taken apart.
-            reason: What befell its workers, in one line, should it be lost.
-            fix: What can be done about that.
+            failure: What befell its workers, should it be lost.
         """
         item.num_tries_left -= 1
         if item.num_tries_left:
@@ -123,13 +124,13 @@ class WorkQueue(Generic[U, R]):
         (unit,) = item.parcel
         if item.part_of is not None:
             trial, place = item.part_of
-            trial.lost[place] = self._job.lost(unit, reason, fix)
+            trial.lost[place] = self._job.lost(unit, failure)
             self._end_trial(trial)
             return []
         if item.divisible and (apart := self._job.apart(unit)) is not None:
             self._try_parts(unit, apart)
             return []
-        return self.finish(item, [self._job.lost(unit, reason, fix)])
+        return self.finish(item, [self._job.lost(unit, failure)])
 
     def _try_parts(self, unit: U, apart: Apart[U, R]) -> None:
         trial = _Trial(unit, apart, len(apart.parts))

@@ -147,7 +147,7 @@ def test_runs_of_a_sweep_are_trained_in_turn_under_one_parent(world, small_confi
 @pytest.mark.parametrize(
     ("outcome", "error", "status"),
     [
-        (TrainingError(expected="a", found="b", where="c"), TrainingError, "FAILED"),
+        (TrainingError(expected="a", found="b", where="c", fix="d"), TrainingError, "FAILED"),
         (signal.SIGINT, KeyboardInterrupt, "KILLED"),
         (signal.SIGTERM, SystemExit, "KILLED"),
     ],

@@ -275,7 +275,9 @@ def test_a_scan_that_breaks_its_batch_fails_alone(scans, saved, monkeypatch):
 
     monkeypatch.setattr(Completer, "complete_scans", breaks)
     report = complete(saved, batch_size=8)
-    assert report.failed == {"scans/1.npy": "RuntimeError: out of memory"}
+    assert report.failed == {
+        "scans/1.npy": "RuntimeError: out of memory; free memory, or take a larger machine"
+    }
     assert len(report.done) == 4
 
 

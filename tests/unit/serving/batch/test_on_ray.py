@@ -188,8 +188,8 @@ def test_a_death_costs_its_unit_one_retry_and_the_waiting_one_nothing(run):
 def test_a_unit_that_kills_two_workers_is_listed(run):
     cluster = Cluster(u3=["dies", "dies"])
     (failed,) = run(cluster, 20).values()
-    assert "died twice" in failed.reason
-    assert "memory" in failed.fix
+    assert "died twice" in failed.failure.reason
+    assert "memory" in failed.failure.fix
     assert cluster.tried["u3"] == 2
 
 
@@ -204,15 +204,15 @@ def test_of_a_shard_that_kills_its_workers_only_the_scans_that_do_are_listed(run
     cluster.kills = kills
     failed = run(cluster, 3, in_unit=6)
     assert set(failed) == {"u1[2]", "u1[4]"}
-    assert all("died twice" in each.reason for each in failed.values())
+    assert all("died twice" in each.failure.reason for each in failed.values())
 
 
 def test_a_unit_that_hangs_is_ended_retried_and_listed(run):
     cluster = Cluster(u1=["hangs", "hangs"], u2=["hangs"])
     failed = run(cluster, 8, timeout_s=5.0)
     assert list(failed) == ["u1"]
-    assert "longer than 5 s, 2 times" in failed["u1"].reason
-    assert "--timeout" in failed["u1"].fix
+    assert "longer than 5 s, 2 times" in failed["u1"].failure.reason
+    assert "--timeout" in failed["u1"].failure.fix
     assert cluster.now_s < 60
 
 
@@ -233,7 +233,7 @@ def test_waiting_behind_a_long_unit_is_not_hanging(run):
 
 
 def test_what_cannot_be_written_ends_the_batch(run):
-    error = DataError(expected="room", found="none", where="disk")
+    error = DataError(expected="room", found="none", where="disk", fix="make room")
     with pytest.raises(DataError, match="disk"):
         run(Cluster(u2=[error]))
 
@@ -250,7 +250,7 @@ def test_why_no_worker_starts_is_told(run):
     with pytest.raises(TrainingError, match="workers that start"):
         run(cluster)
     cluster = Cluster()
-    cluster.starts.append(ArtifactError(expected="a model", found="none", where="there"))
+    cluster.starts.append(ArtifactError(expected="a model", found="none", where="there", fix=""))
     with pytest.raises(ArtifactError, match="there"):
         run(cluster)
 
@@ -315,8 +315,8 @@ class Spelling:
     def apart(self, unit):
         return None
 
-    def lost(self, unit, reason, fix):
-        return f"{unit.name}: {reason}; {fix}"
+    def lost(self, unit, failure):
+        return f"{unit.name}: {failure}"
 
     def close(self):
         pass

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stem_complete.errors import Failure
 from stem_complete.serving.batch.units import Apart
 from stem_complete.serving.batch.work_queue import WorkQueue
 
@@ -33,8 +34,11 @@ class Reading:
         parts = [Word(letter, is_trial=True) for letter in unit.letters]
         return Apart(parts, lambda lost: unit._replace(lost="".join(lost.values())))
 
-    def lost(self, unit, reason, fix):
+    def lost(self, unit, failure):
         return unit.letters
+
+
+DIED = Failure("it died", "give it more memory")
 
 
 def work_through(parcels, kills=lambda parcel: any(unit.kills() for unit in parcel), limit=1000):
@@ -46,7 +50,7 @@ def work_through(parcels, kills=lambda parcel: any(unit.kills() for unit in parc
         item = queue.take()
         tries["".join(unit.letters for unit in item.todo), item.todo[0].is_trial] += 1
         if kills(item.todo):
-            settled = queue.fail(item, "it died", "")
+            settled = queue.fail(item, DIED)
         else:
             settled = queue.finish(item, [unit.lost for unit in item.todo])
         for units, results in settled:
@@ -104,14 +108,14 @@ def test_what_fails_is_tried_next_and_what_waited_behind_it_after_that():
     queue = WorkQueue(Reading(), [(Word(letter),) for letter in "Abc"], 10.0)
     under_way, behind = queue.take(), queue.take()
     queue.give_back(behind)
-    assert queue.fail(under_way, "it died", "") == []
+    assert queue.fail(under_way, DIED) == []
     assert [queue.take().parcel[0].letters for _ in range(len(queue))] == ["A", "b", "c"]
 
 
 def test_the_limit_is_of_all_units_that_a_worker_gets_at_once_and_is_told():
     class Telling(Reading):
-        def lost(self, unit, reason, fix):
-            return f"{reason}; {fix}"
+        def lost(self, unit, failure):
+            return str(failure)
 
     queue = WorkQueue(Telling(), [(Word("a"), Word("b"))], 10.0)
     limits_s, told = [], []
