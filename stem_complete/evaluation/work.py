@@ -22,9 +22,9 @@ from stem_complete.evaluation.methods import First, Method, Model, suiting
 from stem_complete.evaluation.report import Report, Row
 from stem_complete.evaluation.scoring import ERRORS_ALONE, Measures, report_of, scores, setup_of
 from stem_complete.inference import Completer
-from stem_complete.training.claim import Use, claimed
-from stem_complete.training.manifest import FOLDER, Manifest
-from stem_complete.training.storage import storage_path
+from stem_complete.storage.claim import Use, claimed
+from stem_complete.storage.manifest import FOLDER, Manifest
+from stem_complete.storage.paths import storage_path
 
 SEED = 0
 """Of the noise, and of the paths of random geometries."""

@@ -30,11 +30,11 @@ from stem_complete.inference.error_map import (
     calibrated,
     error_features,
 )
+from stem_complete.storage.paths import clear_errors, is_local, remove, storage_path
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.state import averaged_weights
-from stem_complete.training.storage import clear_errors, is_local, remove, storage_path
 from stem_complete.vocabulary import INTENSITY_RANGE, WEIGHTS_FILE
 
 CALIBRATION_SEED = 1

@@ -152,14 +152,14 @@ def place(source: str | Path) -> Path:
     """
     if not is_url(source):
         return Path(source)
-    from stem_complete.training.storage import storage_path  # slow to import
+    from stem_complete.storage.paths import storage_path  # slow to import
 
     return cast("Path", storage_path(source))
 
 
 def _search_url(source: str) -> Found:
     """As `search`, at a URL."""
-    from stem_complete.training.storage import clear_errors
+    from stem_complete.storage.paths import clear_errors
 
     path: Any = place(source)
     with clear_errors(source):

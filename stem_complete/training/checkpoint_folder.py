@@ -27,7 +27,7 @@ import stem_complete
 from stem_complete.credentials import put_aside
 from stem_complete.data.examples import ExamplesRecord
 from stem_complete.errors import ArtifactError
-from stem_complete.training.storage import (
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     make_folder,

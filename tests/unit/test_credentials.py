@@ -13,8 +13,8 @@ from stem_complete import credentials
 from stem_complete.config import load_config
 from stem_complete.credentials import Handover, hidden, put_aside, restored, storage_options
 from stem_complete.errors import ConfigError, DataError
+from stem_complete.storage.paths import StorageError, storage_path
 from stem_complete.tracking.client import absolute_uri, reason, tracking_uri
-from stem_complete.training.storage import StorageError, storage_path
 
 SECRET = "hush-5up3r"
 

@@ -31,8 +31,8 @@ from stem_complete.inference.image_files import (
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import Source
 from stem_complete.serving.batch.units import MadeFrom, ScanResult, Unit
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import (
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     is_local,

@@ -1,6 +1,6 @@
 """What a destination holds, and what failed.
 
-The manifest of completions (`training/manifest.py`) has a line for each unit, appended once the
+The manifest of completions (`storage/manifest.py`) has a line for each unit, appended once the
 unit's files are there:
 
     unit    name below the destination
@@ -18,8 +18,8 @@ from upath import UPath
 
 from stem_complete.errors import Failure
 from stem_complete.serving.batch.units import Outcome, Unit
-from stem_complete.training.manifest import UPLOAD_S, Record
-from stem_complete.training.storage import clear_errors, is_local, remove, write_atomically
+from stem_complete.storage.manifest import UPLOAD_S, Record
+from stem_complete.storage.paths import clear_errors, is_local, remove, write_atomically
 
 
 def record_of(unit: Unit, outcome: Outcome, model: str, options: str) -> Record:

@@ -176,7 +176,7 @@ class Reader:
         if part in self._fetched:
             self._fetched.move_to_end(part)
             return self._fetched[part]
-        from stem_complete.training.storage import clear_errors
+        from stem_complete.storage.paths import clear_errors
 
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="stem-complete-")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
 from stem_complete.errors import ConfigError, Failure, StemCompleteError
@@ -27,9 +27,9 @@ from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
 from stem_complete.serving.batch.manifest import FailureList, record_of
 from stem_complete.serving.batch.reading import Reader
-from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
 from stem_complete.serving.batch.units import (
+    MOST_SCANS,
     Destination,
     Outcome,
     Parcel,
@@ -38,9 +38,9 @@ from stem_complete.serving.batch.units import (
 )
 from stem_complete.serving.batch.worker import Job
 from stem_complete.serving.batch.worst import Worst
-from stem_complete.training.claim import CLAIM_FILE, Claim, Use, claimed
-from stem_complete.training.manifest import FOLDER, Manifest, Record
-from stem_complete.training.storage import (
+from stem_complete.storage.claim import CLAIM_FILE, Claim, Use, claimed
+from stem_complete.storage.manifest import FOLDER, Manifest, Record
+from stem_complete.storage.paths import (
     clear_errors,
     is_local,
     list_folder,
@@ -48,6 +48,9 @@ from stem_complete.training.storage import (
     storage_path,
 )
 from stem_complete.vocabulary import CompletionFormat
+
+if TYPE_CHECKING:
+    from stem_complete.serving.batch.shards import CompletionArrays
 
 TIMEOUT_S = 3600.0
 """Longest time for a unit, a file or a shard [s], unless the user gives another one."""

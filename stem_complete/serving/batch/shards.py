@@ -47,9 +47,9 @@ from stem_complete.inference.self_check import SelfCheck
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import MadeFrom, ScanResult, Unit, before
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import (
+from stem_complete.serving.batch.units import MOST_SCANS, MadeFrom, ScanResult, Unit, before
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     is_local,
@@ -62,9 +62,6 @@ from stem_complete.training.storage import (
 VERSION = 1
 _UNSET = "not given"
 SELF_CHECK = SelfCheck._fields
-
-MOST_SCANS = 256
-"""In a shard, unless the user says how many."""
 
 _SHARD_BYTES = 32 * 2**20
 _COMPRESSION = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")

@@ -16,8 +16,11 @@ from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.inference.image_files import Outputs
 from stem_complete.serving.batch.sources import Source
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import FileContent
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import FileContent
+
+MOST_SCANS = 256
+"""In a shard, unless the user says how many."""
 
 MadeFrom = dict[str, str]
 """Hashes of what a completion follows from, by name."""

@@ -26,7 +26,7 @@ from stem_complete.serving.batch.units import (
     Unit,
     before,
 )
-from stem_complete.training.claim import Claim
+from stem_complete.storage.claim import Claim
 
 CHECK_S = 1.0
 """Age at which a look at the claim is too old: others take over after much more."""

@@ -24,8 +24,8 @@ from stem_complete.evaluation import (
     write_rows,
 )
 from stem_complete.inference import Completer, Completion, load_completer
-from stem_complete.training.claim import claimed
-from stem_complete.training.storage import storage_path
+from stem_complete.storage.claim import claimed
+from stem_complete.storage.paths import storage_path
 
 NOISES = [DetectorNoiseConfig(dose_electrons_per_px=dose) for dose in (None, 50.0)]
 CONDITIONS = conditions_of(None, ["1/10"], NOISES, ["archimedean", "random"])

@@ -23,8 +23,8 @@ from stem_complete.inference.image_files import read_info
 from stem_complete.serving.batch import complete_files
 from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.batch.worker import Worker
-from stem_complete.training import claim
-from stem_complete.training.manifest import FOLDER
+from stem_complete.storage import claim
+from stem_complete.storage.manifest import FOLDER
 
 ALL = Outputs(error_map=True, self_check=True)
 FORMATS = ["tiff", "npy", "ome-zarr", "hspy"]

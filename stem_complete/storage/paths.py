@@ -1,4 +1,4 @@
-"""Where runs are kept: a folder, on a local or shared disk, or a URL such as s3://bucket/runs."""
+"""Paths of files and folders, on a local or shared disk, or at a URL such as s3://bucket/runs."""
 
 from __future__ import annotations
 
