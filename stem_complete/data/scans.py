@@ -93,7 +93,9 @@ class RasterScan:
                 expected="at least one measured pixel",
                 found="none",
                 where=where,
-                fix="give its own dwell map: this one is 0 wherever the scan has values",
+                fix="leave it out: the detector was off"
+                if dwell is None
+                else "give its own dwell map: this one is 0 wherever the scan has values",
             )
         if intensity_range is not None:
             _check_range(intensity_range)
@@ -218,7 +220,7 @@ class PathScan:
                 expected="positions (x, y) [n, 2] and dwell [n] on an image",
                 found=str(error),
                 where=where,
-                fix="give one position and one dwell for each sample, all of them finite",
+                fix="correct the columns of positions and dwell times",
             ) from None
         self._check()
 

@@ -237,5 +237,5 @@ def _check_distinct(files: Iterable[ScanFiles]) -> None:
                 expected="scans of different names",
                 found=f"{other} and {each.scan}, both to be written to {each.image.name}",
                 where=each.image.parent,
-                fix="complete them into different folders, or give the folder that holds both",
+                fix="rename one, or complete them into different folders",
             )

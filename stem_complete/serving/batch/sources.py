@@ -237,5 +237,5 @@ def _check_distinct(sources: Iterable[Source]) -> None:
                 expected="scans of different names",
                 found=f"{other} and {each}, both to be written to {each.name}{COMPLETED}",
                 where="scans",
-                fix="complete them into different folders, or give the folder that holds both",
+                fix="rename one, or complete them into different folders",
             )
