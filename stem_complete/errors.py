@@ -7,7 +7,9 @@ line prints it and exits with the class's `exit_code`.
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
+from typing import NamedTuple
 
 from stem_complete.credentials import hidden
 
@@ -30,6 +32,9 @@ _REMEDIES = {
     errno.EBUSY: "end the program that uses it",
 }
 
+_NO_MEMORY = re.compile(r"OutOfMemory|(out of|enough|allocate) memory", re.IGNORECASE)
+"""What torch says, with errors of several classes."""
+
 
 def remedy(error: OSError) -> str:
     """What a user can do about an error of the system, as an imperative; "" if unknown."""
@@ -42,17 +47,37 @@ def remedy(error: OSError) -> str:
 
 def system_error_in_one_line(error: OSError) -> str:
     """Where, what happened and the fix: `/data: no space left on device; make room ...`."""
+    reason = _reason(error)
+    fix = "" if error.errno is None else remedy(error)
+    return f"{reason}; {fix}" if fix else reason
+
+
+def _reason(error: OSError) -> str:
     if error.errno is None or error.strerror is None:
         return hidden(in_one_line(str(error)))
     places = [str(name) for name in (error.filename, error.filename2) if name is not None]
     line = ": ".join((" -> ".join(places), error.strerror.lower())) if places else error.strerror
-    fix = remedy(error)
-    return hidden(in_one_line(f"{line}; {fix}" if fix else line))
+    return hidden(in_one_line(line))
 
 
 def in_one_line(text: str) -> str:
     r"""The text with escapes, such as `\n`, for what a name may hold and a terminal would obey."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+class Failure(NamedTuple):
+    """What became of one of many, such as a scan of a batch, where the others go on.
+
+    Attributes:
+        reason: Where and what happened, in one line.
+        fix: What to do about it, as an imperative.
+    """
+
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.fix}"
 
 
 class StemCompleteError(Exception):
@@ -67,12 +92,13 @@ class StemCompleteError(Exception):
 
     exit_code = 1
 
-    def __init__(self, *, expected: str, found: str, where: object, fix: str = "") -> None:
+    def __init__(self, *, expected: str, found: str, where: object, fix: str) -> None:
         # A user's own words come back in these, and they may have a password in them.
         self.expected, self.found, self.fix = hidden(expected), hidden(found), hidden(fix)
         self.where = hidden(in_one_line(str(where)))
         line = f"{self.where}: expected {self.expected}, found {self.found}"
-        super().__init__(" ".join((f"{line}; {self.fix}" if fix else line).split()))
+        self.failure = Failure(" ".join(line.split()), " ".join(self.fix.split()))
+        super().__init__(str(self.failure))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle rebuilds exceptions from `args`, and this one takes keywords.
@@ -116,3 +142,16 @@ class TrainingError(StemCompleteError):
 
 class CollectiveError(TrainingError):
     """A collective that failed because another worker died or is stuck; a restart may help."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """What to tell of any error that one of many fails with, ours or not."""
+    if isinstance(error, StemCompleteError):
+        return error.failure
+    if isinstance(error, OSError):
+        return Failure(_reason(error), remedy(error) or "check that it is there and can be read")
+    text = hidden(in_one_line(str(error).strip().split("\n")[0]))
+    reason = ": ".join(filter(None, (type(error).__name__, text)))
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(reason):
+        return Failure(reason, _REMEDIES[errno.ENOMEM])
+    return Failure(reason, "leave it out, and report it with what it was: the program is at fault")

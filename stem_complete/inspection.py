@@ -29,15 +29,15 @@ from stem_complete.errors import DataError, StoreError, TrackingError
 from stem_complete.evaluation import contact_sheet, save_png
 from stem_complete.inference import MODEL_FOLDER
 from stem_complete.inference.card import CARD_FILE, read_card
+from stem_complete.storage.claim import last_holder
+from stem_complete.storage.paths import is_local, storage_path
 from stem_complete.tracking import URI_VARIABLE, database_above, places
 from stem_complete.tracking.client import sqlite_file
 from stem_complete.tracking.database import follow_move
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import Checkpoints
-from stem_complete.training.claim import last_holder
 from stem_complete.training.ending import Ending, read_ending
-from stem_complete.training.storage import is_local, storage_path
 
 _TAIL_BYTES = 2**16
 
@@ -228,7 +228,10 @@ def _finite(value: float | None) -> float | None:
 
 def _nothing(path: Path | UPath) -> DataError:
     return DataError(
-        expected="a store, a model, a run or an image file", found="nothing", where=str(path)
+        expected="a store, a model, a run or an image file",
+        found="nothing",
+        where=str(path),
+        fix="check the path",
     )
 
 
@@ -277,7 +280,9 @@ def draw_store(path: Path, picture: Path, num: int = 32) -> None:
     """
     store = MicrographStore(path)
     if not len(store):
-        raise StoreError(expected="crops to draw", found="none", where=path)
+        raise StoreError(
+            expected="crops to draw", found="none", where=path, fix="ingest micrographs into it"
+        )
     crops = evenly_spread(np.arange(len(store)), num)
     labels = [f"{record.split}: {Path(record.source.path).stem}" for record in store.records(crops)]
     save_png(contact_sheet(list(store.read(crops)[:, 0]), labels), picture)

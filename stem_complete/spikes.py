@@ -92,7 +92,10 @@ def draw_spikes(run: str | Path | UPath, picture: Path) -> None:
             labels.append(f"step {spike.step:,}, {ratio} x: {_name(examples, spike.example)}")
     if not images:
         raise ArtifactError(
-            expected="losses that were clipped", found="none", where=str(checkpoint.folder)
+            expected="losses that were clipped",
+            found="none",
+            where=str(checkpoint.folder),
+            fix="train with loss.alrc, or with fewer standard deviations",
         )
     save_png(contact_sheet(images, labels, num_panels=_NUM_PANELS), picture)
 

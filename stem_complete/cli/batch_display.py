@@ -43,7 +43,8 @@ class BatchDisplay:
                 self._num_failed += 1
             if self.as_json:
                 line = {"scan": str(source), "unit": unit.name, "state": result.state}
-                told = {"note": result.note, "reason": result.reason, "worker": outcome.worker}
+                why = {} if result.failure is None else result.failure._asdict()
+                told = {"note": result.note, **why, "worker": outcome.worker}
                 print(json.dumps(line | {k: v for k, v in told.items() if v}), flush=True)
 
     def show(self, done: int, total: int) -> None:

@@ -67,7 +67,12 @@ def scan(
         )
     for name, value in (("--full-dwell-us", full_dwell_us), ("--pixel-size-nm", pixel_size_nm)):
         if value is not None and not 0 < value < float("inf"):
-            raise ConfigError(expected="a finite number above 0", found=str(value), where=name)
+            raise ConfigError(
+                expected="a finite number above 0",
+                found=str(value),
+                where=name,
+                fix="give such a number, or leave it out",
+            )
 
     from stem_complete.console import aligned
     from stem_complete.data.formats.path_files import PathNotes, write_path
@@ -119,6 +124,7 @@ def _list(shape: tuple[int, int], coverage: float, seed: int, output: Path | Non
                 expected="a .png for the picture of all geometries",
                 found=output.suffix or "no suffix",
                 where=output,
+                fix="give a name that ends in .png, or leave out --output",
             )
         paths: dict[str, ScanPath] = {
             name: _path(name, shape, coverage, seed) for name in GEOMETRIES
@@ -139,6 +145,7 @@ def _path(geometry: Geometry, shape: tuple[int, int], coverage: float, seed: int
             expected="a shape and a coverage that the geometry can have",
             found=str(error),
             where=f"scan {geometry}",
+            fix="change --shape or --coverage, or choose another geometry with --list",
         ) from None
 
 
@@ -146,7 +153,12 @@ def _coverage(text: str) -> float:
     try:
         return parse_coverage(text)
     except ValueError as error:
-        raise ConfigError(expected="a coverage", found=str(error), where="--coverage") from None
+        raise ConfigError(
+            expected="a coverage",
+            found=str(error),
+            where="--coverage",
+            fix="give a fraction, such as 1/20 or 0.05",
+        ) from None
 
 
 def _shape(text: str) -> tuple[int, int]:
@@ -161,5 +173,6 @@ def _shape(text: str) -> tuple[int, int]:
             expected="a height and a width of 2 px or more, as 512,384, or a side, as 512",
             found=text,
             where="--shape",
+            fix="give the sides in pixels",
         )
     return height, width

@@ -144,7 +144,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(
-            expected="a mapping of sections", found=f"a {type(values).__name__}", where=file
+            expected="a mapping of sections",
+            found=f"a {type(values).__name__}",
+            where=file,
+            fix="write the name of each section, a colon, and its fields indented below",
         )
     return values
 
@@ -161,7 +164,12 @@ def _parse_override(override: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(expected="a YAML value", found=str(error), where=override) from None
+        raise ConfigError(
+            expected="a YAML value",
+            found=str(error),
+            where=override,
+            fix="close its brackets and quotes, or put quotes around all of it",
+        ) from None
     for key in reversed(path.split(".")):
         value = {key: value}
     return dict(value)

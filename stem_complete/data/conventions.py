@@ -70,7 +70,12 @@ def raster_scan(
         intensity = np.ma.filled(intensity.astype(np.float64), np.nan)
     values = real(intensity, where)
     if values.ndim != 2 or not values.size:
-        raise DataError(expected="one scan [h, w]", found=f"shape {values.shape}", where=where)
+        raise DataError(
+            expected="one scan [h, w]",
+            found=f"shape {values.shape}",
+            where=where,
+            fix="give one image at a time",
+        )
     notes: list[str] = []
     fill = _fill_of(values, np.asarray(intensity).dtype, options.unmeasured, notes)
     empty = np.isnan(values) | (values == fill)
@@ -132,7 +137,10 @@ def _judge_alone(
     """
     if values.min() == values.max():
         raise DataError(
-            expected="at least one measured pixel", found=f"{values.min():g} in all", where=where
+            expected="at least one measured pixel",
+            found=f"{values.min():g} in all",
+            where=where,
+            fix="leave it out: nothing was measured, or the detector was off",
         )
     if options.unmeasured is not None:
         return
@@ -176,6 +184,7 @@ def _dwell_times(
                 expected="finite dwell times of 0 or more",
                 found=f"{int(wrong.sum())} {found} ones",
                 where=where,
+                fix="set them to 0 where the probe never was",
             )
     visited = stored[stored > 0]
     if not visited.size:
@@ -220,7 +229,10 @@ def full_dwell_of(dwell: NDArray[np.float64], options: ScanOptions, where: objec
     if full is not None:
         if not (np.isfinite(full) and full > 0):
             raise ConfigError(
-                expected="a full pixel dwell above 0", found=f"{full}", where="full_dwell"
+                expected="a full pixel dwell above 0",
+                found=f"{full}",
+                where="full_dwell",
+                fix="give the dwell of a pixel in a full scan",
             )
         return full
     if unit == "full":

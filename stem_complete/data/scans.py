@@ -66,12 +66,18 @@ class RasterScan:
     ) -> None:
         values = real(intensity, where)
         if values.ndim != 2 or not values.size:
-            raise DataError(expected="one scan [h, w]", found=f"shape {values.shape}", where=where)
+            raise DataError(
+                expected="one scan [h, w]",
+                found=f"shape {values.shape}",
+                where=where,
+                fix="give one image at a time",
+            )
         if num_infinite := int(np.isinf(values).sum()):
             raise DataError(
                 expected="finite intensities, or NaN where not measured",
                 found=f"{num_infinite} infinite ones",
                 where=where,
+                fix="set these to NaN, so that they count as not measured",
             )
         measured = ~np.isnan(values)
         if dwell is None:
@@ -83,7 +89,14 @@ class RasterScan:
             exact[~measured] = 0
             times = exact.astype(np.float32)
         if not measured.any():
-            raise DataError(expected="at least one measured pixel", found="none", where=where)
+            raise DataError(
+                expected="at least one measured pixel",
+                found="none",
+                where=where,
+                fix="leave it out: the detector was off"
+                if dwell is None
+                else "give its own dwell map: this one is 0 wherever the scan has values",
+            )
         if intensity_range is not None:
             _check_range(intensity_range)
         values[~measured] = np.nan
@@ -207,6 +220,7 @@ class PathScan:
                 expected="positions (x, y) [n, 2] and dwell [n] on an image",
                 found=str(error),
                 where=where,
+                fix="correct the columns of positions and dwell times",
             ) from None
         self._check()
 
@@ -246,6 +260,7 @@ class PathScan:
         if values.shape != (num,) or times.shape != (num,):
             shape = values.shape if values.shape != (num,) else times.shape
             expected, found = f"a value for each of {counted(num, 'position')}", f"shape {shape}"
+            fix = "give the intensities and times that belong to this path"
         elif not np.isfinite(values).all():
             expected = "finite intensities"
             found = f"{int((~np.isfinite(values)).sum())} NaN or infinite ones"
@@ -277,13 +292,18 @@ def real(values: ArrayLike, where: object) -> NDArray[np.float64]:
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
-        raise DataError(expected="real numbers", found=f"{array.dtype} values", where=where)
+        raise DataError(
+            expected="real numbers",
+            found=f"{array.dtype} values",
+            where=where,
+            fix="save them as integers or floats, such as the magnitude of complex values",
+        )
     return array.astype(np.float64)
 
 
 def _check_dwell(dwell: NDArray[np.float64], shape: tuple[int, ...], where: object) -> None:
-    found = fix = ""
-    expected = "finite dwell times of 0 or more"
+    found = ""
+    expected, fix = "finite dwell times of 0 or more", "set them to 0 where the probe never was"
     if dwell.shape != shape:
         expected, found = f"the scan's shape {shape}", f"{dwell.shape}"
         fix = "give the dwell map that belongs to this scan"
@@ -317,4 +337,5 @@ def _check_range(intensity_range: tuple[float, float]) -> None:
             expected="a finite intensity range (low, high), low < high",
             found=f"({low}, {high})",
             where="intensity_range",
+            fix="give the lower intensity first, then the higher one",
         )

@@ -70,6 +70,7 @@ class Condition(NamedTuple):
                 expected="a coverage that the geometry can have",
                 found=str(error),
                 where="condition",
+                fix="choose another coverage or another geometry",
             ) from None
         return ScanSimulator(
             path,
@@ -144,5 +145,8 @@ def _coverage(value: float | str | Fraction) -> float:
         return parse_coverage(value)
     except ValueError as error:
         raise ConfigError(
-            expected="coverages like 0.05 or 1/20", found=str(error), where="coverages"
+            expected="coverages like 0.05 or 1/20",
+            found=str(error),
+            where="coverages",
+            fix="give fractions of the dose, more than 0 and at most 1",
         ) from None

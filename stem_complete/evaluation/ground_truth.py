@@ -342,6 +342,7 @@ def _from_files(
             expected=f"micrographs with contrast, {CROP_SIZE} px or larger",
             found=left_out[0] if left_out else "none",
             where=" ".join(map(str, sources)),
+            fix="give complete micrographs of at least that size",
         )
     chosen = _choose([crop.field for crop in crops], max_images, max_per_field)
     return [crops[i] for i in chosen], left_out

@@ -20,7 +20,7 @@ from stem_complete.evaluation.scoring import Measures
 from stem_complete.evaluation.tuned import parameters
 from stem_complete.files import sha256
 from stem_complete.scan import GEOMETRIES
-from stem_complete.training.manifest import Manifest, Record
+from stem_complete.storage.manifest import Manifest, Record
 
 
 class ScanUnit(NamedTuple):

@@ -83,6 +83,7 @@ def baseline_methods(names: Iterable[str] = PROTOCOL_BASELINES) -> dict[str, Met
             expected=f"baselines among {', '.join(BASELINES)}",
             found=", ".join(map(repr, unknown)),
             where="baselines",
+            fix="choose some of these",
         )
     return {name: Baseline(name) for name in names}
 

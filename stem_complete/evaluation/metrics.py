@@ -99,15 +99,23 @@ def _scaled(
     image = np.asarray(image, dtype=np.float64)
     for where, pixels in (("truth image", truth), ("completed image", image)):
         if pixels.ndim != 2 or pixels.size == 0:
-            raise DataError(expected="one image [h, w]", found=_size(pixels), where=where)
+            raise DataError(
+                expected="one image [h, w]", found=_size(pixels), where=where, fix="give one image"
+            )
         num_bad = pixels.size - int(np.isfinite(pixels).sum())
         if num_bad:
             raise DataError(
-                expected="finite intensities", found=f"{num_bad} NaN or Inf pixels", where=where
+                expected="finite intensities",
+                found=f"{num_bad} NaN or Inf pixels",
+                where=where,
+                fix="compare only what is finite in both",
             )
     if image.shape != truth.shape:
         raise DataError(
-            expected=f"the truth's {_size(truth)}", found=_size(image), where="completed image"
+            expected=f"the truth's {_size(truth)}",
+            found=_size(image),
+            where="completed image",
+            fix="compare images of one specimen and of one size",
         )
     low, high = intensity_range or (float(truth.min()), float(truth.max()))
     if not low < high:

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from stem_complete.errors import ConfigError, DataError, StemCompleteError
+from stem_complete.errors import ConfigError, DataError, Failure, StemCompleteError, failure_of
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.ground_truth import Micrographs, simulate
 from stem_complete.evaluation.kept_scores import KeptScores, ScanUnit
@@ -22,9 +22,9 @@ from stem_complete.evaluation.methods import First, Method, Model, suiting
 from stem_complete.evaluation.report import Report, Row
 from stem_complete.evaluation.scoring import ERRORS_ALONE, Measures, report_of, scores, setup_of
 from stem_complete.inference import Completer
-from stem_complete.training.claim import Use, claimed
-from stem_complete.training.manifest import FOLDER, Manifest
-from stem_complete.training.storage import storage_path
+from stem_complete.storage.claim import Use, claimed
+from stem_complete.storage.manifest import FOLDER, Manifest
+from stem_complete.storage.paths import storage_path
 
 SEED = 0
 """Of the noise, and of the paths of random geometries."""
@@ -107,9 +107,9 @@ class Evaluation(NamedTuple):
     def apart(self, unit: ScanUnit) -> None:
         """See `serving.batch.units.AnyJob`. A scan is scored by all methods or not at all."""
 
-    def lost(self, unit: ScanUnit, reason: str, fix: str) -> Evaluated:
+    def lost(self, unit: ScanUnit, failure: Failure) -> Evaluated:
         """See `serving.batch.units.AnyJob`."""
-        return Evaluated((), _failure(unit, reason, fix))
+        return Evaluated((), _error(unit, failure))
 
 
 class Evaluator:
@@ -140,8 +140,7 @@ class Evaluator:
         except StemCompleteError as error:
             return Evaluated((), error)
         except Exception as error:  # methods may fail in any way
-            text = str(error).strip().split("\n")[0]
-            return Evaluated((), _failure(unit, f"{type(error).__name__}: {text}"))
+            return Evaluated((), _error(unit, failure_of(error)))
         return Evaluated(told)
 
 
@@ -179,7 +178,9 @@ def evaluate(
         BusyError: Another process evaluates to the same folder.
     """
     if not methods:
-        raise ConfigError(expected="a model or baselines", found="neither", where="evaluate")
+        raise ConfigError(
+            expected="a model or baselines", found="neither", where="evaluate", fix="name one"
+        )
     conditions = list(dict.fromkeys(conditions))
     claims = None if folder is None else storage_path(folder) / FOLDER
     with nullcontext() if claims is None else claimed(claims, use=_USE):
@@ -228,7 +229,8 @@ def _evaluated(
         yield unit, found
 
 
-def _failure(unit: ScanUnit, reason: str, fix: str = "") -> DataError:
+def _error(unit: ScanUnit, failure: Failure) -> DataError:
+    reason, fix = failure
     return DataError(
         expected="a scan that can be evaluated", found=reason, where=unit.name, fix=fix
     )

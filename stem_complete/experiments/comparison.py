@@ -235,6 +235,7 @@ def compare(
             expected=f"runs of the baseline {baseline!r}",
             found=", ".join(by_arm),
             where=f"experiment {experiment!r} at {uri}",
+            fix="name one of those as --baseline",
         )
     others = _others(uri, experiment, metric, losses)
     if loss_to_reach is None:

@@ -421,6 +421,7 @@ def check_side(scan: RasterScan) -> None:
             expected=f"sides of at least {MIN_SIDE_PX} px",
             found=f"shape {scan.shape}",
             where=scan.where,
+            fix="scan a larger field, or leave it out",
         )
 
 
@@ -444,5 +445,6 @@ def _device(name: str | torch.device | None) -> torch.device:
             expected="a device that torch can use, such as cpu or cuda",
             found=f"{name} ({str(error).splitlines()[0]})",
             where="device",
+            fix="choose another device, or install a torch that was built for this one",
         ) from None
     return device

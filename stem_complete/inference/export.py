@@ -30,11 +30,11 @@ from stem_complete.inference.error_map import (
     calibrated,
     error_features,
 )
+from stem_complete.storage.paths import clear_errors, is_local, remove, storage_path
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE
 from stem_complete.training.simulation import build_simulator
 from stem_complete.training.state import averaged_weights
-from stem_complete.training.storage import clear_errors, is_local, remove, storage_path
 from stem_complete.vocabulary import INTENSITY_RANGE, WEIGHTS_FILE
 
 CALIBRATION_SEED = 1
@@ -120,6 +120,7 @@ def checkpoint_artifact(
             expected="the weights of the network in its config",
             found=str(error),
             where=str(checkpoint.folder),
+            fix="export another checkpoint, or restore the config that this one was trained with",
         ) from None
     return build_artifact(
         task.network,

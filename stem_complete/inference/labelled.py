@@ -102,13 +102,15 @@ def _values(value: Any, what: str) -> ArrayLike:
     Raises:
         DataError: It has other axes than those of one image.
     """
-    found = fix = ""
+    found, fix = "", "give an image, with rows and columns"
     if _is_data_array(value) and value.ndim != 2:
         found = f"dimensions {', '.join(map(str, value.dims)) or 'none'}"
-        fix = f"choose one image, such as scan.isel({value.dims[0]}=0)" if value.ndim > 2 else ""
+        if value.ndim > 2:
+            fix = f"choose one image, such as scan.isel({value.dims[0]}=0)"
     elif _is_signal(value) and np.ndim(value.data) != 2:
         found = f"a signal of shape {np.shape(value.data)}"
-        fix = "choose one image, such as signal.inav[0]" if np.ndim(value.data) > 2 else ""
+        if np.ndim(value.data) > 2:
+            fix = "choose one image, such as signal.inav[0]"
     if found:
         where = _name(value) or what
         raise DataError(expected="one image [h, w]", found=found, where=where, fix=fix)

@@ -16,7 +16,7 @@ from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.readers import has_reader
 from stem_complete.data.formats.scans import PATHS, TABLES
 from stem_complete.data.formats.search import Found, search
-from stem_complete.errors import ConfigError, DataError
+from stem_complete.errors import ConfigError, DataError, Failure
 from stem_complete.inference.image_files import COMPLETED, ERROR, NPY
 
 _IMAGES = (".tif", ".tiff", NPY)
@@ -44,10 +44,10 @@ class ScanFiles(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Scans to complete, and sources without scans by name, with the reason."""
+    """Scans to complete, and sources without scans by name."""
 
     files: list[ScanFiles]
-    failed: dict[str, str]
+    failed: dict[str, Failure]
 
 
 def plan_files(
@@ -110,14 +110,14 @@ def plan_files(
     return Plan(files, failed)
 
 
-def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
+def _find(scans: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], dict[str, Failure]]:
     """Each scan's (file, searched folder), and sources without scans."""
     found: dict[Path, Path] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     for source in scans:
         root = _root(source)
         files, bad = _search_url(str(source)) if is_url(source) else search([source], TABLES)
-        failed |= {name: str(error) for name, error in bad.items()}
+        failed |= {name: error.failure for name, error in bad.items()}
         for file in files:
             scan = None if is_url(source) else coordinates_of(file)
             is_part = scan is not None and scan != file and scan in files
@@ -152,14 +152,14 @@ def place(source: str | Path) -> Path:
     """
     if not is_url(source):
         return Path(source)
-    from stem_complete.training.storage import storage_path  # slow to import
+    from stem_complete.storage.paths import storage_path  # slow to import
 
     return cast("Path", storage_path(source))
 
 
 def _search_url(source: str) -> Found:
     """As `search`, at a URL."""
-    from stem_complete.training.storage import clear_errors
+    from stem_complete.storage.paths import clear_errors
 
     path: Any = place(source)
     with clear_errors(source):
@@ -237,5 +237,5 @@ def _check_distinct(files: Iterable[ScanFiles]) -> None:
                 expected="scans of different names",
                 found=f"{other} and {each.scan}, both to be written to {each.image.name}",
                 where=each.image.parent,
-                fix="complete them into different folders, or give the folder that holds both",
+                fix="rename one, or complete them into different folders",
             )

@@ -194,8 +194,8 @@ def _is_checkpoint(source: str | Path) -> bool:
 def _of_checkpoint(checkpoint: Path) -> Path:
     """A model folder in the user's cache, so that it has a hash and workers can have copies."""
     from stem_complete.inference.export import checkpoint_artifact
+    from stem_complete.storage.paths import storage_path
     from stem_complete.training import load_checkpoint
-    from stem_complete.training.storage import storage_path
 
     artifact = checkpoint_artifact(load_checkpoint(storage_path(checkpoint)))
     with tempfile.TemporaryDirectory() as temporary:
@@ -204,7 +204,7 @@ def _of_checkpoint(checkpoint: Path) -> Path:
 
 
 def _from_url(url: str) -> Path:
-    from stem_complete.training.storage import clear_errors, is_local, storage_path
+    from stem_complete.storage.paths import clear_errors, is_local, storage_path
 
     place = storage_path(url)
     if is_local(place):

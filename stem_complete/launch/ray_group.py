@@ -31,9 +31,9 @@ from stem_complete.launch.mailbox import Mailbox
 from stem_complete.launch.messages import POLL_S, Message
 from stem_complete.launch.policy import resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
+from stem_complete.storage.claim import Claim
 from stem_complete.tracking import TrackedRun
 from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_named
-from stem_complete.training.claim import Claim
 
 LEAVE_S = 20.0
 """Time that Ray Train's controller has to start, where a group is left before."""

@@ -23,9 +23,9 @@ from stem_complete.errors import CollectiveError, ConfigError, StemCompleteError
 from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_in_background
 from stem_complete.launch.messages import GroupStarted
 from stem_complete.launch.runs import recording
+from stem_complete.storage.claim import ClaimLostError
+from stem_complete.storage.paths import StorageError
 from stem_complete.training import StopRequest, train
-from stem_complete.training.claim import ClaimLostError
-from stem_complete.training.storage import StorageError
 
 PREEMPTION_POLL_S = 1.0
 

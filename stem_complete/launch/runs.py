@@ -47,6 +47,7 @@ from stem_complete.files import leave_removed_folder
 from stem_complete.inference import MODEL_FOLDER, model_folder
 from stem_complete.inference.card import CARD_FILE, ArchitectureCard, read_card
 from stem_complete.inference.export import export_checkpoint
+from stem_complete.storage.claim import Claim, ClaimLostError, claimed
 from stem_complete.tracking import (
     URI_VARIABLE,
     MlflowRecorder,
@@ -71,7 +72,6 @@ from stem_complete.training import (
     stop_on_signals,
     train,
 )
-from stem_complete.training.claim import Claim, ClaimLostError, claimed
 from stem_complete.training.ending import ending_kept
 from stem_complete.training.resume import Before, find_before
 from stem_complete.training.start import start_folder

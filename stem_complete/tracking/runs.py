@@ -210,8 +210,8 @@ def _identity(config: Config) -> str:
 
 def _moved_from(config: Config) -> str | None:
     """Where the run's newest checkpoint was written, if that is a folder that is no more."""
+    from stem_complete.storage.paths import is_local
     from stem_complete.training import Checkpoints  # with torch
-    from stem_complete.training.storage import is_local
 
     if not is_local(config.run_folder):
         return None

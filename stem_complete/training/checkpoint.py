@@ -16,6 +16,15 @@ from upath import UPath
 
 from stem_complete.config import CHECKPOINTS_FOLDER
 from stem_complete.data.examples import ExamplesRecord
+from stem_complete.storage.claim import Claim, ClaimLostError
+from stem_complete.storage.paths import (
+    clear_errors,
+    list_folder,
+    make_folder,
+    remove,
+    storage_path,
+    write_atomically,
+)
 from stem_complete.training.checkpoint_folder import (
     METADATA_FILE,
     Checkpoint,
@@ -25,16 +34,7 @@ from stem_complete.training.checkpoint_folder import (
     remove_checkpoint,
     write_checkpoint,
 )
-from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.spikes import Spike
-from stem_complete.training.storage import (
-    clear_errors,
-    list_folder,
-    make_folder,
-    remove,
-    storage_path,
-    write_atomically,
-)
 from stem_complete.training.tensor_file import HostCopy
 
 _log = logging.getLogger(__name__)

@@ -27,8 +27,7 @@ import stem_complete
 from stem_complete.credentials import put_aside
 from stem_complete.data.examples import ExamplesRecord
 from stem_complete.errors import ArtifactError
-from stem_complete.training.spikes import Spike
-from stem_complete.training.storage import (
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     make_folder,
@@ -38,6 +37,7 @@ from stem_complete.training.storage import (
     write_atomically,
     write_chunks,
 )
+from stem_complete.training.spikes import Spike
 from stem_complete.training.tensor_file import HostCopy, unpack
 
 FORMAT_VERSION = 2
@@ -208,4 +208,9 @@ def _hash(metadata: Mapping[str, Any]) -> str:
 
 
 def _damaged(folder: UPath, found: str) -> DamagedCheckpointError:
-    return DamagedCheckpointError(expected="a whole checkpoint", found=found, where=str(folder))
+    return DamagedCheckpointError(
+        expected="a whole checkpoint",
+        found=found,
+        where=str(folder),
+        fix="go on from another checkpoint, or copy this one again",
+    )

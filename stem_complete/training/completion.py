@@ -268,6 +268,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
             expected=f"a multiple of {stride} up to the store's {min(crop_shape)} px",
             found=f"{crop_px} px",
             where="augmentation.crop_px",
+            fix="choose such a size",
         )
     return CompletionTask(
         network,
@@ -295,6 +296,7 @@ def _build_network(model: ModelConfig, seed: int) -> tuple[TwoStageNetwork, int]
             expected=f"sizes that fit the preset {model.preset}",
             found=str(error),
             where="model.sizes",
+            fix="choose others, or another preset",
         ) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -11,9 +11,9 @@ from upath import UPath
 
 from stem_complete.credentials import hidden
 from stem_complete.errors import StemCompleteError, TrainingError, in_one_line
-from stem_complete.training.claim import ClaimLostError
+from stem_complete.storage.claim import ClaimLostError
+from stem_complete.storage.paths import clear_errors, is_local, remove, write_atomically
 from stem_complete.training.stopping import StopRequest
-from stem_complete.training.storage import clear_errors, is_local, remove, write_atomically
 
 ENDING_FILE = "ending.json"
 

@@ -30,9 +30,9 @@ from stem_complete.distributed import (
 )
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.extras import program
+from stem_complete.storage.claim import Claim, ClaimLostError
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.ending import DivergedError
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run

@@ -61,6 +61,7 @@ class GuardedOptimizer:
                 expected=f"options that torch.optim.{name} takes",
                 found=str(error),
                 where="optimizer.options",
+                fix="see the documentation of torch, and correct optimizer.options",
             ) from None
         self.takes_flag = getattr(self.torch, "_step_supports_amp_scaling", False)
         self._begins_at_zero = self.takes_flag and name in _BEGIN_AT_ZERO

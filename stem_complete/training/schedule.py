@@ -114,6 +114,7 @@ def _check(stages: Sequence[Stage], names: Sequence[str]) -> None:
             expected="stages that start at step 0 and later ones",
             found=f"starts at {', '.join(map(str, starts))}",
             where="optimizer.stages",
+            fix="begin with a stage at step 0, and give each of the others a later one",
         )
     for stage in stages:
         for pattern in (*stage.factors, *stage.frozen):
@@ -122,4 +123,5 @@ def _check(stages: Sequence[Stage], names: Sequence[str]) -> None:
                     expected=f"patterns of {', '.join(names)}",
                     found=pattern,
                     where=f"optimizer.stages, the one from step {stage.start}",
+                    fix="choose a pattern that fits one of these",
                 )

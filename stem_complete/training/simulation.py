@@ -115,5 +115,8 @@ def _paths(
         ]
     except ValueError as error:
         raise ConfigError(
-            expected="coverages that every geometry can have", found=str(error), where="scan"
+            expected="coverages that every geometry can have",
+            found=str(error),
+            where="scan",
+            fix="choose another scan.coverage or another scan.geometry",
         ) from None

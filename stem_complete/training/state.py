@@ -77,6 +77,7 @@ class TrainingState:
                 expected="the state of the network in its config",
                 found=str(error),
                 where=checkpoint.folder,
+                fix="go on with the config that it was trained with, or train under another name",
             ) from None
         self.step = checkpoint.step
 

@@ -37,7 +37,10 @@ NOT_TO_LOAD_A_MODEL = (
         # With it come training and tracking.
         ("import stem_complete.launch.runs", {"ray", "mlflow", "matplotlib"}),
         ("import stem_complete.launch.mailbox", {"torch", "mlflow"}),
-        ("import stem_complete.serving.batch", {"ray", "mlflow", "matplotlib"}),
+        (
+            "import stem_complete.serving.batch",
+            {"ray", "mlflow", "matplotlib", "zarr", "stem_complete.training"},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

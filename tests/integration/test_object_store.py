@@ -24,10 +24,11 @@ from stem_complete.inference.export import export_checkpoint
 from stem_complete.inspection import inspect_path
 from stem_complete.launch import launch
 from stem_complete.serving.batch import complete_files
-from stem_complete.training import Checkpoints, build_task, claim
-from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
-from stem_complete.training.manifest import FOLDER
-from stem_complete.training.storage import StorageError, create
+from stem_complete.storage import claim
+from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
+from stem_complete.storage.manifest import FOLDER
+from stem_complete.storage.paths import StorageError, create
+from stem_complete.training import Checkpoints, build_task
 
 BUCKET = "laboratory"
 

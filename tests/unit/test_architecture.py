@@ -26,6 +26,7 @@ LAYERS = [
     {"models", "losses"},
     {"scan"},
     {"config"},
+    {"storage"},
     {"extras"},
     {"console", "files", "time_limit", "vocabulary"},
     {"errors"},

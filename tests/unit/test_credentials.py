@@ -13,8 +13,8 @@ from stem_complete import credentials
 from stem_complete.config import load_config
 from stem_complete.credentials import Handover, hidden, put_aside, restored, storage_options
 from stem_complete.errors import ConfigError, DataError
+from stem_complete.storage.paths import StorageError, storage_path
 from stem_complete.tracking.client import absolute_uri, reason, tracking_uri
-from stem_complete.training.storage import StorageError, storage_path
 
 SECRET = "hush-5up3r"
 
@@ -115,7 +115,9 @@ def test_messages_have_no_credentials() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(["compact"], [f"tracking.uri=http://u:{SECRET}@host", "nonsense=1"])
     assert SECRET not in str(caught.value)
-    error = DataError(expected="", found=f"http://u:{SECRET}@host", where=f"x://u:{SECRET}@h")
+    error = DataError(
+        expected="", found=f"http://u:{SECRET}@host", where=f"x://u:{SECRET}@h", fix=""
+    )
     assert SECRET not in f"{error} {error.found} {error.where} {pickle.loads(pickle.dumps(error))}"
     assert SECRET not in reason(OSError(f"API request to http://u:{SECRET}@host/x failed"))
     with pytest.raises(StorageError) as unknown:

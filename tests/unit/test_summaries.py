@@ -16,15 +16,15 @@ from stem_complete.config import BUNDLED, load_config
 from stem_complete.errors import TrainingError
 from stem_complete.inference.card import CARD_FILE
 from stem_complete.inspection import inspect_path
+from stem_complete.storage.claim import CLAIM_FILE, claimed
+from stem_complete.storage.paths import storage_path
 from stem_complete.summaries import everything, screen
 from stem_complete.tracking import DATABASE, default_uri
 from stem_complete.tracking.journal import JOURNAL, Journal, Scalars
 from stem_complete.tracking.links import PLACE_FILE, Place, keep_place
 from stem_complete.training import Checkpoints
-from stem_complete.training.claim import CLAIM_FILE, claimed
 from stem_complete.training.ending import DivergedError, ending_kept
 from stem_complete.training.stopping import StopRequest
-from stem_complete.training.storage import storage_path
 
 
 def rows_of(text: str) -> dict[str, str]:

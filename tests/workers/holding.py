@@ -6,7 +6,7 @@ holding.py RUN_FOLDER
 import sys
 import time
 
-from stem_complete.training.claim import claimed
+from stem_complete.storage.claim import claimed
 
 with claimed(sys.argv[1]):
     print("held", flush=True)

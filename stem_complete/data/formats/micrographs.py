@@ -95,12 +95,14 @@ def read_file(
             expected="an image [h, w] or a stack of images [n, h, w] of real numbers",
             found=_summary(contents.skipped or contents.passed_over),
             where=path,
+            fix="choose another file, or save its image as float32 TIFF",
         )
     if not contents.signals:
         raise DataError(
             expected=f"a signal among {', '.join(map(repr, contents.names))}",
             found=f"{signal!r} asked for",
             where=path,
+            fix="choose one of these",
         )
     micrographs = [
         Micrograph(
@@ -158,19 +160,26 @@ def require_image(micrograph: Micrograph) -> Micrograph:
             expected="finite intensities",
             found=f"{num_bad} of {counted(pixels.size, 'pixel')} NaN or Inf",
             where=micrograph.path,
+            fix="crop the image to where it was measured, or complete it as a partial scan first",
         )
     if pixels.min() == pixels.max():
         raise DataError(
             expected="an image with contrast",
             found=f"the value {pixels.flat[0]} in every pixel",
             where=micrograph.path,
+            fix="leave it out: the detector was off, or saturated",
         )
     return micrograph
 
 
 def _data_error(error: Exception, path: Path, frame: int | None) -> DataError:
     if isinstance(error, FrameError):
-        return DataError(expected=str(error), found=f"frame {frame} asked for", where=path)
+        return DataError(
+            expected=str(error),
+            found=f"frame {frame} asked for",
+            where=path,
+            fix="choose one of these",
+        )
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("rsciio"):
         return DataError(
             expected=f"RosettaSciIO, which reads {path.suffix} files",

@@ -50,6 +50,7 @@ def reader_of(path: Path) -> Reader:
             expected=f"a file of a supported format ({' '.join(SUPPORTED)})",
             found="a folder" if path.is_dir() else f"a {path.suffix or 'suffixless'} file",
             where=path,
+            fix="save it in one of these, or leave it out",
         )
     check_file(path)
     assert reader is not None
@@ -70,7 +71,12 @@ def check_file(path: Path) -> None:
             expected="a file", found="a pipe, socket or device", where=path, fix="leave it out"
         )
     if not path.stat().st_size:
-        raise DataError(expected="data", found="an empty file", where=path)
+        raise DataError(
+            expected="data",
+            found="an empty file",
+            where=path,
+            fix="copy it again from where it was recorded, or leave it out",
+        )
 
 
 def has_reader(path: Path, more: Collection[str] = ()) -> bool:

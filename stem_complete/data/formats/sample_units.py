@@ -71,7 +71,12 @@ def in_pixels(
     positions = np.stack([x.values, y.values], axis=-1)
     known = positions[np.isfinite(positions).all(1)]
     if not len(known):
-        raise DataError(expected="finite positions", found="none", where=where)
+        raise DataError(
+            expected="finite positions",
+            found="none",
+            where=where,
+            fix="check the columns x and y, or export the samples again",
+        )
     unit = options.position_unit or x.unit
     step, pixel_size_nm = _step(unit, metadata, options, where)
     shape = options.shape or _pair(metadata.get("shape"), where)
@@ -204,6 +209,9 @@ def _pair(value: Any, where: object, kind: type = int) -> Any:
         first, second = (kind(float(part)) for part in parts)
     except (TypeError, ValueError):
         raise DataError(
-            expected="two numbers, such as `shape: 512 512`", found=f"{value!r}", where=where
+            expected="two numbers, such as `shape: 512 512`",
+            found=f"{value!r}",
+            where=where,
+            fix="correct it in the file",
         ) from None
     return first, second

@@ -89,7 +89,12 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
     order = np.argsort(np.where(known, clock, np.inf), kind="stable")[: known.sum()]
     notes = [*samples.notes, *filter(None, (placed.note, spent.note))]
     if not known.any():
-        raise DataError(expected="samples with position, dwell and time", found="none", where=where)
+        raise DataError(
+            expected="samples with position, dwell and time",
+            found="none",
+            where=where,
+            fix="check the columns of position, dwell and time, or export the samples again",
+        )
     if not known.all():
         notes.append(
             f"left out: {counted((~known).sum(), 'sample')} without position, dwell or time"
@@ -138,9 +143,15 @@ def _check_lengths(roles: Mapping[str, Column], signal: Column, where: object) -
                 expected=f"a value for each of {counted(num, 'position')}",
                 found=f"shape {shape} of {column.name}",
                 where=where,
+                fix="give the path that belongs to this scan, or export the samples again",
             )
     if not num:
-        raise DataError(expected="samples", found="no line of them", where=where)
+        raise DataError(
+            expected="samples",
+            found="no line of them",
+            where=where,
+            fix="export the samples again, or leave it out",
+        )
 
 
 def _scan(

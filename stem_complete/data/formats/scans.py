@@ -104,6 +104,7 @@ def check_contrast(scan: RasterScan | PathScan, where: object) -> None:
             expected="measured intensities that are not all equal",
             found=f"{np.nanmax(scan.intensity):g} in all {np.isfinite(scan.intensity).sum()}",
             where=where,
+            fix="leave it out: the detector was off, or saturated",
         )
 
 
@@ -204,6 +205,7 @@ def positions_of(file: Path) -> Samples:
             expected="a path: columns x, y and perhaps dwell, as `stem-complete scan` writes them",
             found="none",
             where=file,
+            fix="give a file that `stem-complete scan` wrote, or one with these columns",
         )
     return positions
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stem_complete.data.formats.ome_zarr import ZARR_FILES, is_zarr
 from stem_complete.data.formats.readers import SUPPORTED, check_file, has_reader, reader_of
-from stem_complete.errors import DataError
+from stem_complete.errors import DataError, remedy
 
 _ZARR_FOLDERS = (".zarr", ".zspy")
 
@@ -78,11 +78,14 @@ def printable(path: str | Path) -> str:
 
 def unreadable(path: str | Path, error: OSError) -> DataError:
     """What to tell of a file or folder that the system does not let us read."""
+    is_forbidden = isinstance(error, PermissionError)
     return DataError(
         expected="a file or folder that may be read",
         found=error.strerror or str(error),
         where=printable(path),
-        fix="check its permissions, or leave it out",
+        fix="check its permissions, or leave it out"
+        if is_forbidden
+        else remedy(error) or "check that it is there, or leave it out",
     )
 
 

@@ -37,7 +37,12 @@ def read_csv(path: Path) -> Samples:
     comments = [line for line in lines if line.lstrip()[:1] == "#"]
     rows = [line for line in lines if line.strip() and line.lstrip()[0] != "#"]
     if not rows:
-        raise DataError(expected="a table of samples", found="no line of it", where=path)
+        raise DataError(
+            expected="a table of samples",
+            found="no line of it",
+            where=path,
+            fix="export the samples again, or leave it out",
+        )
     delimiter = next(d for d in _DELIMITERS if d is None or d in rows[0])
     names = [cell.strip().strip("\"'") for cell in rows[0].split(delimiter)]
     if all(map(_is_number, names)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stem_complete.data.formats.hspy_writer import HSPY
 from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
@@ -12,8 +13,11 @@ from stem_complete.extras import require
 from stem_complete.inference.image_files import Outputs
 from stem_complete.inference.scan_files import is_url
 from stem_complete.serving.batch.files import SUFFIXES, CompletedFiles
-from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
+from stem_complete.serving.batch.units import MOST_SCANS
 from stem_complete.vocabulary import CompletionFormat
+
+if TYPE_CHECKING:
+    from stem_complete.serving.batch.shards import CompletionArrays
 
 
 def destination_for(
@@ -51,6 +55,8 @@ def destination_for(
                 where="--png",
                 fix="leave it out",
             )
+        from stem_complete.serving.batch.shards import CompletionArrays  # and with it zarr
+
         return CompletionArrays(output, outputs, scans_in_shard)
     if chosen == "hspy":
         require("rsciio", purpose="writing HyperSpy's signals")

@@ -16,7 +16,7 @@ from upath import UPath
 from stem_complete.data.formats.hspy_writer import HSPY
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
-from stem_complete.errors import DataError
+from stem_complete.errors import DataError, Failure
 from stem_complete.files import LONGEST_NAME, sha256
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import (
@@ -31,8 +31,8 @@ from stem_complete.inference.image_files import (
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import Source
 from stem_complete.serving.batch.units import MadeFrom, ScanResult, Unit
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import (
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     is_local,
@@ -70,16 +70,13 @@ class CompletedFiles(NamedTuple):
         sources: Iterable[Source],
         records: Mapping[str, Record],
         reader: Reader,
-        failed: dict[str, str],
+        failed: dict[str, Failure],
     ) -> Iterator[Unit]:
-        """A unit for each source whose completion can be named after it; `failed` takes the others.
-
-        It takes the reason, by the source.
-        """
+        """A unit for each source after which an image can be named; `failed` takes the others."""
         for source in sources:
             name = self.image_name or f"{source.name}{COMPLETED}{self.suffix}"
             if self.image_name is None and (problem := self._too_long(name, source)):
-                failed[str(source)] = str(problem)
+                failed[str(source)] = problem.failure
                 continue
             before = records.get(name)
             trusted: frozenset[int] = frozenset()

@@ -33,11 +33,11 @@ class InProcess:
         queue = WorkQueue(job, parcels, timeout_s)
         with closing(job.worker(self.completer)) as worker:
             while queue.num_left:
-                item = queue.take()
+                (item,) = queue.take()
                 try:
                     with time_limit(queue.limit_s(item)):
                         results = worker.complete(item.todo)
                 except OutOfTimeError:
-                    yield from queue.time_out(item)
+                    yield from queue.time_out([item])
                 else:
                     yield from queue.finish(item, results)

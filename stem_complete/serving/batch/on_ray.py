@@ -2,7 +2,8 @@
 
 Ray Data is not used: it has no limit on the time of a unit, retries blocks rather than scans, hangs
 when actors take all CPUs, and ends a job that is silent for half an hour. Here every unit is known
-by name, and each actor has one under way and one waiting, so that none is idle between two.
+by name, and each actor has one call under way and one waiting, so that none is idle between two. A
+call is of as many units as take half a second, as it costs the driver and Ray some milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import say
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
-from stem_complete.errors import ArtifactError, ConfigError, StemCompleteError, TrainingError
+from stem_complete.errors import (
+    ArtifactError,
+    ConfigError,
+    Failure,
+    StemCompleteError,
+    TrainingError,
+)
 from stem_complete.inference.card import CARD_FILE, ModelCard, read_card
 from stem_complete.inference.complete import GPU_BATCH_SIZE
 from stem_complete.inference.completer import load_completer
@@ -41,10 +48,16 @@ CLOSE_S = 5.0
 SILENCE_S = 30.0
 """Without a worker for so long, the user is told what the cluster has."""
 
+CALL_S = 0.5
+"""Time that a call takes, unless its first parcel takes longer."""
+
+_MOST_IN_CALL = 64
 _MOST_FAILED_STARTS = 3
 
-_DIED = "its worker died twice: killed, out of memory, or lost with its node"
-_DIED_FIX = "give workers more memory, or complete large scans with fewer workers"
+_DIED = Failure(
+    "its worker died twice: killed, out of memory, or lost with its node",
+    "give workers more memory, or complete large scans with fewer workers",
+)
 
 
 class RayWorkers:
@@ -164,13 +177,19 @@ class RayWorker:
         if self._worker is not None:
             self._worker.close()
 
-    def complete(self, parcel: tuple[Any, ...]) -> list[Any] | Exception:
-        """Outcomes, or what ends the batch."""
+    def complete(self, *parcels: tuple[Any, ...]) -> list[list[Any]] | Exception:
+        """Outcomes of the first parcels, as many as there was time for, or what ends the batch."""
         assert self._worker is not None
+        found = []
+        began_s = time.monotonic()
         try:
-            return self._worker.complete(parcel)
+            for parcel in parcels:
+                found.append(self._worker.complete(parcel))
+                if time.monotonic() - began_s > CALL_S:
+                    break
         except (StemCompleteError, OSError) as error:
             return error
+        return found
 
 
 def _fetched(model: _Model) -> Path:
@@ -190,11 +209,11 @@ def _fetched(model: _Model) -> Path:
     return kept
 
 
-class _Task(NamedTuple):
+class _Call(NamedTuple):
     """Work that an actor has."""
 
     reference: Any
-    item: WorkItem[Any, Any]
+    items: list[WorkItem[Any, Any]]
 
 
 class _Member:
@@ -203,7 +222,7 @@ class _Member:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.starting: Any = actor.begin.remote()
-        self.tasks: deque[_Task] = deque()
+        self.calls: deque[_Call] = deque()
         self.since_s = time.monotonic()
 
     @property
@@ -211,7 +230,7 @@ class _Member:
         """What comes next of it; None if it has nothing to do."""
         if self.starting is not None:
             return self.starting
-        return self.tasks[0].reference if self.tasks else None
+        return self.calls[0].reference if self.calls else None
 
 
 class _Crew(Generic[U, R]):
@@ -225,6 +244,7 @@ class _Crew(Generic[U, R]):
         timeout_s: float,
     ) -> None:
         self.queue = WorkQueue(job, parcels, timeout_s)
+        self.parcel_s = CALL_S  # that a parcel takes, roughly
         self.num_failed_starts = 0
         self.last_sign_s = time.monotonic()
         model = None
@@ -270,30 +290,32 @@ class _Crew(Generic[U, R]):
 
     def _hand_out(self) -> None:
         for member in self.members:
-            if self.queue and member.starting is None and not member.tasks:
+            if self.queue and member.starting is None and not member.calls:
                 self._give(member)
         # The last units go to whoever has nothing to do.
         for member in self.members:
             many = len(self.queue) > len(self.members)
-            if many and member.starting is None and len(member.tasks) == 1:
+            if many and member.starting is None and len(member.calls) == 1:
                 self._give(member)
 
     def _give(self, member: _Member) -> None:
-        if not member.tasks:
+        if not member.calls:
             member.since_s = time.monotonic()
-        item = self.queue.take()
+        share = len(self.queue) // (4 * len(self.members))  # so that all end at about the same time
+        items = self.queue.take(min(int(CALL_S / self.parcel_s), share, _MOST_IN_CALL))
         # Its working folder is another one.
-        absolute = tuple(unit.absolute() for unit in item.todo)
-        reference = member.actor.complete.remote(absolute)
-        member.tasks.append(_Task(reference, item))
+        absolute = [tuple(unit.absolute() for unit in item.todo) for item in items]
+        reference = member.actor.complete.remote(*absolute)
+        member.calls.append(_Call(reference, items))
 
     def _receive(self, member: _Member) -> Settled[U, R]:
         """Takes what a member was expected to give; returns what comes back."""
+        began_s = member.since_s
         try:
             found = ray.get(member.waits_for)
         except ray.exceptions.RayError as error:  # it died, or its answer was lost with a node
             under_way = self._replace(member, error)
-            return [] if under_way is None else self.queue.fail(under_way, _DIED, _DIED_FIX)
+            return self.queue.fail(under_way, _DIED) if under_way else []
         self.last_sign_s = member.since_s = time.monotonic()
         if isinstance(found, Exception):
             raise found
@@ -301,33 +323,40 @@ class _Crew(Generic[U, R]):
             member.starting = None
             self.num_failed_starts = 0
             return []
-        return self.queue.finish(member.tasks.popleft().item, found)
+        took_s = (member.since_s - began_s) / len(found)
+        # One that takes long, such as the first, which loads libraries, is soon forgotten.
+        self.parcel_s = max(0.5 * self.parcel_s + 0.5 * took_s, 1e-3)
+        items = member.calls.popleft().items
+        self.queue.give_back(items[len(found) :])
+        done = zip(items, found, strict=False)
+        return [each for item, results in done for each in self.queue.finish(item, results)]
 
     def _check_deadline(self, member: _Member) -> Settled[U, R]:
         """Ends a member that takes too long; returns what comes back."""
-        if member.starting is not None or not member.tasks:
+        if member.starting is not None or not member.calls:
             return []
-        item = member.tasks[0].item
-        if time.monotonic() - member.since_s <= self.queue.limit_s(item):
+        items = member.calls[0].items
+        limit_s = max(map(self.queue.limit_s, items)) + (CALL_S if len(items) > 1 else 0.0)
+        if time.monotonic() - member.since_s <= limit_s:
             return []
         self._replace(member)
-        return self.queue.time_out(item)
+        return self.queue.time_out(items)
 
-    def _replace(self, member: _Member, cause: Exception | None = None) -> WorkItem[U, R] | None:
+    def _replace(self, member: _Member, cause: Exception | None = None) -> list[WorkItem[U, R]]:
         """Puts another in the place of one that died or hangs.
 
         Returns:
-            What it had under way; None if nothing. What waited behind that is given back.
+            What it had under way. What waited behind that is given back.
         """
         with suppress(Exception):
             ray.kill(member.actor)
         if member.starting is not None:
             self._count_failed_start(cause)
-        items = [task.item for task in member.tasks]
-        for item in reversed(items[1:]):
-            self.queue.give_back(item)
+        under_way, *behind = [call.items for call in member.calls] or [[]]
+        for items in reversed(behind):
+            self.queue.give_back(items)
         self.members[self.members.index(member)] = self._start()
-        return items[0] if items else None
+        return under_way
 
     def _count_failed_start(self, cause: Exception | None) -> None:
         self.num_failed_starts += 1

@@ -162,7 +162,10 @@ class Reader:
         array = open_array(source, self.options.signal)
         if array is None:
             raise DataError(
-                expected="a zarr array of scans", found="something else", where=source.scan
+                expected="a zarr array of scans",
+                found="something else",
+                where=source.scan,
+                fix="leave the file as it is while its scans are completed, and start again",
             )
         return array
 
@@ -173,7 +176,7 @@ class Reader:
         if part in self._fetched:
             self._fetched.move_to_end(part)
             return self._fetched[part]
-        from stem_complete.training.storage import clear_errors
+        from stem_complete.storage.paths import clear_errors
 
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="stem-complete-")

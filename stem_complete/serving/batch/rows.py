@@ -10,7 +10,7 @@ from stem_complete.errors import StemCompleteError
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.sources import Source
 from stem_complete.serving.batch.units import MadeFrom, Unit
-from stem_complete.training.manifest import Record
+from stem_complete.storage.manifest import Record
 
 Shape = tuple[int, int]
 """(h, w) of scans [px]."""

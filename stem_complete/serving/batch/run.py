@@ -10,14 +10,14 @@ whatever is killed in between costs the units under way, which come out the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stem_complete.data.scan_options import AS_STORED, ScanOptions
-from stem_complete.errors import ConfigError, StemCompleteError
+from stem_complete.errors import ConfigError, Failure, StemCompleteError
 from stem_complete.files import DRAFT, REPLACED
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
@@ -27,9 +27,9 @@ from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.in_process import InProcess
 from stem_complete.serving.batch.manifest import FailureList, record_of
 from stem_complete.serving.batch.reading import Reader
-from stem_complete.serving.batch.shards import MOST_SCANS, CompletionArrays
 from stem_complete.serving.batch.sources import Found, absolute, find_sources
 from stem_complete.serving.batch.units import (
+    MOST_SCANS,
     Destination,
     Outcome,
     Parcel,
@@ -38,9 +38,9 @@ from stem_complete.serving.batch.units import (
 )
 from stem_complete.serving.batch.worker import Job
 from stem_complete.serving.batch.worst import Worst
-from stem_complete.training.claim import CLAIM_FILE, Claim, Use, claimed
-from stem_complete.training.manifest import FOLDER, Manifest, Record
-from stem_complete.training.storage import (
+from stem_complete.storage.claim import CLAIM_FILE, Claim, Use, claimed
+from stem_complete.storage.manifest import FOLDER, Manifest, Record
+from stem_complete.storage.paths import (
     clear_errors,
     is_local,
     list_folder,
@@ -48,6 +48,9 @@ from stem_complete.training.storage import (
     storage_path,
 )
 from stem_complete.vocabulary import CompletionFormat
+
+if TYPE_CHECKING:
+    from stem_complete.serving.batch.shards import CompletionArrays
 
 TIMEOUT_S = 3600.0
 """Longest time for a unit, a file or a shard [s], unless the user gives another one."""
@@ -64,7 +67,7 @@ class CompleteReport:
     Attributes:
         done: Completed image of each scan that was completed.
         skipped: Completed image of each scan that had one already.
-        failed: Why a scan could not be read or completed.
+        failed: Why a scan could not be read or completed, and the fix.
         notes: What to know of a completed scan.
     """
 
@@ -130,7 +133,7 @@ def complete_files(
     _check_arguments(pool, dwell, along, published=published, error_map=outputs.error_map)
     destination = destination_for(str(output), file_format, outputs, scans_in_shard)
     found = find_sources(scans, dwell, along, options.signal)
-    report = CompleteReport(failed=found.failed)
+    report = CompleteReport(failed=_told(found.failed))
     if not found.sources:
         return report
     with _held(destination) as claim, closing(Reader(options, published=published)) as reader:
@@ -179,7 +182,6 @@ class _Batch:
         self.report, self.claim, self.progress, self.each = report, claim, progress, each
         self.folder = storage_path(destination.folder)
         self.total = 0
-        self.fixes: dict[str, str] = {}
         self.failures = FailureList(self.folder / ERRORS)
         self.worst = Worst()
 
@@ -203,9 +205,9 @@ class _Batch:
         if isinstance(self.destination, CompletedFiles):
             self.destination = self.destination._replace(options=told)
         units = self._units(found, records, reader, made_from["options"], told)
-        self.total = sum(len(unit.scans) for unit in units) + len(self.report.failed)
-        for name, reason in self.report.failed.items():
-            self.fixes[name] = reason.rpartition("; ")[2] if "; " in reason else ""
+        self.total = sum(len(unit.scans) for unit in units) + len(found.failed)
+        self.report.failed = _told(found.failed)
+        self.failures.failures = found.failed
         todo = self._not_done(units, made_from)
         job = Job(
             self.destination,
@@ -220,7 +222,7 @@ class _Batch:
         if one_file:
             self._settle_all(outcomes, lambda _unit, _outcome: None)
             return
-        self._list_failures()  # those of the run before are tried again
+        self.failures.write()  # those of the run before are tried again
         try:
             with manifest:
                 self._settle_all(
@@ -229,9 +231,9 @@ class _Batch:
                 )
         except BaseException:
             with suppress(StemCompleteError):  # the disk may be full
-                self._list_failures()
+                self.failures.write()
             raise
-        self._list_failures()
+        self.failures.write()
         if self.report.done:
             self.worst.draw(self.destination, self.folder)
 
@@ -255,10 +257,9 @@ class _Batch:
         told: dict[str, Any],
     ) -> list[Unit]:
         if isinstance(self.destination, CompletedFiles):
-            failed = self.report.failed
-            return list(self.destination.units(found.sources, records, reader, failed))
+            return list(self.destination.units(found.sources, records, reader, found.failed))
         self.destination.prepare(self.pool.card, options, told)
-        return self.destination.units(found.sources, records, reader, self.report.failed)
+        return self.destination.units(found.sources, records, reader, found.failed)
 
     def _not_done(self, units: Sequence[Unit], made_from: dict[str, str]) -> list[Unit]:
         """Units that a worker must look at."""
@@ -317,11 +318,10 @@ class _Batch:
             self.each(unit, outcome)
         for place, (source, result) in enumerate(zip(unit.scans, outcome.results, strict=True)):
             name = str(source)
-            if result.state == "failed":
-                self.report.failed[name] = result.reason
-                self.fixes[name] = result.fix
+            if result.failure is not None:
+                self.report.failed[name] = str(result.failure)
                 if not _is_one_file(self.destination):
-                    self.failures.add(*self._failure(name))
+                    self.failures.add(name, result.failure)
             else:
                 of_state = self.report.done if result.state == "done" else self.report.skipped
                 of_state[name] = self._image_of(unit, place)
@@ -339,14 +339,9 @@ class _Batch:
         name = str(self.folder / unit.name)
         return name if unit.shape is None else f"{name}[{unit.rows[place]}]"
 
-    def _list_failures(self) -> None:
-        """Writes what failed to `errors.jsonl`, which is gone once nothing does."""
-        self.failures.replace(map(self._failure, self.report.failed))
 
-    def _failure(self, name: str) -> tuple[str, str, str]:
-        """File, reason and fix of a scan that failed."""
-        fix = self.fixes[name]
-        return name, self.report.failed[name].removesuffix(f"; {fix}"), fix
+def _told(failed: Mapping[str, Failure]) -> dict[str, str]:
+    return {name: str(failure) for name, failure in failed.items()}
 
 
 def _check_one(found: Found, destination: Destination) -> None:

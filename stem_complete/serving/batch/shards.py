@@ -32,7 +32,13 @@ from zarr.storage import MemoryStore
 
 from stem_complete.data.about import plain
 from stem_complete.data.formats.scan_arrays import remote_store
-from stem_complete.errors import ConfigError, DataError, StemCompleteError
+from stem_complete.errors import (
+    ConfigError,
+    DataError,
+    Failure,
+    StemCompleteError,
+    failure_of,
+)
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import Outputs, described
@@ -41,9 +47,9 @@ from stem_complete.inference.self_check import SelfCheck
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
-from stem_complete.serving.batch.units import MadeFrom, ScanResult, Unit, before
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import (
+from stem_complete.serving.batch.units import MOST_SCANS, MadeFrom, ScanResult, Unit, before
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import (
     FileContent,
     clear_errors,
     is_local,
@@ -56,9 +62,6 @@ from stem_complete.training.storage import (
 VERSION = 1
 _UNSET = "not given"
 SELF_CHECK = SelfCheck._fields
-
-MOST_SCANS = 256
-"""In a shard, unless the user says how many."""
 
 _SHARD_BYTES = 32 * 2**20
 _COMPRESSION = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
@@ -153,7 +156,7 @@ class CompletionArrays(NamedTuple):
         sources: Sequence[Source],
         records: Mapping[str, Record],
         reader: Reader,
-        failed: dict[str, str],
+        failed: dict[str, Failure],
     ) -> list[Unit]:
         """Shards of the scans, and room for them in the arrays.
 
@@ -174,7 +177,7 @@ class CompletionArrays(NamedTuple):
             try:
                 rows.keep_known(source, reader)
             except (StemCompleteError, OSError) as error:
-                failed[str(source)] = str(error)
+                failed[str(source)] = failure_of(error)
         rows.keep_moved(reader)
         rows.place_new()
         self._make_room({shape: max(taken) + 1 for shape, taken in rows.taken.items() if taken})

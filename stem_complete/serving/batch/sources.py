@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from stem_complete.credentials import storage_options
 from stem_complete.data.formats.scan_arrays import ScanArray, scan_array
-from stem_complete.errors import ConfigError, DataError, StemCompleteError
+from stem_complete.errors import ConfigError, DataError, Failure, StemCompleteError
 from stem_complete.inference.image_files import COMPLETED
 from stem_complete.inference.scan_files import is_url, place, plan_files
 
@@ -61,10 +61,10 @@ def absolute(path: str) -> str:
 
 
 class Found(NamedTuple):
-    """Scans, and what could not be searched or opened by name, with the reason."""
+    """Scans, and by name what could not be searched or opened."""
 
     sources: list[Source]
-    failed: dict[str, str]
+    failed: dict[str, Failure]
 
 
 def find_sources(
@@ -97,7 +97,7 @@ def find_sources(
         for rows in lists.values()
         for (scan, own), name in zip(rows, _names([scan for scan, _ in rows]), strict=True)
     ]
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     if others:
         plan = plan_files(others, Path(), dwell, along)
         failed = plan.failed
@@ -122,7 +122,7 @@ def find_sources(
         try:
             sources += _of_array(file, signal)
         except StemCompleteError as error:
-            failed[file.scan] = str(error)
+            failed[file.scan] = error.failure
     _check_distinct(sources)
     return Found(sources, failed)
 
@@ -164,7 +164,10 @@ def _listed(given: str) -> list[tuple[str, str | None]] | None:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise DataError(
-                expected="a list of scans in UTF-8", found=str(error), where=given
+                expected="a list of scans in UTF-8",
+                found=str(error),
+                where=given,
+                fix="save it as UTF-8",
             ) from None
         cells = [line.split("\t") for line in lines if line.strip() and line[0] != "#"]
         rows = [(row[0].strip(), row[1].strip() if len(row) > 1 else None) for row in cells]
@@ -176,7 +179,12 @@ def _listed(given: str) -> list[tuple[str, str | None]] | None:
     else:
         return None
     if not rows:
-        raise DataError(expected="a list of scans", found="an empty one", where=given)
+        raise DataError(
+            expected="a list of scans",
+            found="an empty one",
+            where=given,
+            fix="write the path or URL of a scan in each line",
+        )
     folder = given.rpartition("/")[0] if is_url(given) else str(Path(given).parent)
     return [(_beside(scan, folder), dwell and _beside(dwell, folder)) for scan, dwell in rows]
 
@@ -229,5 +237,5 @@ def _check_distinct(sources: Iterable[Source]) -> None:
                 expected="scans of different names",
                 found=f"{other} and {each}, both to be written to {each.name}{COMPLETED}",
                 where="scans",
-                fix="complete them into different folders, or give the folder that holds both",
+                fix="rename one, or complete them into different folders",
             )

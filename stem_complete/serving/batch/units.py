@@ -11,12 +11,16 @@ from typing import Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stem_complete.errors import Failure
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.inference.image_files import Outputs
 from stem_complete.serving.batch.sources import Source
-from stem_complete.training.manifest import Record
-from stem_complete.training.storage import FileContent
+from stem_complete.storage.manifest import Record
+from stem_complete.storage.paths import FileContent
+
+MOST_SCANS = 256
+"""In a shard, unless the user says how many."""
 
 MadeFrom = dict[str, str]
 """Hashes of what a completion follows from, by name."""
@@ -73,8 +77,7 @@ class ScanResult(NamedTuple):
         made_from: Hashes of its files.
         stamp: Of these files before they were read, see `Reader.stamp`.
         note: What to tell of it.
-        reason: Why it failed, in one line.
-        fix: What can be done about that.
+        failure: Why it failed.
         misfit: Error of held-out measurements in units of their deviation; None if unknown.
     """
 
@@ -82,8 +85,7 @@ class ScanResult(NamedTuple):
     made_from: MadeFrom
     stamp: str = ""
     note: str = ""
-    reason: str = ""
-    fix: str = ""
+    failure: Failure | None = None
     misfit: float | None = None
 
 
@@ -188,7 +190,7 @@ class AnyJob(Protocol[U, R]):
     def apart(self, unit: U) -> Apart[U, R] | None:
         """A unit taken apart; None if it is done as a whole or not at all."""
 
-    def lost(self, unit: U, reason: str, fix: str) -> R:
+    def lost(self, unit: U, failure: Failure) -> R:
         """What became of a unit, or a part of one, that no worker survived."""
 
 

@@ -1,11 +1,12 @@
 """The units that wait for workers, and what is done about those that kill or outlast their workers.
 
+    several parcels           each is tried by itself
     parcel of several units   each becomes a parcel of its own
     unit with parts           each part is tried by itself, then the unit is done without those
                               that failed again
     anything else             is lost
 
-Each of these comes after two tries, so that workers that die by chance cost nothing.
+Each but the first comes after two tries, so that workers that die by chance cost nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from stem_complete.console import format_seconds
+from stem_complete.errors import Failure
 from stem_complete.serving.batch.units import AnyJob, Apart, R, U
 
 TRIES = 2
@@ -29,7 +31,7 @@ _TOO_LONG_FIX = "look at the scan, or give more time with --timeout"
 
 @dataclass(eq=False)
 class WorkItem(Generic[U, R]):
-    """What a worker gets at once.
+    """A parcel that waits for a worker, or that a worker has.
 
     Attributes:
         parcel: Units as they come back.
@@ -38,6 +40,7 @@ class WorkItem(Generic[U, R]):
         divisible: Whether the unit may still be taken apart.
         part_of: The unit of which this is a part, and its place among the parts; such an item is
             only tried, and does not come back.
+        alone: Whether no other is given with it, as it may be what a worker died of.
     """
 
     parcel: tuple[U, ...]
@@ -45,6 +48,7 @@ class WorkItem(Generic[U, R]):
     num_tries_left: int = TRIES
     divisible: bool = True
     part_of: tuple[_Trial[U, R], int] | None = None
+    alone: bool = False
 
 
 @dataclass(eq=False)
@@ -80,13 +84,18 @@ class WorkQueue(Generic[U, R]):
         """Number of items that wait for a worker."""
         return len(self._waiting)
 
-    def take(self) -> WorkItem[U, R]:
-        """What is to be done next."""
-        return self._waiting.popleft()
+    def take(self, most: int = 1) -> list[WorkItem[U, R]]:
+        """What is to be done next, one or up to `most`."""
+        items = [self._waiting.popleft()]
+        while (
+            len(items) < most and self._waiting and not (items[0].alone or self._waiting[0].alone)
+        ):
+            items.append(self._waiting.popleft())
+        return items
 
-    def give_back(self, item: WorkItem[U, R]) -> None:
-        """Takes an item back that was not begun."""
-        self._waiting.appendleft(item)
+    def give_back(self, items: Sequence[WorkItem[U, R]]) -> None:
+        """Takes items back that were not begun."""
+        self._waiting.extendleft(reversed(items))
 
     def limit_s(self, item: WorkItem[U, R]) -> float:
         """Longest time that an item may take [s]."""
@@ -100,19 +109,23 @@ class WorkQueue(Generic[U, R]):
         self.num_left -= len(item.parcel)
         return [(item.parcel, results)]
 
-    def time_out(self, item: WorkItem[U, R]) -> Settled[U, R]:
-        """Notes that an item took longer than its limit; see `fail`."""
-        limit = format_seconds(self.limit_s(item))
-        return self.fail(item, f"it took longer than {limit}, {TRIES} times", _TOO_LONG_FIX)
+    def time_out(self, items: Sequence[WorkItem[U, R]]) -> Settled[U, R]:
+        """Notes that one of these items took longer than its limit; see `fail`."""
+        limit = format_seconds(self.limit_s(items[0]))
+        reason = f"it took longer than {limit}, {TRIES} times"
+        return self.fail(items, Failure(reason, _TOO_LONG_FIX))
 
-    def fail(self, item: WorkItem[U, R], reason: str, fix: str) -> Settled[U, R]:
-        """Notes that no worker survived an item; returns what comes back as lost.
+    def fail(self, items: Sequence[WorkItem[U, R]], failure: Failure) -> Settled[U, R]:
+        """Notes that a worker did not survive one of these items; returns what comes back as lost.
 
         Args:
-            item: It is tried again, or taken apart.
-            reason: What befell its workers, in one line, should it be lost.
-            fix: What can be done about that.
+            items: What a worker had at once; one alone is tried again, or taken apart.
+            failure: What befell its workers, should it be lost.
         """
+        if len(items) > 1:
+            self._put(items)
+            return []
+        (item,) = items
         item.num_tries_left -= 1
         if item.num_tries_left:
             self._put([item])
@@ -123,13 +136,13 @@ class WorkQueue(Generic[U, R]):
         (unit,) = item.parcel
         if item.part_of is not None:
             trial, place = item.part_of
-            trial.lost[place] = self._job.lost(unit, reason, fix)
+            trial.lost[place] = self._job.lost(unit, failure)
             self._end_trial(trial)
             return []
         if item.divisible and (apart := self._job.apart(unit)) is not None:
             self._try_parts(unit, apart)
             return []
-        return self.finish(item, [self._job.lost(unit, reason, fix)])
+        return self.finish(item, [self._job.lost(unit, failure)])
 
     def _try_parts(self, unit: U, apart: Apart[U, R]) -> None:
         trial = _Trial(unit, apart, len(apart.parts))
@@ -148,5 +161,7 @@ class WorkQueue(Generic[U, R]):
             self._put([WorkItem((trial.unit,), (rest,), num_tries_left=1, divisible=False)])
 
     def _put(self, items: Sequence[WorkItem[U, R]]) -> None:
-        """Has items done next."""
+        """Has items done next, each by itself."""
+        for item in items:
+            item.alone = True
         self._waiting.extendleft(reversed(items))

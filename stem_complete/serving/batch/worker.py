@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
-from stem_complete.errors import DataError, StemCompleteError, system_error_in_one_line
+from stem_complete.errors import DataError, Failure, failure_of
 from stem_complete.inference.complete import complete_scans, unfamiliar
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.reading import Reader
@@ -26,7 +26,7 @@ from stem_complete.serving.batch.units import (
     Unit,
     before,
 )
-from stem_complete.training.claim import Claim
+from stem_complete.storage.claim import Claim
 
 CHECK_S = 1.0
 """Age at which a look at the claim is too old: others take over after much more."""
@@ -76,9 +76,9 @@ class Job(NamedTuple):
 
         return Apart([unit.trial(place) for place in range(len(unit.scans))], without)
 
-    def lost(self, unit: Unit, reason: str, fix: str) -> Outcome:
+    def lost(self, unit: Unit, failure: Failure) -> Outcome:
         """See `AnyJob`."""
-        failed = ScanResult("failed", {}, reason=reason, fix=fix)
+        failed = ScanResult("failed", {}, failure=failure)
         return Outcome(tuple(failed for _ in unit.scans), {})
 
 
@@ -150,7 +150,9 @@ class Worker:
                     try:
                         stack = list(self._complete(iter(rasters), 1))
                     except Exception as error:
-                        results[place] = _failed(error, results[place].made_from)
+                        results[place] = ScanResult(
+                            "failed", results[place].made_from, failure=failure_of(error)
+                        )
                     else:
                         yield place, stack
                 num_done = len(begun)
@@ -177,7 +179,7 @@ class Worker:
             rasters = self.reader.read(source)
             _check_shape(unit, rasters)
         except Exception as error:  # damaged files make readers fail in any way
-            return _failed(error, made_from), []
+            return ScanResult("failed", made_from, failure=failure_of(error)), []
         return ScanResult("done", made_from, stamp, why), rasters
 
     def _complete(self, scans: Iterator[RasterScan], batch_size: int) -> Iterator[CompletedScan]:
@@ -228,12 +230,3 @@ def _misfit(stack: Sequence[CompletedScan]) -> float | None:
     """Error of held-out measurements in units of their deviation, of the worst of a stack."""
     checks = [each.check for each in stack if each.check is not None and each.check.deviation > 0]
     return max((check.error / check.deviation for check in checks), default=None)
-
-
-def _failed(error: Exception, made_from: MadeFrom) -> ScanResult:
-    if isinstance(error, StemCompleteError):
-        return ScanResult("failed", made_from, reason=str(error), fix=error.fix)
-    if isinstance(error, OSError):
-        return ScanResult("failed", made_from, reason=system_error_in_one_line(error))
-    text = str(error).strip().split("\n")[0]
-    return ScanResult("failed", made_from, reason=f"{type(error).__name__}: {text}")

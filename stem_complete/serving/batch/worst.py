@@ -9,10 +9,8 @@ from tempfile import TemporaryDirectory
 from upath import UPath
 
 from stem_complete.inference.image_files import COMPLETED
-from stem_complete.serving.batch.files import CompletedFiles
-from stem_complete.serving.batch.shards import CompletionArrays
-from stem_complete.serving.batch.units import Unit
-from stem_complete.training.storage import clear_errors, write_atomically
+from stem_complete.serving.batch.units import Destination, Unit
+from stem_complete.storage.paths import clear_errors, write_atomically
 
 WORST = f"worst{COMPLETED}.png"  # whose name no search takes for a scan
 NUM_WORST = 9
@@ -36,7 +34,7 @@ class Worst:
         elif entry[:2] > self._heap[0][:2]:
             heapreplace(self._heap, entry)
 
-    def draw(self, destination: CompletedFiles | CompletionArrays, folder: UPath) -> None:
+    def draw(self, destination: Destination, folder: UPath) -> None:
         """Draws their completions, the worst first, into a folder; of few scans one looks at all.
 
         Raises:

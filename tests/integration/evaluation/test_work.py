@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stem_complete.config import DetectorNoiseConfig
-from stem_complete.errors import BusyError, ConfigError, DataError
+from stem_complete.errors import BusyError, ConfigError, DataError, Failure
 from stem_complete.evaluation import (
     MODEL,
     Measures,
@@ -24,8 +24,8 @@ from stem_complete.evaluation import (
     write_rows,
 )
 from stem_complete.inference import Completer, Completion, load_completer
-from stem_complete.training.claim import claimed
-from stem_complete.training.storage import storage_path
+from stem_complete.storage.claim import claimed
+from stem_complete.storage.paths import storage_path
 
 NOISES = [DetectorNoiseConfig(dose_electrons_per_px=dose) for dose in (None, 50.0)]
 CONDITIONS = conditions_of(None, ["1/10"], NOISES, ["archimedean", "random"])
@@ -42,7 +42,10 @@ class Backwards:
         worker = pickle.loads(pickle.dumps(job.absolute())).worker(self.completer)
         for parcel in reversed(parcels):
             if self.lost and self.lost in parcel[0].name:
-                yield parcel, [job.lost(unit, "its worker died twice", "") for unit in parcel]
+                yield (
+                    parcel,
+                    [job.lost(unit, Failure("its worker died twice", "")) for unit in parcel],
+                )
             else:
                 there = pickle.loads(pickle.dumps(tuple(unit.absolute() for unit in parcel)))
                 yield parcel, worker.complete(there)

@@ -33,7 +33,7 @@ from waiting import wait_until
 
 from faults.nodes import ENVIRONMENT, LocalCluster, kill_tree
 from stem_complete.scan import archimedean
-from stem_complete.training.manifest import FOLDER
+from stem_complete.storage.manifest import FOLDER
 
 SIDE_PX = 128
 IN_SHARD = 2

@@ -10,7 +10,7 @@ import pytest
 import workers
 
 from stem_complete.errors import BusyError
-from stem_complete.training.claim import CLAIM_FILE, claimed
+from stem_complete.storage.claim import CLAIM_FILE, claimed
 
 
 def test_a_killed_holder_makes_room_at_once(tmp_path, capsys):

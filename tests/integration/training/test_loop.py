@@ -13,9 +13,9 @@ from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
+from stem_complete.storage.paths import StorageError
 from stem_complete.training import Checkpoints, StopRequest, train
 from stem_complete.training.ending import DivergedError
-from stem_complete.training.storage import StorageError
 
 
 def test_a_run_records_curves_pictures_and_checkpoints(small_config):

@@ -92,10 +92,11 @@ def test_version(run):
     assert run("--version") == (0, f"{stem_complete.__version__}\n", "")
 
 
+PARTS = {"expected": "a", "found": "b\n", "where": "c", "fix": "do d"}
 ENDS = {
-    "wrong config": (ConfigError(expected="a", found="b", where="c"), 2, "c: expected a, found b"),
-    "bad data": (DataError(expected="a", found="b", where="c"), 1, "c: expected a, found b"),
-    "failed": (TrainingError(expected="a", found="b\n", where="c"), 1, "c: expected a, found b"),
+    "wrong config": (ConfigError(**PARTS), 2, "c: expected a, found b; do d"),
+    "bad data": (DataError(**PARTS), 1, "c: expected a, found b; do d"),
+    "failed": (TrainingError(**PARTS), 1, "c: expected a, found b; do d"),
     "disk": (OSError(28, "No space left"), 1, "No space left; make room on that disk"),
     "file": (
         PermissionError(13, "Permission denied", "/x"),

@@ -82,7 +82,7 @@ def test_any_examples_can_be_loaded():
     assert sorted(index for batch in batches for index in batch.indices.tolist()) == [*range(6)]
 
 
-ERRORS = [RuntimeError("a bug"), StoreError(expected="", found="", where="")]
+ERRORS = [RuntimeError("a bug"), StoreError(expected="", found="", where="", fix="")]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)

@@ -194,4 +194,4 @@ class TestUrls:
     def test_without_scans_are_listed(self, store):
         store("scans/x.txt")
         plan = plan_files(["memory://scan-files/scans"], Path("out"))
-        assert "found none" in plan.failed["memory://scan-files/scans"]
+        assert "found none" in plan.failed["memory://scan-files/scans"].reason

@@ -233,7 +233,7 @@ class TestSilence:
 
 class TestFailures:
     def test_of_the_config_or_the_data_are_raised_as_they_are(self, drive, clock):
-        error = ConfigError(expected="a", found="b", where="c")
+        error = ConfigError(expected="a", found="b", where="c", fix="d")
         with pytest.raises(ConfigError) as caught:
             drive(ScriptedGroup(clock, end=error))
         assert caught.value is error

@@ -17,8 +17,8 @@ from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import BusyError, ConfigError, StoreError, TrainingError
 from stem_complete.launch import launch, runs
+from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
 from stem_complete.training import Checkpoints, Recorders, TrainingResult
-from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
 
 DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
 
@@ -147,7 +147,7 @@ def test_runs_of_a_sweep_are_trained_in_turn_under_one_parent(world, small_confi
 @pytest.mark.parametrize(
     ("outcome", "error", "status"),
     [
-        (TrainingError(expected="a", found="b", where="c"), TrainingError, "FAILED"),
+        (TrainingError(expected="a", found="b", where="c", fix="d"), TrainingError, "FAILED"),
         (signal.SIGINT, KeyboardInterrupt, "KILLED"),
         (signal.SIGTERM, SystemExit, "KILLED"),
     ],

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from stem_complete.errors import ArtifactError
+from stem_complete.storage import paths
+from stem_complete.storage.paths import StorageError, storage_path
 from stem_complete.training import checkpoint as checkpoint_module
-from stem_complete.training import storage
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import (
     DamagedCheckpointError,
     load_checkpoint,
     read_metadata,
 )
-from stem_complete.training.storage import StorageError, storage_path
 
 FILES = ("task.safetensors", "optimizer.safetensors", "metadata.json")
 unique = itertools.count()
@@ -75,7 +75,7 @@ def test_round_trip(run):
         assert_is(checkpoint, 7)
         assert checkpoint.config == {"name": "x"}
         assert checkpoint.metrics == metrics
-    assert sorted(path.name for path in storage.list_folder(folder)) == sorted(FILES)
+    assert sorted(path.name for path in paths.list_folder(folder)) == sorted(FILES)
     assert read_metadata(folder)["score"] == 0.25
 
 
@@ -221,7 +221,7 @@ class TestKept:
         checkpoints = Checkpoints(run)
         assert steps(checkpoints) == [1]
         save(checkpoints, 3)
-        assert [path.name for path in storage.list_folder(checkpoints.folder)] == [
+        assert [path.name for path in paths.list_folder(checkpoints.folder)] == [
             "step-00000001",
             "step-00000003",
         ]
@@ -346,7 +346,7 @@ class TestFailedWrites:
         def fsync(_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(storage.os, "fsync", fsync)
+        monkeypatch.setattr(paths.os, "fsync", fsync)
 
     def test_they_cost_one_checkpoint_and_not_the_run(self, tmp_path, caplog, request):
         checkpoints = Checkpoints(tmp_path)
@@ -391,5 +391,5 @@ class TestFailedWrites:
     def test_the_check_leaves_nothing(self, run):
         checkpoints = Checkpoints(run)
         checkpoints.check_writable()
-        assert storage.list_folder(checkpoints.folder) == []
-        assert [path.name for path in storage.list_folder(run)] in (["checkpoints"], [])
+        assert paths.list_folder(checkpoints.folder) == []
+        assert [path.name for path in paths.list_folder(run)] in (["checkpoints"], [])

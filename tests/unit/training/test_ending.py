@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from stem_complete.errors import TrainingError
-from stem_complete.training.claim import ClaimLostError
+from stem_complete.storage.claim import ClaimLostError
+from stem_complete.storage.paths import storage_path
 from stem_complete.training.ending import ENDING_FILE, DivergedError, ending_kept, read_ending
 from stem_complete.training.stopping import StopRequest
-from stem_complete.training.storage import storage_path
 
 PARTS = {"expected": "finite losses", "found": "3 steps without", "where": "r, step 7"}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stem_complete.inference import Completer, load_completer
-from stem_complete.training.manifest import FOLDER
+from stem_complete.storage.manifest import FOLDER
 
 NUM, SHAPE = 5, (40, 48)
 

@@ -18,8 +18,8 @@ from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.shards import CompletionArrays
 from stem_complete.serving.batch.worker import Worker
+from stem_complete.storage.manifest import FOLDER
 from stem_complete.time_limit import OutOfTimeError
-from stem_complete.training.manifest import FOLDER
 
 ALL = Outputs(error_map=True, self_check=True)
 
@@ -341,7 +341,7 @@ def test_leftovers_of_a_killed_run_are_removed(scans, saved):
     shutil.copy("out.zarr/zarr.json", "out.zarr/40x48/.unfinished-1-0")
     # A claim that says nothing is one that is just being written, by a process that died.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stem_complete.training.claim.LAPSE_S", 0.01)
-        patch.setattr("stem_complete.training.claim.SETTLE_S", 0.01)
+        patch.setattr("stem_complete.storage.claim.LAPSE_S", 0.01)
+        patch.setattr("stem_complete.storage.claim.SETTLE_S", 0.01)
         complete(saved)
     assert not list(Path("out.zarr").rglob(".unfinished-*"))

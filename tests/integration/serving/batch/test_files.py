@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -23,8 +24,8 @@ from stem_complete.inference.image_files import read_info
 from stem_complete.serving.batch import complete_files
 from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.batch.worker import Worker
-from stem_complete.training import claim
-from stem_complete.training.manifest import FOLDER
+from stem_complete.storage import claim
+from stem_complete.storage.manifest import FOLDER
 
 ALL = Outputs(error_map=True, self_check=True)
 FORMATS = ["tiff", "npy", "ome-zarr", "hspy"]
@@ -275,7 +276,9 @@ def test_a_scan_that_breaks_its_batch_fails_alone(scans, saved, monkeypatch):
 
     monkeypatch.setattr(Completer, "complete_scans", breaks)
     report = complete(saved, batch_size=8)
-    assert report.failed == {"scans/1.npy": "RuntimeError: out of memory"}
+    assert report.failed == {
+        "scans/1.npy": "RuntimeError: out of memory; free memory, or take a larger machine"
+    }
     assert len(report.done) == 4
 
 
@@ -292,6 +295,46 @@ def test_an_unforeseen_error_of_a_reader_fails_one_scan(scans, saved, monkeypatc
     report = complete_files(["a.zarr"], saved, "out")
     assert list(report.done) == ["a.zarr[0]"]
     assert "ZeroDivisionError" in report.failed["a.zarr[1]"]
+
+
+BAD = {
+    "empty.npy": lambda path: path.write_bytes(b""),
+    "cut.npy": lambda path: path.write_bytes(Path("scans/0.npy").read_bytes()[:300]),
+    "other.tif": lambda path: path.write_text("no TIFF"),
+    "lost.npy": lambda path: path.symlink_to("nowhere.npy"),
+    "pipe.npy": os.mkfifo,
+    "line.npy": lambda path: np.save(path, np.ones(9)),
+    "complex.npy": lambda path: np.save(path, np.ones((40, 48), np.complex64)),
+    "infinite.npy": lambda path: np.save(path, np.full((40, 48), np.inf)),
+    "nothing.npy": lambda path: np.save(path, np.full((40, 48), np.nan)),
+    "constant.npy": lambda path: np.save(path, np.load("scans/0.npy") * 0),
+    "small.npy": lambda path: np.save(path, np.load("scans/0.npy")[:20]),
+    "two.npz": lambda path: np.savez(path, a=np.ones((40, 48)), b=np.ones((40, 48))),
+    "dwell.npz": lambda path: np.savez(path, scan=np.ones((40, 48)), dwell=np.ones((9, 9))),
+    "columns.csv": lambda path: path.write_text("a,b\n1,2\n"),
+    "nowhere.csv": lambda path: path.write_text("x,y,intensity\nnan,nan,1\n"),
+}
+
+
+@pytest.mark.parametrize("output", ["out", "out.zarr"])
+def test_each_bad_scan_of_a_folder_is_listed_with_a_reason_and_a_fix(scans, saved, output):
+    for name, write in BAD.items():
+        write(Path("scans", name))
+    torn = zarr.create_array(
+        "scans/torn.zarr", data=np.load("scans/0.npy")[None], chunks=(1, 40, 48)
+    )
+    chunk = Path("scans/torn.zarr/c/0/0/0")
+    chunk.write_bytes(chunk.read_bytes()[: torn.nbytes_stored() // 99])
+    report = complete(saved, output, outputs=Outputs())
+    assert len(report.done) == 5
+    rows = [json.loads(line) for line in Path(output, "errors.jsonl").read_text().splitlines()]
+    assert {Path(row["file"]).name for row in rows} == {*BAD, "torn.zarr[0]"}
+    for row in rows:
+        assert list(row) == ["file", "reason", "fix"]
+        assert row["fix"]
+        assert row["fix"] not in row["reason"]
+        assert Path(row["file"]).name.split(".")[0] in row["reason"]
+        assert report.failed[row["file"]] == f"{row['reason']}; {row['fix']}"
 
 
 def test_one_image_may_be_named(scans, saved):

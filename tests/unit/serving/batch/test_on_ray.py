@@ -34,6 +34,7 @@ class Cluster:
         tried: How often each unit was begun.
         kills: Whether units kill the actor that has them.
         complete: What becomes of units else.
+        most_done: Parcels of a call that there is time for.
     """
 
     exceptions = ray.exceptions
@@ -42,9 +43,9 @@ class Cluster:
         self.resources = {"CPU": num_cpus}
         self.fates = {name: deque(each) for name, each in fates.items()}
         self.starts, self.tried, self.now_s = deque(), Counter(), 0.0
-        self.actors, self.answers, self.most_waiting = [], {}, 0
+        self.actors, self.answers, self.most_waiting, self.most_in_call = [], {}, 0, 0
         self._numbers, self.closed = count(), []
-        self.kills, self.complete = lambda parcel: False, _completed
+        self.kills, self.complete, self.most_done = lambda parcel: False, _completed, 99
 
     def monotonic(self):
         return self.now_s
@@ -61,19 +62,20 @@ class Cluster:
         return lambda cls: SimpleNamespace(remote=self.start)
 
     def start(self, *_):
-        actor = SimpleNamespace(todo=deque(), dead=False)
+        actor = SimpleNamespace(todo=deque(), dead=False, hangs=False)
         actor.begin = SimpleNamespace(remote=lambda: self.ask(actor, None))
         actor.close = SimpleNamespace(remote=lambda: self.closed.append(actor))
-        actor.complete = SimpleNamespace(remote=lambda parcel: self.ask(actor, parcel))
+        actor.complete = SimpleNamespace(remote=lambda *parcels: self.ask(actor, parcels))
         self.actors.append(actor)
         return actor
 
-    def ask(self, actor, parcel):
+    def ask(self, actor, parcels):
         reference = next(self._numbers)
         if actor.dead:
             self.answers[reference] = DEATH
         else:
-            actor.todo.append((reference, parcel))
+            actor.todo.append((reference, parcels))
+            self.most_in_call = max(self.most_in_call, len(parcels or ()))
             self.most_waiting = max(self.most_waiting, len(actor.todo))
         return reference
 
@@ -89,25 +91,36 @@ class Cluster:
         return [r for r in references if r in self.answers][:num_returns], []
 
     def work(self, actor):
-        reference, parcel = actor.todo[0]
-        if parcel and self.kills(parcel):
-            self.kill(actor)
+        """One step of an actor: its start, or all parcels of a call."""
+        if actor.hangs:
             return
-        if parcel is None:
+        reference, parcels = actor.todo[0]
+        if parcels is None:
             fate = self.starts.popleft() if self.starts else None
-        else:
+            self.end(actor, reference, fate, fate)
+            return
+        found = []
+        for parcel in parcels[: self.most_done]:
+            if self.kills(parcel):
+                self.kill(actor)
+                return
             name = parcel[0].name
-            if not getattr(actor, "hangs", False):
-                self.tried[name] += 1
+            self.tried[name] += 1
             waiting = self.fates.get(name)
-            fate = waiting.popleft() if waiting and not getattr(actor, "hangs", False) else None
-        if fate == "hangs" or getattr(actor, "hangs", False):
+            if fate := waiting.popleft() if waiting else None:
+                self.end(actor, reference, fate, fate)
+                return
+            found.append(self.complete(parcel))
+        self.end(actor, reference, None, found)
+
+    def end(self, actor, reference, fate, answer):
+        if fate == "hangs":
             actor.hangs = True
         elif fate == "dies":
             self.kill(actor)
         else:
             actor.todo.popleft()
-            self.answers[reference] = fate if parcel is None else fate or self.complete(parcel)
+            self.answers[reference] = answer
 
     def get(self, reference):
         answer = self.answers[reference]
@@ -188,8 +201,8 @@ def test_a_death_costs_its_unit_one_retry_and_the_waiting_one_nothing(run):
 def test_a_unit_that_kills_two_workers_is_listed(run):
     cluster = Cluster(u3=["dies", "dies"])
     (failed,) = run(cluster, 20).values()
-    assert "died twice" in failed.reason
-    assert "memory" in failed.fix
+    assert "died twice" in failed.failure.reason
+    assert "memory" in failed.failure.fix
     assert cluster.tried["u3"] == 2
 
 
@@ -204,16 +217,47 @@ def test_of_a_shard_that_kills_its_workers_only_the_scans_that_do_are_listed(run
     cluster.kills = kills
     failed = run(cluster, 3, in_unit=6)
     assert set(failed) == {"u1[2]", "u1[4]"}
-    assert all("died twice" in each.reason for each in failed.values())
+    assert all("died twice" in each.failure.reason for each in failed.values())
 
 
 def test_a_unit_that_hangs_is_ended_retried_and_listed(run):
     cluster = Cluster(u1=["hangs", "hangs"], u2=["hangs"])
     failed = run(cluster, 8, timeout_s=5.0)
     assert list(failed) == ["u1"]
-    assert "longer than 5 s, 2 times" in failed["u1"].reason
-    assert "--timeout" in failed["u1"].fix
+    assert "longer than 5 s, 2 times" in failed["u1"].failure.reason
+    assert "--timeout" in failed["u1"].failure.fix
     assert cluster.now_s < 60
+
+
+class TestShortUnits:
+    """Are given together; ten calls a second are answered here."""
+
+    @pytest.fixture
+    def cluster(self, monkeypatch):
+        monkeypatch.setattr(on_ray, "POLL_S", 0.1)
+        return Cluster()
+
+    def test_as_many_as_a_call_has_time_for(self, run, cluster):
+        assert run(cluster, 400) == {}
+        assert set(cluster.tried.values()) == {1}
+        assert 20 < cluster.most_in_call <= 64
+        assert cluster.now_s < 10  # one by one it would be 20
+
+    def test_what_there_was_no_time_for_is_given_again(self, run, cluster):
+        cluster.most_done = 2
+        assert run(cluster, 50) == {}
+        assert set(cluster.tried.values()) == {1}
+
+    def test_one_that_kills_its_workers_is_found_and_costs_the_others_a_retry(self, run, cluster):
+        cluster.kills = lambda parcel: parcel[0].name == "u100"
+        (failed,) = run(cluster, 200).values()
+        assert "died twice" in failed.failure.reason
+        assert max(cluster.tried.values()) <= 2
+
+    def test_one_that_hangs_is_found(self, run, cluster):
+        cluster.fates["u100"] = deque(["hangs"] * 3)
+        assert list(run(cluster, 200, timeout_s=5.0)) == ["u100"]
+        assert cluster.now_s < 30
 
 
 def test_waiting_behind_a_long_unit_is_not_hanging(run):
@@ -222,9 +266,9 @@ def test_waiting_behind_a_long_unit_is_not_hanging(run):
     work = cluster.work
 
     def slowly(actor):
-        _, parcel = actor.todo[0]
-        if parcel is not None and slow[parcel[0].name]:
-            slow[parcel[0].name] -= 1
+        _, parcels = actor.todo[0]
+        if parcels is not None and slow[parcels[0][0].name]:
+            slow[parcels[0][0].name] -= 1
         else:
             work(actor)
 
@@ -233,7 +277,7 @@ def test_waiting_behind_a_long_unit_is_not_hanging(run):
 
 
 def test_what_cannot_be_written_ends_the_batch(run):
-    error = DataError(expected="room", found="none", where="disk")
+    error = DataError(expected="room", found="none", where="disk", fix="make room")
     with pytest.raises(DataError, match="disk"):
         run(Cluster(u2=[error]))
 
@@ -250,7 +294,7 @@ def test_why_no_worker_starts_is_told(run):
     with pytest.raises(TrainingError, match="workers that start"):
         run(cluster)
     cluster = Cluster()
-    cluster.starts.append(ArtifactError(expected="a model", found="none", where="there"))
+    cluster.starts.append(ArtifactError(expected="a model", found="none", where="there", fix=""))
     with pytest.raises(ArtifactError, match="there"):
         run(cluster)
 
@@ -315,8 +359,8 @@ class Spelling:
     def apart(self, unit):
         return None
 
-    def lost(self, unit, reason, fix):
-        return f"{unit.name}: {reason}; {fix}"
+    def lost(self, unit, failure):
+        return f"{unit.name}: {failure}"
 
     def close(self):
         pass
@@ -336,5 +380,7 @@ def test_any_work_is_done_without_a_model(monkeypatch):
 
     worker = RayWorker(None, "cpu", "float32", Spelling(), Handover())
     assert worker.begin() is None
-    assert worker.complete((Number("a"), Number("b"))) == ["a", "b"]
+    assert worker.complete((Number("a"), Number("b")), (Number("c"),)) == [["a", "b"], ["c"]]
+    monkeypatch.setattr(on_ray, "CALL_S", -1.0)
+    assert worker.complete((Number("a"), Number("b")), (Number("c"),)) == [["a", "b"]]
     worker.close()

@@ -96,7 +96,7 @@ def test_a_damaged_array_is_listed():
     touch("b.tif")
     found = find_sources(["a.zarr", "b.tif"])
     assert list(named(found)) == ["b.tif"]
-    assert "expected a zarr array" in found.failed["a.zarr"]
+    assert "expected a zarr array" in found.failed["a.zarr"].reason
 
 
 def test_two_of_one_name_are_refused():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stem_complete.errors import Failure
 from stem_complete.serving.batch.units import Apart
 from stem_complete.serving.batch.work_queue import WorkQueue
 
@@ -33,22 +34,31 @@ class Reading:
         parts = [Word(letter, is_trial=True) for letter in unit.letters]
         return Apart(parts, lambda lost: unit._replace(lost="".join(lost.values())))
 
-    def lost(self, unit, reason, fix):
+    def lost(self, unit, failure):
         return unit.letters
 
 
-def work_through(parcels, kills=lambda parcel: any(unit.kills() for unit in parcel), limit=1000):
+DIED = Failure("it died", "give it more memory")
+
+
+def work_through(
+    parcels, kills=lambda todo: any(unit.kills() for unit in todo), most=1, num_done=9
+):
     """What came back of each unit, and how often each parcel was tried, and each part."""
     queue, tries, found = WorkQueue(Reading(), parcels, 10.0), Counter(), {}
-    for _ in range(limit):
+    for _ in range(1000):
         if not queue.num_left:
             break
-        item = queue.take()
-        tries["".join(unit.letters for unit in item.todo), item.todo[0].is_trial] += 1
-        if kills(item.todo):
-            settled = queue.fail(item, "it died", "")
+        items = queue.take(most)
+        todo = tuple(unit for item in items for unit in item.todo)
+        tries["".join(unit.letters for unit in todo), todo[0].is_trial] += 1
+        settled = []
+        if kills(todo):
+            settled += queue.fail(items, DIED)
         else:
-            settled = queue.finish(item, [unit.lost for unit in item.todo])
+            queue.give_back(items[num_done:])
+            for item in items[:num_done]:
+                settled += queue.finish(item, [unit.lost for unit in item.todo])
         for units, results in settled:
             for unit, result in zip(units, results, strict=True):
                 assert unit not in found, "given back twice"
@@ -60,12 +70,16 @@ def work_through(parcels, kills=lambda parcel: any(unit.kills() for unit in parc
 letters = st.text("abcABC", min_size=1, max_size=5)
 
 
-@given(st.lists(st.lists(letters, min_size=1, max_size=3), max_size=4))
-def test_whatever_kills_workers_is_lost_and_nothing_else(words):
+@given(
+    st.lists(st.lists(letters, min_size=1, max_size=3), max_size=4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_whatever_kills_workers_is_lost_and_nothing_else(words, most, num_done):
     # Numbered, as the same word may be there twice.
     number = iter(range(99))
     parcels = [tuple(Word(f"{word}{next(number)}") for word in parcel) for parcel in words]
-    found, _ = work_through(parcels)
+    found, _ = work_through(parcels, most=most, num_done=num_done)
     assert found == {
         unit: "".join(letter for letter in unit.letters if letter.isupper())
         for parcel in parcels
@@ -104,21 +118,31 @@ def test_what_fails_is_tried_next_and_what_waited_behind_it_after_that():
     queue = WorkQueue(Reading(), [(Word(letter),) for letter in "Abc"], 10.0)
     under_way, behind = queue.take(), queue.take()
     queue.give_back(behind)
-    assert queue.fail(under_way, "it died", "") == []
-    assert [queue.take().parcel[0].letters for _ in range(len(queue))] == ["A", "b", "c"]
+    assert queue.fail(under_way, DIED) == []
+    assert [letters_of(queue.take(9)) for _ in range(2)] == ["A", "bc"]
+
+
+def test_what_was_given_together_when_a_worker_died_is_tried_one_by_one():
+    queue = WorkQueue(Reading(), [(Word(letter),) for letter in "abcd"], 10.0)
+    assert queue.fail(queue.take(2), DIED) == []
+    assert [letters_of(queue.take(9)) for _ in range(3)] == ["a", "b", "cd"]
+
+
+def letters_of(items):
+    return "".join(unit.letters for item in items for unit in item.parcel)
 
 
 def test_the_limit_is_of_all_units_that_a_worker_gets_at_once_and_is_told():
     class Telling(Reading):
-        def lost(self, unit, reason, fix):
-            return f"{reason}; {fix}"
+        def lost(self, unit, failure):
+            return str(failure)
 
     queue = WorkQueue(Telling(), [(Word("a"), Word("b"))], 10.0)
     limits_s, told = [], []
     while queue.num_left:
-        item = queue.take()
+        (item,) = queue.take()
         limits_s.append(queue.limit_s(item))
-        told += [result for _, (result,) in queue.time_out(item)]
+        told += [result for _, (result,) in queue.time_out([item])]
     assert limits_s == [20.0, 20.0, 10.0, 10.0, 10.0, 10.0]
     assert told == 2 * [
         "it took longer than 10 s, 2 times; look at the scan, or give more time with --timeout"

@@ -14,8 +14,9 @@ import torch
 from upath import UPath
 
 from stem_complete.errors import BusyError
-from stem_complete.training import Checkpoints, claim
-from stem_complete.training.claim import CLAIM_FILE, ClaimLostError, claimed
+from stem_complete.storage import claim
+from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
+from stem_complete.training import Checkpoints
 
 unique = count()
 

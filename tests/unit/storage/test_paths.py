@@ -11,7 +11,7 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from fsspec.registry import _registry
 from upath import UPath
 
-from stem_complete.training.storage import (
+from stem_complete.storage.paths import (
     PART_BYTES,
     StorageError,
     clear_errors,

@@ -1,4 +1,4 @@
-"""Where runs are kept: a folder, on a local or shared disk, or a URL such as s3://bucket/runs."""
+"""Paths of files and folders, on a local or shared disk, or at a URL such as s3://bucket/runs."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def storage_path(path: str | Path | UPath) -> UPath:
                 expected="a path or a URL such as s3://bucket/runs",
                 found=str(error),
                 where=str(path),
+                fix="correct it",
             ) from None
         # file:///folder is a local path too, but no pathlib.Path.
         return UPath(upath.path) if "file" in protocols else upath

@@ -1,6 +1,6 @@
-"""A folder's claim: which process trains the run in it, so that no second one writes there too.
+"""A folder's claim: which process trains or works in it, so that no second one writes there too.
 
-`<run folder>/claim.json` names the holder, which gives a sign of life every few seconds. On the
+`<folder>/claim.json` names the holder, which gives a sign of life every few seconds. On the
 holder's own machine others see whether its process still runs. On another one they watch for signs
 of life, whatever the clocks of both say. A claim whose holder is dead lapses.
 
@@ -27,7 +27,7 @@ from upath import UPath
 
 from stem_complete.console import format_seconds, say
 from stem_complete.errors import BusyError, StemCompleteError
-from stem_complete.training.storage import (
+from stem_complete.storage.paths import (
     clear_errors,
     create,
     is_local,

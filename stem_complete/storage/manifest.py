@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from upath import UPath
 
 from stem_complete.files import sync
-from stem_complete.training.storage import (
+from stem_complete.storage.paths import (
     clear_errors,
     is_local,
     list_folder,

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from upath import UPath
 
-from stem_complete.training import manifest
-from stem_complete.training.manifest import Manifest
+from stem_complete.storage import manifest
+from stem_complete.storage.manifest import Manifest
 
 unique = count()
 
