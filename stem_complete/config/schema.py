@@ -428,4 +428,15 @@ class Config(Section):
         # Every worker has an equal share at any size that an elastic run may take.
         for num_workers in self.scaling.world_sizes:
             self.micro_batch_size(num_workers)
+    @model_validator(mode="after")
+    def _rates_can_be_recorded(self) -> Self:
+        for key in ("schedule", "beta1_schedule"):
+            schedule = getattr(self.optimizer, key)
+            if self.training.cuda_graph and schedule and schedule.changes_every_step:
+                raise ValueError(
+                    f"training.cuda_graph replays recorded rates, which optimizer.{key} changes in "
+                    "every step; add training.cuda_graph=false"
+                )
+        return self
+
         return self

@@ -36,7 +36,7 @@ from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.ending import DivergedError
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
-from stem_complete.training.schedule import Stage, build_stages, stage_at
+from stem_complete.training.schedule import Stage, build_schedule
 from stem_complete.training.spikes import Spike, hardest
 from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
@@ -146,7 +146,7 @@ class _Loop:
         self.spikes: tuple[Spike, ...] = ()
         self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
-        self.stages = build_stages(config, names)
+        self.schedule = build_schedule(config, names)
         self.take_step = build_step(config, self.state, context)
         self.stopping = self.out_of_time = False
         self.skipped_in_a_row = 0
@@ -158,7 +158,7 @@ class _Loop:
         allow_s = LONG_PHASE_S  # for the first step, and for one after which all wait for rank 0
         while self.state.step < training.steps and not self.stopping:
             step = self.state.step
-            self.state.enter(stage_at(self.stages, step))
+            self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._num_micro_batches)]
             self.watchdog.beat(step, "training", allow_s=allow_s)
@@ -171,7 +171,7 @@ class _Loop:
 
             last, score = step == training.steps, None
             if step % training.log_every_steps == 0 or last:
-                self._log(step, stage_at(self.stages, step - 1))
+                self._log(step, self.schedule.at(step - 1))
             if step % training.validate_every_steps == 0 or last:
                 score = self._validate(step)
             self._act_on_flags(self.take_step.flags.pop())

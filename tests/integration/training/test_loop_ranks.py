@@ -20,9 +20,10 @@ from stem_complete.training import StopRequest, train
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_any_number_of_workers_gives_the_same_run(small_config, torchrun, tmp_path, world_size):
     """Frozen or not: means are each image's own, so nothing depends on how a batch is spread."""
-    alone = small_config(name="alone")
+    schedule = "optimizer.schedule={kind: cosine, low: 0.5}"
+    alone = small_config(schedule, name="alone")
     train(alone, ALONE)
-    together = small_config(f"scaling.num_workers={world_size}", name="together")
+    together = small_config(schedule, f"scaling.num_workers={world_size}", name="together")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(together.model_dump(mode="json")))
     torchrun("training", world_size, tmp_path, file)

@@ -113,6 +113,34 @@ def test_frozen_groups_stay_and_go_on(tmp_path):
     assert torch.equal(after8["head.weight"], after12["head.weight"])
 
 
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "SGD"])
+def test_rates_that_change_in_every_step_go_on_to_the_bit(tmp_path, name):
+    settings = (
+        f"optimizer.name={name}",
+        *(["optimizer.options={momentum: 0.5}"] if name != "Adam" else []),
+        "optimizer.learning_rate=0.01",
+        "optimizer.schedule={kind: cosine, period: 5, low: 0.1}",
+        "optimizer.beta1_schedule={kind: cyclic, up: 3, ends: 1, turn: 0.5}",
+        "training.log_every_steps=1",
+    )
+    whole, stopped = (tiny_config(tmp_path, *settings, name=name) for name in ("whole", "stopped"))
+    tape = Tape()
+    run(whole, build_one, tape)
+    assert not run(stopped, build_one, Tape(stop_after=6)).finished
+    run(stopped, build_one, Tape())
+    assert_same(state(whole), state(stopped))
+    rates = list(tape.curves["train/learning_rate"].values())
+    assert rates[0] == rates[5] == rates[10] == 0.01 > rates[6] > rates[7]
+
+
+def test_a_schedule_of_beta1_needs_one(tmp_path):
+    config = tiny_config(
+        tmp_path, "optimizer.name=SGD", "optimizer.beta1_schedule={kind: cosine, low: 0.9}"
+    )
+    with pytest.raises(ConfigError, match=r"beta1 or a momentum.*found SGD without"):
+        run(config, build_one, Tape())
+
+
 def test_a_run_cannot_go_on_with_another_optimizer(tmp_path):
     run(tiny_config(tmp_path), build_one, Tape(stop_after=2))
     with pytest.raises(ConfigError, match=r"optimizer.name = Adam.*found SGD"):
