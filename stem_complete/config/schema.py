@@ -267,6 +267,11 @@ class TrainingConfig(Section):
     log_every_steps: PositiveInt = 50
     validate_every_steps: PositiveInt = 5_000
     validation_examples: PositiveInt = 64
+    patience: PositiveInt | None = Field(
+        None,
+        description="stop after so many validations in a row that are not better than the best one "
+        "before; the run is finished. None trains all steps",
+    )
     checkpoint_every_steps: PositiveInt = 5_000
     keep_checkpoints: PositiveInt = Field(2, description="newest ones")
     keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation error")
@@ -424,11 +429,6 @@ class Config(Section):
         return micro
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        # Every worker has an equal share at any size that an elastic run may take.
-        for num_workers in self.scaling.world_sizes:
-            self.micro_batch_size(num_workers)
-    @model_validator(mode="after")
     def _rates_can_be_recorded(self) -> Self:
         for key in ("schedule", "beta1_schedule"):
             schedule = getattr(self.optimizer, key)
@@ -439,4 +439,9 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        # Every worker has an equal share at any size that an elastic run may take.
+        for num_workers in self.scaling.world_sizes:
+            self.micro_batch_size(num_workers)
         return self

@@ -26,6 +26,7 @@ from stem_complete.training.checkpoint_folder import (
     write_checkpoint,
 )
 from stem_complete.training.claim import Claim, ClaimLostError
+from stem_complete.training.patience import BestScore
 from stem_complete.training.spikes import Spike
 from stem_complete.training.storage import (
     clear_errors,
@@ -87,6 +88,7 @@ class Checkpoints:
         score: float | None,
         examples: ExamplesRecord | None = None,
         spikes: Sequence[Spike] = (),
+        best: BestScore | None = None,
         hold: bool = False,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
@@ -104,6 +106,7 @@ class Checkpoints:
             score: Validation score of this very step, the lower the better; None if there is none.
             examples: What the run is trained on.
             spikes: Losses that were clipped hardest.
+            best: The best validation so far.
             hold: Writes it only once `settle` says that it is sound, or by `wait` or `close`.
         """
         self._join()
@@ -121,6 +124,7 @@ class Checkpoints:
             "metrics": dict(metrics),
             "examples": examples and examples._asdict(),
             "spikes": [spike._asdict() for spike in spikes],
+            "best": best and best._asdict(),
         }
         self._held, self._is_doubted = (step, metadata), False
         if not hold:

@@ -33,7 +33,8 @@ from stem_complete.extras import program
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.claim import Claim, ClaimLostError
-from stem_complete.training.ending import DivergedError
+from stem_complete.training.ending import Cause, DivergedError
+from stem_complete.training.patience import BestScore, best_after
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_schedule
@@ -57,13 +58,17 @@ class TrainingResult(NamedTuple):
     Attributes:
         step: Steps taken.
         metrics: Latest metrics.
-        finished: Whether that was the last step, or `training.max_minutes` are over; False if the
-            run was asked to stop before.
+        finished: Whether that was the last step, or time or patience are over; False if the run was
+            asked to stop before.
+        cause: Why it ended before its last step, if it is finished.
+        words: The same for a reader.
     """
 
     step: int
     metrics: dict[str, float]
     finished: bool
+    cause: Cause | None = None
+    words: str = ""
 
 
 def train(
@@ -140,10 +145,12 @@ class _Loop:
         self.record = from_main(lambda: _record(checkpoint, examples))
         self.examples = examples.first(min(self.record.num, len(examples)))
         agree({"data": self.examples.fingerprint()})
+        _check_patience(config, self.examples)
 
         self.task = task.to(context.device)
         self.metrics: dict[str, float] = {}
         self.spikes: tuple[Spike, ...] = ()
+        self.best: BestScore | None = None
         self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
         self.schedule = build_schedule(config, names)
@@ -156,7 +163,7 @@ class _Loop:
         batches = self._batches()
         end_s = time.monotonic() + 60 * (training.max_minutes or math.inf)
         allow_s = LONG_PHASE_S  # for the first step, and for one after which all wait for rank 0
-        while self.state.step < training.steps and not self.stopping:
+        while self.state.step < training.steps and not (self.stopping or self._out_of_patience):
             step = self.state.step
             self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
@@ -174,6 +181,7 @@ class _Loop:
                 self._log(step, self.schedule.at(step - 1))
             if step % training.validate_every_steps == 0 or last:
                 score = self._validate(step)
+            last |= self._out_of_patience
             self._act_on_flags(self.take_step.flags.pop())
             due = step % training.checkpoint_every_steps == 0 or last or self.stopping
             allow_s = LONG_PHASE_S if due or score is not None else 0.0
@@ -187,8 +195,31 @@ class _Loop:
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
         if self.context.is_main:
             self.checkpoints.wait()
-        finished = self.state.step >= training.steps or self.out_of_time
-        return TrainingResult(self.state.step, self.metrics, finished)
+        return self._result()
+
+    def _result(self) -> TrainingResult:
+        training, step = self.config.training, self.state.step
+        cause: Cause | None = None
+        words = ""
+        if step >= training.steps:
+            pass
+        elif self._out_of_patience:
+            assert self.best is not None
+            cause = "patience"
+            words = (
+                f"validation/{self.task.score} was best at step {self.best.step:,} "
+                f"({self.best.score:.4g}), and training.patience={training.patience} is over"
+            )
+        elif self.out_of_time:
+            cause, words = "time", f"training.max_minutes={training.max_minutes:g} were over"
+        finished = step >= training.steps or cause is not None
+        return TrainingResult(step, self.metrics, finished, cause, words)
+
+    @property
+    def _out_of_patience(self) -> bool:
+        """Whether validations do not get better any more; the same on every worker."""
+        patience = self.config.training.patience
+        return self.best is not None and self.best.num_since >= (patience or math.inf)
 
     def _act_on_flags(self, flags: tuple[int, list[float]] | None) -> None:
         """Stops or fails as the flags of a step say, at the same step on every worker."""
@@ -306,7 +337,10 @@ class _Loop:
             for name, picture in pictures.items():
                 self.recorder.picture(step, name, picture)
         self.take_step.window.pause(time.perf_counter() - started)
-        return metrics.get(f"validation/{self.task.score}")
+        score = metrics.get(f"validation/{self.task.score}")
+        if score is not None:
+            self.best = best_after(self.best, score, step)
+        return score
 
     def _is_best(self, score: float | None) -> bool:
         return self.context.is_main and score is not None and self.checkpoints.is_best(score)
@@ -326,6 +360,7 @@ class _Loop:
             score=score,
             examples=self.record,
             spikes=self.spikes,
+            best=self.best,
             hold=True,
         )
         self.take_step.window.pause(time.perf_counter() - started)
@@ -339,7 +374,7 @@ class _Loop:
             return state
         all_ok(lambda: state.load(checkpoint or outline.zeros("cpu")))
         broadcast_tensors(list(state.replicas().values()))
-        self.metrics, self.spikes = outline.metrics, outline.spikes
+        self.metrics, self.spikes, self.best = outline.metrics, outline.spikes, outline.best
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:
@@ -399,6 +434,16 @@ def _micro_batch_size(config: Config, context: WorkerContext) -> int:
             fix=f"start as many processes, or add scaling.num_workers={context.world_size}",
         )
     return config.micro_batch_size(context.world_size)
+
+
+def _check_patience(config: Config, examples: Examples) -> None:
+    if config.training.patience is not None and not len(examples.indices("validation")):
+        raise ConfigError(
+            expected="validation examples, as training.patience is set",
+            found="none",
+            where=f"{config.name}, {config.data.store}",
+            fix="add training.patience=null",
+        )
 
 
 def _record(checkpoint: Checkpoint | None, examples: Examples) -> ExamplesRecord:
