@@ -20,8 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from stem_complete.config.curriculum import CurriculumConfig
 from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
-from stem_complete.config.section import Fraction01, Section
+from stem_complete.config.section import Coverage, Fraction01, Section
 from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import (
     Encoding,
@@ -29,13 +30,11 @@ from stem_complete.vocabulary import (
     MeanNormAtInference,
     Sample,
     TaskName,
-    parse_coverage,
 )
 
 if TYPE_CHECKING:
     from upath import UPath
 
-Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 PathFile = Annotated[str, Field(pattern=r"\.(csv|tsv|parquet|npz|json|h5|hdf5)$")]
 """File of a path of the probe, see `data.formats.scans.read_path`."""
 NotNegative = Annotated[float, Field(ge=0)]
@@ -154,6 +153,9 @@ class AugmentationConfig(Section):
     )
     noisy_fraction: Fraction01 = Field(
         1.0, description="fraction of the examples that are scanned with noise"
+    )
+    curriculum: CurriculumConfig | None = Field(
+        None, description="train on easier scans first: denser, of higher doses, or without noise"
     )
 
 

@@ -271,7 +271,9 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         )
     return CompletionTask(
         network,
-        build_simulator(config, crop_shape, augment=True, seed=config.training.seed),
+        build_simulator(
+            config, crop_shape, augment=True, seed=config.training.seed, easier_first=True
+        ),
         build_simulator(config, crop_shape, augment=False, seed=VALIDATION_SEED),
         encoding=config.model.encoding,
         sigma_px=fill_sigma_px(config.scan.coverage),
