@@ -28,6 +28,7 @@ from stem_complete.vocabulary import (
     Encoding,
     Geometry,
     MeanNormAtInference,
+    Norm,
     Sample,
     TaskName,
 )
@@ -171,7 +172,6 @@ class SizesConfig(Section):
     spectral_blocks: NonNegativeInt | None = None
     skips: bool | None = None
     gates: NonNegativeInt | None = None
-    mean_norm: bool | None = None
 
     @model_serializer(mode="wrap")
     def _changes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -184,6 +184,12 @@ class ModelConfig(Section):
 
     preset: Literal["paper", "compact", "any-dose", "any-scan"] = "paper"
     sizes: SizesConfig = SizesConfig()
+    norm: Norm | None = Field(
+        None,
+        description="of all convolutions but the last, before the activation; mean: channel means "
+        "are subtracted, as in the paper; batch, layer: also scaled, by what the batch or the "
+        "channels of a pixel have; none: biases instead; None is the preset's",
+    )
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
     mean_norm_at_inference: MeanNormAtInference = "running"
@@ -200,6 +206,11 @@ class ModelConfig(Section):
         "two first completions that fit any coverage and noise; waves: the same after plane waves, "
         "as of lattices; reference: (det + 1) / (1 + max det), as in the published files",
     )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the architecture has other than its preset, see `models.Architecture`."""
+        return self.sizes.model_dump() | ({} if self.norm is None else {"norm": self.norm})
 
 
 class ALRCConfig(Section):
@@ -263,7 +274,9 @@ class TrainingConfig(Section):
     )
     gradient_clipping: GradientClippingConfig = GradientClippingConfig()
     freeze_mean_norm: Fraction01 = Field(
-        0.5, description="fraction of the run after which the running means are frozen"
+        0.5,
+        description="fraction of the run after which running means (and variances, of batch "
+        "norm) are frozen",
     )
     seed: NonNegativeInt = 0
     log_every_steps: PositiveInt = 50
@@ -439,6 +452,15 @@ class Config(Section):
                     f"training.cuda_graph replays recorded rates, which optimizer.{key} changes in "
                     "every step; add training.cuda_graph=false"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_sees_the_batch(self) -> Self:
+        if self.model.norm == "batch" and self.training.micro_batch_size is not None:
+            raise ValueError(
+                "model.norm=batch needs the whole batch in one pass, or runs would depend on the "
+                "number of workers; add training.micro_batch_size=null"
+            )
         return self
 
     @model_validator(mode="after")
