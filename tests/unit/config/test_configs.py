@@ -89,6 +89,19 @@ def test_reference_code_differs_from_the_paper_where_it_should() -> None:
     }
 
 
+def test_the_published_cifar_code_differs_in_its_loss_only() -> None:
+    ours = load_config(["supersampling"])
+    published = load_config(["supersampling", "supersampling_reference"])
+    assert published.loss.weight == 25
+    assert differences(published, ours) == {
+        "name": "supersampling-reference",
+        "recipe": "reference-code",
+        "loss.root_above": 50,
+        "loss.alrc.moments": "clipped",
+        "loss.alrc.variance_floor": 1e-8,
+    }
+
+
 @pytest.mark.parametrize("base", ["paper", "reference_code", "compact"])
 def test_arms_of_the_comparison_differ_in_their_loss_only(base: str) -> None:
     files = [base, "comparison"]
