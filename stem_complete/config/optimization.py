@@ -88,6 +88,15 @@ class OptimizerConfig(Section):
         return self
 
 
+class HardExamplesConfig(Section):
+    """Examples of high losses are kept and trained on again, see `training.hard_examples`."""
+
+    probability: Fraction01 = Field(
+        0.2, description="that a place in the batch takes one that is kept; as many enter"
+    )
+    kept: PositiveInt = 50
+
+
 class GradientClippingConfig(Section):
     """What is done to gradients before the optimizer sees them."""
 

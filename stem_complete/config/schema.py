@@ -21,7 +21,11 @@ from pydantic import (
 )
 
 from stem_complete.config.curriculum import CurriculumConfig
-from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
+from stem_complete.config.optimization import (
+    GradientClippingConfig,
+    HardExamplesConfig,
+    OptimizerConfig,
+)
 from stem_complete.config.section import Coverage, Fraction01, Section
 from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import (
@@ -273,6 +277,11 @@ class TrainingConfig(Section):
         None, description="examples per forward pass and worker; None takes a worker's whole share"
     )
     gradient_clipping: GradientClippingConfig = GradientClippingConfig()
+    hard_examples: HardExamplesConfig | None = Field(
+        None,
+        description="train again on examples of high losses, as the published code does with {}; "
+        "None does not",
+    )
     freeze_mean_norm: Fraction01 = Field(
         0.5,
         description="fraction of the run after which running means (and variances, of batch "
@@ -444,7 +453,7 @@ class Config(Section):
         return micro
 
     @model_validator(mode="after")
-    def _rates_can_be_recorded(self) -> Self:
+    def _steps_can_be_recorded(self) -> Self:
         for key in ("schedule", "beta1_schedule"):
             schedule = getattr(self.optimizer, key)
             if self.training.cuda_graph and schedule and schedule.changes_every_step:
@@ -452,6 +461,11 @@ class Config(Section):
                     f"training.cuda_graph replays recorded rates, which optimizer.{key} changes in "
                     "every step; add training.cuda_graph=false"
                 )
+        if self.training.cuda_graph and self.training.hard_examples is not None:
+            raise ValueError(
+                "training.cuda_graph replays one step for all examples of a batch, and "
+                "training.hard_examples have each their own; add training.cuda_graph=false"
+            )
         return self
 
     @model_validator(mode="after")

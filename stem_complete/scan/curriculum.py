@@ -39,12 +39,18 @@ class Curriculum:
         return len(self.stand_ins)
 
 
-def level_of(curriculum: Curriculum, step: int | Tensor, device: torch.device) -> Tensor:
-    """The level of a step, [1] int64; beyond all levels from `curriculum.steps` on."""
+def level_of(curriculum: Curriculum, step: int | Tensor, examples: Tensor) -> Tensor:
+    """The level of each of `examples` [b, ...], [b]; beyond all levels from `curriculum.steps` on.
+
+    Args:
+        curriculum: The levels.
+        step: Step of the run, or that of each example [b].
+        examples: What is seen in it.
+    """
     # Filled on the device: neither a copy from the host nor a wait would go into a CUDA graph.
-    number = step if isinstance(step, Tensor) else torch.full((), step, device=device)
-    level = number * curriculum.num_levels // curriculum.steps
-    return level.clamp(max=curriculum.num_levels).long().view(1)
+    number = step if isinstance(step, Tensor) else torch.full((), step, device=examples.device)
+    level = number.long() * curriculum.num_levels // curriculum.steps
+    return level.clamp(max=curriculum.num_levels).expand(len(examples))
 
 
 def falling(start: float, end: float, num: int, *, by_ratio: bool = True) -> list[float]:

@@ -75,7 +75,7 @@ class Detector:
             dwell: Of each sample `[b, n]` [full pixel dwells]; where it is 0, the result is
                 arbitrary and finite.
             keys: Keys of the examples `[b]`.
-            least_dose: Lower doses become it `[1]`; None leaves them.
+            least_dose: Lower doses become it `[b, 1]`; None leaves them.
         """
         seen = intensity
         if self.afterglow_dwells:

@@ -71,8 +71,8 @@ class ScanSimulator(nn.Module):
     ends: Tensor  # number of samples up to the end of each path [p]
     # What a curriculum has for each of its levels, and for all that follows [levels + 1, ...].
     stand_ins: Tensor  # number of the path that stands in for each of the own ones [..., p]
-    least_doses: Tensor  # [..., 1]
-    noisy_fractions: Tensor  # [..., 1]
+    least_doses: Tensor  # [...]
+    noisy_fractions: Tensor  # [...]
 
     def __init__(
         self,
@@ -96,9 +96,9 @@ class ScanSimulator(nn.Module):
             own = list(range(self.num_own_paths))
             rows = torch.tensor([*curriculum.stand_ins, own])
             self.register_buffer("stand_ins", rows, persistent=False)
-            doses = torch.tensor([*curriculum.doses, 0.0])[:, None]
+            doses = torch.tensor([*curriculum.doses, 0.0])
             self.register_buffer("least_doses", doses, persistent=False)
-            fractions = torch.tensor([*curriculum.noisy_fractions, noisy_fraction])[:, None]
+            fractions = torch.tensor([*curriculum.noisy_fractions, noisy_fraction])
             self.register_buffer("noisy_fractions", fractions, persistent=False)
         self.any_clean = (
             min((noisy_fraction, *(curriculum.noisy_fractions if curriculum else ()))) < 1
@@ -149,7 +149,8 @@ class ScanSimulator(nn.Module):
 
         Args:
             images: Micrographs.
-            step: Step of the run; a 0-dimensional int64 tensor avoids recompilation.
+            step: Step of the run; a 0-dimensional int64 tensor avoids recompilation. Or that of
+                each example `[b]`.
             positions: Positions of the examples in the global batch `[b]` int64.
         """
         keys = partial(random.example_keys, self.seed, step, positions)
@@ -163,12 +164,12 @@ class ScanSimulator(nn.Module):
         noisy_fraction: float | Tensor = self.noisy_fraction
         least_dose = None
         if self.curriculum is not None:
-            level = level_of(self.curriculum, step, images.device)
-            path = self.stand_ins.index_select(0, level)[0][path]
+            level = level_of(self.curriculum, step, images)
+            path = self.stand_ins[level, path]
             if self.curriculum.doses:
-                least_dose = self.least_doses.index_select(0, level)[0]
+                least_dose = self.least_doses[level]
             if self.curriculum.noisy_fractions:
-                noisy_fraction = self.noisy_fractions.index_select(0, level)[0]
+                noisy_fraction = self.noisy_fractions[level]
         if self.any_clean:
             noisy = random.uniform(keys(Stream.IS_NOISY), (1,))[:, 0] < noisy_fraction
             choice = torch.where(noisy, choice, len(self.detections))
@@ -194,7 +195,8 @@ class ScanSimulator(nn.Module):
             if not len(rows):
                 continue
             if isinstance(detection, Detector):
-                found = self._count(images[rows], path[rows], detection, keys[rows], least_dose)
+                least = None if least_dose is None else least_dose[rows, None]
+                found = self._count(images[rows], path[rows], detection, keys[rows], least)
             else:
                 found = self._detect_pixels(images[rows], path[rows], detection, keys[rows])
             for whole, part in zip(scan, found, strict=True):

@@ -89,6 +89,7 @@ class Checkpoints:
         examples: ExamplesRecord | None = None,
         spikes: Sequence[Spike] = (),
         best: BestScore | None = None,
+        hard_examples: Mapping[str, Any] | None = None,
         hold: bool = False,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
@@ -107,6 +108,7 @@ class Checkpoints:
             examples: What the run is trained on.
             spikes: Losses that were clipped hardest.
             best: The best validation so far.
+            hard_examples: See `HardExamples.state`.
             hold: Writes it only once `settle` says that it is sound, or by `wait` or `close`.
         """
         self._join()
@@ -125,6 +127,7 @@ class Checkpoints:
             "examples": examples and examples._asdict(),
             "spikes": [spike._asdict() for spike in spikes],
             "best": best and best._asdict(),
+            "hard_examples": hard_examples,
         }
         self._held, self._is_doubted = (step, metadata), False
         if not hold:

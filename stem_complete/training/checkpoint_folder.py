@@ -4,8 +4,8 @@
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   the optimizer's state, as Adam's moments
     average.safetensors     running average of the weights, where the run has one
-    metadata.json           step, score, config, metrics, examples, spikes, best score, versions;
-                            size and SHA-256 of these files
+    metadata.json           step, score, config, metrics, examples, spikes, best score, hard
+                            examples, versions; size and SHA-256 of these files
 
 `metadata.json` is written last and is the commit, on any file system: a folder without it is
 unfinished. Nothing is pickled.
@@ -63,6 +63,7 @@ class Checkpoint(NamedTuple):
         examples: What it was trained on; None in checkpoints of earlier versions.
         spikes: Losses that were clipped hardest, the hardest first.
         best: The best validation so far; None before one, and in checkpoints of earlier versions.
+        hard_examples: See `HardExamples.state`; None where the run keeps none.
     """
 
     folder: UPath
@@ -73,6 +74,7 @@ class Checkpoint(NamedTuple):
     examples: ExamplesRecord | None = None
     spikes: tuple[Spike, ...] = ()
     best: BestScore | None = None
+    hard_examples: dict[str, Any] | None = None
 
     def zeros(self, device: str) -> Checkpoint:
         """The same with zeros on `device`; on "meta" they take no memory and travel as shapes."""
@@ -96,7 +98,7 @@ def write_checkpoint(
     Args:
         folder: A checkpoint folder, or none yet.
         copies: Parts of the state by name.
-        metadata: Step, score, config, metrics, examples, spikes and best score.
+        metadata: Step, score, config, metrics, examples, spikes, best score, hard examples.
         before_commit: Called once the rest is written; what it raises leaves no checkpoint.
 
     Raises:
@@ -154,6 +156,7 @@ def load_checkpoint(folder: str | Path | UPath) -> Checkpoint:
         examples_of(metadata),
         spikes_of(metadata),
         best_of(metadata),
+        metadata.get("hard_examples"),
     )
 
 

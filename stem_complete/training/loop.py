@@ -34,6 +34,7 @@ from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.claim import Claim, ClaimLostError
 from stem_complete.training.ending import Cause, DivergedError
+from stem_complete.training.hard_examples import HardExamples, with_taken
 from stem_complete.training.patience import BestScore, best_after
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
@@ -151,6 +152,7 @@ class _Loop:
         self.metrics: dict[str, float] = {}
         self.spikes: tuple[Spike, ...] = ()
         self.best: BestScore | None = None
+        self.hard_examples = _hard_examples(config, self.examples)
         self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
         self.schedule = build_schedule(config, names)
@@ -168,6 +170,9 @@ class _Loop:
             self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._num_micro_batches)]
+            if self.hard_examples is not None:
+                taken = self.hard_examples.take(step)
+                micro_batches = [with_taken(b, step, taken, self.examples) for b in micro_batches]
             self.watchdog.beat(step, "training", allow_s=allow_s)
             self.take_step(
                 micro_batches,
@@ -225,7 +230,9 @@ class _Loop:
         """Stops or fails as the flags of a step say, at the same step on every worker."""
         if flags is None:
             return
-        step, (stop, out_of_time, skipped_in_a_row) = flags
+        step, (stop, out_of_time, skipped_in_a_row, *losses) = flags
+        if self.hard_examples is not None:
+            self.hard_examples.learn(step, losses)
         self.skipped_in_a_row = round(skipped_in_a_row)
         self.checkpoints.settle(step + 1, sound=not self.skipped_in_a_row)
         if self.skipped_in_a_row >= self.config.training.max_nonfinite_steps:
@@ -300,6 +307,8 @@ class _Loop:
         settings |= {f"train/{group}_learning_rate": stage.rate(group) for group in others}
         if stage.betas is not None:
             settings["train/beta1"] = stage.betas[0]
+        if self.hard_examples is not None:
+            settings["train/hard_threshold"] = self.hard_examples.threshold
         settings["train/workers"] = float(self.context.world_size)
         thresholds = self.task.alrc.thresholds()
         return settings | {f"train/{name}_threshold": float(t) for name, t in thresholds.items()}
@@ -361,6 +370,7 @@ class _Loop:
             examples=self.record,
             spikes=self.spikes,
             best=self.best,
+            hard_examples=None if self.hard_examples is None else self.hard_examples.state(),
             hold=True,
         )
         self.take_step.window.pause(time.perf_counter() - started)
@@ -375,6 +385,8 @@ class _Loop:
         all_ok(lambda: state.load(checkpoint or outline.zeros("cpu")))
         broadcast_tensors(list(state.replicas().values()))
         self.metrics, self.spikes, self.best = outline.metrics, outline.spikes, outline.best
+        if self.hard_examples is not None and outline.hard_examples is not None:
+            self.hard_examples.load(outline.hard_examples)
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:
@@ -444,6 +456,19 @@ def _check_patience(config: Config, examples: Examples) -> None:
             where=f"{config.name}, {config.data.store}",
             fix="add training.patience=null",
         )
+
+
+def _hard_examples(config: Config, examples: Examples) -> HardExamples | None:
+    settings = config.training.hard_examples
+    if settings is None:
+        return None
+    return HardExamples(
+        settings.kept,
+        settings.probability,
+        numbers=examples.indices("train"),
+        seed=config.training.seed,
+        batch_size=config.batch_size,
+    )
 
 
 def _record(checkpoint: Checkpoint | None, examples: Examples) -> ExamplesRecord:

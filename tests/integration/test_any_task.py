@@ -16,7 +16,11 @@ from stem_complete.distributed import WorkerContext
 from stem_complete.training import Checkpoints, train
 
 OPTIMIZER = ("optimizer.name=SGD", "optimizer.options={momentum: 0.5}")
-CLIPPED = (*OPTIMIZER, "training.gradient_clipping={kind: norm, limit: 0.5}")
+CLIPPED = (
+    *OPTIMIZER,
+    "training.gradient_clipping={kind: norm, limit: 0.5}",
+    "training.hard_examples={kept: 6, probability: 0.5}",
+)
 EARLY = (  # the rate is 0 from step 6 on, and so is the gain
     "optimizer.schedule={kind: linear, points: [[0, 1], [6, 0]]}",
     "training.patience=1",

@@ -86,6 +86,8 @@ def test_reference_code_differs_from_the_paper_where_it_should() -> None:
         "optimizer.trainer_learning_rate_ratio": 1.0,
         "optimizer.beta1_end": 0.9,
         "training.freeze_mean_norm": 1.0,
+        "training.hard_examples.probability": 0.2,
+        "training.hard_examples.kept": 50,
     }
 
 

@@ -288,6 +288,17 @@ class TestCurriculum:
             is_noisy = (drawn < fraction)[:, None, None, None]
             assert torch.equal(found, torch.where(is_noisy, noisy, clean))
 
+    @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+    def test_each_example_may_have_a_step_of_its_own(self, noise):
+        steps = torch.arange(30) % 12
+        simulate = ScanSimulator(
+            self.OWN, noise, 0, augmentation=Augmentation(), curriculum=self.EASED
+        )
+        mixed = flat(simulate(IMAGES[:1].expand(30, -1, -1, -1), steps, torch.arange(30)))
+        for step in range(12):
+            for tensor, other in zip(mixed, flat(self.scans(step, noise)), strict=True):
+                assert torch.equal(tensor[steps == step], other[steps == step])
+
     def test_does_not_depend_on_how_the_step_is_given(self):
         for step in (0, 4, 5, 9, 10):
             given = self.scans(torch.tensor(step), ReferenceNoise())

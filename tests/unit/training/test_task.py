@@ -136,6 +136,26 @@ def test_rates_that_change_in_every_step_go_on_to_the_bit(tmp_path, name):
     assert rates[0] == rates[5] == rates[10] == 0.01 > rates[6] > rates[7]
 
 
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_hard_examples_go_on_to_the_bit(tmp_path, log_every):
+    """However often something is logged, and so the host knows losses sooner."""
+    hard = "training.hard_examples={kept: 6, probability: 0.5}"
+    settings = "training.steps=30", f"training.log_every_steps={log_every}"
+    whole, stopped = (tiny_config(tmp_path, hard, *settings, name=n) for n in ("whole", "stopped"))
+    tape = Tape()
+    run(whole, build_one, tape)
+    assert not run(stopped, build_one, Tape(stop_after=12)).finished
+    run(stopped, build_one, Tape())
+    assert_same(state(whole), state(stopped))
+    assert tape.curves["train/hard_threshold"][30] != tape.curves["train/hard_threshold"][15]
+    plain = tiny_config(tmp_path, *settings, name="plain")
+    run(plain, build_one, Tape())
+    assert not torch.equal(state(plain)["task/head.weight"], state(whole)["task/head.weight"])
+    other = tiny_config(tmp_path, hard, "training.steps=30", name="other")
+    run(other, build_one, Tape())
+    assert_same(state(whole), state(other))
+
+
 class TestPatience:
     """Runs whose rate is 0 after four steps, and so their gain."""
 
