@@ -91,18 +91,18 @@ class ScanSimulator(nn.Module):
         paths = [paths] if isinstance(paths, ScanPath) else list(paths)
         self.num_own_paths = len(paths)
         self.curriculum = curriculum
+        fractions = [noisy_fraction]
         if curriculum is not None:
             paths += curriculum.paths
-            own = list(range(self.num_own_paths))
-            rows = torch.tensor([*curriculum.stand_ins, own])
-            self.register_buffer("stand_ins", rows, persistent=False)
-            doses = torch.tensor([*curriculum.doses, 0.0])
-            self.register_buffer("least_doses", doses, persistent=False)
-            fractions = torch.tensor([*curriculum.noisy_fractions, noisy_fraction])
-            self.register_buffer("noisy_fractions", fractions, persistent=False)
-        self.any_clean = (
-            min((noisy_fraction, *(curriculum.noisy_fractions if curriculum else ()))) < 1
-        )
+            fractions = [*curriculum.noisy_fractions, noisy_fraction]
+            tables = {
+                "stand_ins": [*curriculum.stand_ins, range(self.num_own_paths)],
+                "least_doses": [*curriculum.doses, 0.0],
+                "noisy_fractions": fractions,
+            }
+            for name, table in tables.items():
+                self.register_buffer(name, torch.tensor(table), persistent=False)
+        self.any_clean = min(fractions) < 1
         shapes = {path.shape for path in paths}
         if len(shapes) != 1:
             raise ValueError(f"expected paths of one shape, got {sorted(shapes)}")

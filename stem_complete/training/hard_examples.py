@@ -69,7 +69,7 @@ class HardExamples:
         self.entering = probability  # running fraction of examples that enter
         self.moments: tuple[float, float] | None = None  # running means of losses and their squares
         self._taken: dict[int, list[int]] = {}  # places with a kept example, by step
-        self._waiting: list[tuple[int, list[int], list[float]]] = []
+        self._waiting: list[tuple[int, list[int], list[float | None]]] = []
 
     def take(self, step: int) -> dict[int, HardExample]:
         """Kept examples by the places in the batch of `step` that they take."""
@@ -85,7 +85,9 @@ class HardExamples:
 
     def learn(self, step: int, losses: Sequence[float]) -> None:
         """Takes note of the losses of a step, [batch_size], in the order of the batch."""
-        self._waiting.append((step, self._taken.pop(step), list(losses)))
+        # JSON has no NaN.
+        finite = [loss if math.isfinite(loss) else None for loss in losses]
+        self._waiting.append((step, self._taken.pop(step), finite))
 
     def state(self) -> dict[str, Any]:
         """As plain values, once all steps that were taken are learnt."""
@@ -105,11 +107,11 @@ class HardExamples:
         self.moments = state["moments"] and tuple(state["moments"])
         self._waiting = [(step, places, losses) for step, places, losses in state["waiting"]]
 
-    def _enter(self, step: int, taken: Sequence[int], losses: Sequence[float]) -> None:
+    def _enter(self, step: int, taken: Sequence[int], losses: Sequence[float | None]) -> None:
         indices = self.numbers[global_batch(len(self.numbers), self.seed, step, self.batch_size)]
         draws = _draws(self.seed, step, self.batch_size)
         for place, loss in enumerate(losses):
-            if not math.isfinite(loss):
+            if loss is None:
                 continue
             mean, square = self.moments or (loss, loss**2)
             mean, square = _moved(mean, loss), _moved(square, loss**2)

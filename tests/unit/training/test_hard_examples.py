@@ -128,6 +128,7 @@ def test_losses_that_are_not_finite_count_nothing() -> None:
     for step, losses in enumerate(([1.0, math.nan], [math.inf, 2.0], [0.0, 0.0])):
         kept.take(step)
         kept.learn(step, losses)
+    json.dumps(kept.state(), allow_nan=False)
     kept.take(3)
     assert [(example.step, example.position) for example in kept.kept] == [(0, 0), (1, 1)]
     assert kept.moments == pytest.approx((1.01, 1.03))
