@@ -178,6 +178,8 @@ def _progress(path: UPath, values: dict[str, Any]) -> dict[str, Any]:
     if not lives and done is not None and steps is not None and done >= steps:
         state, step = "finished", done
     ending = read_ending(path) if state == "stopped" else None
+    if ending is not None and ending.cause == "patience":
+        state, step = "finished", done
     if ending is None and state == "stopped" and holder is not None:
         words = f"{holder} died without a word, as by SIGKILL or for lack of memory"
         ending = Ending("killed", words, None)

@@ -29,6 +29,9 @@ Geometry = Literal[
 ]
 """Paths of the probe, see `scan.GEOMETRIES`."""
 
+Norm = Literal["mean", "batch", "layer", "none"]
+"""Of the convolutions of a network, see `models.Architecture`."""
+
 MeanNormAtInference = Literal["running", "image"]
 """Channel means that a trained network subtracts, see `models.MeanNorm`."""
 

@@ -1,18 +1,19 @@
-"""Optimizer, stages of its learning rate, and clipping of gradients."""
+"""Optimizer, stages and schedules of its learning rate, and clipping of gradients."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from stem_complete.config.schedules import Place, ScheduleConfig
 from stem_complete.config.section import Fraction01, Section
 
 
 class StageConfig(Section):
     """A part of a run: what holds from its start to the next stage's."""
 
-    start: NonNegativeInt | Fraction01 = Field(
+    start: Place = Field(
         description="first step, as a whole number, or as a fraction of the run like 0.5"
     )
     learning_rate: Annotated[float, Field(ge=0)] = Field(
@@ -63,6 +64,37 @@ class OptimizerConfig(Section):
         "of these",
         min_length=1,
     )
+    schedule: ScheduleConfig | None = Field(
+        None,
+        description="factor on the learning rate of the stages, for every step: constant, step, "
+        "linear, cyclic or cosine; it or beta1_schedule replaces the decay of the paper's stages",
+    )
+    beta1_schedule: ScheduleConfig | None = Field(
+        None,
+        description="factor on beta1, or on the momentum in options, for every step; for cyclical "
+        "momentum as in {kind: cyclic, up: 500, ends: 1, turn: 0.9}",
+    )
+
+    @model_validator(mode="after")
+    def _beta1_stays_below_1(self) -> Self:
+        highest = self.beta1_schedule.highest if self.beta1_schedule else 1.0
+        momenta = [self.beta1, float(self.options.get("momentum", 0))]
+        momenta += [stage.betas[0] for stage in self.stages or () if stage.betas]
+        if highest > 1 and max(momenta) * highest >= 1:
+            raise ValueError(
+                f"beta1 and momentum must stay below 1, got {max(momenta):g} times {highest:g}, "
+                "the highest factor of beta1_schedule"
+            )
+        return self
+
+
+class HardExamplesConfig(Section):
+    """Examples of high losses are kept and trained on again, see `training.hard_examples`."""
+
+    probability: Fraction01 = Field(
+        0.2, description="that a place in the batch takes one that is kept; as many enter"
+    )
+    kept: PositiveInt = 50
 
 
 class GradientClippingConfig(Section):

@@ -20,22 +20,26 @@ from pydantic import (
     model_validator,
 )
 
-from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
-from stem_complete.config.section import Fraction01, Section
+from stem_complete.config.curriculum import CurriculumConfig
+from stem_complete.config.optimization import (
+    GradientClippingConfig,
+    HardExamplesConfig,
+    OptimizerConfig,
+)
+from stem_complete.config.section import Coverage, Fraction01, Section
 from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import (
     Encoding,
     Geometry,
     MeanNormAtInference,
+    Norm,
     Sample,
     TaskName,
-    parse_coverage,
 )
 
 if TYPE_CHECKING:
     from upath import UPath
 
-Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 PathFile = Annotated[str, Field(pattern=r"\.(csv|tsv|parquet|npz|json|h5|hdf5)$")]
 """File of a path of the probe, see `data.formats.scans.read_path`."""
 NotNegative = Annotated[float, Field(ge=0)]
@@ -155,6 +159,9 @@ class AugmentationConfig(Section):
     noisy_fraction: Fraction01 = Field(
         1.0, description="fraction of the examples that are scanned with noise"
     )
+    curriculum: CurriculumConfig | None = Field(
+        None, description="train on easier scans first: denser, of higher doses, or without noise"
+    )
 
 
 class SizesConfig(Section):
@@ -169,7 +176,6 @@ class SizesConfig(Section):
     spectral_blocks: NonNegativeInt | None = None
     skips: bool | None = None
     gates: NonNegativeInt | None = None
-    mean_norm: bool | None = None
 
     @model_serializer(mode="wrap")
     def _changes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -182,6 +188,12 @@ class ModelConfig(Section):
 
     preset: Literal["paper", "compact", "any-dose", "any-scan"] = "paper"
     sizes: SizesConfig = SizesConfig()
+    norm: Norm | None = Field(
+        None,
+        description="of all convolutions but the last, before the activation; mean: channel means "
+        "are subtracted, as in the paper; batch, layer: also scaled, by what the batch or the "
+        "channels of a pixel have; none: biases instead; None is the preset's",
+    )
     weight_norm_init: bool = Field(True, description="data-dependent initialisation pass")
     bias: bool = False
     mean_norm_at_inference: MeanNormAtInference = "running"
@@ -198,6 +210,11 @@ class ModelConfig(Section):
         "two first completions that fit any coverage and noise; waves: the same after plane waves, "
         "as of lattices; reference: (det + 1) / (1 + max det), as in the published files",
     )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the architecture has other than its preset, see `models.Architecture`."""
+        return self.sizes.model_dump() | ({} if self.norm is None else {"norm": self.norm})
 
 
 class ALRCConfig(Section):
@@ -260,13 +277,25 @@ class TrainingConfig(Section):
         None, description="examples per forward pass and worker; None takes a worker's whole share"
     )
     gradient_clipping: GradientClippingConfig = GradientClippingConfig()
+    hard_examples: HardExamplesConfig | None = Field(
+        None,
+        description="train again on examples of high losses, as the published code does with {}; "
+        "None does not",
+    )
     freeze_mean_norm: Fraction01 = Field(
-        0.5, description="fraction of the run after which the running means are frozen"
+        0.5,
+        description="fraction of the run after which running means (and variances, of batch "
+        "norm) are frozen",
     )
     seed: NonNegativeInt = 0
     log_every_steps: PositiveInt = 50
     validate_every_steps: PositiveInt = 5_000
     validation_examples: PositiveInt = 64
+    patience: PositiveInt | None = Field(
+        None,
+        description="stop after so many validations in a row that are not better than the best one "
+        "before; the run is finished. None trains all steps",
+    )
     checkpoint_every_steps: PositiveInt = 5_000
     keep_checkpoints: PositiveInt = Field(2, description="newest ones")
     keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation error")
@@ -422,6 +451,31 @@ class Config(Section):
                 f"training.micro_batch_size ({micro})"
             )
         return micro
+
+    @model_validator(mode="after")
+    def _steps_can_be_recorded(self) -> Self:
+        for key in ("schedule", "beta1_schedule"):
+            schedule = getattr(self.optimizer, key)
+            if self.training.cuda_graph and schedule and schedule.changes_every_step:
+                raise ValueError(
+                    f"training.cuda_graph replays recorded rates, which optimizer.{key} changes in "
+                    "every step; add training.cuda_graph=false"
+                )
+        if self.training.cuda_graph and self.training.hard_examples is not None:
+            raise ValueError(
+                "training.cuda_graph replays one step for all examples of a batch, and "
+                "training.hard_examples have each their own; add training.cuda_graph=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_sees_the_batch(self) -> Self:
+        if self.model.norm == "batch" and self.training.micro_batch_size is not None:
+            raise ValueError(
+                "model.norm=batch needs the whole batch in one pass, or runs would depend on the "
+                "number of workers; add training.micro_batch_size=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

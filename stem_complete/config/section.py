@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from stem_complete.vocabulary import parse_coverage
 
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
+Coverage = Annotated[float, BeforeValidator(parse_coverage)]
 
 
 class Section(BaseModel):

@@ -42,6 +42,9 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
         _log.warning("data.synthetic = %s is no longer supported and left out", synthetic)
 
     # `ours` was the preset of one recipe, and the name of all recipes that are not the papers'.
+    sizes = model.get("sizes")
+    if isinstance(sizes, dict) and (mean_norm := sizes.pop("mean_norm", None)) is not None:
+        model["norm"] = "mean" if mean_norm else "none"
     if model.get("preset") == "ours":
         model["preset"] = "any-dose"
     if upgraded.get("recipe") == "ours":

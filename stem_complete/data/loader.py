@@ -31,11 +31,14 @@ class Batch(NamedTuple):
         examples: As `Examples.read` gives them, [b, ...].
         indices: Their numbers, [b] int64.
         positions: Their positions in the global batch, [b] int64.
+        steps: Steps of the run from which with the positions their variation and scan follow, [b]
+            int64; None: that in which the batch is trained on.
     """
 
     examples: Tensor
     indices: Tensor
     positions: Tensor
+    steps: Tensor | None = None
 
 
 def training_batches(

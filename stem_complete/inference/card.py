@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
 from stem_complete.credentials import put_aside
 from stem_complete.errors import ArtifactError
@@ -41,11 +41,21 @@ class ArchitectureCard(_Entry):
     leaky_slope: float
     mean_norm_at_inference: MeanNormAtInference
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_keys(cls, values: Any) -> Any:
+        sizes = values.get("sizes") if isinstance(values, dict) else None
+        if not isinstance(sizes, dict) or "mean_norm" not in sizes:
+            return values
+        norm = "mean" if sizes["mean_norm"] else "none"  # other norms came later
+        others = {key: value for key, value in sizes.items() if key != "mean_norm"}
+        return values | {"sizes": others | {"norm": norm}}
+
     @classmethod
     def of(cls, config: Config) -> Self:
         """The architecture that a config names."""
         model = config.model
-        sizes = replace(PRESETS[model.preset], **model.sizes.model_dump())
+        sizes = replace(PRESETS[model.preset], **model.changes)
         others = model.model_dump(include=cls.model_fields.keys() - {"sizes"})
         return cls(sizes=sizes, **others)
 

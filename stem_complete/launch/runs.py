@@ -204,15 +204,15 @@ def _launch_one(
             resume = before is not None
             rate = config.optimizer.learning_rate
             with (
-                ending_kept(config.run_folder, stop, rate) as time_is_over,
+                ending_kept(config.run_folder, stop, rate) as keep_ending,
                 _tracked(config, uri, resume=resume, parent=parent) as tracked,
             ):
                 if tracked is not None and tracked.run_id is not None:
                     seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
                     say(aligned(seen))
                 result = _train(training, config, tracked, stop, claim)
-                if result.step < config.training.steps:
-                    time_is_over(f"training.max_minutes={config.training.max_minutes:g} were over")
+                if result.cause is not None:
+                    keep_ending(result.cause, result.words)
                 if model:
                     _export(config, model)
                 # A server that did not answer at the start may have done so since.
@@ -279,10 +279,13 @@ def _train(
     if claim is not None and stop.signal is None:
         claim.check()  # losing it stops a run, too
     if result.finished:
-        if claim is not None and result.step < config.training.steps:
+        if claim is not None and result.cause is not None:
+            again = "started again, it goes on"
+            if result.cause == "patience":
+                again = "it is finished, unless training.patience is raised"
             say(
-                f"{config.name} trained for training.max_minutes: {result.step:,} of "
-                f"{counted(config.training.steps, 'step')}; started again, it goes on"
+                f"{config.name} ended after {result.step:,} of "
+                f"{counted(config.training.steps, 'step')}, as {result.words}; {again}"
             )
         return result
     if result.step:

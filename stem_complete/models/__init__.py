@@ -9,15 +9,16 @@ from stem_complete.models.generator import (
 )
 from stem_complete.models.initialisation import initialise
 from stem_complete.models.layers import WeightNormConv2d
-from stem_complete.models.mean_norm import (
-    MeanNorm,
-    commit_means,
-    freeze_mean_norm,
-    mean_norm_layers,
-    pending_means,
-)
+from stem_complete.models.mean_norm import MeanNorm
+from stem_complete.models.norms import BatchNorm, LayerNorm
 from stem_complete.models.output import to_completion
 from stem_complete.models.presets import PRESETS, Architecture, build_network
+from stem_complete.models.running import (
+    commit_statistics,
+    freeze_norms,
+    pending_statistics,
+    running_norms,
+)
 from stem_complete.models.supersampling import SupersamplingNetwork
 from stem_complete.models.two_stage import (
     TwoStageGenerator,
@@ -27,8 +28,10 @@ from stem_complete.models.two_stage import (
 __all__ = [
     "PRESETS",
     "Architecture",
+    "BatchNorm",
     "DetailedInnerGenerator",
     "InnerGenerator",
+    "LayerNorm",
     "MeanNorm",
     "OuterGenerator",
     "ResidualBlock",
@@ -38,11 +41,11 @@ __all__ = [
     "TwoStageNetwork",
     "WeightNormConv2d",
     "build_network",
-    "commit_means",
+    "commit_statistics",
     "fold_norms",
-    "freeze_mean_norm",
+    "freeze_norms",
     "initialise",
-    "mean_norm_layers",
-    "pending_means",
+    "pending_statistics",
+    "running_norms",
     "to_completion",
 ]

@@ -1,4 +1,4 @@
-"""Networks for inference: weight norm and running means folded into plain convolutions."""
+"""Networks for inference: weight norm and running statistics folded into plain convolutions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means, subtract_
+from stem_complete.models.norms import BatchNorm, LayerNorm
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -18,8 +19,8 @@ def fold_norms(network: Network) -> Network:
     """A copy of `network` that computes the same in eval mode, with plain convolutions and biases.
 
     Its `forward` has the same interface. Layers with "image" means at inference still subtract
-    them; their weight norm is folded. Structure and parameter names depend on how the network was
-    built, not on its weights. Parameters require no gradient.
+    them, and layer norms stay; their weight norm is folded. Structure and parameter names depend on
+    how the network was built, not on its weights. Parameters require no gradient.
 
     Raises:
         ValueError: The network is a single convolution or has none to fold.
@@ -56,12 +57,14 @@ class ImageMeanNorm(nn.Module):
 
 
 def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
-    """Convolution, then subtraction of image means and activation, if the layer has them."""
+    """Convolution, then image means or layer norm and activation, if the layer has them."""
     norm = layer.mean_norm
     modules: list[nn.Module]
     if norm is not None and norm.at_inference == "image":
         bias = None if layer.bias is None else _constant(layer.bias)
         modules = [_convolution(layer, bias=None), ImageMeanNorm(bias)]
+    elif isinstance(layer.norm, LayerNorm):
+        modules = [_convolution(layer, bias=None), layer.norm]
     else:
         modules = [_convolution(layer, bias=_constant(_shift(layer)))]
     if layer.leaky_slope == 0:
@@ -72,10 +75,12 @@ def _fold_layer(layer: WeightNormConv2d) -> nn.Sequential:
 
 
 def _shift(layer: WeightNormConv2d) -> Tensor:
-    """What bias and running means add to each output channel `[out]`."""
+    """What bias and running statistics add to each output channel `[out]`."""
     shift = torch.zeros(layer.out_channels, dtype=layer.v.dtype, device=layer.v.device)
     if layer.v.is_meta:
         return shift
+    if isinstance(layer.norm, BatchNorm):
+        return layer.norm.affine()[1]
     shift = shift if layer.bias is None else shift + layer.bias
     return shift if layer.mean_norm is None else shift - layer.mean_norm.running_mean
 
@@ -104,7 +109,12 @@ def _convolution(layer: WeightNormConv2d, bias: nn.Parameter | None) -> nn.Modul
             convolution = _ConvTranspose2d(*size, output_padding=layer.stride - 1, bias=False)
         else:
             convolution = _Conv2d(*size, bias=False)
-    convolution.weight = _constant(layer.v if layer.v.is_meta else layer.kernel())
+    kernel: Tensor = layer.v
+    if not layer.v.is_meta:
+        kernel = layer.kernel()
+        if isinstance(layer.norm, BatchNorm):
+            kernel = kernel * layer.per_output_channel(layer.norm.affine()[0])
+    convolution.weight = _constant(kernel)
     convolution.bias = bias
     return convolution
 

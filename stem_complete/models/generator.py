@@ -197,9 +197,9 @@ def upsampling(
 def image_layer(
     in_channels: int, out_channels: int = 1, **options: Unpack[LayerOptions]
 ) -> WeightNormConv2d:
-    """The last convolution of a branch, without mean norm and activation."""
+    """The last convolution of a branch, without norm and activation."""
     bias = options.get("bias", False)
-    return WeightNormConv2d(in_channels, out_channels, mean_norm=False, bias=bias, leaky_slope=None)
+    return WeightNormConv2d(in_channels, out_channels, norm="none", bias=bias, leaky_slope=None)
 
 
 def check_input(x: Tensor, num_channels: int, multiple: int) -> None:

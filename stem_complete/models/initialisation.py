@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.models.mean_norm import image_means
+from stem_complete.models.norms import BatchNorm
+from stem_complete.models.running import running_norms
 
 SMALLEST_STD = 1e-6  # channels of a smaller deviation are dead on this data and keep their scale
 
@@ -25,7 +27,8 @@ def initialise(
     they keep their mean.
 
     With one image this holds in training and eval mode. With several it holds in training mode,
-    which subtracts each image's own means: deviations are from those.
+    which subtracts each image's own means: deviations are from those. Batch and layer norms see
+    such values, too, beside which their epsilon is small.
 
     Args:
         network: Changed in place; its training mode is kept.
@@ -49,9 +52,9 @@ def initialise(
         network.train(was_training)
         for hook in hooks:
             hook.remove()
+    for norm in running_norms(network):
+        norm.pending.zero_()
     for layer in layers:
-        if layer.mean_norm is not None:
-            layer.mean_norm.pending.zero_()
         if layer.leaky_slope is None and layer.g is not None:
             layer.g.mul_(output_std)
 
@@ -63,11 +66,18 @@ def _fit_to_input(std_wanted: float, layer: nn.Module, inputs: tuple[Tensor, ...
     mean = means.mean(0)
     centre = mean.expand_as(means) if layer.mean_norm is None else means
     std = (y - centre[:, :, None, None]).square().mean((0, 2, 3)).sqrt()
-    scale = torch.where(std > SMALLEST_STD, 1 / std, 1.0) * std_wanted
+    scale = torch.where(std > SMALLEST_STD, 1 / std, 1.0)
+    if layer.norm is not None:
+        layer.norm.weight.fill_(std_wanted)
+    else:
+        scale *= std_wanted
     if layer.g is not None:
         layer.g.mul_(scale)
     else:
         layer.v.mul_(layer.per_output_channel(scale))
+    if isinstance(layer.norm, BatchNorm):
+        layer.norm.running_mean.copy_(mean * scale)
+        layer.norm.running_var.copy_((std * scale).square())
     if layer.mean_norm is not None:
         layer.mean_norm.running_mean.copy_(mean * scale)
     if layer.bias is not None:

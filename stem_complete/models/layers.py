@@ -1,18 +1,19 @@
-"""The convolution of all networks: weight normalised, mean normalised, rectified.
+"""The convolution of all networks: weight normalised, mean (batch, layer) normalised, rectified.
 
 Weight normalisation: Salimans and Kingma 2016, arXiv:1602.07868, eq. 2.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stem_complete.models.mean_norm import MeanNorm
-from stem_complete.vocabulary import MeanNormAtInference
+from stem_complete.models.norms import BatchNorm, LayerNorm
+from stem_complete.vocabulary import MeanNormAtInference, Norm
 
 WEIGHT_STD = 0.05  # ALRC paper, section IV
 
@@ -20,7 +21,7 @@ WEIGHT_STD = 0.05  # ALRC paper, section IV
 class LayerOptions(TypedDict, total=False):
     """Keyword arguments that all convolutions of a network share, see `WeightNormConv2d`."""
 
-    mean_norm: bool
+    norm: Norm
     bias: bool
     leaky_slope: float
     mean_norm_at_inference: MeanNormAtInference
@@ -28,7 +29,7 @@ class LayerOptions(TypedDict, total=False):
 
 
 class WeightNormConv2d(nn.Module):
-    """Convolution with kernel `g v / |v|`, then mean norm, bias and (leaky) ReLU.
+    """Convolution with kernel `g v / |v|`, then a norm, bias and (leaky) ReLU.
 
     Padding keeps the size at stride 1; stride s divides it by s, or multiplies it if transposed.
 
@@ -39,7 +40,8 @@ class WeightNormConv2d(nn.Module):
         stride: [px].
         transposed: Upsamples; `v` is then `[in, out, k, k]`, as in `nn.ConvTranspose2d`.
         weight_norm: Without it the kernel is `v` itself and there is no `g`.
-        mean_norm: Subtracts channel means, see `MeanNorm`.
+        norm: "mean" subtracts channel means, see `MeanNorm`; "batch" and "layer" also scale, so
+            that they need no weight norm, and have a bias of their own; "none" does neither.
         bias: Adds a bias after the mean norm (Salimans and Kingma, eq. 11).
         leaky_slope: Slope of negative values; 0 is ReLU, None no activation.
         mean_norm_at_inference: "running" or "image", see `MeanNorm`.
@@ -61,7 +63,7 @@ class WeightNormConv2d(nn.Module):
         *,
         transposed: bool = False,
         weight_norm: bool = True,
-        mean_norm: bool = True,
+        norm: Norm = "mean",
         bias: bool = False,
         leaky_slope: float | None = 0.0,
         mean_norm_at_inference: MeanNormAtInference = "running",
@@ -75,6 +77,8 @@ class WeightNormConv2d(nn.Module):
             )
         if leaky_slope is not None and not 0 <= leaky_slope <= 1:
             raise ValueError(f"leaky_slope must be in [0, 1] or None, got {leaky_slope}")
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.transposed = kernel_size, stride, transposed
         self.leaky_slope = leaky_slope
@@ -85,9 +89,13 @@ class WeightNormConv2d(nn.Module):
 
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         self.v = nn.Parameter(torch.empty(*channels, kernel_size, kernel_size))
-        self.g = nn.Parameter(torch.ones(out_channels)) if weight_norm else None
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.mean_norm = MeanNorm(out_channels, mean_norm_at_inference) if mean_norm else None
+        scales = norm in ("batch", "layer")
+        self.g = nn.Parameter(torch.ones(out_channels)) if weight_norm and not scales else None
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias and not scales else None
+        self.mean_norm = MeanNorm(out_channels, mean_norm_at_inference) if norm == "mean" else None
+        self.norm: BatchNorm | LayerNorm | None = None
+        if scales:
+            self.norm = (BatchNorm if norm == "batch" else LayerNorm)(out_channels)
         if not self.v.is_meta:  # where torch would load its compiler, in a second, to draw nothing
             nn.init.normal_(self.v, 0.0, WEIGHT_STD)
 
@@ -123,6 +131,9 @@ class WeightNormConv2d(nn.Module):
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Normalised convolution `[b, out, h, w]`, before the activation."""
+        if self.norm is not None:
+            normalised: Tensor = self.norm(self.convolve(x))
+            return normalised
         if self.mean_norm is None:
             return self.convolve(x, self.bias)
         if self.mean_norm.uses_image_means:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from stem_complete.models.running import RunningStatistics
 from stem_complete.vocabulary import MeanNormAtInference
 
-DECAY = 0.99  # ALRC paper, section IV
 
-
-class MeanNorm(nn.Module):
+class MeanNorm(RunningStatistics):
     """Subtracts channel means from `[b, c, h, w]`.
 
     In training mode these are the image's own, with gradient; in eval mode, or once frozen, the
@@ -32,14 +31,12 @@ class MeanNorm(nn.Module):
     """
 
     running_mean: Tensor
-    pending: Tensor
 
     def __init__(self, num_channels: int, at_inference: MeanNormAtInference = "running") -> None:
         super().__init__()
         if at_inference not in get_args(MeanNormAtInference):
             raise ValueError(f"at_inference must be 'running' or 'image', got {at_inference!r}")
         self.at_inference = at_inference
-        self.frozen = False
         self.register_buffer("running_mean", torch.zeros(num_channels))
         self.register_buffer("pending", torch.zeros(num_channels + 1), persistent=False)
 
@@ -60,27 +57,9 @@ class MeanNorm(nn.Module):
 
     @torch.no_grad()
     def commit(self, pending: Tensor) -> None:
-        """Moves the running means towards those of a step and forgets what was pending.
-
-        Args:
-            pending: `pending`, summed over all ranks. Without images, and in channels whose sum is
-                not finite, the running means stay as they are.
-        """
-        count = pending[-1]
-        mean = pending[:-1] / count.clamp(min=1)
-        moved = self.running_mean.lerp(mean.to(self.running_mean.dtype), 1 - DECAY)
-        usable = (count > 0) & mean.isfinite()
-        self.running_mean.copy_(torch.where(usable, moved, self.running_mean))
+        """See `RunningStatistics.commit`; `pending` holds sums of channel means of images."""
+        self.move(self.running_mean, pending[:-1], pending[-1])
         self.pending.zero_()
-
-    # A Python bool keeps `forward` free of host syncs; the state dict wants a tensor.
-    def get_extra_state(self) -> Tensor:
-        """The frozen flag, for the state dict."""
-        return torch.tensor(self.frozen)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes the frozen flag from a state dict."""
-        self.frozen = bool(state)
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,33 +105,3 @@ def subtract_(x: Tensor, means: Tensor) -> Tensor:
 def image_means(x: Tensor) -> Tensor:
     """Channel means `[b, c]` of each image of `[b, c, h, w]`, in float32 or better."""
     return x.sum((2, 3), dtype=torch.promote_types(x.dtype, torch.float32)) / x[0, 0].numel()
-
-
-def mean_norm_layers(network: nn.Module) -> list[MeanNorm]:
-    """All mean norms of `network`, in a fixed order."""
-    return [module for module in network.modules() if isinstance(module, MeanNorm)]
-
-
-def pending_means(network: nn.Module) -> Tensor:
-    """`pending` of all layers as one vector, to sum over ranks."""
-    parts = [layer.pending for layer in mean_norm_layers(network)]
-    return torch.cat(parts) if parts else torch.zeros(0)
-
-
-def commit_means(network: nn.Module, pending: Tensor) -> None:
-    """Commits the vector that `pending_means` returned, summed over ranks, to all layers."""
-    layers = mean_norm_layers(network)
-    parts = torch.split(pending, [len(layer.pending) for layer in layers])
-    for layer, part in zip(layers, parts, strict=True):
-        layer.commit(part)
-
-
-def freeze_mean_norm(network: nn.Module, frozen: bool = True) -> None:
-    """Freezes the running means and uses them from now on, in training mode too; or ends that.
-
-    The ALRC paper freezes them in the second half of training. Layers with "image" means at
-    inference still subtract image means, so that training and inference do the same.
-    """
-    for layer in mean_norm_layers(network):
-        layer.frozen = frozen
-        layer.pending.zero_()

@@ -13,6 +13,7 @@ from stem_complete.models.folding import fold_norms_
 from stem_complete.models.generator import DetailedInnerGenerator, InnerGenerator, OuterGenerator
 from stem_complete.models.layers import LayerOptions
 from stem_complete.models.two_stage import AuxiliaryTrainer, TwoStageGenerator, TwoStageNetwork
+from stem_complete.vocabulary import Norm
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Architecture:
         spectral_blocks: Spectral blocks at the end of the inner generator.
         skips: Skips between the ways down and up, in both generators.
         gates: Number of input channels to choose among, see `TwoStageGenerator`.
-        mean_norm: Mean norm in all convolutions but the last; without it they have biases. It
-            removes what is the same all over an image, such as its noise level.
+        norm: Of all convolutions but the last, see `WeightNormConv2d`; without mean norm all have
+            biases. Mean norm removes what is the same all over an image, such as its noise level.
     """
 
     inner_widths: tuple[int, ...]
@@ -42,7 +43,7 @@ class Architecture:
     spectral_blocks: int = 0
     skips: bool = False
     gates: int = 0
-    mean_norm: bool = True
+    norm: Norm = "mean"
 
     def __post_init__(self) -> None:
         if len(self.outer_widths) != 2 or not self.inner_widths:
@@ -83,7 +84,7 @@ PRESETS = {
         spectral_blocks=2,
         skips=True,
         gates=1,
-        mean_norm=False,
+        norm="none",
     ),
 }
 
@@ -120,8 +121,9 @@ def build_network(
                 sizes, in_channels=in_channels, reference_layers=reference_layers, **options
             )
         return fold_norms_(network)
-    if not sizes.mean_norm:
-        options |= {"mean_norm": False, "bias": True}
+    options["norm"] = sizes.norm
+    if sizes.norm != "mean":
+        options["bias"] = True
     options["norm_per_input_channel"] = reference_layers
     in_channels *= sizes.patch**2
     make_inner: Callable[..., InnerGenerator] = InnerGenerator

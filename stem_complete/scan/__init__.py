@@ -2,6 +2,7 @@
 
 from stem_complete.scan.acquisition import acquire, acquire_pixels
 from stem_complete.scan.augment import Augmentation
+from stem_complete.scan.curriculum import Curriculum, falling
 from stem_complete.scan.detector import Detector, ScanHardware
 from stem_complete.scan.encoding import CORRECTED, NUM_CHANNELS, encode
 from stem_complete.scan.filters import blur, fill_sigma_px, normalised_convolution
@@ -40,6 +41,7 @@ __all__ = [
     "NUM_CHANNELS",
     "RANDOM_GEOMETRIES",
     "Augmentation",
+    "Curriculum",
     "Detection",
     "Detector",
     "NetworkInput",
@@ -62,6 +64,7 @@ __all__ = [
     "drawn_archimedean",
     "encode",
     "example_keys",
+    "falling",
     "fermat",
     "fill_sigma_px",
     "fold_in",

@@ -24,6 +24,8 @@ def acquire(
     detector: Detector,
     keys: Tensor,
     hardware: ScanHardware = _AT_REST,
+    *,
+    least_dose: Tensor | None = None,
 ) -> PartialScan:
     """Partial scans of `image`, as an instrument makes them along a path.
 
@@ -38,6 +40,7 @@ def acquire(
         detector: What the samples measure.
         keys: Keys of the examples `[b]`, from `example_keys`.
         hardware: How the probe moves.
+        least_dose: See `Detector.measure`.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -59,7 +62,7 @@ def acquire(
     intensity = F.grid_sample(
         image, grid, mode="bilinear", padding_mode="border", align_corners=True
     )[:, 0, 0]
-    measured = detector.measure(intensity, dwell, keys)
+    measured = detector.measure(intensity, dwell, keys, least_dose)
     total, weight = spread_batch(
         positions, torch.stack([recorded * measured, recorded], 1), (height, width)
     ).chunk(2, 1)

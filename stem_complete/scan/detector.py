@@ -60,7 +60,14 @@ class Detector:
         dose = self.dose_electrons_per_px
         return (dose, dose) if isinstance(dose, int | float) else dose
 
-    def measure(self, intensity: Tensor, dwell: Tensor, keys: Tensor) -> Tensor:
+    @property
+    def lowest_dose(self) -> float | None:
+        """The lowest dose that an example can have; None without noise."""
+        return None if self._doses is None else self._doses[0]
+
+    def measure(
+        self, intensity: Tensor, dwell: Tensor, keys: Tensor, least_dose: Tensor | None = None
+    ) -> Tensor:
         """Measured intensities `[b, n]`, scaled back from the counts.
 
         Args:
@@ -68,6 +75,7 @@ class Detector:
             dwell: Of each sample `[b, n]` [full pixel dwells]; where it is 0, the result is
                 arbitrary and finite.
             keys: Keys of the examples `[b]`.
+            least_dose: Lower doses become it `[b, 1]`; None leaves them.
         """
         seen = intensity
         if self.afterglow_dwells:
@@ -77,6 +85,8 @@ class Detector:
         low, high = self._doses
         chance = random.uniform(random.fold_in(keys, _DOSE), (1,))
         dose = low * (high / low) ** chance
+        if least_dose is not None:
+            dose = dose.maximum(least_dose)
         full = dose * dwell
         background = self.background_electrons_per_px * dwell
         places = torch.arange(dwell.shape[1], device=dwell.device)[None]

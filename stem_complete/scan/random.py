@@ -49,6 +49,7 @@ class Stream(Enum):
     OTHER_PARTS = (2, 1)
     OTHER_FLIPS = (2, 2)
     OVERLAY = (2, 3)
+    HARD_EXAMPLES = (2, 4)
 
 
 KeysOf = Callable[[Stream], Tensor]
@@ -60,7 +61,8 @@ def example_keys(seed: int, step: int | Tensor, positions: Tensor, stream: Strea
 
     Args:
         seed: Seed of the run.
-        step: Step of the run; a 0-dimensional int64 tensor avoids recompilation.
+        step: Step of the run; a 0-dimensional int64 tensor avoids recompilation. Or that of each
+            example `[b]`.
         positions: Positions in the global batch.
         stream: Purpose of the numbers that are drawn from the keys.
     """

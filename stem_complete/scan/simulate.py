@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from stem_complete.scan import random
 from stem_complete.scan.acquisition import acquire, acquire_pixels
 from stem_complete.scan.augment import Augmentation
+from stem_complete.scan.curriculum import Curriculum, level_of
 from stem_complete.scan.detector import Detector, ScanHardware
 from stem_complete.scan.filters import REFERENCE_BLUR_SIGMA_PX, blur
 from stem_complete.scan.noise import NoiseModel, NoNoise
@@ -58,6 +59,7 @@ class ScanSimulator(nn.Module):
             original, as in the published code.
         noisy_fraction: Fraction of the examples that are detected so; the others pixel by pixel,
             without noise.
+        curriculum: Easier scans at first; None scans in the same way throughout.
 
     Raises:
         ValueError: The arguments do not fit together.
@@ -67,6 +69,10 @@ class ScanSimulator(nn.Module):
     pixels: Tensor  # flat indices of the pixels with dwell, for each path [p, n]
     samples: Tensor  # x, y and dwell of the samples of all paths [n, 3], if samples are counted
     ends: Tensor  # number of samples up to the end of each path [p]
+    # What a curriculum has for each of its levels, and for all that follows [levels + 1, ...].
+    stand_ins: Tensor  # number of the path that stands in for each of the own ones [..., p]
+    least_doses: Tensor  # [...]
+    noisy_fractions: Tensor  # [...]
 
     def __init__(
         self,
@@ -79,9 +85,24 @@ class ScanSimulator(nn.Module):
         blur_sigma_px: float = REFERENCE_BLUR_SIGMA_PX,
         sample: Sample = "blurred",
         noisy_fraction: float = 1.0,
+        curriculum: Curriculum | None = None,
     ) -> None:
         super().__init__()
         paths = [paths] if isinstance(paths, ScanPath) else list(paths)
+        self.num_own_paths = len(paths)
+        self.curriculum = curriculum
+        fractions = [noisy_fraction]
+        if curriculum is not None:
+            paths += curriculum.paths
+            fractions = [*curriculum.noisy_fractions, noisy_fraction]
+            tables = {
+                "stand_ins": [*curriculum.stand_ins, range(self.num_own_paths)],
+                "least_doses": [*curriculum.doses, 0.0],
+                "noisy_fractions": fractions,
+            }
+            for name, table in tables.items():
+                self.register_buffer(name, torch.tensor(table), persistent=False)
+        self.any_clean = min(fractions) < 1
         shapes = {path.shape for path in paths}
         if len(shapes) != 1:
             raise ValueError(f"expected paths of one shape, got {sorted(shapes)}")
@@ -99,7 +120,7 @@ class ScanSimulator(nn.Module):
         )
         self.hardware = hardware or ScanHardware()
         counted = any(isinstance(detection, Detector) for detection in self.detections)
-        in_pixels = noisy_fraction < 1 or any(
+        in_pixels = self.any_clean or any(
             not isinstance(detection, Detector) for detection in self.detections
         )
         # Paths are part of the config: a checkpoint need not repeat them.
@@ -128,7 +149,8 @@ class ScanSimulator(nn.Module):
 
         Args:
             images: Micrographs.
-            step: Step of the run; a 0-dimensional int64 tensor avoids recompilation.
+            step: Step of the run; a 0-dimensional int64 tensor avoids recompilation. Or that of
+                each example `[b]`.
             positions: Positions of the examples in the global batch `[b]` int64.
         """
         keys = partial(random.example_keys, self.seed, step, positions)
@@ -137,18 +159,34 @@ class ScanSimulator(nn.Module):
         truth = blur(images, self.blur_sigma_px)
         measured = truth if self.sample == "blurred" else images
 
-        path = random.integers(keys(Stream.PATH), self.num_paths)
+        path = random.integers(keys(Stream.PATH), self.num_own_paths)
         choice = random.integers(keys(Stream.DETECTION), len(self.detections))
-        if self.noisy_fraction < 1:
-            noisy = random.uniform(keys(Stream.IS_NOISY), (1,))[:, 0] < self.noisy_fraction
+        noisy_fraction: float | Tensor = self.noisy_fraction
+        least_dose = None
+        if self.curriculum is not None:
+            level = level_of(self.curriculum, step, images)
+            path = self.stand_ins[level, path]
+            if self.curriculum.doses:
+                least_dose = self.least_doses[level]
+            if self.curriculum.noisy_fractions:
+                noisy_fraction = self.noisy_fractions[level]
+        if self.any_clean:
+            noisy = random.uniform(keys(Stream.IS_NOISY), (1,))[:, 0] < noisy_fraction
             choice = torch.where(noisy, choice, len(self.detections))
-        scan = self._detect(measured, path, choice, keys(Stream.NOISE))
+        scan = self._detect(measured, path, choice, keys(Stream.NOISE), least_dose)
         return SimulatedBatch(scan, truth, images)
 
-    def _detect(self, images: Tensor, path: Tensor, choice: Tensor, keys: Tensor) -> PartialScan:
+    def _detect(
+        self,
+        images: Tensor,
+        path: Tensor,
+        choice: Tensor,
+        keys: Tensor,
+        least_dose: Tensor | None,
+    ) -> PartialScan:
         """Each image detected as `choice` [b] says; without noise beyond the last detection."""
         scan = PartialScan(torch.empty_like(images), torch.empty_like(images))
-        others = [NoNoise()] if self.noisy_fraction < 1 else []
+        others = [NoNoise()] if self.any_clean else []
         for place, detection in enumerate([*self.detections, *others]):
             chosen = choice == place
             rows = torch.arange(len(images), device=images.device)
@@ -157,7 +195,8 @@ class ScanSimulator(nn.Module):
             if not len(rows):
                 continue
             if isinstance(detection, Detector):
-                found = self._count(images[rows], path[rows], detection, keys[rows])
+                least = None if least_dose is None else least_dose[rows, None]
+                found = self._count(images[rows], path[rows], detection, keys[rows], least)
             else:
                 found = self._detect_pixels(images[rows], path[rows], detection, keys[rows])
             for whole, part in zip(scan, found, strict=True):
@@ -172,14 +211,24 @@ class ScanSimulator(nn.Module):
             dwell, pixels = dwell[path], pixels[path]
         return acquire_pixels(images, dwell, noise, keys, pixels)
 
-    def _count(self, images: Tensor, path: Tensor, detector: Detector, keys: Tensor) -> PartialScan:
+    def _count(
+        self,
+        images: Tensor,
+        path: Tensor,
+        detector: Detector,
+        keys: Tensor,
+        least_dose: Tensor | None,
+    ) -> PartialScan:
         end = self.ends[path][:, None]
         start = torch.where(path > 0, self.ends[path - 1], 0)[:, None]
         most = int((end - start).max()) if _may_look(images) else self.most_samples
         place = start + torch.arange(most, device=images.device)
         samples = self.samples[place.minimum(end - 1)]
         dwell = torch.where(place < end, samples[..., 2], 0)
-        return acquire(images, samples[..., :2], dwell, detector, keys, self.hardware)
+        positions = samples[..., :2]
+        return acquire(
+            images, positions, dwell, detector, keys, self.hardware, least_dose=least_dose
+        )
 
 
 def _may_look(images: Tensor) -> bool:

@@ -34,6 +34,7 @@ from stem_complete.training.checkpoint_folder import (
     remove_checkpoint,
     write_checkpoint,
 )
+from stem_complete.training.patience import BestScore
 from stem_complete.training.spikes import Spike
 from stem_complete.training.tensor_file import HostCopy
 
@@ -87,6 +88,8 @@ class Checkpoints:
         score: float | None,
         examples: ExamplesRecord | None = None,
         spikes: Sequence[Spike] = (),
+        best: BestScore | None = None,
+        hard_examples: Mapping[str, Any] | None = None,
         hold: bool = False,
     ) -> None:
         """Copies a state to host memory; a thread writes it while training goes on.
@@ -104,6 +107,8 @@ class Checkpoints:
             score: Validation score of this very step, the lower the better; None if there is none.
             examples: What the run is trained on.
             spikes: Losses that were clipped hardest.
+            best: The best validation so far.
+            hard_examples: See `HardExamples.state`.
             hold: Writes it only once `settle` says that it is sound, or by `wait` or `close`.
         """
         self._join()
@@ -121,6 +126,8 @@ class Checkpoints:
             "metrics": dict(metrics),
             "examples": examples and examples._asdict(),
             "spikes": [spike._asdict() for spike in spikes],
+            "best": best and best._asdict(),
+            "hard_examples": hard_examples,
         }
         self._held, self._is_doubted = (step, metadata), False
         if not hold:

@@ -4,8 +4,8 @@
     task.safetensors        networks, ALRC moments, running means
     optimizer.safetensors   the optimizer's state, as Adam's moments
     average.safetensors     running average of the weights, where the run has one
-    metadata.json           step, score, config, metrics, examples, spikes, versions; size and
-                            SHA-256 of these files
+    metadata.json           step, score, config, metrics, examples, spikes, best score, hard
+                            examples, versions; size and SHA-256 of these files
 
 `metadata.json` is written last and is the commit, on any file system: a folder without it is
 unfinished. Nothing is pickled.
@@ -37,6 +37,7 @@ from stem_complete.storage.paths import (
     write_atomically,
     write_chunks,
 )
+from stem_complete.training.patience import BestScore
 from stem_complete.training.spikes import Spike
 from stem_complete.training.tensor_file import HostCopy, unpack
 
@@ -61,6 +62,8 @@ class Checkpoint(NamedTuple):
         state: Saved tensors by part and name, on the CPU and contiguous.
         examples: What it was trained on; None in checkpoints of earlier versions.
         spikes: Losses that were clipped hardest, the hardest first.
+        best: The best validation so far; None before one, and in checkpoints of earlier versions.
+        hard_examples: See `HardExamples.state`; None where the run keeps none.
     """
 
     folder: UPath
@@ -70,6 +73,8 @@ class Checkpoint(NamedTuple):
     state: dict[str, dict[str, Tensor]]
     examples: ExamplesRecord | None = None
     spikes: tuple[Spike, ...] = ()
+    best: BestScore | None = None
+    hard_examples: dict[str, Any] | None = None
 
     def zeros(self, device: str) -> Checkpoint:
         """The same with zeros on `device`; on "meta" they take no memory and travel as shapes."""
@@ -93,7 +98,7 @@ def write_checkpoint(
     Args:
         folder: A checkpoint folder, or none yet.
         copies: Parts of the state by name.
-        metadata: Step, score, config, metrics, examples and spikes.
+        metadata: Step, score, config, metrics, examples, spikes, best score, hard examples.
         before_commit: Called once the rest is written; what it raises leaves no checkpoint.
 
     Raises:
@@ -150,6 +155,8 @@ def load_checkpoint(folder: str | Path | UPath) -> Checkpoint:
         state,
         examples_of(metadata),
         spikes_of(metadata),
+        best_of(metadata),
+        metadata.get("hard_examples"),
     )
 
 
@@ -162,6 +169,12 @@ def examples_of(metadata: Mapping[str, Any]) -> ExamplesRecord | None:
 def spikes_of(metadata: Mapping[str, Any]) -> tuple[Spike, ...]:
     """The losses that were clipped hardest; none in checkpoints of earlier versions."""
     return tuple(Spike(**spike) for spike in metadata.get("spikes", ()))
+
+
+def best_of(metadata: Mapping[str, Any]) -> BestScore | None:
+    """The best validation so far; None in checkpoints of earlier versions."""
+    best = metadata.get("best")
+    return None if best is None else BestScore(**best)
 
 
 def read_metadata(folder: str | Path | UPath) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from stem_complete.models import (
     PRESETS,
     TwoStageNetwork,
     build_network,
-    commit_means,
-    freeze_mean_norm,
+    commit_statistics,
+    freeze_norms,
     initialise,
-    pending_means,
+    pending_statistics,
     to_completion,
 )
 from stem_complete.scan import (
@@ -216,17 +216,17 @@ class CompletionTask(Task):
         }
 
     def statistics(self) -> dict[str, Tensor]:
-        """What ALRC and the mean norm have accumulated since the last `commit`, to be summed."""
-        return super().statistics() | {"means": pending_means(self.network)}
+        """What ALRC and the norms have accumulated since the last `commit`, to be summed."""
+        return super().statistics() | {"norms": pending_statistics(self.network)}
 
     def commit(self, sums: dict[str, Tensor], usable: Tensor) -> None:
-        """Updates moments, and running means if `usable`; see `Task.commit`."""
+        """Updates moments, and running statistics if `usable`; see `Task.commit`."""
         super().commit(sums, usable)
-        commit_means(self.network, torch.where(usable, sums["means"], 0.0))
+        commit_statistics(self.network, torch.where(usable, sums["norms"], 0.0))
 
     def freeze(self, names: frozenset[str]) -> None:
-        """Freezes the running means of the mean norm."""
-        freeze_mean_norm(self.network, RUNNING_MEANS in names)
+        """Freezes the running means of mean norm, or the running statistics of batch norm."""
+        freeze_norms(self.network, RUNNING_MEANS in names)
 
 
 def _picture(batch: SimulatedBatch, completed: Tensor) -> Picture:
@@ -272,7 +272,9 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
         )
     return CompletionTask(
         network,
-        build_simulator(config, crop_shape, augment=True, seed=config.training.seed),
+        build_simulator(
+            config, crop_shape, augment=True, seed=config.training.seed, easier_first=True
+        ),
         build_simulator(config, crop_shape, augment=False, seed=VALIDATION_SEED),
         encoding=config.model.encoding,
         sigma_px=fill_sigma_px(config.scan.coverage),
@@ -290,7 +292,7 @@ def build_task(config: Config, crop_shape: tuple[int, int]) -> CompletionTask:
 def _build_network(model: ModelConfig, seed: int) -> tuple[TwoStageNetwork, int]:
     """The network, and the number of pixels of which its images' sides must be multiples."""
     try:
-        sizes = replace(PRESETS[model.preset], **model.sizes.model_dump())
+        sizes = replace(PRESETS[model.preset], **model.changes)
     except ValueError as error:
         raise ConfigError(
             expected=f"sizes that fit the preset {model.preset}",

@@ -18,8 +18,9 @@ from stem_complete.training.stopping import StopRequest
 ENDING_FILE = "ending.json"
 
 
-Cause = Literal["time", "signal", "killed", "diverged", "failed"]
-"""Its time was over, it received a signal, its process died, losses diverged, or anything else."""
+Cause = Literal["time", "patience", "signal", "killed", "diverged", "failed"]
+"""Its time or its patience was over, it received a signal, its process died, losses diverged, or
+anything else."""
 
 
 class DivergedError(TrainingError):
@@ -43,7 +44,7 @@ class Ending(NamedTuple):
 @contextmanager
 def ending_kept(
     folder: UPath, stop: StopRequest, learning_rate: float
-) -> Iterator[Callable[[str], None]]:
+) -> Iterator[Callable[[Cause, str], None]]:
     """Keeps why the block ended early: by what it raises, or by calling what it is given.
 
     Args:
@@ -52,7 +53,7 @@ def ending_kept(
         learning_rate: See `Ending`.
 
     Yields:
-        Says with the words it is called with that the time was over.
+        Keeps a cause and its words.
     """
     file = folder / ENDING_FILE
 
@@ -65,7 +66,7 @@ def ending_kept(
     with clear_errors(file):
         remove(file)
     try:
-        yield lambda words: keep("time", words)
+        yield keep
     except ClaimLostError:
         raise  # it is the other process's run now
     except (KeyboardInterrupt, SystemExit):

@@ -54,12 +54,10 @@ class _Step(NamedTuple):
     """A step of this worker.
 
     Attributes:
-        number: Steps taken before it.
-        places: Numbers and positions of its examples, [number of micro-batches, 2, b].
+        places: Numbers, steps and positions of its examples, [number of micro-batches, 3, b].
         losses: `losses_of` its micro-batches, [number of micro-batches, 2, n, b].
     """
 
-    number: int
     places: Tensor
     losses: Tensor
 
@@ -100,8 +98,12 @@ class LogWindow:
             batches: This worker's micro-batches.
             losses: `losses_of` each, [number of micro-batches, 2, n, b]; stays on the device.
         """
-        places = [torch.stack((batch.indices, batch.positions)) for batch in batches]
-        self.steps.append(_Step(step, torch.stack(places), losses))
+        places = []
+        for batch in batches:
+            now = torch.full_like(batch.positions, step)
+            steps = now if batch.steps is None else batch.steps
+            places.append(torch.stack((batch.indices, steps, batch.positions)))
+        self.steps.append(_Step(torch.stack(places), losses))
 
     def pause(self, seconds: float) -> None:
         """Leaves out time that was not spent on training."""
@@ -127,7 +129,7 @@ class LogWindow:
     def nonfinite_examples(self) -> set[int]:
         """Numbers of this worker's examples whose loss was not finite. Waits for the device."""
         found: set[int] = set()
-        for _, places, losses in self.steps:
+        for places, losses in self.steps:
             bad = ~losses[:, 0].isfinite().all(1).cpu()
             found.update(places[:, 0][bad].tolist())
         return found
@@ -146,8 +148,8 @@ class LogWindow:
         before, after = losses.unbind(2)
         return hardest(
             Spike(
-                self.steps[step].number,
                 int(places[step, micro, 1, b]),
+                int(places[step, micro, 2, b]),
                 int(places[step, micro, 0, b]),
                 self.loss_names[name],
                 float(before[step, micro, name, b]),

@@ -33,10 +33,12 @@ from stem_complete.extras import program
 from stem_complete.storage.claim import Claim, ClaimLostError
 from stem_complete.training.checkpoint import Checkpoints
 from stem_complete.training.checkpoint_folder import Checkpoint
-from stem_complete.training.ending import DivergedError
+from stem_complete.training.ending import Cause, DivergedError
+from stem_complete.training.hard_examples import HardExamples, with_taken
+from stem_complete.training.patience import BestScore, best_after
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
-from stem_complete.training.schedule import Stage, build_stages, stage_at
+from stem_complete.training.schedule import Stage, build_schedule
 from stem_complete.training.spikes import Spike, hardest
 from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
@@ -57,13 +59,17 @@ class TrainingResult(NamedTuple):
     Attributes:
         step: Steps taken.
         metrics: Latest metrics.
-        finished: Whether that was the last step, or `training.max_minutes` are over; False if the
-            run was asked to stop before.
+        finished: Whether that was the last step, or time or patience are over; False if the run was
+            asked to stop before.
+        cause: Why it ended before its last step, if it is finished.
+        words: The same for a reader.
     """
 
     step: int
     metrics: dict[str, float]
     finished: bool
+    cause: Cause | None = None
+    words: str = ""
 
 
 def train(
@@ -140,13 +146,16 @@ class _Loop:
         self.record = from_main(lambda: _record(checkpoint, examples))
         self.examples = examples.first(min(self.record.num, len(examples)))
         agree({"data": self.examples.fingerprint()})
+        _check_patience(config, self.examples)
 
         self.task = task.to(context.device)
         self.metrics: dict[str, float] = {}
         self.spikes: tuple[Spike, ...] = ()
+        self.best: BestScore | None = None
+        self.hard_examples = _hard_examples(config, self.examples)
         self.state = self._restored_state(checkpoint)
         names = [*self.task.parameter_groups(), *self.task.running]
-        self.stages = build_stages(config, names)
+        self.schedule = build_schedule(config, names)
         self.take_step = build_step(config, self.state, context)
         self.stopping = self.out_of_time = False
         self.skipped_in_a_row = 0
@@ -156,11 +165,14 @@ class _Loop:
         batches = self._batches()
         end_s = time.monotonic() + 60 * (training.max_minutes or math.inf)
         allow_s = LONG_PHASE_S  # for the first step, and for one after which all wait for rank 0
-        while self.state.step < training.steps and not self.stopping:
+        while self.state.step < training.steps and not (self.stopping or self._out_of_patience):
             step = self.state.step
-            self.state.enter(stage_at(self.stages, step))
+            self.state.enter(self.schedule.at(step))
             self.watchdog.beat(step, "reading")
             micro_batches = [next(batches) for _ in range(self._num_micro_batches)]
+            if self.hard_examples is not None:
+                taken = self.hard_examples.take(step)
+                micro_batches = [with_taken(b, step, taken, self.examples) for b in micro_batches]
             self.watchdog.beat(step, "training", allow_s=allow_s)
             self.take_step(
                 micro_batches,
@@ -171,9 +183,10 @@ class _Loop:
 
             last, score = step == training.steps, None
             if step % training.log_every_steps == 0 or last:
-                self._log(step, stage_at(self.stages, step - 1))
+                self._log(step, self.schedule.at(step - 1))
             if step % training.validate_every_steps == 0 or last:
                 score = self._validate(step)
+            last |= self._out_of_patience
             self._act_on_flags(self.take_step.flags.pop())
             due = step % training.checkpoint_every_steps == 0 or last or self.stopping
             allow_s = LONG_PHASE_S if due or score is not None else 0.0
@@ -187,14 +200,39 @@ class _Loop:
         self.watchdog.beat(self.state.step, "last checkpoint", allow_s=LONG_PHASE_S)
         if self.context.is_main:
             self.checkpoints.wait()
-        finished = self.state.step >= training.steps or self.out_of_time
-        return TrainingResult(self.state.step, self.metrics, finished)
+        return self._result()
+
+    def _result(self) -> TrainingResult:
+        training, step = self.config.training, self.state.step
+        cause: Cause | None = None
+        words = ""
+        if step >= training.steps:
+            pass
+        elif self._out_of_patience:
+            assert self.best is not None
+            cause = "patience"
+            words = (
+                f"validation/{self.task.score} was best at step {self.best.step:,} "
+                f"({self.best.score:.4g}), and training.patience={training.patience} is over"
+            )
+        elif self.out_of_time:
+            cause, words = "time", f"training.max_minutes={training.max_minutes:g} were over"
+        finished = step >= training.steps or cause is not None
+        return TrainingResult(step, self.metrics, finished, cause, words)
+
+    @property
+    def _out_of_patience(self) -> bool:
+        """Whether validations do not get better any more; the same on every worker."""
+        patience = self.config.training.patience
+        return self.best is not None and self.best.num_since >= (patience or math.inf)
 
     def _act_on_flags(self, flags: tuple[int, list[float]] | None) -> None:
         """Stops or fails as the flags of a step say, at the same step on every worker."""
         if flags is None:
             return
-        step, (stop, out_of_time, skipped_in_a_row) = flags
+        step, (stop, out_of_time, skipped_in_a_row, *losses) = flags
+        if self.hard_examples is not None:
+            self.hard_examples.learn(step, losses)
         self.skipped_in_a_row = round(skipped_in_a_row)
         self.checkpoints.settle(step + 1, sound=not self.skipped_in_a_row)
         if self.skipped_in_a_row >= self.config.training.max_nonfinite_steps:
@@ -269,6 +307,8 @@ class _Loop:
         settings |= {f"train/{group}_learning_rate": stage.rate(group) for group in others}
         if stage.betas is not None:
             settings["train/beta1"] = stage.betas[0]
+        if self.hard_examples is not None:
+            settings["train/hard_threshold"] = self.hard_examples.threshold
         settings["train/workers"] = float(self.context.world_size)
         thresholds = self.task.alrc.thresholds()
         return settings | {f"train/{name}_threshold": float(t) for name, t in thresholds.items()}
@@ -306,7 +346,10 @@ class _Loop:
             for name, picture in pictures.items():
                 self.recorder.picture(step, name, picture)
         self.take_step.window.pause(time.perf_counter() - started)
-        return metrics.get(f"validation/{self.task.score}")
+        score = metrics.get(f"validation/{self.task.score}")
+        if score is not None:
+            self.best = best_after(self.best, score, step)
+        return score
 
     def _is_best(self, score: float | None) -> bool:
         return self.context.is_main and score is not None and self.checkpoints.is_best(score)
@@ -326,6 +369,8 @@ class _Loop:
             score=score,
             examples=self.record,
             spikes=self.spikes,
+            best=self.best,
+            hard_examples=None if self.hard_examples is None else self.hard_examples.state(),
             hold=True,
         )
         self.take_step.window.pause(time.perf_counter() - started)
@@ -339,7 +384,9 @@ class _Loop:
             return state
         all_ok(lambda: state.load(checkpoint or outline.zeros("cpu")))
         broadcast_tensors(list(state.replicas().values()))
-        self.metrics, self.spikes = outline.metrics, outline.spikes
+        self.metrics, self.spikes, self.best = outline.metrics, outline.spikes, outline.best
+        if self.hard_examples is not None and outline.hard_examples is not None:
+            self.hard_examples.load(outline.hard_examples)
         return state
 
     def _newest_checkpoint(self) -> Checkpoint | None:
@@ -399,6 +446,29 @@ def _micro_batch_size(config: Config, context: WorkerContext) -> int:
             fix=f"start as many processes, or add scaling.num_workers={context.world_size}",
         )
     return config.micro_batch_size(context.world_size)
+
+
+def _check_patience(config: Config, examples: Examples) -> None:
+    if config.training.patience is not None and not len(examples.indices("validation")):
+        raise ConfigError(
+            expected="validation examples, as training.patience is set",
+            found="none",
+            where=f"{config.name}, {config.data.store}",
+            fix="add training.patience=null",
+        )
+
+
+def _hard_examples(config: Config, examples: Examples) -> HardExamples | None:
+    settings = config.training.hard_examples
+    if settings is None:
+        return None
+    return HardExamples(
+        settings.kept,
+        settings.probability,
+        numbers=examples.indices("train"),
+        seed=config.training.seed,
+        batch_size=config.batch_size,
+    )
 
 
 def _record(checkpoint: Checkpoint | None, examples: Examples) -> ExamplesRecord:

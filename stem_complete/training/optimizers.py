@@ -16,6 +16,9 @@ _SET_ELSEWHERE = {"params", "lr", "betas", "fused", "foreach", "capturable", "di
 _BEGIN_AT_ZERO = {"Adam", "AdamW", "Adagrad"}
 """Fused ones whose new state is right after a skipped step, too."""
 
+_LEAST_MOMENTUM = 1e-12
+"""Without any, torch would keep no running sum of gradients, and could not begin one later."""
+
 
 class GuardedOptimizer:
     """An optimizer that takes no step, in weights or state, where losses or gradients are bad.
@@ -23,8 +26,8 @@ class GuardedOptimizer:
     Adam, AdamW, SGD and Adagrad have fused kernels that take the flag (`found_inf`) at no cost. The
     others take every step, after which the device chooses between the tensors before and after: one
     more copy of weights and state in memory, and two more passes over them. All but Adam, AdamW and
-    Adagrad wait for the device at the first step of a stage, since a state that a skipped step made
-    could not be taken back.
+    Adagrad wait for the device at the first step with a state that they had not before, since a
+    state that a skipped step made could not be taken back.
 
     Args:
         groups: Parameters by name of the group.
@@ -66,6 +69,8 @@ class GuardedOptimizer:
         self.takes_flag = getattr(self.torch, "_step_supports_amp_scaling", False)
         self._begins_at_zero = self.takes_flag and name in _BEGIN_AT_ZERO
         self._begun = False
+        self._frozen: tuple[str, ...] = ()
+        self._momentum = settings.get("momentum", 0.0)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -76,13 +81,21 @@ class GuardedOptimizer:
         """Those that the last backward pass reached, in order of the groups."""
         return [p for group in self.groups for p in group["params"] if p.grad is not None]
 
+    @property
+    def has_momentum(self) -> bool:
+        """Whether a schedule of beta1 changes anything."""
+        return "betas" in self.torch.defaults or self._momentum > 0
+
     def enter(self, stage: Stage) -> None:
-        """Sets the stage's rates and betas."""
+        """Sets the stage's rates and betas, or momentum."""
+        if stage.frozen != self._frozen:  # a group that was frozen may have no state yet
+            self._frozen, self._begun = stage.frozen, False
         for group in self.groups:
             group["lr"] = stage.rate(group["name"])
             if stage.betas is not None and "betas" in group:
                 group["betas"] = stage.betas
-        self._begun = False  # a group that was frozen may have no state yet
+            if self._momentum:
+                group["momentum"] = max(self._momentum * stage.momentum, _LEAST_MOMENTUM)
 
     def step(self, usable: Tensor) -> None:
         """Takes a step if `usable`, []; leaves weights and state as they are if not."""

@@ -1,4 +1,4 @@
-"""Learning rates, betas and what is frozen, as stages of a run, looked up by step."""
+"""Learning rates, betas and what is frozen: stages of a run and factors, looked up by step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from stem_complete.config import Config
+from stem_complete.config.schedules import in_steps
 from stem_complete.errors import ConfigError
+from stem_complete.training.rates import FactorAt, build_factor, constant
 
 TRAINER, RUNNING_MEANS = "trainer", "running_means"
 """Names that the paper's recipe speaks of, where a task has them."""
@@ -23,6 +25,7 @@ class Stage(NamedTuple):
         factors: On it, by pattern of the groups' names, as in `{"trainer": 2.0}`.
         betas: Decays of Adam's moments, for optimizers that have such; None leaves them.
         frozen: Patterns of the parameter groups and running statistics that stay as they are.
+        momentum: Factor on the momentum of optimizers that have one, and no betas.
     """
 
     start: int
@@ -30,6 +33,7 @@ class Stage(NamedTuple):
     factors: Mapping[str, float] = {}
     betas: tuple[float, float] | None = None
     frozen: tuple[str, ...] = ()
+    momentum: float = 1.0
 
     def rate(self, group: str) -> float:
         """Learning rate of a parameter group."""
@@ -44,35 +48,60 @@ class Stage(NamedTuple):
         return frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.frozen))
 
 
-def stage_at(stages: Sequence[Stage], step: int) -> Stage:
-    """The stage that `step` belongs to; `stages` ascend, and the first starts at 0."""
-    return stages[bisect_right(stages, step, key=lambda stage: stage.start) - 1]
+class Schedule(NamedTuple):
+    """What holds in each step.
+
+    Attributes:
+        stages: In order; the first starts at 0.
+        rate: Factor on their learning rates.
+        beta1: Factor on their beta1, or on the momentum.
+    """
+
+    stages: Sequence[Stage]
+    rate: FactorAt = constant
+    beta1: FactorAt = constant
+
+    def at(self, step: int) -> Stage:
+        """The stage that `step` belongs to, with the factors of that step."""
+        stage = self.stages[bisect_right(self.stages, step, key=lambda each: each.start) - 1]
+        momentum = self.beta1(step)
+        betas = stage.betas and (stage.betas[0] * momentum, stage.betas[1])
+        rate = stage.learning_rate * self.rate(step)
+        return stage._replace(learning_rate=rate, betas=betas, momentum=momentum)
 
 
-def build_stages(config: Config, names: Iterable[str]) -> list[Stage]:
-    """The stages that a config describes: its own, or the paper's.
+def build_schedule(config: Config, names: Iterable[str]) -> Schedule:
+    """The schedule that a config describes: its own stages or the paper's, times its factors.
 
     Args:
         config: The run.
         names: Of the task's parameter groups and running statistics.
 
     Raises:
-        ConfigError: Stages are not in order, or speak of what the task does not have.
+        ConfigError: Stages or points are not in order, or stages speak of what the task does not
+            have.
     """
     optimizer, steps = config.optimizer, config.training.steps
-    if optimizer.stages is None:
-        return _paper_stages(config)
+    return Schedule(
+        _paper_stages(config) if optimizer.stages is None else _own_stages(config, list(names)),
+        build_factor(optimizer.schedule, steps, "optimizer.schedule"),
+        build_factor(optimizer.beta1_schedule, steps, "optimizer.beta1_schedule"),
+    )
+
+
+def _own_stages(config: Config, names: Sequence[str]) -> list[Stage]:
+    optimizer, steps = config.optimizer, config.training.steps
     stages = [
         Stage(
-            stage.start if isinstance(stage.start, int) else round(stage.start * steps),
+            in_steps(stage.start, steps),
             optimizer.learning_rate * stage.learning_rate,
             stage.factors,
             stage.betas or (optimizer.beta1, optimizer.beta2),
             stage.frozen,
         )
-        for stage in optimizer.stages
+        for stage in optimizer.stages or ()
     ]
-    _check(stages, list(names))
+    _check(stages, names)
     return stages
 
 
@@ -82,13 +111,15 @@ def _paper_stages(config: Config) -> list[Stage]:
     The learning rate and beta1 are constant up to `decay_start` of the run, then fall in equal
     steps, whose last one reaches 0 and `beta1_end` at the very end: in the k-th of the
     `num_decay_steps` intervals the learning rate is `1 - k / num_decay_steps` of its start, for
-    k = 0, 1, ... as in the published code.
+    k = 0, 1, ... as in the published code. Where a config has schedules, only they change these.
     """
     optimizer, steps = config.optimizer, config.training.steps
     freeze_mean_norm = config.training.freeze_mean_norm
     decay_from = optimizer.decay_start * steps
     interval = (steps - decay_from) / optimizer.num_decay_steps
     decays = [round(decay_from + k * interval) for k in range(optimizer.num_decay_steps + 1)]
+    if optimizer.schedule or optimizer.beta1_schedule:
+        decays = []
     freeze_from = round(freeze_mean_norm * steps)
     stages = []
     for start in sorted({0, freeze_from, *decays}):

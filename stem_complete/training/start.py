@@ -34,7 +34,7 @@ def load_start(generator: TwoStageGenerator, start: str) -> None:
 
     Raises:
         ArtifactError: The model cannot be read.
-        ConfigError: It is of another architecture, or has mean norm.
+        ConfigError: It is of another architecture, or has norms.
     """
     folder = start_folder(start)
     try:
@@ -46,10 +46,11 @@ def load_start(generator: TwoStageGenerator, start: str) -> None:
             where=folder,
             fix="give `released`, or the `model` folder of a finished run, as training.start",
         ) from None
-    if any(layer.mean_norm is not None for _, layer in weight_norm_layers(generator)):
+    norms = [layer.mean_norm or layer.norm for _, layer in weight_norm_layers(generator)]
+    if any(norm is not None for norm in norms):
         raise ConfigError(
-            expected="an architecture without mean norm for training.start",
-            found="running means, which a model has folded into its biases",
+            expected="an architecture without norms for training.start",
+            found="some, which a model has folded into its kernels and biases",
             where="training.start",
             fix="resume the run's own checkpoint instead",
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stem_complete.config import Config
-from stem_complete.errors import ArtifactError
+from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.training.checkpoint_folder import Checkpoint
 from stem_complete.training.gradient_clipping import GradientClipping, build_clipping
 from stem_complete.training.optimizers import GuardedOptimizer
@@ -153,7 +153,7 @@ def build_state(config: Config, task: Task) -> TrainingState:
         task: What is trained, on its device.
 
     Raises:
-        ConfigError: The optimizer does not take its options.
+        ConfigError: The optimizer does not take its options, or has no momentum to change.
     """
     settings, training = config.optimizer, config.training
     optimizer = GuardedOptimizer(
@@ -165,6 +165,13 @@ def build_state(config: Config, task: Task) -> TrainingState:
         on_gpu=device_of(task).type == "cuda",
         cuda_graph=training.cuda_graph,
     )
+    if settings.beta1_schedule is not None and not optimizer.has_momentum:
+        raise ConfigError(
+            expected="an optimizer with beta1 or a momentum, as optimizer.beta1_schedule is set",
+            found=f"{settings.name} without",
+            where=config.name,
+            fix="add optimizer.beta1_schedule=null, or optimizer.options={momentum: 0.9}",
+        )
     parameters = [p for group in optimizer.groups for p in group["params"]]
     clipping = build_clipping(training.gradient_clipping, parameters).to(device_of(task))
     return TrainingState(task, optimizer, training.weight_average, clipping)

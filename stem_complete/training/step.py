@@ -45,6 +45,7 @@ class TrainingStep:
         context: This worker.
         batch_size: Examples a step, over all workers.
         cuda_graph: Whether steps are recorded and replayed.
+        tells_losses: Whether flags go on with the first loss of each example of the global batch.
 
     Attributes:
         window: What happened since it was last restarted.
@@ -60,9 +61,11 @@ class TrainingStep:
         *,
         batch_size: int,
         cuda_graph: bool = False,
+        tells_losses: bool = False,
     ) -> None:
         self.state, self.context = state, context
         self.batch_size = batch_size
+        self.tells_losses = tells_losses
         self.model = model.train()
         self.exchange = StatisticsExchange()
         self.window = LogWindow(state.task.loss_names, context.device)
@@ -90,7 +93,8 @@ class TrainingStep:
         examples = [batch.examples.to(device, non_blocking=True) for batch in batches]
         positions = [batch.positions.to(device, non_blocking=True) for batch in batches]
         if self._graph is None:
-            flags, losses = self._compute(examples, step, positions)
+            steps = [step if b.steps is None else b.steps.to(device) for b in batches]
+            flags, losses = self._compute(examples, steps, positions)
         else:
             flags, losses = self._replay(examples, step, positions)
         self.window.add(step, batches, losses)
@@ -98,12 +102,12 @@ class TrainingStep:
         self.state.step += 1
 
     def _compute(
-        self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]
+        self, examples: Sequence[Tensor], steps: Sequence[int | Tensor], positions: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The step's flags [3] and `losses_of` this worker's micro-batches, stacked."""
+        """The step's flags and `losses_of` this worker's micro-batches, stacked."""
         state, optimizer = self.state, self.state.optimizer
         optimizer.torch.zero_grad(set_to_none=True)
-        outputs = self._backward(examples, step, positions)
+        outputs = self._backward(examples, steps, positions)
         state.drop_frozen_gradients()
 
         # Gradients are already the same on every worker, and the flag on losses is summed over all.
@@ -117,19 +121,22 @@ class TrainingStep:
         state.update_average()
         self.window.count(sums["losses"], usable, taken)
         flags = torch.stack((*sums["wishes"], self.window.skipped_in_a_row.float()))
+        if self.tells_losses:
+            flags = torch.cat((flags, sums["of_examples"]))
         return flags, torch.stack([losses_of(output) for output in outputs])
 
     def _backward(
-        self, examples: Sequence[Tensor], step: int | Tensor, positions: Sequence[Tensor]
+        self, examples: Sequence[Tensor], steps: Sequence[int | Tensor], positions: Sequence[Tensor]
     ) -> list[TaskOutput]:
         """Adds up gradients of all micro-batches, and starts the exchange of statistics."""
         # DDP averages gradients over workers; the loss is the mean over the global batch.
         scale = self.context.world_size / self.batch_size
         outputs: list[TaskOutput] = []
-        for number, (micro_batch, places) in enumerate(zip(examples, positions, strict=True), 1):
+        micro_batches = zip(examples, steps, positions, strict=True)
+        for number, micro_batch in enumerate(micro_batches, 1):
             last = number == len(examples)
             with self._gradient_sync(last):
-                output: TaskOutput = self.model(micro_batch, step, places)
+                output: TaskOutput = self.model(*micro_batch)
                 outputs.append(output)
                 if last:
                     self.exchange.start(self._statistics(outputs))
@@ -139,6 +146,12 @@ class TrainingStep:
     def _statistics(self, outputs: Sequence[TaskOutput]) -> dict[str, Tensor]:
         """All that this worker adds to the one exchange of a step."""
         own = {"losses": loss_statistics(outputs), "wishes": self.wishes}
+        if self.tells_losses:
+            (first, *_) = self.state.task.loss_names
+            mine = torch.cat([output.losses[first].detach().float() for output in outputs])
+            start = self.context.rank * len(mine)
+            own["of_examples"] = mine.new_zeros(self.batch_size)
+            own["of_examples"][start : start + len(mine)] = mine
         return self.state.task.statistics() | own
 
     def _replay(
@@ -156,7 +169,7 @@ class TrainingStep:
     def _replayable(
         self, examples: Tensor, step: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return self._compute(list(examples), step, list(positions))
+        return self._compute(list(examples), [step] * len(examples), list(positions))
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         """Lets only the last micro-batch of a step exchange gradients."""
@@ -195,4 +208,5 @@ def build_step(config: Config, state: TrainingState, context: WorkerContext) -> 
         context,
         batch_size=config.batch_size,
         cuda_graph=cuda_graph,
+        tells_losses=config.training.hard_examples is not None,
     )

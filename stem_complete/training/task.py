@@ -54,7 +54,7 @@ class Task(nn.Module, ABC):
 
     Weights, buffers and the extra state of all submodules are saved in checkpoints. All buffers
     must be the same on every worker: what examples change in them goes through `statistics` and
-    `commit`, and torch's BatchNorm becomes SyncBatchNorm.
+    `commit`, as in `models.BatchNorm`; torch's own sees one worker alone, and moves at bad steps.
 
     Examples come as one tensor [b, ...]. Labels travel in it, as in CIFAR-10's files, where an
     example is a byte of label and 3,072 of image.
@@ -63,7 +63,8 @@ class Task(nn.Module, ABC):
         make_alrc: Makes the ALRC of one loss, with `accumulate=True`; None clips no loss.
 
     Attributes:
-        loss_names: Of the losses; curves are called `train/<name>_loss`.
+        loss_names: Of the losses; curves are called `train/<name>_loss`. The first says how hard an
+            example is, see `training.hard_examples`.
         metric_names: Of what `validate` measures; curves of the means are `validation/<name>`.
         score: The metric that decides which checkpoint is the best; the lowest is.
         running: Running statistics that a stage of the schedule can freeze, by name.
@@ -85,7 +86,8 @@ class Task(nn.Module, ABC):
 
         Args:
             examples: As `Examples.read` gives them, [b, ...].
-            step: Optimizer step; whatever is random follows from it and `positions`.
+            step: Optimizer step, or that of each example [b]; whatever is random follows from it
+                and `positions`.
             positions: Positions of the examples in the global batch, [b].
         """
 

@@ -16,7 +16,16 @@ from stem_complete.distributed import WorkerContext
 from stem_complete.training import Checkpoints, train
 
 OPTIMIZER = ("optimizer.name=SGD", "optimizer.options={momentum: 0.5}")
-CLIPPED = (*OPTIMIZER, "training.gradient_clipping={kind: norm, limit: 0.5}")
+CLIPPED = (
+    *OPTIMIZER,
+    "training.gradient_clipping={kind: norm, limit: 0.5}",
+    "training.hard_examples={kept: 6, probability: 0.5}",
+)
+EARLY = (  # the rate is 0 from step 6 on, and so is the gain
+    "optimizer.schedule={kind: linear, points: [[0, 1], [6, 0]]}",
+    "training.patience=1",
+    "training.validate_every_steps=3",
+)
 TWO = "scaling.num_workers=2"
 
 
@@ -49,15 +58,20 @@ def written(config, folder):
 
 
 def test_two_processes_train_clip_and_resume_as_one_does(torchrun, tmp_path):
-    """The second time they stop half way: what they go on to is the same to the bit."""
-    alone = tiny_config(tmp_path, *CLIPPED, name="alone")
+    """The second time they stop half way: what they go on to is the same to the bit.
+
+    All end early, for want of a better validation.
+    """
+    alone = tiny_config(tmp_path, *CLIPPED, *EARLY, name="alone")
     train(alone, WorkerContext(), build_task=build_three)
     runs = {}
     for name, stop_after in (("whole", 0), ("stopped", 4)):
-        runs[name] = tiny_config(tmp_path, *CLIPPED, TWO, name=name)
+        runs[name] = tiny_config(tmp_path, *CLIPPED, *EARLY, TWO, name=name)
         torchrun("tiny", 2, written(runs[name], tmp_path), "build_three", stop_after)
     assert_same_run(alone, runs["whole"], to_the_bit=False)
     assert_same_run(runs["whole"], runs["stopped"], to_the_bit=True)
+    ends = {Checkpoints(config.run_folder).latest().step for config in (alone, *runs.values())}
+    assert ends == {9}
 
 
 @pytest.mark.ray

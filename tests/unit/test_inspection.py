@@ -6,11 +6,13 @@ import math
 import imagecodecs
 import pytest
 import torch
+from stem_complete.storage.paths import storage_path
 
 from stem_complete.data.store.layout import create_group
 from stem_complete.errors import ConfigError, DataError, StoreError
 from stem_complete.inspection import draw_store, inspect_path
-from stem_complete.training import Checkpoints
+from stem_complete.training import Checkpoints, StopRequest
+from stem_complete.training.ending import ending_kept
 
 
 @pytest.mark.parametrize("num", [1, 5, 12])
@@ -62,6 +64,16 @@ def test_a_run_is_told_by_its_metadata_alone(tmp_path):
     assert values["config"] == {"name": "x"}
     assert values["state"] == "stopped"
     assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+@pytest.mark.parametrize(("cause", "state"), [("patience", "finished"), ("time", "stopped")])
+def test_a_run_that_no_longer_gets_better_is_finished(tmp_path, cause, state):
+    save(Checkpoints(tmp_path), 2, 0.1)
+    with ending_kept(storage_path(tmp_path), StopRequest(), 0.1) as keep:
+        keep(cause, "of that")
+    values = inspect_path(tmp_path)
+    assert values["state"] == state
+    assert values["ending"]["words"] == "of that"
 
 
 def test_damaged_checkpoints_are_named(tmp_path):

@@ -13,10 +13,12 @@ from stem_complete.data.sampler import evenly_spread
 from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
+from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ArtifactError, StoreError
 from stem_complete.inference import (
     Completer,
     build_artifact,
+    load_artifact,
     load_completer,
     model_folder,
     register_model,
@@ -24,7 +26,7 @@ from stem_complete.inference import (
 from stem_complete.inference.export import calibrate, export_checkpoint
 from stem_complete.models import initialise
 from stem_complete.scan import encode
-from stem_complete.training import Checkpoints, build_task
+from stem_complete.training import Checkpoints, build_task, train
 from stem_complete.training.simulation import build_simulator
 
 
@@ -67,6 +69,33 @@ def test_the_model_completes_as_the_checkpoint_did(run):
     image, error = completer.complete(intensity, dwell)
     np.testing.assert_allclose(image, expected, atol=1e-3)
     assert np.isfinite(error).all()
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_models_with_other_norms_complete_scans_of_any_size(small_config, norm):
+    """As the trained network does that has the checkpoint's weights and running statistics."""
+    settings = f"model.norm={norm}", "training.steps=3", "training.precision=bf16"
+    config = small_config(*settings, name=norm)
+    train(config, WorkerContext())
+    checkpoint = Checkpoints(config.run_folder).latest()
+    task = build_task(config, (64, 64))
+    task.load_state_dict(checkpoint.state["task"])
+    export_checkpoint(config.run_folder, config.run_folder / "model", device="cpu")
+    completer = load_completer(config.run_folder, "cpu")
+    network = load_artifact(config.run_folder / "model").network
+    store = MicrographStore(config.data.store)
+    image = torch.from_numpy(store.read(store.indices("test")[:1]))
+    for shape in ((64, 64), (128, 192)):
+        simulator = build_simulator(config, shape, augment=False, seed=3)
+        batch = simulator(image.repeat(1, 1, shape[0] // 64, shape[1] // 64), 0, torch.tensor([0]))
+        with torch.no_grad():
+            expected = task.eval().network(task.encode(batch.scan).x).full
+            found = network(task.encode(batch.scan).x)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        intensity, dwell = (part[0, 0].numpy() for part in batch.scan)
+        completed = completer.complete(intensity, dwell).image
+        assert completed.shape == shape
+        assert np.isfinite(completed).all()
 
 
 def test_the_model_is_the_same_to_the_bit_with_any_number_of_threads(run, tmp_path):

@@ -197,7 +197,7 @@ def test_all_four_arms_train(small_config, arm):
 
 
 def test_a_network_without_moments_or_means_trains(small_config):
-    settings = "model.sizes.mean_norm=false", "loss.alrc=null", "training.steps=2"
+    settings = "model.norm=none", "loss.alrc=null", "training.steps=2"
     assert train(small_config(*settings), ALONE).step == 2
 
 

@@ -20,12 +20,20 @@ from stem_complete.training import StopRequest, train
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_any_number_of_workers_gives_the_same_run(small_config, torchrun, tmp_path, world_size):
     """Frozen or not: means are each image's own, so nothing depends on how a batch is spread."""
-    alone = small_config(name="alone")
+    schedule = "optimizer.schedule={kind: cosine, low: 0.5}"
+    alone = small_config(schedule, name="alone")
     train(alone, ALONE)
-    together = small_config(f"scaling.num_workers={world_size}", name="together")
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(together.model_dump(mode="json")))
-    torchrun("training", world_size, tmp_path, file)
+    workers = f"scaling.num_workers={world_size}"
+    together = small_config(schedule, workers, name="together")
+    file = write_config(together, tmp_path / "config.json")
+    normed = [
+        small_config("model.norm=batch", number, name=f"batch{name}")
+        for name, number in (("-alone", "scaling.num_workers=1"), ("", workers))
+    ]
+    train(normed[0], ALONE)
+    torchrun("training", world_size, tmp_path, write_config(normed[1], tmp_path / "b.json"), file)
+    # Batch norm sees the whole batch, and so do its running statistics.
+    assert_close_state(*map(task_state, normed))
 
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world_size)]
     expected = latest(alone)

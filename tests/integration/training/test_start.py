@@ -74,10 +74,11 @@ def test_another_network_is_refused_before_training(trained, small_config, chang
         launch(config, local=True)
 
 
-def test_networks_with_mean_norm_are_refused(trained, small_config):
+@pytest.mark.parametrize("norm", ["mean", "batch", "layer"])
+def test_networks_with_norms_are_refused(trained, small_config, norm):
     _, _, folder = trained
-    task = build_task(small_config(f"training.start={folder}"), (64, 64))
-    with pytest.raises(ConfigError, match="mean norm"):
+    task = build_task(small_config(f"training.start={folder}", f"model.norm={norm}"), (64, 64))
+    with pytest.raises(ConfigError, match="without norms"):
         task.initialise(MicrographStore(small_config().data.store))
 
 

@@ -86,6 +86,21 @@ def test_reference_code_differs_from_the_paper_where_it_should() -> None:
         "optimizer.trainer_learning_rate_ratio": 1.0,
         "optimizer.beta1_end": 0.9,
         "training.freeze_mean_norm": 1.0,
+        "training.hard_examples.probability": 0.2,
+        "training.hard_examples.kept": 50,
+    }
+
+
+def test_the_published_cifar_code_differs_in_its_loss_only() -> None:
+    ours = load_config(["supersampling"])
+    published = load_config(["supersampling", "supersampling_reference"])
+    assert published.loss.weight == 25
+    assert differences(published, ours) == {
+        "name": "supersampling-reference",
+        "recipe": "reference-code",
+        "loss.root_above": 50,
+        "loss.alrc.moments": "clipped",
+        "loss.alrc.variance_floor": 1e-8,
     }
 
 

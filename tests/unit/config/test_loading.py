@@ -241,6 +241,12 @@ def test_micro_batches_divide_a_workers_share() -> None:
     )
 
 
+def test_batch_norm_and_micro_batches_are_refused() -> None:
+    assert "add training.micro_batch_size=null" in error_of(
+        "model.norm=batch", "training.batch_size=4", "training.micro_batch_size=2"
+    )
+
+
 def test_an_elastic_run_shares_its_batch_equally_at_every_size() -> None:
     elastic = "scaling.num_workers=4", "scaling.min_workers=1"
     assert list(load("training.batch_size=12", *elastic).scaling.world_sizes) == [1, 2, 3, 4]

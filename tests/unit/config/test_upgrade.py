@@ -65,6 +65,14 @@ def test_a_config_written_before_augmentation_had_a_section_still_opens():
     assert again.model.sizes.model_dump() == {"gates": 0}
 
 
+@pytest.mark.parametrize(("before", "norm"), [(True, "mean"), (False, "none"), (None, None)])
+def test_mean_norm_was_all_there_was(before, norm):
+    model = {"preset": "compact", "sizes": {"mean_norm": before, "gates": 0}}
+    config = validate_config(BEFORE | {"model": model}, where="before")
+    assert config.model.norm == norm
+    assert config.model.changes == {"gates": 0} | ({"norm": norm} if norm else {})
+
+
 def test_a_run_without_augmentation_stays_without():
     scan = BEFORE["scan"] | {"augment": False}
     assert validate_config(BEFORE | {"scan": scan}, where="before").augmentation is None

@@ -136,6 +136,15 @@ def test_a_damaged_model_is_refused_in_one_line(tmp_path, model_folder, damage, 
     assert "\n" not in str(caught.value)
 
 
+def test_models_from_before_other_norms_open(tmp_path, model_folder):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    architecture = json.loads((folder / "model.json").read_text())["architecture"]
+    norm = architecture["sizes"].pop("norm")
+    architecture["sizes"]["mean_norm"] = norm == "mean"
+    _edit_card(folder, architecture=architecture)
+    assert load_artifact(folder).card.architecture.sizes.norm == norm
+
+
 def test_a_file_is_no_model(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(ArtifactError, match="found a file"):

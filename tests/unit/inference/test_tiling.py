@@ -91,7 +91,7 @@ def test_tiles_blend_without_seams():
 def test_the_spectrum_is_that_of_the_whole_image_in_every_tile():
     """A spectral block finds a lattice by its peak, which grows with the image it sees."""
     torch.manual_seed(0)
-    sizes = Architecture((8, 8), 0, (8, 8), 0, patch=2, spectral_blocks=1, mean_norm=False)
+    sizes = Architecture((8, 8), 0, (8, 8), 0, patch=2, spectral_blocks=1, norm="none")
     network = fold_norms(build_network(sizes).generator)
     y, x = torch.arange(256.0)[:, None], torch.arange(320.0)
     image = torch.cos(0.5 * x + 0.2 * y) + 0.1 * torch.randn(1, 2, 256, 320)

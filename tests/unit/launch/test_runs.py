@@ -19,6 +19,7 @@ from stem_complete.errors import BusyError, ConfigError, StoreError, TrainingErr
 from stem_complete.launch import launch, runs
 from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
 from stem_complete.training import Checkpoints, Recorders, TrainingResult
+from stem_complete.training.ending import read_ending
 
 DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
 
@@ -100,6 +101,26 @@ def test_a_run_is_trained_tracked_and_exported(world, small_config):
     assert outcome.result == DONE
     assert outcome.model == outcome.config.run_folder / "model"
     assert outcome.tracking_uri.startswith("sqlite:///")
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        ("time", "as an hour was over; started again, it goes on"),
+        ("patience", "as an hour was over; it is finished, unless training.patience is raised"),
+    ],
+)
+def test_a_run_that_ended_early_says_why_and_is_exported(world, small_config, capsys, cause, said):
+    world.outcome = TrainingResult(4, {}, True, cause, "an hour was over")
+    config = small_config(TRACKED, "training.export=best")
+    launch(config, local=True)
+    assert world.log[-2:] == [
+        ("export", "run", "model", "best"),
+        ("finish", "run of run", "FINISHED"),
+    ]
+    assert f"run ended after 4 of 6 steps, {said}" in capsys.readouterr().err
+    ending = read_ending(config.run_folder)
+    assert (ending.cause, ending.words) == (cause, "an hour was over")
 
 
 def test_without_tracking_there_is_no_mlflow_run(world, small_config):

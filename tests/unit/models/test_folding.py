@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from stem_complete.models import (
     PRESETS,
     Architecture,
+    BatchNorm,
     MeanNorm,
     TwoStageNetwork,
     WeightNormConv2d,
     build_network,
     fold_norms,
     initialise,
-    mean_norm_layers,
+    running_norms,
 )
 
 TINY = Architecture((4, 6, 8), 1, (3, 4), 1)
@@ -43,8 +44,10 @@ def trained(sizes: Architecture, **options: object) -> TwoStageNetwork:
     torch.manual_seed(0)
     network = build_network(sizes, **options)  # type: ignore[arg-type]
     initialise(network, images(1))
-    for norm in mean_norm_layers(network):
+    for norm in running_norms(network):
         norm.running_mean.add_(torch.randn_like(norm.running_mean), alpha=0.3)
+        if isinstance(norm, BatchNorm):
+            norm.running_var.mul_(1 + torch.rand_like(norm.running_var))
     for name, parameter in network.named_parameters():
         if name.endswith(".bias"):
             nn.init.normal_(parameter, 0, 0.3)
@@ -58,7 +61,11 @@ def assert_same_completions(network: TwoStageNetwork, folded: TwoStageNetwork, x
             assert error < 1e-5
 
 
-@pytest.mark.parametrize("sizes", [TINY, TINY_OURS], ids=["paper", "any-dose"])
+@pytest.mark.parametrize(
+    "sizes",
+    [TINY, TINY_OURS, *(replace(TINY_OURS, norm=norm) for norm in ("batch", "layer", "none"))],
+    ids=["paper", "any-dose", "batch", "layer", "none"],
+)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_folded_network_computes_the_same(sizes: Architecture, options: dict[str, object]) -> None:
     network = trained(sizes, **options)
@@ -97,7 +104,7 @@ def test_nothing_is_left_to_normalise(options: dict[str, object]) -> None:
 def test_running_means_matter_only_where_inference_uses_them(means: str, matter: bool) -> None:
     network = trained(TINY, mean_norm_at_inference=means)
     before = fold_norms(network)(images()).full
-    for norm in mean_norm_layers(network):
+    for norm in running_norms(network):
         norm.running_mean += 1
     assert torch.equal(fold_norms(network)(images()).full, before) is not matter
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from stem_complete.models import (
     WeightNormConv2d,
     build_network,
     initialise,
-    mean_norm_layers,
+    running_norms,
 )
 
 TINY = Architecture((4, 6, 8), 1, (3, 4), 1)
@@ -24,6 +26,7 @@ OPTIONS = [
     pytest.param({"bias": True, "reference_layers": True}, id="reference"),
     pytest.param({"mean_norm_at_inference": "image", "leaky_slope": 0.1}, id="image-means"),
     pytest.param({"sizes": TINY_OURS}, id="any-dose"),
+    pytest.param({"sizes": replace(TINY_OURS, norm="batch")}, id="batch"),
 ]
 
 
@@ -65,7 +68,7 @@ def test_pre_activations_get_mean_0_and_deviation_1(
     for layer, y in pre_activations(fitted.train(training), x):
         std, mean = torch.std_mean(y, (0, 2, 3), correction=0)
         torch.testing.assert_close(std, torch.ones_like(std), atol=2e-4, rtol=0)
-        if layer.mean_norm is not None or layer.bias is not None:
+        if layer.mean_norm is not None or layer.bias is not None or layer.norm is not None:
             torch.testing.assert_close(mean, torch.zeros_like(mean), atol=2e-4, rtol=0)
 
 
@@ -78,7 +81,7 @@ def test_running_means_are_those_of_the_scaled_pre_activations() -> None:
     fitted, x = network(), images()
     initialise(fitted, x)
     fitted(x)
-    for norm in mean_norm_layers(fitted):
+    for norm in running_norms(fitted):
         assert norm.running_mean.abs().max() > 1e-2
         torch.testing.assert_close(norm.running_mean, norm.pending[:-1], atol=1e-4, rtol=1e-4)
 
@@ -111,7 +114,7 @@ def test_leaves_v_mode_hooks_and_pending_as_they_were(training: bool) -> None:
         assert value.grad is None
         assert torch.equal(value, before[name]) == name.endswith(".v"), name
     assert fitted.training is training
-    assert all(norm.pending.eq(0).all() for norm in mean_norm_layers(fitted))
+    assert all(norm.pending.eq(0).all() for norm in running_norms(fitted))
     g = fitted.generator.outer.image.g
     assert g is not None
     scale = g.clone()

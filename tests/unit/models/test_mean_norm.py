@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from stem_complete.models import (
     MeanNorm,
     WeightNormConv2d,
-    commit_means,
-    freeze_mean_norm,
-    mean_norm_layers,
-    pending_means,
+    commit_statistics,
+    freeze_norms,
+    pending_statistics,
+    running_norms,
 )
 
 
@@ -30,7 +30,7 @@ def images(b: int = 3, seed: int = 0) -> Tensor:
 def chain() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        WeightNormConv2d(2, 4), WeightNormConv2d(4, 3), WeightNormConv2d(3, 1, mean_norm=False)
+        WeightNormConv2d(2, 4), WeightNormConv2d(4, 3), WeightNormConv2d(3, 1, norm="none")
     )
 
 
@@ -68,7 +68,7 @@ def test_eval_and_frozen_subtract_running_means(mode: str) -> None:
     if mode == "eval":
         norm.eval()
     else:
-        freeze_mean_norm(norm)
+        freeze_norms(norm)
     x = images()
     y = norm(x)
     torch.testing.assert_close(y, x - torch.tensor([3.0, -1.0])[:, None, None])
@@ -81,7 +81,7 @@ def test_image_means_at_inference(mode: str) -> None:
     if mode == "eval":
         norm.eval()
     else:
-        freeze_mean_norm(norm)
+        freeze_norms(norm)
     x = images()
     torch.testing.assert_close(norm(x.clone()), x - x.mean((2, 3), keepdim=True))
     assert norm.pending.eq(0).all()
@@ -97,7 +97,7 @@ def test_layer_subtracts_running_means_inside_the_convolution(mode: str) -> None
     if mode == "eval":
         layer.eval()
     else:
-        freeze_mean_norm(layer)
+        freeze_norms(layer)
     x = images()
     shift = (layer.bias - layer.mean_norm.running_mean)[:, None, None]
     torch.testing.assert_close(layer(x), layer.convolve(x) + shift)
@@ -144,35 +144,35 @@ def test_running_means_do_not_depend_on_how_the_batch_is_spread(cuts: set[int]) 
     # Law behind micro-batches and workers: the reduced sums are those of the whole batch.
     whole, x = chain(), images(6)
     whole(x)
-    commit_means(whole, pending_means(whole))
+    commit_statistics(whole, pending_statistics(whole))
     edges = [0, *sorted(cuts), 6]
     spread, reduced = chain(), torch.zeros(4 + 1 + 3 + 1)
     for start, stop in pairwise(edges):
         worker = chain()
         worker(x[start:stop])
-        reduced += pending_means(worker)
-    commit_means(spread, reduced)
-    for expected, found in zip(mean_norm_layers(whole), mean_norm_layers(spread), strict=True):
+        reduced += pending_statistics(worker)
+    commit_statistics(spread, reduced)
+    for expected, found in zip(running_norms(whole), running_norms(spread), strict=True):
         assert expected.running_mean.abs().max() > 1e-4
         torch.testing.assert_close(found.running_mean, expected.running_mean)
 
 
 def test_a_network_without_mean_norm_has_nothing_pending() -> None:
-    network = WeightNormConv2d(2, 3, mean_norm=False)
-    pending = pending_means(network)
+    network = WeightNormConv2d(2, 3, norm="none")
+    pending = pending_statistics(network)
     assert pending.shape == (0,)
-    commit_means(network, pending)
+    commit_statistics(network, pending)
 
 
 def test_state_dict_keeps_running_means_and_frozen_but_nothing_pending(tmp_path: Path) -> None:
     network = chain()
     network(images())
-    commit_means(network, pending_means(network))
-    freeze_mean_norm(network)
+    commit_statistics(network, pending_statistics(network))
+    freeze_norms(network)
     save_file(network.state_dict(), tmp_path / "network.safetensors")
     loaded = chain()
     loaded.load_state_dict(load_file(tmp_path / "network.safetensors"))
-    for before, after in zip(mean_norm_layers(network), mean_norm_layers(loaded), strict=True):
+    for before, after in zip(running_norms(network), running_norms(loaded), strict=True):
         assert after.frozen
         assert torch.equal(after.running_mean, before.running_mean)
     assert not [key for key in network.state_dict() if "pending" in key]
@@ -181,6 +181,6 @@ def test_state_dict_keeps_running_means_and_frozen_but_nothing_pending(tmp_path:
 def test_unfrozen_state_unfreezes() -> None:
     state = chain().state_dict()
     network = chain()
-    freeze_mean_norm(network)
+    freeze_norms(network)
     network.load_state_dict(state)
-    assert not any(layer.frozen for layer in mean_norm_layers(network))
+    assert not any(layer.frozen for layer in running_norms(network))

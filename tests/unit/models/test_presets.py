@@ -15,7 +15,7 @@ from stem_complete.models import (
     TwoStageNetwork,
     WeightNormConv2d,
     build_network,
-    mean_norm_layers,
+    running_norms,
 )
 
 
@@ -95,12 +95,12 @@ def test_sizes_that_do_not_fit(change: dict[str, object]) -> None:
 
 
 def test_without_mean_norm_all_layers_have_biases() -> None:
-    sizes = replace(PRESETS["compact"], mean_norm=False)
+    sizes = replace(PRESETS["compact"], norm="none")
     network = build_network(sizes)
-    assert not mean_norm_layers(network)
+    assert not running_norms(network)
     layers = [layer for layer in network.modules() if isinstance(layer, WeightNormConv2d)]
     assert all(layer.bias is not None for layer in layers)
-    assert mean_norm_layers(build_network("compact"))
+    assert running_norms(build_network("compact"))
 
 
 def test_unknown_preset() -> None:

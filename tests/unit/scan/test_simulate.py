@@ -7,6 +7,7 @@ import torch
 
 from stem_complete.scan import (
     Augmentation,
+    Curriculum,
     Detector,
     NoNoise,
     ReferenceNoise,
@@ -216,3 +217,74 @@ def test_each_example_is_detected_in_one_of_several_ways():
         alone = ScanSimulator(PATH, detection, 0)(images, 0, positions)
         one, other = (flat(b)[0][choice == place] for b in (batch, alone))
         assert torch.equal(one, other)
+
+
+class TestCurriculum:
+    """Two levels of 5 steps each: a denser path, doses from 500 and 200 on, then any."""
+
+    DENSER = archimedean((32, 32), "1/4")
+    OWN = (PATH, archimedean((32, 32), "1/5"))
+    EASED = Curriculum(10, [DENSER], [[2, 2], [2, 1]], [500.0, 200.0], [0.0, 0.5])
+
+    def scans(self, step, noise, curriculum=EASED, num=30):
+        simulate = ScanSimulator(
+            self.OWN, noise, 0, augmentation=Augmentation(), curriculum=curriculum
+        )
+        return simulate(IMAGES[:1].expand(num, -1, -1, -1), step, torch.arange(num))
+
+    @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+    def test_ends_in_the_scans_of_a_simulator_without_it_to_the_bit(self, noise):
+        for step in (10, 11, 10**9):
+            plain = flat(self.scans(step, noise, curriculum=None))
+            assert all(map(torch.equal, flat(self.scans(step, noise)), plain))
+        assert not torch.equal(
+            flat(self.scans(9, noise))[1], flat(self.scans(9, noise, curriculum=None))[1]
+        )
+
+    def test_begins_with_denser_paths(self):
+        own, denser = [path.dwell_map() for path in self.OWN], self.DENSER.dwell_map()
+        for step, maps in ((0, [denser] * 2), (4, [denser] * 2), (5, [denser, own[1]]), (10, own)):
+            drawn = integers(example_keys(0, step, torch.arange(30), Stream.PATH), 2)
+            assert torch.equal(
+                self.scans(step, NoNoise()).scan.dwell[:, 0], torch.stack(maps)[drawn]
+            )
+
+    def test_begins_with_higher_doses(self):
+        """A dose that is above the least one stays."""
+        eased = Curriculum(10, [], [[0, 1], [0, 1]], [500.0, 200.0])
+        for step, least in ((0, 500.0), (5, 200.0), (10, 20.0)):
+            for dose in (20.0, 300.0, 1000.0):
+                found = flat(self.scans(step, Detector(dose), eased))
+                expected = self.scans(step, Detector(max(dose, least)), curriculum=None)
+                torch.testing.assert_close(found[0], flat(expected)[0])
+
+    def test_begins_without_noise(self):
+        eased = Curriculum(10, [], [[0, 1], [0, 1]], (), [0.0, 0.5])
+        for step, fraction in ((0, 0.0), (5, 0.5), (10, 1.0)):
+            found, clean, noisy = (
+                flat(self.scans(step, noise, curriculum))[0]
+                for noise, curriculum in (
+                    (ReferenceNoise(), eased),
+                    (NoNoise(), None),
+                    (ReferenceNoise(), None),
+                )
+            )
+            drawn = uniform(example_keys(0, step, torch.arange(30), Stream.IS_NOISY), (1,))[:, 0]
+            is_noisy = (drawn < fraction)[:, None, None, None]
+            assert torch.equal(found, torch.where(is_noisy, noisy, clean))
+
+    @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+    def test_each_example_may_have_a_step_of_its_own(self, noise):
+        steps = torch.arange(30) % 12
+        simulate = ScanSimulator(
+            self.OWN, noise, 0, augmentation=Augmentation(), curriculum=self.EASED
+        )
+        mixed = flat(simulate(IMAGES[:1].expand(30, -1, -1, -1), steps, torch.arange(30)))
+        for step in range(12):
+            for tensor, other in zip(mixed, flat(self.scans(step, noise)), strict=True):
+                assert torch.equal(tensor[steps == step], other[steps == step])
+
+    def test_does_not_depend_on_how_the_step_is_given(self):
+        for step in (0, 4, 5, 9, 10):
+            given = self.scans(torch.tensor(step), ReferenceNoise())
+            assert all(map(torch.equal, flat(given), flat(self.scans(step, ReferenceNoise()))))

@@ -171,3 +171,75 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         build_task(any_dose(change), (64, 64))
+
+
+class TestCurriculum:
+    def eased(self, small_config: Callable[..., Config], text: str, *overrides: str) -> Config:
+        return small_config(
+            "training.steps=100",
+            f"augmentation.curriculum={{{text}}}",
+            "scan.coverage=1/16",
+            *overrides,
+        )
+
+    def test_coverage_falls_by_equal_ratios_to_the_configs_own(
+        self, small_config: Callable[..., Config]
+    ) -> None:
+        config = self.eased(small_config, "until: 0.4, levels: 4, coverage: 1/4")
+        task = build_task(config, (64, 64))
+        positions = torch.arange(2)
+        for step, coverage in ((0, 4), (9, 4), (10, 32**0.5), (20, 8), (30, 128**0.5), (40, 16)):
+            dwell = task.simulator(IMAGES, step, positions).scan.dwell
+            torch.testing.assert_close(dwell.mean(), torch.tensor(1 / coverage), rtol=1e-3, atol=0)
+        for step in (0, 40):
+            dwell = task.validation(IMAGES, step, positions).scan.dwell
+            torch.testing.assert_close(dwell.mean(), torch.tensor(1 / 16), rtol=1e-3, atol=0)
+        # What the error map is calibrated on is no part of a run, and has no steps.
+        calibrated = build_simulator(config, (64, 64), augment=True, seed=1)
+        assert calibrated.curriculum is None
+
+    def test_coverages_that_are_dense_enough_stay(
+        self, small_config: Callable[..., Config]
+    ) -> None:
+        more = "augmentation.geometries=[fermat]", "augmentation.coverages=[1/3, 1/9]"
+        eased = build_simulator(
+            self.eased(small_config, "levels: 2, coverage: 1/4", *more),
+            (64, 64),
+            augment=True,
+            seed=0,
+            easier_first=True,
+        )
+        assert eased.curriculum is not None
+        # Own paths: two geometries at 1/16, 1/3 and 1/9; then each at 1/4 and at 1/8.
+        assert eased.curriculum.stand_ins == [[6, 1, 6, 8, 4, 8], [7, 1, 7, 9, 4, 9]]
+        means = [float(path.dwell_map().mean()) for path in eased.curriculum.paths]
+        assert means == pytest.approx([1 / 4, 1 / 8] * 2, rel=1e-3)
+
+    def test_doses_and_the_noisy_fraction_change_with_it(
+        self, small_config: Callable[..., Config]
+    ) -> None:
+        config = self.eased(
+            small_config,
+            "levels: 2, dose_electrons_per_px: 400, noisy_fraction: 0.5",
+            "scan.noise={kind: detector, dose_electrons_per_px: [4, 50]}",
+            "augmentation.noises=[{kind: detector, dose_electrons_per_px: 100}]",
+        )
+        eased = build_task(config, (64, 64)).simulator.curriculum
+        assert eased.doses == pytest.approx([400, 40])
+        assert eased.noisy_fractions == [0.5, 0.75]
+        assert eased.steps == 50
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("coverage: 1/20", r"coverage that is easier than the config's own, found 0.05, and 0"),
+            ("dose_electrons_per_px: 9", "found 9, and no such noise"),
+            ("noisy_fraction: 1.0", "found 1, and 1"),
+            ("until: 0.5", "needs a coverage"),
+        ],
+    )
+    def test_one_that_eases_nothing_is_refused(
+        self, small_config: Callable[..., Config], text: str, message: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            build_task(self.eased(small_config, text), (64, 64))

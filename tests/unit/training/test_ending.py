@@ -37,11 +37,11 @@ def test_what_ends_a_run_is_kept(
     assert ending is not None
     assert (ending.cause, ending.learning_rate) == (cause, 0.25)
     assert ending.words.startswith(words)
-    with ending_kept(folder, StopRequest(), 0.25) as time_is_over:
+    with ending_kept(folder, StopRequest(), 0.25):
         assert read_ending(folder) is None  # that of before is over
     assert read_ending(folder) is None
-    with ending_kept(folder, StopRequest(), 0.25) as time_is_over:
-        time_is_over("an hour was over")
+    with ending_kept(folder, StopRequest(), 0.25) as keep:
+        keep("time", "an hour was over")
     assert read_ending(folder) == ("time", "an hour was over", 0.25)
 
 

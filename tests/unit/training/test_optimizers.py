@@ -84,6 +84,37 @@ def test_steps_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_and_momenta_may_change_in_every_step(name):
+    """As if torch's own optimizer had been told; a bad step between still changes nothing."""
+    (network, guarded), (other, plain) = problem(name), problem(name)
+    for seed in range(4):
+        rate, momentum = 0.05 / (seed + 1), 0.9 - 0.2 * seed
+        guarded.enter(STAGE._replace(learning_rate=rate, betas=(momentum, 0.9), momentum=momentum))
+        for group, factor in zip(plain.torch.param_groups, (1, 2), strict=True):
+            group["lr"] = factor * rate
+            if "betas" in group:
+                group["betas"] = (momentum, 0.9)
+            elif group.get("momentum"):
+                group["momentum"] = OPTIONS[name]["momentum"] * momentum
+        step(network, guarded, seed)
+        before = tensors(network, guarded)
+        step(network, guarded, seed=9, usable=BAD)
+        assert_same(before, tensors(network, guarded))
+        step(other, plain, seed)
+    assert_same(tensors(network, guarded), tensors(other, plain))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_momentum_may_begin_at_none(name):
+    network, optimizer = problem(name)
+    for momentum in (0.0, 1.0):
+        optimizer.enter(STAGE._replace(momentum=momentum))
+        step(network, optimizer, seed=0)
+    buffers = optimizer.state(dict(network.named_parameters()))
+    assert any(name.endswith("momentum_buffer") and value.any() for name, value in buffers.items())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_state_goes_on_to_the_bit_from_its_tensors_by_name(name):
     network, optimizer = problem(name)
     for seed in range(3):
