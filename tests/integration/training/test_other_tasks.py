@@ -10,6 +10,7 @@ from stem_complete.data.cifar10 import NUM_BYTES
 from stem_complete.launch import launch
 from stem_complete.tracking import list_curves
 from stem_complete.training import Checkpoints
+from stem_complete.training.ending import DivergedError
 
 
 @pytest.fixture
@@ -44,3 +45,18 @@ def test_supersampling(cifar10, tmp_path, uri, stop_at):
         assert value.equal(state(outcome.config)[name]), name
     curves = list_curves(uri, "stem-complete", "train/image_loss")
     assert {curve.name for curve in curves} == {"stopped", "whole"}
+
+
+def test_a_sweep_goes_on_after_a_run_that_diverged(cifar10, tmp_path, uri):
+    arms = "{ruined: {optimizer: {learning_rate: 1.0e+9}}, sound: {optimizer: {name: SGD}}}"
+    changes = ["name=sweep", f"storage={tmp_path}", f"data.store={cifar10}", f"tracking.uri={uri}"]
+    changes += ["training.steps=4", "training.log_every_steps=1", "training.max_nonfinite_steps=2"]
+    changes += ["training.validation_examples=1", f"sweep={{arms: {arms}}}"]
+    with pytest.raises(DivergedError, match="found 1 that diverged: ruined-seed0"):
+        launch(load_config(["supersampling"], changes), local=True)
+    ruined, sound = list_curves(uri, "stem-complete", "train/image_loss")
+    assert (ruined.arm, sound.arm) == ("ruined", "sound")
+    assert np.isfinite(ruined.values[0])
+    assert np.isnan(ruined.values[-1])
+    assert sound.steps[-1] == 4
+    assert np.isfinite(sound.values).all()
