@@ -50,6 +50,9 @@ class DataConfig(Section):
     loader_workers: NonNegativeInt = Field(
         0, description="processes that read ahead, per training worker; 0 reads when needed"
     )
+    fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="CIFAR-10: of its training images, from everywhere in its files"
+    )
 
 
 class NoNoiseConfig(Section):
@@ -197,6 +200,14 @@ class ModelConfig(Section):
         "deviation; filled: with its normalised convolution, which the network corrects; splines: "
         "two first completions that fit any coverage and noise; waves: the same after plane waves, "
         "as of lattices; reference: (det + 1) / (1 + max det), as in the published files",
+    )
+
+
+class ResNetConfig(Section):
+    """The network of classification, ResNet-18."""
+
+    width: PositiveInt = Field(
+        64, description="filters of the first block; each other has twice as many as the one before"
     )
 
 
@@ -365,7 +376,7 @@ class Config(Section):
         "completion",
         description="what is trained; completion: micrographs from partial scans; supersampling: "
         "CIFAR-10 at twice its size, with data.store naming its archive, and without the sections "
-        "scan, augmentation and model",
+        "scan, augmentation and model; classification: CIFAR-10's classes, likewise",
     )
     storage: Annotated[str, BeforeValidator(str)] = Field(
         "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
@@ -374,6 +385,7 @@ class Config(Section):
     scan: ScanConfig = ScanConfig()
     augmentation: AugmentationConfig | None = AugmentationConfig()
     model: ModelConfig = ModelConfig()
+    resnet: ResNetConfig = ResNetConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()

@@ -4,8 +4,10 @@ from stem_complete.distributed.checks import agree, all_ok, environment, from_ma
 from stem_complete.distributed.collectives import (
     StatisticsExchange,
     all_reduce_sum,
+    all_reduce_sum_with_gradient,
     broadcast_tensors,
     gather_objects,
+    world_size,
 )
 from stem_complete.distributed.compression import bf16_gradients
 from stem_complete.distributed.context import (
@@ -30,6 +32,7 @@ __all__ = [
     "agree",
     "all_ok",
     "all_reduce_sum",
+    "all_reduce_sum_with_gradient",
     "bf16_gradients",
     "broadcast_tensors",
     "differing_tensors",
@@ -42,4 +45,5 @@ __all__ = [
     "set_threads",
     "torchrun_context",
     "under_torchrun",
+    "world_size",
 ]

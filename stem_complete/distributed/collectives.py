@@ -22,6 +22,26 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+class _SumWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        return all_reduce_sum(values.clone())
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        # What a worker gave went into the sums of all.
+        return all_reduce_sum(gradient.clone())
+
+
+def all_reduce_sum_with_gradient(values: Tensor) -> Tensor:
+    """Sum of `values` over all workers, through which gradients of all workers' losses come back.
+
+    As it waits in the backward pass, too, all workers must have the same graph.
+    """
+    found: Tensor = _SumWithGradient.apply(values)  # type: ignore[no-untyped-call]
+    return found
+
+
 def gather_objects(value: object) -> list[Any]:
     """Values of all workers, in order of rank. For small values now and then: they are pickled."""
     if world_size() == 1:

@@ -18,6 +18,7 @@ from stem_complete.models.mean_norm import (
 )
 from stem_complete.models.output import to_completion
 from stem_complete.models.presets import PRESETS, Architecture, build_network
+from stem_complete.models.resnet import ResNet18
 from stem_complete.models.supersampling import SupersamplingNetwork
 from stem_complete.models.two_stage import (
     TwoStageGenerator,
@@ -31,6 +32,7 @@ __all__ = [
     "InnerGenerator",
     "MeanNorm",
     "OuterGenerator",
+    "ResNet18",
     "ResidualBlock",
     "SpectralBlock",
     "SupersamplingNetwork",

@@ -54,7 +54,7 @@ class Task(nn.Module, ABC):
 
     Weights, buffers and the extra state of all submodules are saved in checkpoints. All buffers
     must be the same on every worker: what examples change in them goes through `statistics` and
-    `commit`, and torch's BatchNorm becomes SyncBatchNorm.
+    `commit`, and torch's BatchNorm becomes `batch_norm.BatchNorm`.
 
     Examples come as one tensor [b, ...]. Labels travel in it, as in CIFAR-10's files, where an
     example is a byte of label and 3,072 of image.
