@@ -128,13 +128,18 @@ class TrainingProgress:
         """Shows the metrics after `step` steps."""
         if "validation/rmse" in values:
             say(f"  step {step}: validation RMSE {100 * values['validation/rmse']:.2f} % of range")
-        if "train/outer_loss" not in values:
+        rate = values.get("train/examples_per_s")
+        if rate is None:
             return
-        rate = values["train/examples_per_s"]
-        details = f"loss {values['train/outer_loss']:.3g} (inner {values['train/inner_loss']:.3g})"
-        if "train/outer_threshold" in values:
-            clipped = 100 * values["train/outer_clip_fraction"]
-            details += f"  threshold {values['train/outer_threshold']:.3g}  clipped {clipped:.1f} %"
+        (first, loss), *others = _losses(values).items()
+        details = f"loss {loss:.3g}"
+        if others:
+            details += f" ({', '.join(f'{name} {other:.3g}' for name, other in others)})"
+        if f"train/{first}_threshold" in values:
+            threshold, share = (
+                values[f"train/{first}_{n}"] for n in ("threshold", "clip_fraction")
+            )
+            details += f"  threshold {threshold:.3g}  clipped {100 * share:.1f} %"
         details += f"  {rate:.2f} examples/s"
         left_s = (self.steps - step) * self.batch_size / rate if rate > 0 else math.inf
         left_s = min(left_s, max(self.end_s - time.monotonic(), 0))
@@ -146,6 +151,16 @@ class TrainingProgress:
     def close(self) -> None:
         """Ends the bar."""
         self.bar.__exit__()
+
+
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
+    """Mean losses by name, in a task's order, from metrics such as `train/outer_loss`."""
+    found = {name.removeprefix("train/"): value for name, value in values.items()}
+    return {
+        name.removesuffix("_loss"): value
+        for name, value in found.items()
+        if name.endswith("_loss") and not name.endswith("_largest_loss") and "/" not in name
+    }
 
 
 @contextmanager

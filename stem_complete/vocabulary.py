@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Literal
 
-TaskName = Literal["completion", "supersampling"]
+TaskName = Literal["completion", "supersampling", "classification"]
 """What is trained, see `training.tasks`."""
 
 Encoding = Literal["standard", "filled", "splines", "waves", "adaptive", "reference"]

@@ -33,7 +33,7 @@ class StageConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """One of torch's optimizers, and the stages of its learning rate."""
+    """An optimizer by name, and the stages of its learning rate."""
 
     name: Literal[
         "SGD",
@@ -46,9 +46,12 @@ class OptimizerConfig(Section):
         "Adadelta",
         "RMSprop",
         "ASGD",
+        "SPAM",
     ] = "Adam"
     options: dict[str, Any] = Field(
-        {}, description="of that class in torch.optim, as in {weight_decay: 0.01}"
+        {},
+        description="of that class in torch.optim, as in {weight_decay: 0.01}; SPAM's are in "
+        "`training.spam`",
     )
     learning_rate: PositiveFloat = 3e-4
     trainer_learning_rate_ratio: PositiveFloat = 2.0

@@ -54,6 +54,9 @@ class DataConfig(Section):
     loader_workers: NonNegativeInt = Field(
         0, description="processes that read ahead, per training worker; 0 reads when needed"
     )
+    fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="CIFAR-10: of its training images, from everywhere in its files"
+    )
 
 
 class NoNoiseConfig(Section):
@@ -215,6 +218,14 @@ class ModelConfig(Section):
     def changes(self) -> dict[str, Any]:
         """What the architecture has other than its preset, see `models.Architecture`."""
         return self.sizes.model_dump() | ({} if self.norm is None else {"norm": self.norm})
+
+
+class ResNetConfig(Section):
+    """The network of classification, ResNet-18."""
+
+    width: PositiveInt = Field(
+        64, description="filters of the first block; each other has twice as many as the one before"
+    )
 
 
 class ALRCConfig(Section):
@@ -394,7 +405,7 @@ class Config(Section):
         "completion",
         description="what is trained; completion: micrographs from partial scans; supersampling: "
         "CIFAR-10 at twice its size, with data.store naming its archive, and without the sections "
-        "scan, augmentation and model",
+        "scan, augmentation and model; classification: CIFAR-10's classes, likewise",
     )
     storage: Annotated[str, BeforeValidator(str)] = Field(
         "runs", description="runs are kept in <storage>/<name>: a path, or a URL like s3://bucket"
@@ -403,6 +414,7 @@ class Config(Section):
     scan: ScanConfig = ScanConfig()
     augmentation: AugmentationConfig | None = AugmentationConfig()
     model: ModelConfig = ModelConfig()
+    resnet: ResNetConfig = ResNetConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 import tarfile
 from collections.abc import Callable, Iterator
@@ -32,19 +33,21 @@ _DAMAGE = (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError, tarf
 class Cifar10:
     """The images of an archive as `Examples` [3073] uint8, see `NUM_BYTES`.
 
-    Training images are the split `train`, test images `validation`, in the order of the files.
+    Training images are the split `train`, test images `validation`. As files may be sorted by
+    class, the first test images, and a fraction of the others, come from everywhere in them.
 
     Args:
         path: The official `cifar-10-python.tar.gz` or `cifar-10-binary.tar.gz`, the folder that
             either unpacks to, or one with `train.npz` and `test.npz` (`jpeg`: files one after the
             other, `offsets` [n + 1], `labels` [n]); or a folder that holds any of these.
+        fraction: Of the training images, which make up the split `train`.
 
     Raises:
         DataError: There is no such thing, or it is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, fraction: float = 1.0) -> None:
+        self.path, self.fraction = Path(path), fraction
         self._place = _find(self.path)
 
     def __len__(self) -> int:
@@ -53,8 +56,10 @@ class Cifar10:
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Numbers of the examples of a split."""
         num_train = self._all.num_train
-        ends = {"train": (0, num_train), "validation": (num_train, len(self))}
-        return np.arange(*ends.get(split, (0, 0)))
+        if split == "train":
+            num_used = max(round(self.fraction * num_train), 1)
+            return np.sort(_spread(num_train)[:num_used])
+        return num_train + _spread(len(self) - num_train if split == "validation" else 0)
 
     def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Examples [b, 3073] by number."""
@@ -98,6 +103,14 @@ class _Images(NamedTuple):
 
 _Parts = tuple[Iterator[NDArray[np.uint8]], Iterator[NDArray[np.uint8]]]
 """Training and test images [n, 3073], file by file."""
+
+
+def _spread(count: int) -> NDArray[np.int64]:
+    """Numbers below `count` in an order whose beginning, however long, leaves no wide gaps."""
+    stride = max(round(count * (5**0.5 - 1) / 2), 1)
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return np.arange(count) * stride % max(count, 1)
 
 
 def _find(path: Path) -> tuple[Callable[[Path], _Parts], Path]:

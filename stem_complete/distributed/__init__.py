@@ -6,6 +6,7 @@ from stem_complete.distributed.collectives import (
     all_reduce_sum,
     broadcast_tensors,
     gather_objects,
+    world_size,
 )
 from stem_complete.distributed.compression import bf16_gradients
 from stem_complete.distributed.context import (
@@ -42,4 +43,5 @@ __all__ = [
     "set_threads",
     "torchrun_context",
     "under_torchrun",
+    "world_size",
 ]

@@ -5,47 +5,31 @@
 
 Networks learn to restore CIFAR-10's images that were halved in size, with squared or quartic
 errors, and with losses clipped by ALRC to n standard deviations above their running mean. What is
-told is the mean of the training losses of the last twentieth of the steps (of the paper's 100,000
-the last 5,000), over the seeds, times 100. Runs are read from MLflow, their arms from their names:
-`quartic-3-batch-4`, or `quartic-none` for batch size 1. The report has the table, the differences
-that ALRC makes, each paired by seed, learning curves and a CSV file with a row for each run.
+told is the mean of the training losses of the last twentieth of the steps, over the seeds, times
+100, and how many runs diverged. Runs are read from MLflow, see `experiments.supersampling_runs`.
+The report has the table, the differences that ALRC makes, each paired by seed, learning curves and
+a CSV file with a row for each run.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import NamedTuple
-
-import numpy as np
 
 from stem_complete.console import errors_in_one_line, say
-from stem_complete.errors import TrackingError
-from stem_complete.evaluation import (
-    LearningCurve,
-    grouped,
-    learning_curves_figure,
-    markdown_table,
-    save_png,
+from stem_complete.evaluation import grouped, markdown_table
+from stem_complete.experiments.supersampling_runs import (
+    ERRORS,
+    THRESHOLDS,
+    Run,
+    arm_of,
+    mean_of,
+    tracked_runs,
+    write_report,
 )
-from stem_complete.experiments.paired import difference
-from stem_complete.files import write_atomically
-from stem_complete.tracking import Curve, list_curves
 
-METRIC = "train/image_loss"
-WEIGHT = 25
-"""`loss.weight` of the config `supersampling`; the paper's losses are without it."""
-
-FINAL_FRACTION = 0.05
-BOXCAR_STEPS = 500
-
-ERRORS = ("squared", "quartic")
-THRESHOLDS = ("2", "3", "4", "none")
+CONFIG = "table_1"
 BATCHES = (1, 4, 16, 64)
 
 # Means and standard deviations over ten runs, times 100; n = 2 was not run at batch size 64.
@@ -64,59 +48,10 @@ PUBLISHED: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {
     },
 }
 
-_ARM = re.compile(r"(squared|quartic)-(2|3|4|none)(?:-batch-(\d+))?")
-
-
-class Run(NamedTuple):
-    """A trained network.
-
-    Attributes:
-        error: `squared` or `quartic`.
-        threshold: Standard deviations above the mean, or `none`.
-        batch: Batch size.
-        seed: Its seed.
-        steps: How many it was trained for.
-        final: Mean of the last losses, without their weight.
-        largest: Largest loss after the first tenth of the steps, in units of `final`.
-        curve: All losses, without their weight.
-    """
-
-    error: str
-    threshold: str
-    batch: int
-    seed: int
-    steps: int
-    final: float
-    largest: float
-    curve: LearningCurve
-
-
-Arm = tuple[str, str, int]
-"""Error, threshold and batch size."""
-
-
-def runs_of(curves: Sequence[Curve]) -> list[Run]:
-    """The runs of the table among `curves`, each trained to the end; others are left out."""
-    longest = max((int(curve.steps[-1]) for curve in curves), default=0)
-    found = []
-    for curve in curves:
-        match = _ARM.fullmatch(curve.arm)
-        if match is None or curve.seed is None or int(curve.steps[-1]) < longest:
-            continue
-        losses = curve.values / WEIGHT
-        final = float(np.nanmean(losses[curve.steps > (1 - FINAL_FRACTION) * longest]))
-        largest = float(np.nanmax(losses[curve.steps > longest / 10])) / final
-        error, threshold, batch = match.groups()
-        kept = LearningCurve(curve.steps, losses)
-        found.append(
-            Run(error, threshold, int(batch or 1), curve.seed, longest, final, largest, kept)
-        )
-    return found
-
 
 def table(runs: Sequence[Run]) -> str:
     """Table I with the published numbers beside: mean and standard deviation, times 100."""
-    of_arm = grouped(runs, lambda run: (run.error, run.threshold, run.batch))
+    of_arm = grouped(runs, arm_of)
     batches = [batch for batch in BATCHES if any(run.batch == batch for run in runs)]
     header = ["errors", "n"]
     for batch in batches:
@@ -126,7 +61,7 @@ def table(runs: Sequence[Run]) -> str:
         for threshold in THRESHOLDS:
             row = [error, threshold]
             for batch in batches:
-                row.append(_mean([run.final for run in of_arm.get((error, threshold, batch), [])]))
+                row.append(mean_of(of_arm.get(("", error, threshold, batch), ())))
                 place, published = BATCHES.index(batch), PUBLISHED[error][threshold]
                 row.append(
                     "{:.2f} ± {:.3f}".format(*published[place]) if place < len(published) else ""
@@ -135,77 +70,14 @@ def table(runs: Sequence[Run]) -> str:
     return markdown_table(header, rows)
 
 
-def _mean(finals: Sequence[float]) -> str:
-    if not finals:
-        return ""
-    spread = f" ± {100 * stdev(finals):.3f}" if len(finals) > 1 else ""
-    return f"{100 * fmean(finals):.2f}{spread} ({len(finals)})"
-
-
-def effects(runs: Sequence[Run]) -> str:
-    """What clipping changes, paired by seed: loss with ALRC less loss without, times 100."""
-    by_arm = grouped(runs, lambda run: (run.error, run.threshold, run.batch))
-    finals = {arm: {run.seed: 100 * run.final for run in of} for arm, of in by_arm.items()}
-    rows = []
-    for arm in sorted(finals, key=lambda arm: (ERRORS.index(arm[0]), arm[2], arm[1])):
-        error, threshold, batch = arm
-        without = finals.get((error, "none", batch), {})
-        if threshold == "none" or (found := difference(finals[arm], without)) is None:
-            continue
-        rows.append(
-            [
-                *(error, str(batch), threshold, str(found.num_seeds)),
-                f"{found.mean:+.3f}",
-                f"{found.low:+.3f} to {found.high:+.3f}",
-                f"{100 * found.mean / fmean(without.values()):+.1f} %",
-                f"{found.p:.2g}",
-            ]
-        )
-    header = ["errors", "batch", "n", "seeds", "difference", "95 % interval", "relative", "p"]
-    return markdown_table(header, rows)
-
-
-def as_csv(runs: Sequence[Run]) -> str:
-    """A row for each run."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    columns = [name for name in Run._fields if name != "curve"]
-    writer.writerow(columns)
-    for run in sorted(runs, key=lambda run: run[:4]):
-        writer.writerow([getattr(run, name) for name in columns])
-    return file.getvalue()
-
-
 def report(uri: str, experiment: str, output: Path) -> str:
     """Writes `table.md`, `runs.csv` and learning curves, and returns the tables.
 
     Raises:
         TrackingError: There are no such runs.
     """
-    runs = runs_of(list_curves(uri, experiment, METRIC))
-    if not runs:
-        raise TrackingError(
-            expected="finished runs with names like quartic-3-seed0",
-            found="none",
-            where=f"experiment {experiment!r} at {uri}",
-            fix="train some with `stem-complete train supersampling table_1`",
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    tables = f"{table(runs)}\n\n{effects(runs)}\n"
-    write_atomically(output / "table.md", tables)
-    write_atomically(output / "runs.csv", as_csv(runs))
-    for (error, batch), of in grouped(runs, lambda run: (run.error, run.batch)).items():
-        curves = {
-            "no clipping" if threshold == "none" else f"n = {threshold}": [
-                run.curve for run in each
-            ]
-            for threshold, each in grouped(of, lambda run: run.threshold).items()
-        }
-        figure = learning_curves_figure(
-            curves, boxcar_steps=BOXCAR_STEPS, ylabel=f"{error.capitalize()} error"
-        )
-        save_png(figure, output / f"{error}-batch-{batch}.png")
-    return tables
+    runs = tracked_runs(uri, experiment, CONFIG)
+    return write_report(runs, table(runs), output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

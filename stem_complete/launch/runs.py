@@ -72,7 +72,7 @@ from stem_complete.training import (
     stop_on_signals,
     train,
 )
-from stem_complete.training.ending import ending_kept
+from stem_complete.training.ending import DivergedError, ending_kept
 from stem_complete.training.resume import Before, find_before
 from stem_complete.training.start import start_folder
 from stem_complete.vocabulary import RELEASED
@@ -130,7 +130,8 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
         local: Trains in this process instead of on Ray. Processes of torchrun always do.
 
     Raises:
-        StemCompleteError: The config cannot be run, packages are missing, or training failed.
+        StemCompleteError: The config cannot be run, packages are missing, or training failed. A
+            sweep whose runs diverge goes on with the others first.
         KeyboardInterrupt: Ctrl-C was pressed, and a checkpoint written.
         SystemExit: SIGTERM was received, and a checkpoint written; the exit code is 143.
     """
@@ -174,7 +175,33 @@ def _launch_all(
         _claimed(config, StopRequest()),
         _tracked(config, uri, resume=True) as parent,
     ):
-        return [_launch_one(run, uri, context, training, parent) for run in runs]
+        one = partial(_launch_one, uri=uri, context=context, training=training, parent=parent)
+        return _launch_each(config, runs, one, context)
+
+
+def _launch_each(
+    sweep: Config,
+    runs: Sequence[Config],
+    launch_one: Callable[[Config], Outcome],
+    context: WorkerContext,
+) -> list[Outcome]:
+    """Runs of a sweep, one after the other; one that diverges keeps none of the others from it."""
+    outcomes, diverged = [], []
+    for run in runs:
+        try:
+            outcomes.append(launch_one(run))
+        except DivergedError as error:
+            diverged.append(run.name)
+            if context.is_main:
+                _log.warning("%s; the sweep goes on", error)
+    if diverged:
+        raise DivergedError(
+            expected=f"{counted(len(runs), 'run')} with finite losses",
+            found=f"{len(diverged)} that diverged: {', '.join(diverged)}",
+            where=sweep.name,
+            fix="reports count them; all others are done",
+        )
+    return outcomes
 
 
 def _launch_one(

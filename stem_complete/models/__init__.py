@@ -13,6 +13,7 @@ from stem_complete.models.mean_norm import MeanNorm
 from stem_complete.models.norms import BatchNorm, LayerNorm
 from stem_complete.models.output import to_completion
 from stem_complete.models.presets import PRESETS, Architecture, build_network
+from stem_complete.models.resnet import ResNet18
 from stem_complete.models.running import (
     commit_statistics,
     freeze_norms,
@@ -34,6 +35,7 @@ __all__ = [
     "LayerNorm",
     "MeanNorm",
     "OuterGenerator",
+    "ResNet18",
     "ResidualBlock",
     "SpectralBlock",
     "SupersamplingNetwork",

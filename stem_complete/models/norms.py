@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stem_complete.models.running import RunningStatistics
+from stem_complete.models.running import DECAY, RunningStatistics
 
 EPSILON = 1e-5  # torch's
 
@@ -24,13 +24,14 @@ class BatchNorm(RunningStatistics):
 
     Args:
         num_channels: Number of channels c.
+        decay: Of the running statistics, per step.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, num_channels: int) -> None:
-        super().__init__()
+    def __init__(self, num_channels: int, decay: float = DECAY) -> None:
+        super().__init__(decay)
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
         self.register_buffer("running_mean", torch.zeros(num_channels))
@@ -42,20 +43,31 @@ class BatchNorm(RunningStatistics):
         if not self.training or self.frozen:
             means, variances = self.running_mean, self.running_var
             return F.batch_norm(x, means, variances, self.weight, self.bias, eps=EPSILON)
+        normalise = self._over_workers if _num_workers() > 1 else self._alone
+        normalised, mean, variance = normalise(x)
+        self.pending += torch.cat((mean, variance, torch.ones_like(mean[:1])))
+        return normalised
+
+    def _alone(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # With a momentum of 1, what are running statistics to torch are the batch's.
+        mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        normalised = F.batch_norm(
+            x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=EPSILON
+        )
+        return normalised, mean, variance
+
+    def _over_workers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-        num_pixels = x.numel() // x.shape[1]
-        if _num_workers() > 1:
-            each: Tensor = _OfAllWorkers.apply(torch.stack((mean, variance)))  # type: ignore[no-untyped-call]
-            mean = each[:, 0].mean(0)
-            variance = (each[:, 1] + (each[:, 0] - mean).square()).mean(0)
-            num_pixels *= len(each)
-        # The running variance is that of all images, of which these are a sample.
-        unbiased = variance.detach() * (num_pixels / max(num_pixels - 1, 1))
-        self.pending += torch.cat((mean.detach(), unbiased, torch.ones_like(mean[:1]).detach()))
+        each: Tensor = _OfAllWorkers.apply(torch.stack((mean, variance)))  # type: ignore[no-untyped-call]
+        mean = each[:, 0].mean(0)
+        variance = (each[:, 1] + (each[:, 0] - mean).square()).mean(0)
         scale = self.weight * (variance + EPSILON).rsqrt()
         shift = self.bias - mean * scale
-        scale, shift = (each.to(x.dtype)[:, None, None] for each in (scale, shift))
-        return torch.addcmul(shift, x, scale)
+        scale, shift = (of_channels.to(x.dtype)[:, None, None] for of_channels in (scale, shift))
+        # The running variance is that of all images, of which these are a sample.
+        num_pixels = len(each) * x.numel() // x.shape[1]
+        unbiased = variance.detach() * (num_pixels / (num_pixels - 1))
+        return torch.addcmul(shift, x, scale), mean.detach(), unbiased
 
     @torch.no_grad()
     def commit(self, pending: Tensor) -> None:

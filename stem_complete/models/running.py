@@ -17,14 +17,18 @@ DECAY = 0.99  # ALRC paper, section IV
 class RunningStatistics(nn.Module, ABC):
     """A norm with running statistics.
 
+    Args:
+        decay: Of the statistics, per step.
+
     Attributes:
         frozen: Whether the statistics stay as they are and are used in training mode, too.
     """
 
     pending: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, decay: float = DECAY) -> None:
         super().__init__()
+        self.decay = decay
         # A Python bool keeps `forward` free of host syncs; the state dict wants a tensor.
         self.frozen = False
 
@@ -49,7 +53,7 @@ class RunningStatistics(nn.Module, ABC):
     def move(self, running: Tensor, sums: Tensor, count: Tensor) -> None:
         """Moves `running` [c] towards `sums` [c] over `count` []; see `commit`."""
         mean = sums / count.clamp(min=1)
-        moved = running.lerp(mean.to(running.dtype), 1 - DECAY)
+        moved = running.lerp(mean.to(running.dtype), 1 - self.decay)
         running.copy_(torch.where((count > 0) & mean.isfinite(), moved, running))
 
 

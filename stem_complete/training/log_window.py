@@ -7,6 +7,7 @@ progress bar, which under Ray lies behind `launch.mailbox`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -110,9 +111,12 @@ class LogWindow:
         self.started += seconds
 
     def metrics(self, batch_size: int) -> dict[str, float]:
-        """Means and counts over the window, `train/...`. Waits for the device."""
+        """Means and counts over the window, `train/...`. Waits for the device.
+
+        Where no loss was finite, their mean is NaN.
+        """
         num_finite, num_nonfinite, *sums = self.losses.tolist()
-        finite = max(num_finite, 1)
+        finite = num_finite or math.nan
         elapsed = max(time.perf_counter() - self.started, 1e-9)
         losses, clipped = sums[: len(self.loss_names)], sums[len(self.loss_names) :]
         return {

@@ -267,6 +267,10 @@ class _Loop:
         return False
 
     def _diverged(self, step: int) -> DivergedError:
+        """What to raise. The curves end with NaN, by which those who read them know."""
+        if self.context.is_main:
+            losses = {f"train/{name}_loss": math.nan for name in self.task.loss_names}
+            self.recorder.scalars(self.state.step, losses)
         found = f"{counted(self.skipped_in_a_row, 'step')} in a row without"
         lower = self.config.optimizer.learning_rate / 2
         return DivergedError(

@@ -1,4 +1,4 @@
-"""Torch's optimizers by name, with steps that a flag on the device can skip."""
+"""Optimizers by name, torch's and one of our own, with steps that a flag on the device can skip."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from torch import Tensor, nn, optim
 
 from stem_complete.errors import ConfigError
 from stem_complete.training.schedule import Stage
+from stem_complete.training.spam import SPAM
 
 _SET_ELSEWHERE = {"params", "lr", "betas", "fused", "foreach", "capturable", "differentiable"}
-_BEGIN_AT_ZERO = {"Adam", "AdamW", "Adagrad"}
+_BEGIN_AT_ZERO = {"Adam", "AdamW", "Adagrad", "SPAM"}
 """Fused ones whose new state is right after a skipped step, too."""
 
 _LEAST_MOMENTUM = 1e-12
 """Without any, torch would keep no running sum of gradients, and could not begin one later."""
+_OURS: dict[str, type[optim.Optimizer]] = {"SPAM": SPAM}
+"""Those that torch does not have."""
 
 
 class GuardedOptimizer:
     """An optimizer that takes no step, in weights or state, where losses or gradients are bad.
 
-    Adam, AdamW, SGD and Adagrad have fused kernels that take the flag (`found_inf`) at no cost. The
-    others take every step, after which the device chooses between the tensors before and after: one
-    more copy of weights and state in memory, and two more passes over them. All but Adam, AdamW and
-    Adagrad wait for the device at the first step with a state that they had not before, since a
-    state that a skipped step made could not be taken back.
+    Adam, AdamW, SPAM, SGD and Adagrad have fused kernels that take the flag (`found_inf`) at no
+    cost. The others take every step, after which the device chooses between the tensors before and
+    after: one more copy of weights and state in memory, and two more passes over them. All but
+    Adam, AdamW, SPAM and Adagrad wait for the device at the first step with a state that they had
+    not before, since a state that a skipped step made could not be taken back.
 
     Args:
         groups: Parameters by name of the group.
         name: Of the class in `torch.optim`, which takes dense gradients and keeps its state in
-            tensors.
+            tensors; or `SPAM`.
         options: Of that class, apart from learning rate and betas.
         learning_rate: Before any stage.
         betas: Before any stage; for those classes that have them.
@@ -57,11 +60,10 @@ class GuardedOptimizer:
         settings = _settings(name, options, betas, on_gpu=on_gpu, cuda_graph=cuda_graph)
         labelled = [{"params": group, "name": label} for label, group in groups.items()]
         try:
-            make = getattr(optim, name)
-            self.torch: optim.Optimizer = make(labelled, lr=learning_rate, **settings)
+            self.torch: optim.Optimizer = _class(name)(labelled, lr=learning_rate, **settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                expected=f"options that torch.optim.{name} takes",
+                expected=f"options that {name} takes",
                 found=str(error),
                 where="optimizer.options",
                 fix="see the documentation of torch, and correct optimizer.options",
@@ -166,12 +168,12 @@ def _settings(
     cuda_graph: bool,
 ) -> dict[str, Any]:
     """Arguments of the optimizer's class, apart from parameters and rate."""
-    accepted = inspect.signature(getattr(optim, name)).parameters
+    accepted = inspect.signature(_class(name)).parameters
     allowed = [key for key in accepted if key not in _SET_ELSEWHERE]
     for key in options:
         if key not in allowed:
             raise ConfigError(
-                expected=f"options of torch.optim.{name}: {', '.join(allowed)}",
+                expected=f"options of {name}: {', '.join(allowed)}",
                 found=key,
                 where="optimizer.options",
                 fix="rate and betas are optimizer.learning_rate, beta1 and beta2",
@@ -185,3 +187,8 @@ def _settings(
         # Without a fused kernel, step counters must be on the GPU for a flag there to choose them.
         settings["capturable"] = cuda_graph or (on_gpu and "fused" not in accepted)
     return settings
+
+
+def _class(name: str) -> Any:
+    """Of an optimizer; each takes settings of its own."""
+    return _OURS.get(name) or getattr(optim, name)

@@ -98,8 +98,9 @@ def _settings(config: Config) -> dict[str, str]:
 
 def _identity(config: Config) -> dict[str, Any]:
     """What makes a run this run, by key."""
-    sections = {"model": config.model, "loss": config.loss}
+    sections = {"model": config.model, "resnet": config.resnet, "loss": config.loss}
     return {
+        "data.fraction": config.data.fraction,
         "training.seed": config.training.seed,
         "training.batch_size": config.batch_size,
         "training.weight_average": config.training.weight_average,

@@ -132,7 +132,7 @@ def _check_eased(key: str, easy: float | None, hard: float | None) -> None:
             expected=f"an augmentation.curriculum.{key} that is easier than the config's own",
             found=f"{abs(easy):g}, and {'no such noise' if hard is None else f'{abs(hard):g}'}",
             where="augmentation.curriculum",
-            fix="begin with a higher coverage, a higher dose, or fewer noisy scans; or leave it out",
+            fix="begin with a higher coverage or dose, or fewer noisy scans; or leave it out",
         )
 
 

@@ -150,4 +150,4 @@ def build_supersampling(config: Config) -> tuple[SupersamplingTask, Cifar10]:
             seed=config.training.seed,
         )
     task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return task, Cifar10(config.data.store)
+    return task, Cifar10(config.data.store, fraction=config.data.fraction)

@@ -11,6 +11,7 @@ from stem_complete.data.cifar10 import Cifar10
 from stem_complete.data.examples import Examples
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError
+from stem_complete.training.classification import build_classification
 from stem_complete.training.completion import build_completion
 from stem_complete.training.supersampling import build_supersampling
 from stem_complete.training.task import Task, TaskBuilder
@@ -33,16 +34,30 @@ class TaskKind(NamedTuple):
     not_used: tuple[str, ...] = ()
 
 
+_OF_COMPLETION = (
+    *("scan", "augmentation", "model", "loss.relative"),
+    *("training.precision", "training.start", "training.freeze_mean_norm"),
+)
+
 TASKS: dict[TaskName, TaskKind] = {
     "completion": TaskKind(
-        build_completion, MicrographStore, exports=True, not_used=("loss.root_above",)
+        build_completion,
+        MicrographStore,
+        exports=True,
+        not_used=("loss.root_above", "data.fraction", "resnet"),
     ),
     "supersampling": TaskKind(
         build_supersampling,
         Cifar10,
+        not_used=(*_OF_COMPLETION, "resnet"),
+    ),
+    "classification": TaskKind(
+        build_classification,
+        Cifar10,
         not_used=(
-            *("scan", "augmentation", "model", "loss.relative"),
-            *("training.precision", "training.start", "training.freeze_mean_norm"),
+            *_OF_COMPLETION,
+            *("loss.weight", "loss.power", "loss.huber", "loss.root_above"),
+            "training.num_pictures",
         ),
     ),
 }

@@ -6,11 +6,11 @@ import math
 import imagecodecs
 import pytest
 import torch
-from stem_complete.storage.paths import storage_path
 
 from stem_complete.data.store.layout import create_group
 from stem_complete.errors import ConfigError, DataError, StoreError
 from stem_complete.inspection import draw_store, inspect_path
+from stem_complete.storage.paths import storage_path
 from stem_complete.training import Checkpoints, StopRequest
 from stem_complete.training.ending import ending_kept
 

@@ -106,6 +106,10 @@ def test_a_bad_example_skips_the_step_and_is_named(small_config, monkeypatch, ca
     assert f"examples [{poisoned[1]}]" in caplog.text
     assert tape.values["train/skipped_steps"] == {1: 0, 2: 0, 3: 0, 4: 1}
     assert tape.values["train/nonfinite_examples"][4] == 1
+    assert [math.isnan(loss) for loss in tape.values["train/outer_loss"].values()][-2:] == [
+        False,
+        True,
+    ]
     # That of step 4 could be of ruined weights.
     assert [folder.name for folder in Checkpoints(config.run_folder).folders()] == ["step-00000002"]
 

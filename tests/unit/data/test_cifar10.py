@@ -50,12 +50,32 @@ def test_official_files(tmp_path, form):
     images = Cifar10(place)
     assert len(images) == 18
     assert images.indices("train").tolist() == list(range(15))
-    assert images.indices("validation").tolist() == [15, 16, 17]
+    assert sorted(images.indices("validation").tolist()) == [15, 16, 17]
     assert images.indices("test").tolist() == []
     np.testing.assert_array_equal(images.read(range(18)), ALL)
     assert images.fingerprint() == Cifar10(tmp_path).fingerprint()  # of what the folder holds
     copied = pickle.loads(pickle.dumps(images))
     np.testing.assert_array_equal(copied.read([3]), ALL[3:4])
+
+
+def sorted_by_class(folder: Path, num: int) -> Path:
+    for name in NAMES:
+        batch = np.zeros((num, NUM_BYTES), np.uint8)
+        batch[:, 0] = np.arange(num) * 10 // num
+        (folder / f"{name}.bin").write_bytes(batch.tobytes())
+    return folder
+
+
+def test_the_first_test_images_and_a_fraction_of_the_others_are_of_all_classes(tmp_path):
+    place = sorted_by_class(tmp_path, 100)
+    images = Cifar10(place, fraction=0.2)
+    assert len(images.indices("train")) == 100
+    assert len(set(images.indices("train").tolist())) == 100
+    of_train = np.bincount(images.read(images.indices("train"))[:, 0], minlength=10)
+    of_test = np.bincount(images.read(images.indices("validation")[:20])[:, 0], minlength=10)
+    assert (of_train.min(), of_train.max()) == (10, 10)
+    assert of_test.min() >= 1
+    assert sorted(images.indices("validation").tolist()) == list(range(500, 600))
 
 
 def test_jpegs(tmp_path):

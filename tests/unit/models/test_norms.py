@@ -22,6 +22,7 @@ from stem_complete.models import (
     initialise,
     pending_statistics,
 )
+from stem_complete.models.norms import _OfAllWorkers
 from stem_complete.models.running import DECAY
 
 TINY = Architecture((4, 6, 8), 1, (4, 4), 1)
@@ -39,7 +40,14 @@ def ours_and_torchs() -> tuple[BatchNorm, nn.BatchNorm2d]:
     return ours, torchs
 
 
-def test_batch_norm_is_torchs_with_its_gradients_and_running_statistics() -> None:
+@pytest.mark.parametrize("several_workers", [False, True])
+def test_batch_norm_is_torchs_with_its_gradients_and_running_statistics(
+    several_workers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the formula for several workers, of whom this is the only one."""
+    if several_workers:
+        monkeypatch.setattr(BatchNorm, "_alone", BatchNorm._over_workers)
+        monkeypatch.setattr(_OfAllWorkers, "apply", lambda own: own[None])
     ours, torchs = ours_and_torchs()
     for seed in range(3):
         found = []

@@ -18,6 +18,7 @@ OPTIONS = {
     "SGD": {"momentum": 0.9, "dampening": 0.1, "nesterov": False},
     "RMSprop": {"momentum": 0.5},
 }
+LIKE = {"SPAM": "Adam"}  # what torch has for the first few steps of one that it does not have
 
 
 def problem(name):
@@ -72,7 +73,7 @@ def test_steps_are_those_of_torch(name):
     accepted = guarded.torch.defaults
     settings = {"betas": (0.8, 0.9)} if "betas" in accepted else {}
     rates = [{"params": p.parameters(), "lr": r} for p, r in zip(other, (0.05, 0.1), strict=True)]
-    plain = getattr(torch.optim, name)(rates, **settings, **OPTIONS.get(name, {}))
+    plain = getattr(torch.optim, LIKE.get(name, name))(rates, **settings, **OPTIONS.get(name, {}))
     for seed in range(3):
         step(network, guarded, seed)
         plain.zero_grad()
@@ -136,7 +137,7 @@ def test_state_goes_on_to_the_bit_from_its_tensors_by_name(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("SGD", {"momentun": 0.9}, r"options of torch.optim.SGD: momentum, .*found momentun"),
+        ("SGD", {"momentun": 0.9}, r"options of SGD: momentum, .*found momentun"),
         ("Adam", {"betas": (0.5, 0.9)}, "found betas.*optimizer.beta1|beta1"),
         ("RMSprop", {"momentum": -1.0}, "Invalid momentum value"),
     ],

@@ -19,6 +19,10 @@ from stem_complete.vocabulary import TaskName
         ("supersampling", "training.precision=bf16"),
         ("supersampling", "training.start=released"),
         ("supersampling", "augmentation=null"),
+        ("supersampling", "resnet.width=8"),
+        ("compact", "data.fraction=0.5"),
+        ("classification", "loss.power=4"),
+        ("classification", "training.freeze_mean_norm=0.9"),
     ],
 )
 def test_a_key_that_would_change_nothing_is_refused(config, change):
@@ -32,6 +36,7 @@ def test_a_key_that_would_change_nothing_is_refused(config, change):
     [
         ("compact", []),
         ("supersampling", ["loss.root_above=50", "loss.huber=true", "training.seed=3"]),
+        ("classification", ["resnet.width=8", "data.fraction=0.1", "loss.alrc={}"]),
     ],
 )
 def test_all_others_are_taken(config, changes):

@@ -1,0 +1,218 @@
+"""Runs of the supersampling task side by side, by the names of their arms in MLflow.
+
+An arm is called `[<optimizer>-<rate>-]<errors>-<n>[-batch-<size>]`, as in `quartic-none` or
+`sgd-3e-3-squared-2`. A run's final loss is the mean over the last twentieth of its steps (of the
+ALRC paper's 100,000 the last 5,000). One that diverged has none: it ended with losses that were not
+finite, or with a final loss above 1, worse than an image without anything in it. Means and
+differences are of those that did not, and the others are counted beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+
+from stem_complete.errors import TrackingError
+from stem_complete.evaluation import (
+    LearningCurve,
+    grouped,
+    learning_curves_figure,
+    markdown_table,
+    save_png,
+)
+from stem_complete.experiments.paired import difference
+from stem_complete.files import write_atomically
+from stem_complete.tracking import Curve, list_curves
+
+METRIC = "train/image_loss"
+WEIGHT = 25
+"""`loss.weight` of the config `supersampling`; the paper's losses are without it."""
+
+FINAL_FRACTION = 0.05
+EXPLODED = 1.0
+"""Standardised images have squares, and at least fourth powers, of this mean."""
+BOXCAR_STEPS = 500
+
+ERRORS = ("squared", "quartic")
+THRESHOLDS = ("2", "3", "4", "none")
+
+_ARM = re.compile(r"(?:((?:adam|sgd)-\d+e-\d+)-)?(squared|quartic)-(2|3|4|none)(?:-batch-(\d+))?")
+
+
+class Run(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        policy: Optimizer and rate, such as `sgd-3e-3`; "" is the paper's.
+        error: `squared` or `quartic`.
+        threshold: Standard deviations above the mean, or `none`.
+        batch: Batch size.
+        seed: Its seed.
+        steps: How many it was trained for.
+        diverged: Whether it did.
+        final: Mean of the last losses, without their weight; NaN if none was finite.
+        largest: Largest loss after the first tenth of the steps, in units of `final`.
+        curve: All losses, without their weight.
+    """
+
+    policy: str
+    error: str
+    threshold: str
+    batch: int
+    seed: int
+    steps: int
+    diverged: bool
+    final: float
+    largest: float
+    curve: LearningCurve
+
+
+Arm = tuple[str, str, str, int]
+"""Policy, error, threshold and batch size."""
+
+
+def arm_of(run: Run) -> Arm:
+    """What runs of several seeds share."""
+    return (run.policy, run.error, run.threshold, run.batch)
+
+
+def runs_of(curves: Sequence[Curve]) -> list[Run]:
+    """The runs among `curves` that are named as above, if they ended; others are left out."""
+    longest = max((int(curve.steps[-1]) for curve in curves), default=0)
+    found = []
+    for curve in curves:
+        match = _ARM.fullmatch(curve.arm)
+        broke_off = not np.isfinite(curve.values[-1])
+        ended = broke_off or int(curve.steps[-1]) == longest
+        if match is None or curve.seed is None or not ended:
+            continue
+        losses = curve.values / WEIGHT
+        last = losses[curve.steps > (1 - FINAL_FRACTION) * longest]
+        final = np.nan if broke_off else float(np.mean(last))
+        later = losses[(curve.steps > longest / 10) & np.isfinite(losses)]
+        largest = float(later.max()) / final if len(later) else np.nan
+        policy, error, threshold, batch = match.groups()
+        found.append(
+            Run(
+                policy or "",
+                error,
+                threshold,
+                int(batch or 1),
+                curve.seed,
+                int(curve.steps[-1]),
+                not final <= EXPLODED,
+                final,
+                largest,
+                LearningCurve(curve.steps, losses),
+            )
+        )
+    return found
+
+
+def mean_of(runs: Sequence[Run]) -> str:
+    """Mean and standard deviation of the final losses, times 100, and how many runs they are of."""
+    if not runs:
+        return ""
+    finals = [100 * run.final for run in runs if not run.diverged]
+    told = []
+    if finals:
+        spread = f" ± {stdev(finals):.3f}" if len(finals) > 1 else ""
+        told.append(f"{fmean(finals):.2f}{spread} ({len(finals)})")
+    if len(finals) < len(runs):
+        told.append(f"{len(runs) - len(finals)} of {len(runs)} diverged")
+    return ", ".join(told)
+
+
+def effects(runs: Sequence[Run]) -> str:
+    """What clipping changes, paired by seed: loss with ALRC less loss without, times 100."""
+    by_arm = grouped(runs, arm_of)
+    rows = []
+    for arm in sorted(by_arm, key=lambda arm: (arm[0], ERRORS.index(arm[1]), arm[3], arm[2])):
+        policy, error, threshold, batch = arm
+        with_, without = (
+            _finals(by_arm.get((*arm[:2], n, batch), ())) for n in (threshold, "none")
+        )
+        if threshold == "none" or (found := difference(with_, without)) is None:
+            continue
+        rows.append(
+            [
+                *(policy or "paper", error, str(batch), threshold, str(found.num_seeds)),
+                f"{found.mean:+.3f}",
+                f"{found.low:+.3f} to {found.high:+.3f}",
+                f"{100 * found.mean / fmean(without.values()):+.1f} %",
+                f"{found.p:.2g}",
+            ]
+        )
+    header = ["policy", "errors", "batch", "n", "seeds", "difference", "95 % interval", "relative"]
+    return markdown_table([*header, "p"], rows)
+
+
+def _finals(runs: Sequence[Run]) -> Mapping[int, float]:
+    return {run.seed: 100 * run.final for run in runs if not run.diverged}
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """A row for each run."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    columns = [name for name in Run._fields if name != "curve"]
+    writer.writerow(columns)
+    for run in sorted(runs, key=lambda run: run[:5]):
+        writer.writerow([getattr(run, name) for name in columns])
+    return file.getvalue()
+
+
+def tracked_runs(uri: str, experiment: str, config: str) -> list[Run]:
+    """The runs of an experiment.
+
+    Args:
+        uri: Tracking server.
+        experiment: Its name there.
+        config: That makes them, on top of `supersampling`.
+
+    Raises:
+        TrackingError: There are none that ended.
+    """
+    runs = runs_of(list_curves(uri, experiment, METRIC))
+    if not runs:
+        raise TrackingError(
+            expected=f"finished runs named as in the config {config}",
+            found="none",
+            where=f"experiment {experiment!r} at {uri}",
+            fix=f"train some with `stem-complete train supersampling {config}`",
+        )
+    return runs
+
+
+def write_report(runs: Sequence[Run], tables: str, output: Path) -> str:
+    """Writes `table.md`, `runs.csv` and learning curves, and returns the tables."""
+    output.mkdir(parents=True, exist_ok=True)
+    written = f"{tables}\n\n{effects(runs)}\n"
+    write_atomically(output / "table.md", written)
+    write_atomically(output / "runs.csv", as_csv(runs))
+    for (policy, error, batch), of in grouped(
+        runs, lambda run: (run.policy, run.error, run.batch)
+    ).items():
+        curves = {
+            "no clipping" if threshold == "none" else f"n = {threshold}": [
+                run.curve for run in each
+            ]
+            for threshold, each in grouped(of, lambda run: run.threshold).items()
+        }
+        if not any(
+            np.isfinite(curve.values).any() for of_arm in curves.values() for curve in of_arm
+        ):
+            continue
+        figure = learning_curves_figure(
+            curves, boxcar_steps=BOXCAR_STEPS, ylabel=f"{error.capitalize()} error"
+        )
+        name = "-".join(filter(None, (policy, error, f"batch-{batch}")))
+        save_png(figure, output / f"{name}.png")
+    return written

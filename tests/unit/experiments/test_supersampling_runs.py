@@ -1,0 +1,153 @@
+"""Runs of the supersampling task and reports of them, from curves as MLflow has them."""
+
+import numpy as np
+import pytest
+
+from stem_complete.config import expand_sweep, load_config
+from stem_complete.errors import TrackingError
+from stem_complete.experiments import supersampling_runs, table_1, unstable_rates
+from stem_complete.experiments.supersampling_runs import (
+    WEIGHT,
+    arm_of,
+    as_csv,
+    effects,
+    mean_of,
+    runs_of,
+)
+from stem_complete.tracking import Curve
+
+STEPS = np.arange(50, 10_001, 50)
+
+
+def curve(arm, seed, final, last_step=10_000, *, breaks_off=False):
+    """Losses that fall to `final`, the level of the last 500 steps, after a spike at step 5,000."""
+    steps = STEPS[last_step >= STEPS]
+    losses = np.where(steps > 9_500, final, 2 * final)
+    losses = np.where(steps == 5_000, 6 * final, losses) * WEIGHT
+    if breaks_off:
+        losses[-1] = np.nan
+    return Curve(f"{arm}{seed}", f"{arm}-seed{seed}", arm, seed, 0, steps, losses, 1000 * steps)
+
+
+CURVES = [
+    *(curve("quartic-none", seed, 0.040 + 0.001 * seed) for seed in range(3)),
+    *(curve("quartic-3", seed, 0.036 + 0.001 * seed + 0.0001 * (seed - 1)) for seed in range(3)),
+    curve("squared-3-batch-4", 0, 0.05),
+]
+UNSTABLE = [
+    *(curve("adam-1e-4-squared-none", seed, 0.05 + 0.001 * seed) for seed in range(3)),
+    curve("adam-1e-4-squared-2", 0, 0.04),
+    curve("adam-1e-4-squared-2", 1, 0.042),
+    curve("adam-1e-4-squared-2", 2, 0.04, 3_000, breaks_off=True),
+    curve("sgd-3e-3-quartic-none", 0, 0.04, 500, breaks_off=True),
+    curve("sgd-3e-3-quartic-none", 1, 1.5),
+    curve("sgd-3e-3-quartic-2", 0, 0.9),
+]
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_finals_are_of_the_last_twentieth_without_the_losses_weight():
+    runs = {(*arm_of(run), run.seed): run for run in runs_of(CURVES)}
+    assert len(runs) == 7
+    run = runs["", "quartic", "3", 1, 1]
+    assert (run.final, run.largest, run.steps) == pytest.approx((0.037, 6, 10_000))
+    assert runs["", "squared", "3", 4, 0].final == pytest.approx(0.05)
+    assert not any(run.diverged for run in runs.values())
+
+
+def test_runs_that_are_no_arm_or_not_finished_are_left_out():
+    others = [curve("quartic-5", 0, 1), curve("mse", 0, 1), curve("quartic-2", 0, 1, 9_000)]
+    assert len(runs_of(CURVES + others)) == len(CURVES)
+
+
+def test_runs_that_broke_off_or_exploded_are_counted_and_not_averaged():
+    arms = {}
+    for run in runs_of(UNSTABLE):
+        arms.setdefault((run.policy, run.error, run.threshold), []).append(run)
+    one_broke_off = arms["adam-1e-4", "squared", "2"]
+    assert [run.diverged for run in one_broke_off] == [False, False, True]
+    assert [run.steps for run in one_broke_off] == [10_000, 10_000, 3_000]
+    assert mean_of(one_broke_off) == "4.10 ± 0.141 (2), 1 of 3 diverged"
+    assert mean_of(arms["sgd-3e-3", "quartic", "none"]) == "2 of 2 diverged"
+    assert mean_of(arms["sgd-3e-3", "quartic", "2"]) == "90.00 (1)"
+
+
+def test_effects_are_paired_by_seed():
+    rows = cells(effects(runs_of(CURVES)))
+    assert len(rows) == 3  # with one seed, or without a run that clips nothing, none is told
+    assert rows[2][:5] == ["paper", "quartic", "1", "3", "3"]
+    assert rows[2][5] == "-0.400"
+    assert rows[2][7] == "-9.8 %"
+    assert float(rows[2][8]) < 0.001
+
+
+def test_effects_are_of_seeds_that_diverged_in_neither_arm():
+    rows = cells(effects(runs_of(UNSTABLE)))
+    assert len(rows) == 3
+    assert rows[2][:6] == ["adam-1e-4", "squared", "1", "2", "2", "-0.950"]
+
+
+def test_every_run_has_a_row():
+    rows = as_csv(runs_of(CURVES)).splitlines()
+    assert rows[0] == "policy,error,threshold,batch,seed,steps,diverged,final,largest"
+    assert len(rows) == 8
+
+
+def test_table_1_has_means_times_100_beside_the_published():
+    header, _, *rows = cells(table_1.table(runs_of(CURVES)))
+    assert header[2:] == ["batch 1: here", "published", "batch 4: here", "published"]
+    of = {tuple(row[:2]): row[2:] for row in rows}
+    assert of["quartic", "none"][:2] == ["4.10 ± 0.100 (3)", "3.88 ± 0.108"]
+    assert of["squared", "3"][2] == "5.00 (1)"
+
+
+def test_unstable_rates_has_a_row_for_each_policy_and_error():
+    rows = cells(unstable_rates.table(runs_of(UNSTABLE)))[2:]
+    assert len(rows) == 8
+    found = {(row[0], row[2]): row[3:] for row in rows}
+    assert found["adam-1e-4", "squared"] == [
+        *("5.10 ± 0.100 (3)", "6"),
+        *("4.10 ± 0.141 (2), 1 of 3 diverged", "6"),
+    ]
+    assert found["sgd-3e-3", "quartic"] == ["2 of 2 diverged", "", "90.00 (1)", "6"]
+    assert found["sgd-1e-4", "squared"] == [""] * 4
+
+
+@pytest.mark.parametrize("experiment", ["table_1", "unstable_rates"])
+def test_the_arms_of_a_config_are_those_of_its_report(experiment):
+    """Each is what its name says, and has a place in the table."""
+    runs = expand_sweep(load_config(["supersampling", experiment]))
+    first = [run for run in runs if run.training.seed == 0]
+    found = runs_of([curve(run.name.removesuffix("-seed0"), 0, 0.04) for run in first])
+    assert len(found) == len(first) == {"table_1": 4, "unstable_rates": 16}[experiment]
+    for run, told in zip(first, found, strict=True):
+        alrc, optimizer = run.loss.alrc, run.optimizer
+        assert run.loss.power == {"squared": 2, "quartic": 4}[told.error]
+        assert told.threshold == ("none" if alrc is None else f"{alrc.num_stddev:g}")
+        if told.policy:
+            name, rate = told.policy.split("-", 1)
+            assert (optimizer.name.lower(), optimizer.learning_rate) == (name, float(rate))
+            assert told.policy in unstable_rates.POLICIES
+
+
+@pytest.mark.parametrize(
+    ("experiment", "curves", "figures"),
+    [
+        (table_1, CURVES, {"quartic-batch-1.png", "squared-batch-4.png"}),
+        (
+            unstable_rates,
+            UNSTABLE,
+            {"adam-1e-4-squared-batch-1.png", "sgd-3e-3-quartic-batch-1.png"},
+        ),
+    ],
+)
+def test_a_report_is_written(tmp_path, monkeypatch, experiment, curves, figures):
+    monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: curves)
+    assert "95 % interval" in experiment.report("sqlite:///x", "some", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"table.md", "runs.csv"} | figures
+    monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: [])
+    with pytest.raises(TrackingError, match=f"supersampling {experiment.CONFIG}"):
+        experiment.report("sqlite:///x", "some", tmp_path)
