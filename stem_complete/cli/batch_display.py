@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Self
 
+from stem_complete.cli.base import show
 from stem_complete.console import ProgressBar
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class BatchDisplay:
             if self.as_json:
                 line = {"scan": str(source), "unit": unit.name, "state": result.state}
                 told = {"note": result.note, "reason": result.reason, "worker": outcome.worker}
-                print(json.dumps(line | {k: v for k, v in told.items() if v}), flush=True)
+                show(json.dumps(line | {k: v for k, v in told.items() if v}))
 
     def show(self, done: int, total: int) -> None:
         """Shows how many scans are done."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, app, examples, print_json
+from stem_complete.cli.base import Json, app, examples, print_json, show
 
 
 @app.command(
@@ -39,4 +39,4 @@ def inspect(
     if as_json:
         print_json(values)
     else:
-        print(summaries.everything(values) if everything else summaries.screen(values))
+        show(summaries.everything(values) if everything else summaries.screen(values))
