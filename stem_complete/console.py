@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from stem_complete.credentials import hidden
 from stem_complete.errors import StemCompleteError, system_error_in_one_line
 
 console = Console(stderr=True, highlight=False)
@@ -31,8 +32,8 @@ LINE_INTERVAL_S = 10.0
 
 
 def say(message: str) -> None:
-    """Prints a message above any progress bar."""
-    console.print(message, soft_wrap=True, markup=False)
+    """Prints a message above any progress bar, without the passwords of its URLs."""
+    console.print(hidden(message), soft_wrap=True, markup=False)
 
 
 def aligned(rows: Mapping[str, object]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import stem_complete
+from stem_complete.credentials import hidden
 
 app = typer.Typer(
     name="stem-complete",
@@ -61,9 +62,14 @@ def _root(
         raise typer.Exit(2)
 
 
+def show(result: str) -> None:
+    """Prints a result, without the passwords of its URLs."""
+    print(hidden(result), flush=True)
+
+
 def print_json(values: Any) -> None:
     """Prints a result for programs."""
-    print(json.dumps(values, indent=2, allow_nan=False, default=str))
+    show(json.dumps(values, indent=2, allow_nan=False, default=str))
 
 
 def check_on_ray(command: str, *, on_ray: bool, address: str | None, workers: int | None) -> bool:
@@ -100,6 +106,6 @@ def end_batch(failed: Mapping[str, str], notes: Iterable[str], result: str) -> N
         say(f"failed: {reason if name in reason else f'{name}: {reason}'}")
     for note in notes:
         say(in_one_line(note))
-    print(result)
+    show(result)
     if failed:
         raise typer.Exit(1)

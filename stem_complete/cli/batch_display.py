@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Self
 
+from stem_complete.cli.base import show
 from stem_complete.console import ProgressBar
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class BatchDisplay:
                 line = {"scan": str(source), "unit": unit.name, "state": result.state}
                 why = {} if result.failure is None else result.failure._asdict()
                 told = {"note": result.note, **why, "worker": outcome.worker}
-                print(json.dumps(line | {k: v for k, v in told.items() if v}), flush=True)
+                show(json.dumps(line | {k: v for k, v in told.items() if v}))
 
     def show(self, done: int, total: int) -> None:
         """Shows how many scans are done."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, app, examples, print_json
+from stem_complete.cli.base import Json, app, examples, print_json, show
 
 
 @app.command(
@@ -59,4 +59,4 @@ def compare(
         baseline=baseline,
         loss_to_reach=reach,
     )
-    print_json(comparison.to_dict()) if as_json else print(comparison.markdown)
+    print_json(comparison.to_dict()) if as_json else show(comparison.markdown)

@@ -18,6 +18,7 @@ from stem_complete.cli.base import (
     app,
     check_on_ray,
     examples,
+    show,
 )
 from stem_complete.errors import ConfigError
 
@@ -297,7 +298,7 @@ def evaluate(
         shown = evaluation.all_tables(report)
         if output is not None:
             _write(report, output, file_format)
-    print(report.to_json() if as_json else shown)
+    show(report.to_json() if as_json else shown)
     if report.failed:
         raise typer.Exit(1)
 

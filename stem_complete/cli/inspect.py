@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, app, examples, print_json
+from stem_complete.cli.base import Json, app, examples, print_json, show
 from stem_complete.console import say
 
 
@@ -51,7 +51,7 @@ def inspect(
         if as_json:
             print_json({"spikes": [spike._asdict() for spike in found]})
         else:
-            print(spikes_table(found))
+            show(spikes_table(found))
         if found:
             draw_spikes(path, picture)
             say(f"picture  {picture}")
@@ -62,4 +62,4 @@ def inspect(
     if as_json:
         print_json(values)
     else:
-        print(summaries.everything(values) if everything else summaries.screen(values))
+        show(summaries.everything(values) if everything else summaries.screen(values))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stem_complete.cli.base import Json, app, examples, print_json
+from stem_complete.cli.base import Json, app, examples, print_json, show
 
 
 @app.command(
@@ -45,4 +45,4 @@ def register(
     if as_json:
         print_json(asdict(registered) | {"model": registered.source})
     else:
-        print(aligned({"model": registered.source, **registered.places}))
+        show(aligned({"model": registered.source, **registered.places}))

@@ -100,8 +100,7 @@ class Driver:
                     expected="workers that finish",
                     found=str(failed),
                     where=self.config.name,
-                    fix="see Ray's logs of the workers; started again, it goes on from the last "
-                    "checkpoint",
+                    fix=_fix(str(failed)),
                 ) from failed
             if result.finished or self.stop.reason is not None:
                 return result
@@ -183,6 +182,13 @@ class Driver:
         if self.clock() - self.noticed_s >= NOTICE_EVERY_S:
             self.noticed_s, since = self.clock(), format_seconds(silent_s)
             say(f"waiting for {waiting_for} since {since}; the cluster has {found}")
+
+
+def _fix(failure: str) -> str:
+    """What to do about workers that failed too often."""
+    if failure.startswith(("ModuleNotFoundError", "ImportError")):
+        return "install the same version of stem-complete, with its packages, on every node"
+    return "see Ray's logs of the workers; started again, it goes on from the last checkpoint"
 
 
 def _listed(resources: Mapping[str, float]) -> str:

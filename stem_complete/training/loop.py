@@ -39,6 +39,7 @@ from stem_complete.training.patience import BestScore, best_after
 from stem_complete.training.recorder import Recorder, Recorders
 from stem_complete.training.resume import check_same_run
 from stem_complete.training.schedule import Stage, build_schedule
+from stem_complete.training.skipped_steps import SkippedSteps, what_was_not_finite
 from stem_complete.training.spikes import Spike, hardest
 from stem_complete.training.state import TrainingState, build_state
 from stem_complete.training.step import build_step
@@ -159,6 +160,7 @@ class _Loop:
         self.take_step = build_step(config, self.state, context)
         self.stopping = self.out_of_time = False
         self.skipped_in_a_row = 0
+        self.skipped = SkippedSteps()
 
     def run(self) -> TrainingResult:
         training = self.config.training
@@ -271,17 +273,20 @@ class _Loop:
         if self.context.is_main:
             losses = {f"train/{name}_loss": math.nan for name in self.task.loss_names}
             self.recorder.scalars(self.state.step, losses)
-        found = f"{counted(self.skipped_in_a_row, 'step')} in a row without"
         lower = self.config.optimizer.learning_rate / 2
+        found, look = "weights or moments that are not", ""
+        if self.skipped_in_a_row:
+            examples = self._nonfinite_examples()
+            skipped = counted(self.skipped_in_a_row, "step")
+            found = f"{skipped} in a row without ({what_was_not_finite(examples)})"
+            if examples:
+                look = f"; or look at those examples with `{program()} inspect`"
         return DivergedError(
             expected="finite losses, gradients and weights",
-            found=f"{found} (examples {self._nonfinite_examples()})"
-            if self.skipped_in_a_row
-            else "weights or moments that are not",
+            found=found,
             where=f"{self.config.name}, step {step}",
             fix=f"start again with a lower rate, such as optimizer.learning_rate={lower:g}, which "
-            "goes on from the checkpoint before those steps; or look at those examples with "
-            f"`{program()} inspect`",
+            f"goes on from before those steps{look}",
         )
 
     def _log(self, step: int, stage: Stage) -> None:
@@ -291,13 +296,10 @@ class _Loop:
         self._note_spikes()
         window = self.take_step.window
         metrics = window.metrics(self.config.batch_size) | self._largest_losses()
-        if metrics["train/skipped_steps"]:
-            examples = self._nonfinite_examples()
-            if self.context.is_main:
-                _log.warning(
-                    "skipped %s up to step %d: loss or gradient not finite; examples %s",
-                    *(counted(round(metrics["train/skipped_steps"]), "step"), step, examples),
-                )
+        if num_skipped := round(metrics["train/skipped_steps"]):
+            told = self.skipped.tell(num_skipped, step, self._nonfinite_examples())
+            if told and self.context.is_main:
+                _log.warning("%s", told)
         window.restart()
         metrics |= self._settings(stage)
         self.metrics.update(metrics)

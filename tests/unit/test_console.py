@@ -15,6 +15,7 @@ from stem_complete.console import (
     format_digits,
     format_range,
     format_seconds,
+    say,
 )
 
 
@@ -122,3 +123,8 @@ def test_the_time_left_ends_with_the_minutes_of_a_run(capsys, minutes, left):
     )
     progress.close()
     assert left in capsys.readouterr().err
+
+
+def test_what_is_said_has_no_password(capsys):
+    say("1 scan completed in s3://key:hush-5up3r@bucket/completed, 0 failed")
+    assert capsys.readouterr().err == "1 scan completed in s3://***@bucket/completed, 0 failed\n"

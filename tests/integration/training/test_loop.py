@@ -120,7 +120,7 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate(small_config):
     few_skipped = "training.max_nonfinite_steps=3"
     train(small_config(*settings, "training.max_minutes=1e-9"), ALONE)
     begun = latest(small_config()).step
-    lower = r"a lower rate, such as optimizer.learning_rate=500000, which goes on from the check"
+    lower = r"a lower rate, such as optimizer.learning_rate=500000, which goes on from before those"
     with pytest.raises(DivergedError, match=lower):
         train(small_config(*settings, few_skipped, "optimizer.learning_rate=1e6"), ALONE)
     # One more step was taken, which led to no finite loss any more.

@@ -29,6 +29,13 @@ def test_programs_get_a_line_for_each_scan(capsys):
     ]
 
 
+def test_no_line_has_a_password(capsys):
+    scan = Source("s3://key:hush-5up3r@bucket/a.npy")
+    with BatchDisplay(as_json=True) as display:
+        display.note(Unit("0", (scan,), rows=(0,)), outcome("done"))
+    assert json.loads(capsys.readouterr().out)["scan"] == "s3://***@bucket/a.npy"
+
+
 def test_people_see_rates_of_workers_failures_and_time_left(monkeypatch):
     shown = []
     now = [0.0]

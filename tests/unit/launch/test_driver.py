@@ -244,6 +244,11 @@ class TestFailures:
         ):
             drive(ScriptedGroup(clock, end=WorkersFailedError("rank 1 died")))
 
+    def test_of_workers_of_another_version_have_a_fix_of_their_own(self, drive, clock):
+        failure = "ModuleNotFoundError: No module named 'stem_complete.training.claim'"
+        with pytest.raises(TrainingError, match=r"claim'; install the same version of stem-compl"):
+            drive(ScriptedGroup(clock, end=WorkersFailedError(failure)))
+
     def test_that_a_signal_may_have_ended_are_no_failure(self, drive, clock, stop):
         def signalled():
             stop.on_signal(signal.SIGTERM, None)
