@@ -18,7 +18,7 @@ BENCHMARKS = {
     "complete": "completion by the folded network beside the unfolded one",
     "sizes": "large scans: seams beside errors, memory and CPU time beside small scans",
     "stages": "reading, encoding, network and writing beside the whole batch",
-    "batch": "batches of scans beside a plain loop, on Ray, and late beside early",
+    "batch": "batches of scans beside a plain loop, late beside early, two workers, starts",
     "scan": "scan simulation beside a plain per-image version and a training step",
     "loader": "loading of training examples beside what training steps consume",
     "ingest": "ingest of micrographs beside a write of the same bytes",
