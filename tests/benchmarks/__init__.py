@@ -20,6 +20,7 @@ BENCHMARKS = {
     "stages": "reading, encoding, network and writing beside the whole batch",
     "batch": "batches of scans beside a plain loop, on Ray, and late beside early",
     "curves": "curves of tracked runs beside MLflow's client",
+    "batch": "batches of scans beside a plain loop, late beside early, two workers, starts",
     "scan": "scan simulation beside a plain per-image version and a training step",
     "loader": "loading of training examples beside what training steps consume",
     "ingest": "ingest of micrographs beside a write of the same bytes",

@@ -1,12 +1,15 @@
-"""Batches of scans: beside a plain loop, on Ray beside this process, and late beside early."""
+"""Batches of scans: beside a plain loop, late beside early, two workers beside one, and starts."""
 
-import resource
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -29,6 +32,7 @@ from . import Setting
 from .report import Comparison, Goal
 
 SIDE_PX = 64
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
@@ -51,9 +55,13 @@ def run(setting: Setting) -> Iterator[Comparison]:
         rates["loop"],
         Goal(">=", 0.95),
     )
-    yield from late(setting, completer, many)
-    if not setting.quick:  # Ray starts in half a minute
-        yield from on_ray(setting, scans)
+    many_scans = write_scans(setting.folder / "many.zarr", many)
+    yield from late(setting, many_scans, "without Ray", lambda: InProcess(completer))
+    if setting.quick:  # Ray starts in half a minute, and a process in seconds
+        return
+    yield from late(setting, many_scans, "two workers on Ray", lambda: ray_pool(2))
+    yield from scaling(setting, scans)
+    yield from starts(setting, write_scans(setting.folder / "four.zarr", 4))
 
 
 def write_scans(path: Path, num: int, side: int = SIDE_PX) -> Path:
@@ -86,28 +94,82 @@ def loop(scans: Path, completer: object, output: Path) -> None:
         write_completion(completed, output / f"loop-{number}.tif")
 
 
-def late(setting: Setting, completer: object, num: int) -> Iterator[Comparison]:
+class Mark(NamedTuple):
+    """What was spent up to a moment.
+
+    Attributes:
+        wall: Time [s].
+        own: CPU time [s] of this process with Ray's own below it.
+        workers: CPU time [s] of workers on Ray.
+        memory: Of this process [MiB].
+    """
+
+    wall: float
+    own: float
+    workers: float
+    memory: float
+
+    @classmethod
+    def now(cls) -> "Mark":
+        """What was spent so far."""
+        this = psutil.Process()
+        own, workers = sum(this.cpu_times()[:2]), 0.0
+        for process in this.children(recursive=True):
+            with suppress(psutil.Error):
+                seconds = sum(process.cpu_times()[:2])
+                if "".join(process.cmdline()[:1]).startswith("ray::RayWorker"):
+                    workers += seconds
+                else:
+                    own += seconds
+        return cls(time.perf_counter(), own, workers, this.memory_info().rss / 2**20)
+
+    def __sub__(self, other: "Mark") -> "Mark":  # type: ignore[override]
+        return Mark(*(a - b for a, b in zip(self, other, strict=True)))
+
+
+def marks(
+    scans: Path, output: Path, pool: Pool, places: tuple[int, ...], check: bool
+) -> list[Mark]:
+    """A batch of an NPY for each scan: what was spent once so many were done."""
+    found = []
+    done = count(1)
+
+    def note(_unit: Unit, _outcome: Outcome) -> None:
+        if next(done) in places:
+            found.append(Mark.now())
+
+    outputs = Outputs(self_check=check)
+    complete_files([scans], pool, output, outputs=outputs, file_format="npy", each=note)
+    shutil.rmtree(output)
+    return found
+
+
+def ray_pool(num_workers: int) -> Pool:
+    """Workers on a local cluster."""
+    from stem_complete.serving.batch.on_ray import RayPool
+
+    return RayPool(RELEASED_MODEL, num_workers=num_workers)
+
+
+def late(
+    setting: Setting, scans: Path, where: str, pool: Callable[[], Pool]
+) -> Iterator[Comparison]:
     """The last tenth of a long batch beside its first, and memory at both."""
-    scans = write_scans(setting.folder / "many.zarr", num)
+    num = zarr.open_array(scans, mode="r").shape[0]
+    tenth = num // 10
+    # The first tenth begins when libraries are loaded, and all workers have begun.
+    begin = max(1, tenth // 10)
+    places = (begin, tenth, num - tenth + begin, num)
     rates: dict[str, list[float]] = {"first": [], "last": []}
     memory: dict[str, list[float]] = {"first": [], "last": []}
-    tenth = num // 10
     for number in range(setting.rounds):
-        times, sizes = [], []
-
-        def note(_unit: Unit, _outcome: Outcome, times=times, sizes=sizes) -> None:
-            times.append(time.process_time())
-            sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
         output = setting.folder / f"many{number}"
-        complete_files([scans], completer, output, file_format="npy", each=note)
-        # Without the very first, at which libraries are loaded.
-        rates["first"].append((tenth - 1) / (times[tenth] - times[1]))
-        rates["last"].append((tenth - 1) / (times[-1] - times[-tenth]))
-        memory["first"].append(sizes[tenth])
-        memory["last"].append(sizes[-1])
-        shutil.rmtree(output)
-    what = f"of {num:,} scans of {SIDE_PX}x{SIDE_PX} px"
+        first, of_first, last, of_last = marks(scans, output, pool(), places, check=False)
+        for name, spent in (("first", of_first - first), ("last", of_last - last)):
+            rates[name].append((tenth - begin) / (spent.own + spent.workers))
+        memory["first"].append(of_first.memory)
+        memory["last"].append(of_last.memory)
+    what = f"of {num:,} scans of {SIDE_PX}x{SIDE_PX} px, {where}"
     yield Comparison(
         f"last tenth {what}, CPU time",
         "scans/s",
@@ -117,76 +179,92 @@ def late(setting: Setting, completer: object, num: int) -> Iterator[Comparison]:
         Goal(">=", 0.9),
     )
     yield Comparison(
-        f"largest memory up to the end {what}",
+        f"memory of the driver at the end {what}",
         "MiB",
         memory["last"],
-        "up to a tenth",
+        "at a tenth",
         memory["first"],
         Goal("<=", 1.02),
     )
 
 
-def on_ray(setting: Setting, scans: Path) -> Iterator[Comparison]:
-    """CPU time of two workers on Ray, of all beside them, and of this process alone.
+def scaling(setting: Setting, scans: Path) -> Iterator[Comparison]:
+    """Two workers on Ray beside one and beside this process alone, with self-check.
 
-    Of two cores, workers have what the driver and Ray leave: at 0.11 of their time, two are 1.8
-    times as fast as one that shares its core with nobody.
+    On two cores, two workers have what the driver and Ray leave. So CPU time tells how fast they
+    are on a machine that has nothing else to do.
     """
-    from stem_complete.serving.batch.on_ray import RayPool
-
     pools: dict[str, Callable[[], Pool]] = {
         "alone": lambda: InProcess(load_completer(device="cpu")),
-        "ray": lambda: RayPool(RELEASED_MODEL, num_workers=2),
+        "one": lambda: ray_pool(1),
+        "two": lambda: ray_pool(2),
     }
-    spent: dict[str, list[float]] = {"alone": [], "workers": [], "beside": []}
     num = zarr.open_array(scans, mode="r").shape[0]
-    begin, end = num // 5, num - num // 10  # without the start, and the last that one works alone
+    places = (num // 5, num - num // 10)  # without the start, and the last that one works alone
+    spent: dict[str, list[Mark]] = {name: [] for name in pools}
     for number in range(setting.rounds):
         for name, pool in pools.items():
-            marks: list[tuple[float, float]] = []
-            done = count(1)
-
-            def note(_unit: Unit, _outcome: Outcome, marks=marks, done=done) -> None:
-                if next(done) in (begin, end):
-                    marks.append(spent_by_now())
-
             output = setting.folder / f"{name}{number}"
-            complete_files([scans], pool(), output, outputs=Outputs(self_check=True), each=note)
-            (own, workers), (own_later, workers_later) = marks
-            beside = 1000 * (own_later - own) / (end - begin)
-            if name == "alone":
-                spent["alone"].append(beside)
-            else:
-                spent["beside"].append(beside)
-                spent["workers"].append(1000 * (workers_later - workers) / (end - begin))
+            begin, end = marks(scans, output, pool(), places, check=True)
+            spent[name].append(end - begin)
+    each = 1000 / (places[1] - places[0])  # ms of a scan
     what = f"scan of {SIDE_PX}x{SIDE_PX} px in a batch on Ray"
     yield Comparison(
-        f"{what}, CPU time of its worker",
+        f"{what}, CPU time of its worker, of one",
         "ms",
-        spent["workers"],
+        [each * of.workers for of in spent["one"]],
         "in this process, without Ray",
-        spent["alone"],
+        [each * of.own for of in spent["alone"]],
         Goal("<=", 1.05),
     )
     yield Comparison(
-        f"{what}, CPU time of driver and Ray",
+        f"{what}, CPU time of driver and Ray, of two workers",
         "ms",
-        spent["beside"],
+        [each * of.own for of in spent["two"]],
         "its worker",
-        spent["workers"],
-        Goal("<=", 0.11),
+        [each * of.workers for of in spent["two"]],
+    )
+    yield Comparison(
+        "two workers on two cores, by CPU time of all processes",
+        "scans/s",
+        [2000 / (each * (of.own + of.workers)) for of in spent["two"]],
+        "one worker, which has a core to itself",
+        [1000 / (each * of.workers) for of in spent["one"]],
+        Goal(">=", 1.8),
+    )
+    yield Comparison(
+        "two workers on two cores, by the clock",
+        "scans/s",
+        [1000 / (each * of.wall) for of in spent["two"]],
+        "one worker",
+        [1000 / (each * of.wall) for of in spent["one"]],
+        Goal(">=", 1.8),
+        "of a machine that does nothing else",
     )
 
 
-def spent_by_now() -> tuple[float, float]:
-    """CPU time [s] of this process with Ray's own below it, and of workers."""
-    of_workers, this = 0.0, psutil.Process()
-    own = sum(this.cpu_times()[:2])
-    for process in this.children(recursive=True):
-        with suppress(psutil.Error):
-            seconds = sum(process.cpu_times()[:2])
-            if "".join(process.cmdline()[:1]).startswith("ray::RayWorker"):
-                of_workers += seconds
-            else:
-                own += seconds
-    return own, of_workers
+def starts(setting: Setting, scans: Path) -> Iterator[Comparison]:
+    """From the command to the line on its first completion, beside its limit."""
+    for options, limit_s in ((), 3.0), (("--ray", "--workers", "2"), 20.0):
+        cpu, wall = [], []
+        for number in range(setting.rounds):
+            output = setting.folder / f"start{number}"
+            command = [sys.executable, "-m", "stem_complete", "complete", str(scans), "--json"]
+            command += ["--output", str(output), *options]
+            started = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, env=ONE_THREAD) as process:
+                assert process.stdout is not None
+                assert b'"done"' in process.stdout.readline()
+                wall.append(time.perf_counter() - started)
+                cpu.append(sum(psutil.Process(process.pid).cpu_times()[:2]))
+                process.stdout.read()
+            shutil.rmtree(output)
+        for values, kind in (cpu, "CPU time of the command"), (wall, "by the clock"):
+            yield Comparison(
+                f"start to first completion, {' '.join(options) or 'without Ray'}, {kind}",
+                "s",
+                values,
+                "limit",
+                [limit_s] * len(values),
+                Goal("<=", 1.0),
+            )

@@ -14,7 +14,7 @@ from stem_complete.data.formats.scan_arrays import ScanArray
 from stem_complete.data.formats.scans import read_scans, sources_of
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
-from stem_complete.errors import DataError
+from stem_complete.errors import DataError, Failure, failure_of
 from stem_complete.files import sha256
 from stem_complete.inference.completer import check_side
 from stem_complete.inference.scan_files import is_url, place
@@ -99,6 +99,13 @@ class Reader:
         for raster in rasters:
             check_side(raster)
         return rasters
+
+    def failure(self, error: Exception) -> Failure:
+        """What to tell of a scan that could not be read: what was fetched is called by its URL."""
+        reason, fix = failure_of(error)
+        for url, here in self._fetched.items():
+            reason = reason.replace(str(here), url)
+        return Failure(reason, fix)
 
     def shapes(self, source: Source) -> list[tuple[int, int]]:
         """(h, w) [px] of each scan of the source; of arrays and most images by their headers alone.
@@ -221,6 +228,8 @@ def _image_shape(path: Path) -> tuple[int, int] | None:
     import numpy as np
     import tifffile
 
+    if not path.is_file():  # a pipe would be waited for for ever
+        return None
     try:
         if path.suffix.lower() == ".npy":
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape

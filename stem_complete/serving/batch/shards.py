@@ -37,7 +37,6 @@ from stem_complete.errors import (
     DataError,
     Failure,
     StemCompleteError,
-    failure_of,
 )
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import CompletedScan
@@ -177,7 +176,7 @@ class CompletionArrays(NamedTuple):
             try:
                 rows.keep_known(source, reader)
             except (StemCompleteError, OSError) as error:
-                failed[str(source)] = failure_of(error)
+                failed[str(source)] = reader.failure(error)
         rows.keep_moved(reader)
         rows.place_new()
         self._make_room({shape: max(taken) + 1 for shape, taken in rows.taken.items() if taken})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
-from stem_complete.errors import DataError, Failure, failure_of
+from stem_complete.errors import DataError, Failure
 from stem_complete.inference.complete import complete_scans, unfamiliar
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.reading import Reader
@@ -150,9 +150,7 @@ class Worker:
                     try:
                         stack = list(self._complete(iter(rasters), 1))
                     except Exception as error:
-                        results[place] = ScanResult(
-                            "failed", results[place].made_from, failure=failure_of(error)
-                        )
+                        results[place] = self._failed(error, results[place].made_from)
                     else:
                         yield place, stack
                 num_done = len(begun)
@@ -179,8 +177,11 @@ class Worker:
             rasters = self.reader.read(source)
             _check_shape(unit, rasters)
         except Exception as error:  # damaged files make readers fail in any way
-            return ScanResult("failed", made_from, failure=failure_of(error)), []
+            return self._failed(error, made_from), []
         return ScanResult("done", made_from, stamp, why), rasters
+
+    def _failed(self, error: Exception, made_from: MadeFrom) -> ScanResult:
+        return ScanResult("failed", made_from, failure=self.reader.failure(error))
 
     def _complete(self, scans: Iterator[RasterScan], batch_size: int) -> Iterator[CompletedScan]:
         outputs = self.job.destination.outputs

@@ -377,6 +377,18 @@ def test_object_stores_hold_what_disks_do(scans, saved, digests, file_format, re
             assert (bucket / "out" / name).read_bytes() == Path("out", name).read_bytes()
 
 
+@pytest.mark.parametrize("output", ["out", "out.zarr"])
+def test_bad_scans_of_an_object_store_are_called_by_their_url(scans, saved, output):
+    bucket = UPath(f"memory://bad-scans-for-{output.partition('.')[2] or 'files'}")
+    for name in ("good.npy", "cut.npy"):
+        (bucket / name).write_bytes(Path("scans/0.npy").read_bytes()[: 300 if name < "d" else None])
+    report = complete_files([str(bucket)], saved, output)
+    assert len(report.done) == 1
+    ((url, reason),) = report.failed.items()
+    assert url == str(bucket / "cut.npy")
+    assert reason.startswith(f"{url}: expected a readable .npy file, found one that ends")
+
+
 def test_without_scans_the_output_stays_as_it_was(scans, saved):
     report = complete_files(["nowhere.npy"], saved, "out")
     assert "no such file" in report.failed["nowhere.npy"]
