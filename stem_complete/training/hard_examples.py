@@ -4,7 +4,8 @@ It keeps 50 examples with their scans. Each step it takes one of them with a pro
 else a new one, which replaces one of the 50 if its loss is above a threshold. The threshold goes up
 and down so that as large a fraction of examples enters.
 
-Here that is so for each place in the global batch, and all follows from the losses. They come to
+Here that is so for each place in the global batch, and running means begin with the first loss,
+not with numbers of the published code's own scale. All follows from the losses. They come to
 every worker with the other sums of a step, and count two steps later, when they have reached the
 host in any case: no step waits, and all workers keep the same examples. An example is kept as its
 number, step and position, from which its variation and scan follow.
