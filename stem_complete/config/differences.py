@@ -10,6 +10,7 @@ from typing import Any
 from stem_complete.config.schema import Config, DataConfig
 
 _LONGEST = 48
+_MOST_ROWS = 10  # of a section; a sweep may have dozens of arms
 _SHOWN_APART = {"name", "recipe", "storage", "data.store"}
 
 
@@ -36,7 +37,10 @@ def differences(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_lines(different: Mapping[str, Any], line_length: int = 78) -> list[str]:
-    """Differences for a reader, a section a line: `training  steps=100 batch_size=4`."""
+    """Differences for a reader, a section a line: `training  steps=100 batch_size=4`.
+
+    What makes a section too long for a part of a screen is left out, as the dots say.
+    """
     sections: dict[str, list[str]] = {}
     for key, value in different.items():
         section, _, field = key.partition(".")
@@ -49,5 +53,7 @@ def in_lines(different: Mapping[str, Any], line_length: int = 78) -> list[str]:
     lines = []
     for section, fields in sections.items():
         rows = wrap(" ".join(fields), line_length - width - 2, break_long_words=False)
+        if len(rows) > _MOST_ROWS:
+            rows[_MOST_ROWS - 1 :] = ["..."]
         lines += [f"{section if row is rows[0] else '':{width}}  {row}" for row in rows]
     return lines

@@ -57,6 +57,7 @@ from stem_complete.evaluation.protocol import (
 )
 from stem_complete.evaluation.report import MODEL, Cell, Report, Row, grouped
 from stem_complete.evaluation.scoring import Measures, evaluate_published
+from stem_complete.evaluation.side_by_side import side_by_side_figure
 from stem_complete.evaluation.tables import (
     as_csv,
     by_condition,
@@ -126,6 +127,7 @@ __all__ = [
     "ratios_table",
     "rmse",
     "save_png",
+    "side_by_side_figure",
     "simulate",
     "write_rows",
 ]

@@ -112,6 +112,17 @@ def test_training_shows_losses_thresholds_rate_and_time_left(capsys):
     assert "validation RMSE 5.25 %" in error
 
 
+def test_training_of_any_task_shows_its_losses_and_takes_what_ends_its_curves(capsys):
+    progress = TrainingProgress("run", steps=10, batch_size=4)
+    one = {"train/image_loss": 1.5, "train/image_largest_loss": 7.0, "train/examples_per_s": 2.0}
+    progress.scalars(10, one | {"validation/image_loss": 3.0})
+    progress.scalars(10, {"train/image_loss": math.nan})
+    progress.close()
+    error = capsys.readouterr().err
+    assert "loss 1.5  2.00 ex" in error
+    assert "nan" not in error
+
+
 @pytest.mark.parametrize(
     ("minutes", "left"), [(None, "1 h 6 min left"), (1000, "1 h 6 min left"), (2, "2 min left")]
 )

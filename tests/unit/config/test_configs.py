@@ -47,7 +47,9 @@ def test_a_file_of_ones_own_comes_before_the_bundled_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["compat", "compat.yaml", "elsewhere/compact.yaml"])
 def test_a_config_that_is_not_there_is_an_error_that_lists_the_bundled_ones(name):
-    with pytest.raises(ConfigError, match="any_dose, any_scan, compact, comparison, demo, paper"):
+    with pytest.raises(
+        ConfigError, match="any_dose, any_scan, classification, clipping, compact, comparison, demo"
+    ):
         load_config([name])
 
 

@@ -38,6 +38,14 @@ def test_a_section_is_a_line() -> None:
     assert lines == ["training  steps=7 seed=1", "scan      coverage=0.1", "sweep     sweep=null"]
 
 
+def test_a_long_section_ends_in_dots() -> None:
+    many = {f"sweep.arms.arm-{number}.loss.power": 4 for number in range(100)}
+    lines = in_lines(many | {"training.steps": 7})
+    assert len(lines) == 11
+    assert lines[9].strip() == "..."
+    assert lines[10] == "training  steps=7"
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in BUNDLED.glob("*.yaml")))
 def test_what_a_bundled_config_changes_fits_a_part_of_a_screen(name: str) -> None:
     lines = in_lines(different(name))
