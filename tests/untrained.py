@@ -91,10 +91,13 @@ def calibration() -> ErrorCalibration:
     return ErrorCalibration(
         means=(0.0,) * num,
         deviations=(1.0,) * num,
-        weights=((0.1,) * num,),
-        biases=(0.0,),
-        outputs=(1.0,),
+        lowest=(-4.0,) * num,
+        highest=(4.0,) * num,
+        slopes=(0.05,) * num,
+        curvatures=((0.0,) * num,) * num,
         constant=-1.0,
+        least=-2.0,
+        most=0.0,
         num_images=2,
     )
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, mod
 from stem_complete.credentials import put_aside
 from stem_complete.errors import ArtifactError
 from stem_complete.inference.error_map import ErrorCalibration
+from stem_complete.inference.error_network import ErrorNetwork
 from stem_complete.inference.error_table import ErrorTable
 from stem_complete.models import (
     PRESETS,
@@ -106,7 +107,7 @@ class ModelCard(_Entry):
     encoding: Encoding
     coverage: float
     more_coverages: tuple[float, ...] = ()
-    calibration: ErrorCalibration | ErrorTable | None
+    calibration: ErrorCalibration | ErrorNetwork | ErrorTable | None
     metrics: dict[str, float | None]
     training_data: tuple[TrainingSource, ...]
     config: dict[str, Any]

@@ -142,7 +142,8 @@ def calibrate(
 
     The scans vary as those that `config` describes for training, so that every geometry, coverage
     and noise has its share. Crops are spread evenly over the split; with fewer crops than scans,
-    crops are scanned again. Errors are differences from the blurred micrographs.
+    crops are scanned again. Sums of two micrographs, which only make training harder, are left
+    out. Errors are differences from the blurred micrographs.
 
     Args:
         completer: The model.
@@ -151,6 +152,7 @@ def calibrate(
         num_scans: Number of scans for each kind of noise.
         progress: Called after each scan.
     """
+    config = _without_sums(config)
     crops = evenly_spread(store.indices("validation"), num_scans)
     shape = (store.crop_size, store.crop_size)
     simulator = build_simulator(config, shape, augment=True, seed=CALIBRATION_SEED)
@@ -173,6 +175,13 @@ def calibrate(
                 progress(number + 1, total)
 
     return calibrated(completions())
+
+
+def _without_sums(config: Config) -> Config:
+    if config.augmentation is None:
+        return config
+    single = config.augmentation.model_copy(update={"overlay": False})
+    return config.model_copy(update={"augmentation": single})
 
 
 def training_sources(store: MicrographStore) -> list[TrainingSource]:

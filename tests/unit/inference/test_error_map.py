@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.baselines import normalised_convolution
+from stem_complete.inference import error_map
 from stem_complete.inference.error_map import (
     FEATURES,
     ErrorCalibration,
+    ErrorFeatures,
     calibrated,
     error_features,
 )
@@ -30,6 +33,62 @@ def completed(texture, spiral, seed, coverage="1/20", noise=0.0):
     scan = RasterScan(intensity, dwell)
     image = normalised_convolution(scan, sigma_pitches=3 * scan.coverage, dwell_exponent=1)
     return scan, image.astype(np.float64), truth
+
+
+SHAPE = (8, 20)
+NUM_OF_SCAN = 6
+
+
+def from_values(values):
+    """Features with these values [10, h, w], the first six alike in all pixels."""
+    maps = torch.as_tensor(values[NUM_OF_SCAN:]).float().exp()
+    maps[0] -= 1 / 3  # of a distance
+    return ErrorFeatures(
+        of_scan=torch.as_tensor(values[:NUM_OF_SCAN, 0, 0]).float(),
+        unit=1.0,
+        std=1e-9,  # which what is far from all measurements errs by at least
+        typical_gap=torch.ones(1, 1, 1, 1),
+        maps=tuple(each[None, None] for each in maps),
+    )
+
+
+def values_of(features):
+    of_scan = features.of_scan[:, None, None].expand(-1, *features.shape)
+    return torch.cat([of_scan, features.of_pixels()]).double().numpy()
+
+
+def law(features):
+    """Logarithms of the mean squared errors [h, w]: of noise, distance and activity."""
+    x = values_of(features)
+    return 0.4 * x[0] + 0.5 * x[6] + 0.4 * x[7] - 0.2 * x[0] * x[7]
+
+
+def scans(num, seed=0):
+    """Features of scans, and squared errors whose mean follows the law."""
+    for number in range(seed, seed + num):
+        generator = np.random.default_rng(number)
+        values = generator.normal(size=(len(FEATURES), *SHAPE))
+        values[:NUM_OF_SCAN] = values[:NUM_OF_SCAN, :1, :1]
+        values[NUM_OF_SCAN] = np.maximum(values[NUM_OF_SCAN], -1)
+        features = from_values(values)
+        shared = generator.normal(-0.125, 0.5)
+        yield features, np.exp(law(features) + shared) * generator.normal(size=SHAPE) ** 2
+
+
+def others():
+    return scans(8, seed=5000)
+
+
+def log_ratio(fitted, features, _):
+    """Logarithms of the expected errors in units of the law's."""
+    return np.log(fitted.expected(features)) - law(features) / 2
+
+
+def moved(some, feature, by):
+    """Features of the first scan, some of them moved."""
+    values = values_of(next(iter(some))[0])
+    values[feature] += np.reshape(by, (-1, 1, 1))
+    return from_values(values)
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +160,66 @@ def test_a_constant_scan_has_a_finite_error(fitted):
     "changes",
     [
         pytest.param({"means": (0.0,)}, id="features"),
-        pytest.param({"weights": ((0.1,),)}, id="weights"),
-        pytest.param({"outputs": (1.0, 2.0)}, id="units"),
+        pytest.param({"curvatures": ((0.1,) * len(FEATURES),)}, id="products"),
         pytest.param({"constant": float("nan")}, id="nan"),
         pytest.param({"deviations": (0.0,) * len(FEATURES)}, id="no-deviation"),
+        pytest.param({"lowest": (5.0,) * len(FEATURES)}, id="range"),
+        pytest.param({"least": 1.0}, id="values"),
     ],
 )
-def test_what_is_no_network_is_refused(calibration, changes):
+def test_what_is_no_function_is_refused(calibration, changes):
     with pytest.raises(ValidationError):
         ErrorCalibration(**calibration.model_dump() | changes)
 
 
 def test_no_images_give_no_calibration():
     assert calibrated([]) is None
+
+
+class TestKnownLaw:
+    """Errors of scans whose law is known, but for a factor that the pixels of a scan share."""
+
+    @pytest.fixture(autouse=True)
+    def few_pixels(self, monkeypatch):
+        monkeypatch.setattr(error_map, "_PIXELS_PER_SCAN", 40)
+
+    def test_it_is_found(self):
+        fitted = calibrated(scans(192))
+        off = np.concatenate([log_ratio(fitted, *scan) for scan in others()])
+        assert abs(off.mean()) < 0.15
+        assert off.std() < 0.25
+
+    def test_few_scans_give_little_more_than_a_factor(self):
+        factors = [law(features).mean() / 2 for features, _ in scans(2)]
+        fitted = calibrated(scans(2))
+        logs = np.log([fitted.expected(features) for features, _ in others()])
+        assert np.ptp(logs) < 1  # of the law itself: over 3
+        assert abs(logs.mean() - np.mean(factors)) < 1
+
+    @pytest.mark.parametrize("num", [32, 64, 96])
+    def test_the_number_of_scans_hardly_matters(self, num):
+        few, many = (calibrated(scans(number)) for number in (num, 192))
+        change = [np.log(few.expected(f) / many.expected(f)) for f, _ in others()]
+        assert np.sqrt(np.mean(np.square(change))) < 0.3
+
+    def test_nor_do_their_seeds(self):
+        one, other = (calibrated(scans(64, seed=seed)) for seed in (0, 1000))
+        change = [np.log(one.expected(f) / other.expected(f)) for f, _ in others()]
+        assert np.sqrt(np.mean(np.square(change))) < 0.3
+
+    @pytest.mark.parametrize("feature", range(len(FEATURES)))
+    @pytest.mark.parametrize("side", [-50.0, 50.0])
+    def test_nothing_is_continued_beyond_what_was_seen(self, feature, side):
+        fitted = calibrated(scans(16))
+        far, further = (moved(scans(1), [feature], by * side) for by in (1, 2))
+        assert np.array_equal(fitted.expected(far), fitted.expected(further))
+
+    def test_features_that_were_never_together_give_no_less_than_was_seen(self):
+        fitted = calibrated(scans(8))
+        seen = np.log([fitted.expected(features) for features, _ in scans(8)])
+        generator = np.random.default_rng(0)
+        for signs in generator.choice([-9.0, 9.0], (50, len(FEATURES))):
+            corner = moved(scans(1), slice(None), signs)
+            expected = np.log(fitted.expected(corner))
+            assert expected.min() >= seen.min() - 1e-4
+            assert expected.max() <= seen.max() + 1e-4
