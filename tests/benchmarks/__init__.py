@@ -18,7 +18,6 @@ BENCHMARKS = {
     "complete": "completion by the folded network beside the unfolded one",
     "sizes": "large scans: seams beside errors, memory and CPU time beside small scans",
     "stages": "reading, encoding, network and writing beside the whole batch",
-    "batch": "batches of scans beside a plain loop, on Ray, and late beside early",
     "curves": "curves of tracked runs beside MLflow's client",
     "batch": "batches of scans beside a plain loop, late beside early, two workers, starts",
     "scan": "scan simulation beside a plain per-image version and a training step",
