@@ -5,21 +5,26 @@ An arm is called `[<optimizer>-<rate>-]<errors>-<n>[-batch-<size>]`, as in `quar
 ALRC paper's 100,000 the last 5,000). One that diverged has none: it ended with losses that were not
 finite, or with a final loss above 1, worse than an image without anything in it. Means and
 differences are of those that did not, and the others are counted beside them.
+
+A report keeps its runs in CSV files, so that runs that were trained elsewhere, or later, can be
+added to it.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
 
-from stem_complete.errors import TrackingError
+from stem_complete.console import say
+from stem_complete.errors import DataError, TrackingError, system_error_in_one_line
 from stem_complete.evaluation import (
     LearningCurve,
     grouped,
@@ -42,6 +47,9 @@ BOXCAR_STEPS = 500
 
 ERRORS = ("squared", "quartic")
 THRESHOLDS = ("2", "3", "4", "none")
+
+RUNS_FILE, CURVES_FILE = "runs.csv", "curves.csv"
+_KEY = ("policy", "error", "threshold", "batch", "seed")
 
 _ARM = re.compile(r"(?:((?:adam|sgd)-\d+e-\d+)-)?(squared|quartic)-(2|3|4|none)(?:-batch-(\d+))?")
 
@@ -84,14 +92,21 @@ def arm_of(run: Run) -> Arm:
 
 
 def runs_of(curves: Sequence[Curve]) -> list[Run]:
-    """The runs among `curves` that are named as above, if they ended; others are left out."""
-    longest = max((int(curve.steps[-1]) for curve in curves), default=0)
+    """The runs among `curves` that are named as above, if they ended; others are left out.
+
+    Those of one batch size are as long as the longest of them.
+    """
+    matches = [(match, curve) for curve in curves if (match := _ARM.fullmatch(curve.arm))]
+    by_batch = grouped(matches, lambda each: each[0][4])
+    lengths = {
+        batch: max(int(curve.steps[-1]) for _, curve in each) for batch, each in by_batch.items()
+    }
     found = []
-    for curve in curves:
-        match = _ARM.fullmatch(curve.arm)
+    for match, curve in matches:
+        longest = lengths[match[4]]
         broke_off = not np.isfinite(curve.values[-1])
         ended = broke_off or int(curve.steps[-1]) == longest
-        if match is None or curve.seed is None or not ended:
+        if curve.seed is None or not ended:
             continue
         losses = curve.values / WEIGHT
         last = losses[curve.steps > (1 - FINAL_FRACTION) * longest]
@@ -169,18 +184,71 @@ def as_csv(runs: Sequence[Run]) -> str:
     return file.getvalue()
 
 
-def tracked_runs(uri: str, experiment: str, config: str) -> list[Run]:
-    """The runs of an experiment.
+def curves_as_csv(runs: Sequence[Run]) -> str:
+    """A row for each point of each run."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_KEY, "step", "loss"])
+    for run in sorted(runs, key=lambda run: run[:5]):
+        for step, loss in zip(*run.curve, strict=True):
+            writer.writerow([*run[:5], step, f"{loss:.5g}"])
+    return file.getvalue()
+
+
+def kept_runs(report: Path) -> list[Run]:
+    """The runs of the report in a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    try:
+        runs = list(csv.DictReader((report / RUNS_FILE).read_text().splitlines()))
+        points = list(csv.DictReader((report / CURVES_FILE).read_text().splitlines()))
+    except OSError as error:
+        raise DataError(
+            expected=f"a report with {RUNS_FILE} and {CURVES_FILE}",
+            found=system_error_in_one_line(error),
+            where=report,
+            fix="name the folder that --output was given",
+        ) from error
+    of_run = grouped(points, lambda point: tuple(point[name] for name in _KEY))
+    return [
+        Run(
+            row["policy"],
+            row["error"],
+            row["threshold"],
+            int(row["batch"]),
+            int(row["seed"]),
+            int(row["steps"]),
+            row["diverged"] == "True",
+            float(row["final"]),
+            float(row["largest"]),
+            LearningCurve(
+                np.array([int(point["step"]) for point in own]),
+                np.array([float(point["loss"]) for point in own]),
+            ),
+        )
+        for row in runs
+        for own in [of_run[tuple(row[name] for name in _KEY)]]
+    ]
+
+
+def all_runs(uri: str | None, experiment: str, config: str, kept: Path | None) -> list[Run]:
+    """The runs of an experiment, and those of an earlier report that it does not have.
 
     Args:
-        uri: Tracking server.
+        uri: Tracking server; None takes the report's alone.
         experiment: Its name there.
         config: That makes them, on top of `supersampling`.
+        kept: Folder of the report; None: none.
 
     Raises:
         TrackingError: There are none that ended.
+        DataError: There is no such report.
     """
-    runs = runs_of(list_curves(uri, experiment, METRIC))
+    runs = {run[:5]: run for run in (kept_runs(kept) if kept else ())}
+    if uri is not None:
+        runs |= {run[:5]: run for run in runs_of(list_curves(uri, experiment, METRIC))}
     if not runs:
         raise TrackingError(
             expected=f"finished runs named as in the config {config}",
@@ -188,15 +256,16 @@ def tracked_runs(uri: str, experiment: str, config: str) -> list[Run]:
             where=f"experiment {experiment!r} at {uri}",
             fix=f"train some with `stem-complete train supersampling {config}`",
         )
-    return runs
+    return list(runs.values())
 
 
 def write_report(runs: Sequence[Run], tables: str, output: Path) -> str:
-    """Writes `table.md`, `runs.csv` and learning curves, and returns the tables."""
+    """Writes the tables, the runs and their curves, and pictures of these; returns the tables."""
     output.mkdir(parents=True, exist_ok=True)
     written = f"{tables}\n\n{effects(runs)}\n"
     write_atomically(output / "table.md", written)
-    write_atomically(output / "runs.csv", as_csv(runs))
+    write_atomically(output / RUNS_FILE, as_csv(runs))
+    write_atomically(output / CURVES_FILE, curves_as_csv(runs))
     for (policy, error, batch), of in grouped(
         runs, lambda run: (run.policy, run.error, run.batch)
     ).items():
@@ -216,3 +285,34 @@ def write_report(runs: Sequence[Run], tables: str, output: Path) -> str:
         name = "-".join(filter(None, (policy, error, f"batch-{batch}")))
         save_png(figure, output / f"{name}.png")
     return written
+
+
+def report_command(
+    usage: str,
+    experiment: str,
+    config: str,
+    table: Callable[[Sequence[Run]], str],
+    arguments: Sequence[str] | None,
+) -> None:
+    """Command line of a report.
+
+    Args:
+        usage: What `--help` says.
+        experiment: MLflow experiment, unless another one is named.
+        config: That makes the runs, on top of `supersampling`.
+        table: Makes the table of the runs.
+        arguments: None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--uri", help="tracking server; without one the runs are those of --kept")
+    parser.add_argument("--experiment", default=experiment, help="MLflow experiment")
+    parser.add_argument("--kept", type=Path, help="folder of a report whose runs are added")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    options = parser.parse_args(arguments)
+    if options.uri is None and options.kept is None:
+        parser.error("expected --uri or --kept, or both; found none")
+    runs = all_runs(options.uri, options.experiment, config, options.kept)
+    print(write_report(runs, table(runs), options.output))
+    say(f"report  {options.output}")

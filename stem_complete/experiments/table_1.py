@@ -13,11 +13,9 @@ a CSV file with a row for each run.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from stem_complete.console import errors_in_one_line, say
+from stem_complete.console import errors_in_one_line
 from stem_complete.evaluation import grouped, markdown_table
 from stem_complete.experiments.supersampling_runs import (
     ERRORS,
@@ -25,8 +23,7 @@ from stem_complete.experiments.supersampling_runs import (
     Run,
     arm_of,
     mean_of,
-    tracked_runs,
-    write_report,
+    report_command,
 )
 
 CONFIG = "table_1"
@@ -70,27 +67,9 @@ def table(runs: Sequence[Run]) -> str:
     return markdown_table(header, rows)
 
 
-def report(uri: str, experiment: str, output: Path) -> str:
-    """Writes `table.md`, `runs.csv` and learning curves, and returns the tables.
-
-    Raises:
-        TrackingError: There are no such runs.
-    """
-    runs = tracked_runs(uri, experiment, CONFIG)
-    return write_report(runs, table(runs), output)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--uri", required=True, help="tracking server")
-    parser.add_argument("--experiment", default="table-1", help="MLflow experiment")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
-    options = parser.parse_args(arguments)
-    print(report(options.uri, options.experiment, options.output))
-    say(f"report  {options.output}")
+    report_command(__doc__, "table-1", CONFIG, table, arguments)
 
 
 if __name__ == "__main__":

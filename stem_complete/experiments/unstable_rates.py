@@ -15,20 +15,17 @@ row for each run.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
-from stem_complete.console import errors_in_one_line, say
+from stem_complete.console import errors_in_one_line
 from stem_complete.evaluation import grouped, markdown_table
 from stem_complete.experiments.supersampling_runs import (
     ERRORS,
     Run,
     arm_of,
     mean_of,
-    tracked_runs,
-    write_report,
+    report_command,
 )
 
 CONFIG = "unstable_rates"
@@ -63,27 +60,9 @@ def _spikes(runs: Sequence[Run]) -> str:
     return f"{median(largest):.3g}" if largest else ""
 
 
-def report(uri: str, experiment: str, output: Path) -> str:
-    """Writes `table.md`, `runs.csv` and learning curves, and returns the tables.
-
-    Raises:
-        TrackingError: There are no such runs.
-    """
-    runs = tracked_runs(uri, experiment, CONFIG)
-    return write_report(runs, table(runs), output)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--uri", required=True, help="tracking server")
-    parser.add_argument("--experiment", default="unstable-rates", help="MLflow experiment")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
-    options = parser.parse_args(arguments)
-    print(report(options.uri, options.experiment, options.output))
-    say(f"report  {options.output}")
+    report_command(__doc__, "unstable-rates", CONFIG, table, arguments)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from stem_complete.config import expand_sweep, load_config
-from stem_complete.errors import TrackingError
+from stem_complete.errors import DataError, TrackingError
 from stem_complete.experiments import supersampling_runs, table_1, unstable_rates
 from stem_complete.experiments.supersampling_runs import (
     WEIGHT,
     arm_of,
     as_csv,
     effects,
+    kept_runs,
     mean_of,
     runs_of,
 )
@@ -144,10 +145,43 @@ def test_the_arms_of_a_config_are_those_of_its_report(experiment):
         ),
     ],
 )
-def test_a_report_is_written(tmp_path, monkeypatch, experiment, curves, figures):
+def test_a_report_is_written(tmp_path, monkeypatch, capsys, experiment, curves, figures):
     monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: curves)
-    assert "95 % interval" in experiment.report("sqlite:///x", "some", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"table.md", "runs.csv"} | figures
+    call = ["--uri", "sqlite:///x", "--output", str(tmp_path)]
+    experiment.main(call)
+    assert "95 % interval" in capsys.readouterr().out
+    files = {"table.md", "runs.csv", "curves.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == files | figures
     monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: [])
     with pytest.raises(TrackingError, match=f"supersampling {experiment.CONFIG}"):
-        experiment.report("sqlite:///x", "some", tmp_path)
+        experiment.main(call)
+
+
+def test_runs_of_an_earlier_report_are_added(tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    again = curve("quartic-3", 0, 0.03)
+    monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: CURVES)
+    table_1.main(["--uri", "sqlite:///x", "--output", str(first)])
+    monkeypatch.setattr(supersampling_runs, "list_curves", lambda *_: [again])
+    table_1.main(["--uri", "sqlite:///x", "--kept", str(first), "--output", str(second)])
+    found = {run[:5]: run for run in kept_runs(second)}
+    expected = {run[:5]: run for run in runs_of(CURVES)}
+    assert found.keys() == expected.keys()
+    newer = ("", "quartic", "3", 1, 0)
+    assert found[newer].final == pytest.approx(0.03)
+    for key in expected.keys() - {newer}:
+        assert found[key][:9] == expected[key][:9]
+        np.testing.assert_allclose(found[key].curve, expected[key].curve, rtol=1e-4)
+    table_1.main(["--kept", str(second), "--output", str(tmp_path / "third")])
+    assert (tmp_path / "third" / "table.md").read_text() == (second / "table.md").read_text()
+    with pytest.raises(DataError, match=r"runs\.csv"):
+        table_1.main(["--kept", str(tmp_path), "--output", str(second)])
+    with pytest.raises(SystemExit):
+        table_1.main(["--output", str(second)])
+
+
+def test_runs_of_another_batch_size_may_have_fewer_steps():
+    shorter = [curve("quartic-3-batch-4", seed, 0.03, 2_500) for seed in range(2)]
+    cut_off = curve("quartic-none-batch-4", 0, 0.03, 2_000)
+    found = runs_of([*CURVES[:6], *shorter, cut_off])
+    assert [run.steps for run in found] == [10_000] * 6 + [2_500] * 2
