@@ -28,7 +28,7 @@ class StageConfig(Section):
     frozen: tuple[str, ...] = Field(
         (),
         description="patterns of parameter groups and running statistics that stay as they are; "
-        "completion has generator, trainer and running_means",
+        "completion has inner_generator, outer_generator, trainer and running_means",
     )
 
 

@@ -49,4 +49,22 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
         model["preset"] = "any-dose"
     if upgraded.get("recipe") == "ours":
         upgraded["recipe"] = "any-dose" if model.get("preset") == "any-dose" else "compact"
+    _part_generators(upgraded.get("optimizer"))
     return upgraded
+
+
+def _part_generators(optimizer: Any) -> None:
+    """Stages spoke of both generators as one group, `generator`."""
+    stages = optimizer.get("stages") if isinstance(optimizer, dict) else None
+    for stage in stages if isinstance(stages, list) else ():
+        if not isinstance(stage, dict):
+            continue
+        factors, frozen = stage.get("factors"), stage.get("frozen")
+        if isinstance(factors, dict):
+            stage["factors"] = {_now(pattern): factor for pattern, factor in factors.items()}
+        if isinstance(frozen, list):
+            stage["frozen"] = [_now(pattern) for pattern in frozen]
+
+
+def _now(pattern: Any) -> Any:
+    return "*_generator" if pattern == "generator" else pattern

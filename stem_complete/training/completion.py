@@ -208,11 +208,12 @@ class CompletionTask(Task):
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Generators and trainer, whose learning rates differ."""
-        network = self.network
+        """Both generators and the trainer, whose learning rates differ."""
+        generator, trainer = self.network.generator, self.network.trainer
         return {
-            "generator": list(network.generator.parameters()),
-            TRAINER: list(network.trainer.parameters()),
+            "inner_generator": list(generator.inner.parameters()),
+            "outer_generator": list(generator.outer.parameters()),
+            TRAINER: list(trainer.parameters()),
         }
 
     def statistics(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.storage.paths import StorageError
 from stem_complete.training import Checkpoints, StopRequest, train
 from stem_complete.training.ending import DivergedError
+from stem_complete.training.tasks import build_named
 
 
 def test_a_run_records_curves_pictures_and_checkpoints(small_config):
@@ -69,6 +70,17 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(small_config):
     assert_same_state(task_state(whole), task_state(stopped))
     for step in (5, 6):
         assert tape_after.values["train/outer_loss"][step] == tape.values["train/outer_loss"][step]
+
+
+def test_a_frozen_generator_keeps_its_weights(small_config):
+    config = small_config("optimizer.stages=[{start: 0, frozen: [inner_generator]}]")
+    train(config, ALONE)
+    task, examples = build_named(config)
+    task.initialise(examples)
+    trained = task_state(config)
+    for name, weights in task.network.named_parameters():
+        stays = name.startswith("generator.inner.")
+        assert torch.equal(weights, trained[f"network.{name}"]) == stays, name
 
 
 def test_accumulation_equals_the_whole_batch(small_config):

@@ -88,3 +88,11 @@ def test_nominal_coverages_are_a_geometry():
 def test_a_recipe_that_was_called_ours_is_named_after_its_network():
     small = {"recipe": "ours", "model": {"preset": "compact"}}
     assert upgrade(small) == small | {"recipe": "compact"}
+
+
+def test_both_generators_were_one_group():
+    stages = [{"start": 0, "factors": {"generator": 2, "trainer": 3}, "frozen": ["generator"]}]
+    (stage,) = upgrade({"optimizer": {"stages": stages}})["optimizer"]["stages"]
+    assert stage["factors"] == {"*_generator": 2, "trainer": 3}
+    assert stage["frozen"] == ["*_generator"]
+    assert stages[0]["frozen"] == ["generator"]  # what was given is not changed
