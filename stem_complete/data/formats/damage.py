@@ -42,7 +42,7 @@ _ENDS_EARLY = re.compile(
 _UNKNOWN = (
     (r"RGBA", "a colour image"),
     (r"is encrypted", "an encrypted file"),
-    (r"compression|codec|plugin|required filter", "a compression that is not supported"),
+    (r"\b(?:compression|codec|plugin)|required filter", "a compression that is not supported"),
     (
         r"not supported|unsupported|not implemented|unrecognised mode '[1-9]\d{0,2}'",
         "a form that is not supported",

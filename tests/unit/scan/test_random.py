@@ -118,6 +118,8 @@ def test_streams_have_the_numbers_of_runs_that_go_on():
         "DETECTION": (0, 6),
         "BRIGHTNESS": (0, 7),
         "CONTRAST": (0, 8),
+        "SHIFT_ROWS": (0, 9),
+        "SHIFT_COLUMNS": (0, 10),
         "PARTS": (2, 0),
         "OTHER_PARTS": (2, 1),
         "OTHER_FLIPS": (2, 2),
