@@ -98,7 +98,7 @@ def test_a_stopped_run_is_started_again_by_the_command_that_is_told(make_run) ->
 def test_a_run_that_ended_early_says_why(make_run, cause) -> None:
     folder = make_run(0.4, last_step=300)
     error = (DivergedError if cause == "diverged" else TrainingError)(
-        expected="finite losses", found="50 steps without" + 80 * " 1234", where="r"
+        expected="finite losses", found="50 steps without" + 80 * " 1234", where="r", fix="lower it"
     )
     with pytest.raises(TrainingError), ending_kept(storage_path(folder), StopRequest(), 1e-3):
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from stem_complete.cli.batch_display import BatchDisplay
+from stem_complete.errors import Failure
 from stem_complete.serving.batch.sources import Source
 from stem_complete.serving.batch.units import Outcome, ScanResult, Unit
 
@@ -12,11 +13,9 @@ UNIT = Unit("0", (Source("a", number=1), Source("b")), rows=(0, 1))
 
 
 def outcome(*states, worker="host:1"):
-    return Outcome(
-        tuple(ScanResult(state, {}, reason="why" if state == "failed" else "") for state in states),
-        {},
-        worker,
-    )
+    why = {"done": None, "failed": Failure("why", "what to do")}
+    results = tuple(ScanResult(state, {}, failure=why[state]) for state in states)
+    return Outcome(results, {}, worker)
 
 
 def test_programs_get_a_line_for_each_scan(capsys):
@@ -25,7 +24,8 @@ def test_programs_get_a_line_for_each_scan(capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         {"scan": "a[1]", "unit": "0", "state": "done", "worker": "host:1"},
-        {"scan": "b", "unit": "0", "state": "failed", "reason": "why", "worker": "host:1"},
+        {"scan": "b", "unit": "0", "state": "failed"}
+        | {"reason": "why", "fix": "what to do", "worker": "host:1"},
     ]
 
 

@@ -12,7 +12,7 @@ from stem_complete.storage.paths import storage_path
 from stem_complete.training.ending import ENDING_FILE, DivergedError, ending_kept, read_ending
 from stem_complete.training.stopping import StopRequest
 
-PARTS = {"expected": "finite losses", "found": "3 steps without", "where": "r, step 7"}
+PARTS = {"expected": "finite losses", "found": "3 steps without", "where": "r, step 7", "fix": "x"}
 
 
 @pytest.mark.parametrize(
