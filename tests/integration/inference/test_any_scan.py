@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,18 @@ def test_scans_along_any_path_with_outliers(untrained, shape, seed, num, gain, o
     except DataError:
         return  # nothing of it lies in the image
     check(untrained, scan)
+
+
+@given(gain=st.floats(1e-6, 1e6), offset=st.floats(-100, 100))
+@settings(max_examples=20, deadline=None)
+def test_the_image_follows_gain_and_offset_of_the_detector(
+    completer: Completer, texture: Any, spiral: Any, gain: float, offset: float
+) -> None:
+    intensity, dwell = spiral(texture(0))
+    plain = completer.complete(intensity, dwell)
+    # The offset is in units of the contrast: beyond that float32 has no digits for both.
+    changed = completer.complete(gain * (intensity + offset), dwell)
+    np.testing.assert_allclose(
+        changed.image / gain - offset, plain.image, atol=1e-3 + 1e-6 * abs(offset)
+    )
+    np.testing.assert_allclose(changed.error / gain, plain.error, rtol=1e-3)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import pytest
 import torch
 
-import stem_complete
 from stem_complete.config import Config
 from stem_complete.data.formats.path_files import PathNotes, write_path
-from stem_complete.data.loader import training_batches
-from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ConfigError
 from stem_complete.scan import GEOMETRIES, PartialScan, archimedean, drawn_archimedean
 from stem_complete.training import build_task
 from stem_complete.training.simulation import build_simulator
 from stem_complete.vocabulary import Geometry
 
-PACKAGES = ["data", "scan", "models", "losses"]
 IMAGES = torch.rand((2, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -44,30 +38,6 @@ def test_parts_are_scanned_and_completed(any_dose: Callable[..., Config]) -> Non
     torch.testing.assert_close(alone.truth, batch.truth[1:])
     later = task.simulator(IMAGES, 4, torch.arange(2))
     assert not torch.allclose(later.truth, batch.truth)
-
-
-def test_images_never_come_back_to_a_package_that_they_left(
-    small_config: Callable[..., Config],
-) -> None:
-    config = small_config("model.encoding=adaptive")
-    store = MicrographStore(config.data.store)
-    task = build_task(config, (64, 64))
-    packages = {Path(stem_complete.__file__).parent / name for name in PACKAGES}
-    walk: list[str] = []
-
-    def enter(frame: FrameType, event: str, _: object) -> None:
-        for package in packages & set(Path(frame.f_code.co_filename).parents):
-            if event == "call" and walk[-1:] != [package.name]:
-                walk.append(package.name)
-
-    batches = training_batches(store, steps=range(1), seed=0, batch_size=2, micro_batch_size=2)
-    sys.setprofile(enter)
-    try:
-        batch = next(batches)
-        task(batch.examples, 0, batch.positions)
-    finally:
-        sys.setprofile(None)
-    assert walk == PACKAGES
 
 
 def test_training_sees_every_geometry_at_every_coverage(

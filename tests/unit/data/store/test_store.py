@@ -401,13 +401,21 @@ def test_lost_records_are_told_in_one_line(tmp_path: Path, whole: dict[StoredDty
         MicrographStore(path).sources()
 
 
+@pytest.fixture(scope="module")
+def in_small_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose columns have chunks of four crops, to copy and damage."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_ROWS_PER_CHUNK", 4)
+        return store_with(tmp_path_factory.mktemp("chunks") / "s.zarr", CROPS).path
+
+
 @pytest.mark.parametrize("name", [*layout.COLUMNS, "pixel_hash"])
 @pytest.mark.parametrize("first", [0, 4])
 def test_no_value_of_a_chunk_that_is_gone_is_made_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: int
+    tmp_path: Path, in_small_chunks: Path, name: str, first: int
 ) -> None:
-    monkeypatch.setattr(layout, "_ROWS_PER_CHUNK", 4)
-    path = store_with(tmp_path / "s.zarr", CROPS).path
+    path = tmp_path / "s.zarr"
+    shutil.copytree(in_small_chunks, path)
     (path / "crops" / name / "c" / str(first // 4)).unlink()
 
     def read(store: MicrographStore) -> NDArray[Any]:
