@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter1d
 
 from stem_complete.evaluation.page import styled
 
@@ -38,6 +37,8 @@ def boxcar_mean(curve: LearningCurve, width_steps: float) -> LearningCurve:
     if len(steps) < 2:
         return LearningCurve(steps, values)
     width = round(width_steps / float(np.median(np.diff(steps))))
+    from scipy.ndimage import uniform_filter1d  # slow to import
+
     width = min(max(width, 1), len(steps))
     middle = slice(width // 2, width // 2 + len(steps) - width + 1)
     means = (uniform_filter1d(each, width) for each in (steps, values))

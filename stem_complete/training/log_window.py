@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,9 +148,9 @@ class LogWindow:
         """This worker's losses that were clipped hardest. Waits for the device."""
         if not self.steps:
             return ()
-        losses = torch.stack([step.losses for step in self.steps]).cpu()
-        places = torch.stack([step.places for step in self.steps])
-        before, after = losses.unbind(2)
+        losses = torch.stack([step.losses for step in self.steps]).cpu().numpy()
+        places = torch.stack([step.places for step in self.steps]).numpy()
+        before, after = losses[:, :, 0], losses[:, :, 1]
         return hardest(
             Spike(
                 int(places[step, micro, 1, b]),
@@ -159,7 +160,7 @@ class LogWindow:
                 float(before[step, micro, name, b]),
                 float(after[step, micro, name, b]),
             )
-            for step, micro, name, b in (after < before).nonzero().tolist()
+            for step, micro, name, b in np.argwhere(after < before)
         )
 
     def restart(self) -> None:

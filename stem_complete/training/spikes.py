@@ -13,7 +13,7 @@ class Spike(NamedTuple):
     """A loss that was clipped.
 
     Attributes:
-        step: Steps taken before it.
+        step: Steps taken before it; of a hard example that came again, before it came first.
         position: Of the example in the global batch, from which with the step follows how it was
             varied and scanned.
         example: Number of the example.

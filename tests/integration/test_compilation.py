@@ -50,9 +50,9 @@ def test_alrc():
 
 def test_weight_and_mean_norm():
     torch.manual_seed(0)
-    layers = [WeightNormConv2d(2, 4), WeightNormConv2d(4, 1, mean_norm=False)]
+    layers = [WeightNormConv2d(2, 4), WeightNormConv2d(4, 1, norm="none")]
     eager, images = nn.Sequential(*layers), torch.randn(3, 2, 8, 8)
-    other = nn.Sequential(WeightNormConv2d(2, 4), WeightNormConv2d(4, 1, mean_norm=False))
+    other = nn.Sequential(WeightNormConv2d(2, 4), WeightNormConv2d(4, 1, norm="none"))
     other.load_state_dict(eager.state_dict())
     compiled = torch.compile(other, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), eager(images))

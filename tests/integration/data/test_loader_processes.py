@@ -28,7 +28,8 @@ def test_processes_give_the_same_batches(small_store):
     assert len(here) == len(elsewhere) == 10
     for one, other in zip(here, elsewhere, strict=True):
         assert type(one) is type(other)
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert one.steps is other.steps is None
+        assert all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     assert not multiprocessing.active_children()
 

@@ -95,4 +95,5 @@ def test_classification_and_its_frozen_blocks_are_the_same_on_any_number_of_work
             for name, value in before.state[part].items():
                 frozen = any(each in name for each in ("stem", "block_128", "head"))
                 is_weight = "running" not in name
-                assert value.equal(after[name]) == (frozen and is_weight), name
+                if not name.endswith("_extra_state"):  # whether running statistics stay
+                    assert value.equal(after[name]) == (frozen and is_weight), name
