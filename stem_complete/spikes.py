@@ -18,7 +18,8 @@ from stem_complete.data.examples import Examples, check_recorded
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import ArtifactError
 from stem_complete.evaluation import contact_sheet, markdown_table, save_png
-from stem_complete.training import Checkpoint, Checkpoints
+from stem_complete.training import Checkpoints
+from stem_complete.training.checkpoint_folder import spikes_of
 from stem_complete.training.spikes import Spike
 from stem_complete.training.task import Picture
 from stem_complete.training.tasks import build_named
@@ -37,7 +38,10 @@ def spikes_of_run(run: str | Path | UPath) -> tuple[Spike, ...]:
         ArtifactError: It has no whole checkpoint.
         StorageError: It cannot be read.
     """
-    return _newest(run).spikes
+    # By the metadata alone: weights may take gigabytes.
+    for metadata in Checkpoints(run).readable().values():
+        return spikes_of(metadata)
+    raise _nothing(run)
 
 
 def spikes_table(spikes: Sequence[Spike]) -> str:
@@ -68,7 +72,9 @@ def draw_spikes(run: str | Path | UPath, picture: Path) -> None:
         ArtifactError: There is no whole checkpoint, or no spike in it.
         StemCompleteError: What was trained on cannot be read, or is not there any more.
     """
-    checkpoint = _newest(run)
+    checkpoint = Checkpoints(run).latest()
+    if checkpoint is None:
+        raise _nothing(run)
     config = validate_config(checkpoint.config, where=str(checkpoint.folder))
     task, examples = build_named(config)
     if checkpoint.examples is not None:
@@ -100,16 +106,13 @@ def draw_spikes(run: str | Path | UPath, picture: Path) -> None:
     save_png(contact_sheet(images, labels, num_panels=_NUM_PANELS), picture)
 
 
-def _newest(run: str | Path | UPath) -> Checkpoint:
-    checkpoint = Checkpoints(run).latest()
-    if checkpoint is None:
-        raise ArtifactError(
-            expected="a run with checkpoints",
-            found="none",
-            where=str(run),
-            fix="give the folder of a training run",
-        )
-    return checkpoint
+def _nothing(run: str | Path | UPath) -> ArtifactError:
+    return ArtifactError(
+        expected="a run with checkpoints",
+        found="none",
+        where=str(run),
+        fix="give the folder of a training run",
+    )
 
 
 def _name(examples: Examples, example: int) -> str:

@@ -42,11 +42,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Tells what a store, model, run, scan or image file contains."""
-    from stem_complete import summaries
-    from stem_complete.inspection import draw_store, inspect_path
-    from stem_complete.spikes import draw_spikes, spikes_of_run, spikes_table
-
     if spikes:
+        from stem_complete.spikes import draw_spikes, spikes_of_run, spikes_table
+
         found = spikes_of_run(path)
         if as_json:
             print_json({"spikes": [spike._asdict() for spike in found]})
@@ -56,6 +54,10 @@ def inspect(
             draw_spikes(path, picture)
             say(f"picture  {picture}")
         return
+
+    from stem_complete import summaries
+    from stem_complete.inspection import draw_store, inspect_path
+
     values = inspect_path(path)
     if contact_sheet is not None:
         draw_store(Path(path), contact_sheet)
