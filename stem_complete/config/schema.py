@@ -149,6 +149,11 @@ class AugmentationConfig(Section):
     overlay: bool = Field(
         False, description="train on sums of two parts of a micrograph, in random proportions"
     )
+    smooth_fraction: Fraction01 = Field(
+        0.0,
+        description="fraction of these parts that a Gaussian of random width makes smooth, as many "
+        "specimens are, and micrographs with noise of their own are not",
+    )
     contrast: bool = Field(False, description="train on random tone curves, half of them inverted")
     geometries: tuple[Geometry | PathFile, ...] = Field(
         (), description="train on these as often as on scan.geometry"

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan import random
+from stem_complete.scan.filters import filter_mirrored
 from stem_complete.scan.random import KeysOf, Stream
 
 LARGEST_GAMMA = 2.0
+SMOOTHING_PX = (0.7, 5.0)
+"""From what pixel noise survives to what leaves shapes alone: smallest and largest width."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Augmentation:
         sharp_fraction: Fraction of the parts that are cut out pixel by pixel, at magnification 1.
             Others are interpolated, which smooths the noise of a micrograph.
         overlay: Lay two parts of each micrograph over each other, see `overlaid`.
+        smooth_fraction: Fraction of the parts, or their sums, that are made smooth, see `smoothed`.
     """
 
     max_zoom: float = 1.0
@@ -34,6 +38,7 @@ class Augmentation:
     contrast: bool = False
     sharp_fraction: float = 0.0
     overlay: bool = False
+    smooth_fraction: float = 0.0
 
     def __call__(self, images: Tensor, keys: KeysOf) -> Tensor:
         """Variations of `images` [b, 1, h, h] in [-1, 1], of `crop_px` each way if that is set."""
@@ -44,6 +49,10 @@ class Augmentation:
             others = flip_rotate(others, random.integers(keys(Stream.OTHER_FLIPS), 8))
             parts = overlaid(parts, others, random.uniform(keys(Stream.OVERLAY), (1, 1, 1)))
         images = parts
+        if self.smooth_fraction:
+            draws = random.uniform(keys(Stream.SMOOTHING), (2, 1, 1, 1))
+            smooth = smoothed(images, draws[:, 0])
+            images = torch.where(draws[:, 1] < self.smooth_fraction, smooth, images)
         images = flip_rotate(images, random.integers(keys(Stream.FLIPS), 8))
         if self.contrast:
             exponent = 2 * random.uniform(keys(Stream.TONE_CURVE), (1, 1, 1)) - 1
@@ -72,6 +81,24 @@ def overlaid(images: Tensor, others: Tensor, phase: Tensor) -> Tensor:
     """
     share = torch.sin(phase * (math.pi / 2)) ** 2
     return images + share * (others - images)
+
+
+def smoothed(images: Tensor, draw: Tensor) -> Tensor:
+    """Images filtered by a Gaussian each, as of specimens that are smooth at the size of a pixel.
+
+    The noise of a micrograph is part of the truth that networks learn to return. Where all training
+    micrographs have some, networks take the noise of a scan of a smooth specimen for such.
+
+    Args:
+        images: `[b, 1, h, w]`, sides of at least 16 px.
+        draw: Uniform in [0, 1), `[b, 1, 1, 1]`. Logarithms of widths are uniformly distributed
+            over `SMOOTHING_PX`.
+    """
+    smallest, largest = SMOOTHING_PX
+    sigma = smallest * (largest / smallest) ** draw
+    taps = [torch.exp(-0.5 * (distance / sigma) ** 2) for distance in range(int(3 * largest) + 1)]
+    total = 2 * sum(taps[1:]) + taps[0]
+    return filter_mirrored(images, [tap / total for tap in taps])
 
 
 def flip_rotate(images: Tensor, choice: Tensor) -> Tensor:

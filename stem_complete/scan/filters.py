@@ -56,7 +56,7 @@ def blur(images: Tensor, sigma_px: float = REFERENCE_BLUR_SIGMA_PX) -> Tensor:
     return filter_mirrored(images, [weight / total for weight in weights])
 
 
-def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
+def filter_mirrored(images: Tensor, taps: Sequence[float | Tensor]) -> Tensor:
     """`images` [..., h, w] filtered symmetrically along rows and columns, mirrored at the border.
 
     The border pixel is not repeated (OpenCV's BORDER_REFLECT_101). Sums of shifted images, unlike
@@ -64,7 +64,8 @@ def filter_mirrored(images: Tensor, taps: Sequence[float]) -> Tensor:
 
     Args:
         images: Images of at least `len(taps)` px along both axes.
-        taps: Weights of the centre, the two neighbours, the two second neighbours, ...
+        taps: Weights of the centre, the two neighbours, the two second neighbours, ...; numbers, or
+            those of each image.
     """
     reach = len(taps) - 1
     for dim in (-1, -2):

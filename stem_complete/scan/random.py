@@ -52,6 +52,7 @@ class Stream(Enum):
     OTHER_FLIPS = (2, 2)
     OVERLAY = (2, 3)
     HARD_EXAMPLES = (2, 4)
+    SMOOTHING = (2, 5)
 
 
 KeysOf = Callable[[Stream], Tensor]

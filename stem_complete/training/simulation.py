@@ -79,6 +79,7 @@ def build_simulator(
             varied.contrast,
             varied.sharp_fraction,
             varied.overlay,
+            varied.smooth_fraction,
         ),
         noisy_fraction=varied.noisy_fraction,
         curriculum=curriculum,

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from stem_complete.scan import (
     Augmentation,
@@ -15,7 +16,14 @@ from stem_complete.scan import (
     blur,
     example_keys,
 )
-from stem_complete.scan.augment import change_contrast, flip_rotate, magnify, overlaid
+from stem_complete.scan.augment import (
+    SMOOTHING_PX,
+    change_contrast,
+    flip_rotate,
+    magnify,
+    overlaid,
+    smoothed,
+)
 
 KEYS = example_keys(0, 0, torch.arange(64), Stream.PARTS)
 
@@ -215,3 +223,25 @@ def test_shares_of_overlaid_images_are_mostly_small_or_large():
     # The arcsine distribution: a fifth lies in each tail of 0.0955.
     assert (shares < 0.0955).float().mean() == pytest.approx(0.2, abs=0.002)
     assert shares.mean() == pytest.approx(0.5, abs=0.001)
+
+
+def test_parts_are_smoothed_by_gaussians_of_widths_that_are_drawn():
+    rough, draw = images(3, 64), torch.tensor([0.0, 0.5, 0.9]).view(-1, 1, 1, 1)
+    smallest, largest = SMOOTHING_PX
+    for image, number, smooth in zip(rough, draw.flatten(), smoothed(rough, draw), strict=True):
+        sigma = smallest * (largest / smallest) ** float(number)
+        expected = gaussian_filter(image[0].numpy(), sigma, mode="mirror", radius=15)
+        np.testing.assert_allclose(smooth[0].numpy(), expected, atol=1e-5)
+
+
+def test_a_fraction_of_the_parts_is_smooth():
+    rough = images(64, 48)
+    keys = partial(example_keys, 0, 0, torch.arange(64))
+    some, none = (
+        Augmentation(crop_px=32, sharp_fraction=1.0, smooth_fraction=fraction)(rough, keys)
+        for fraction in (0.4, 0.0)
+    )
+    left_alone = (some == none).all(3).all(2).flatten()
+    assert 0.4 < left_alone.float().mean() < 0.8
+    roughness = (some[..., 1:] - some[..., :-1]).square().mean((1, 2, 3))
+    assert roughness[~left_alone].max() < roughness[left_alone].min()
