@@ -142,8 +142,8 @@ def calibrate(
 
     The scans vary as those that `config` describes for training, so that every geometry, coverage
     and noise has its share. Crops are spread evenly over the split; with fewer crops than scans,
-    crops are scanned again. Sums of two micrographs, which only make training harder, are left
-    out. Errors are differences from the blurred micrographs.
+    crops are scanned again. Sums of two micrographs and smooth ones, which are made for training
+    alone, are left out. Errors are differences from the blurred micrographs.
 
     Args:
         completer: The model.
@@ -152,7 +152,7 @@ def calibrate(
         num_scans: Number of scans for each kind of noise.
         progress: Called after each scan.
     """
-    config = _without_sums(config)
+    config = _of_micrographs(config)
     crops = evenly_spread(store.indices("validation"), num_scans)
     shape = (store.crop_size, store.crop_size)
     simulator = build_simulator(config, shape, augment=True, seed=CALIBRATION_SEED)
@@ -177,11 +177,13 @@ def calibrate(
     return calibrated(completions())
 
 
-def _without_sums(config: Config) -> Config:
+def _of_micrographs(config: Config) -> Config:
+    """The config without specimens that no micrograph shows."""
     if config.augmentation is None:
         return config
-    single = config.augmentation.model_copy(update={"overlay": False})
-    return config.model_copy(update={"augmentation": single})
+    as_they_are = {"overlay": False, "smooth_fraction": 0.0}
+    augmentation = config.augmentation.model_copy(update=as_they_are)
+    return config.model_copy(update={"augmentation": augmentation})
 
 
 def training_sources(store: MicrographStore) -> list[TrainingSource]:

@@ -275,11 +275,6 @@ def gaps(dwell: Tensor) -> tuple[Tensor, Tensor]:
     levels = [(dwell > 0).to(dwell.dtype)]
     while min(levels[-1].shape[-2:]) > 1:
         levels.append(F.max_pool2d(levels[-1], 2, ceil_mode=True))
-    gap = torch.zeros_like(levels[-1])
-    for level, visited in reversed(list(enumerate(levels))):
-        if gap.shape != visited.shape:
-            gap = F.interpolate(gap, size=visited.shape[-2:], mode="bilinear")
-        gap = gap + 2.0**level * (1 - visited)
     typical = torch.ones_like(dwell[:, :, :1, :1])
     open_ = torch.ones_like(typical)  # until blocks are large enough to have neighbours
     for level, visited in enumerate(levels[:-1]):
@@ -288,6 +283,14 @@ def gaps(dwell: Tensor) -> tuple[Tensor, Tensor]:
         joined = ((full - _FEW) / (_MOST - _FEW)).clamp(0, 1)
         typical = typical + open_ * 2.0**level * (1 - joined)
         open_ = open_ * (joined < 1)
+    gap = torch.zeros_like(levels[-1])
+    for level, visited in reversed(list(enumerate(levels))):
+        if gap.shape != visited.shape:
+            gap = F.interpolate(gap, size=visited.shape[-2:], mode="bilinear")
+        # Of blocks wider than the typical gap, those with a measurement are of the part that was
+        # visited: what lies beside that part, as of a scan that was stopped, is not their gap.
+        inside = visited * (2.0**level / typical - 1).clamp(0, 1)
+        gap = gap * (1 - inside) + 2.0**level * (1 - visited)
     return gap, typical
 
 

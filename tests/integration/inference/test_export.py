@@ -182,17 +182,17 @@ def test_every_kind_of_noise_has_its_share_of_the_calibration(run):
     assert calibration.num_images == 6
 
 
-def test_sums_of_two_micrographs_are_for_training_alone(artifact, run):
+def test_specimens_that_no_micrograph_shows_are_for_training_alone(artifact, run):
     config, _ = run
     store = MicrographStore(config.data.store)
 
-    def of(overlay):
-        changes = {"crop_px": 32, "overlay": overlay}
+    def of(**made):
+        changes = {"crop_px": 32, **made}
         varied = config.augmentation.model_validate(changes)
         changed = config.model_copy(update={"augmentation": varied})
         return calibrate(Completer(artifact, "cpu"), changed, store, num_scans=2)
 
-    assert of(overlay=True) == of(overlay=False)
+    assert of(overlay=True, smooth_fraction=1.0) == of()
 
 
 def test_the_best_or_the_last_is_exported(run, tmp_path):
