@@ -19,7 +19,7 @@ from stem_complete.errors import ConfigError, DataError
 from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.labelled import as_raster, like
-from stem_complete.inference.measured_pixels import blend_measured
+from stem_complete.inference.measured_pixels import blend_measured, noise_of_measurements
 from stem_complete.inference.scaled_scans import ScaledScans, scaled
 from stem_complete.inference.self_check import (
     NOT_CHECKED,
@@ -28,7 +28,6 @@ from stem_complete.inference.self_check import (
     hold_out,
     hold_out_pixels,
     judge,
-    share_of,
 )
 from stem_complete.inference.sources import load_model
 from stem_complete.inference.tiling import check_tiles, run_network
@@ -209,7 +208,7 @@ class Completer:
             error = None
             if error_map or keep_measured:
                 # What follows the measurements agrees with them, however wrong it is between them.
-                error = self._expected_error(predicted, scan, check.improvement)
+                error = self._expected_error(predicted, scan, check.map_factor)
             if keep_measured and error is not None:
                 image, error = blend_measured(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
@@ -242,9 +241,21 @@ class Completer:
         def both(image: Tensor, encoded: NetworkInput) -> Tensor:
             return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
-        completed, first = self._at(held, scaled_rest, lambda scan: self._corrected(scan, both))
+        found = self._completed(scaled_rest, lambda scan: self._corrected(scan, both))
+        completed, first = _at(held, found, scaled_rest)
         corrects = self.card.encoding in CORRECTED
-        return judge(scan.intensity[held], scan.dwell[held], completed, first if corrects else None)
+        measured, dwell = scan.intensity[held], scan.dwell[held]
+        check = judge(measured, dwell, completed, first if corrects else None)
+        if self.card.calibration is None or math.isnan(check.error):
+            return check
+        image, offset = found[:, :1], found[:, 1:]
+        trusted = scaled_rest.in_units(offset.lerp(image, check.trust))[0, 0]
+        del found, image, offset, scaled_rest
+        off = measured - trusted[held]
+        rest, _ = hold_out(scan)
+        assert rest is not None
+        expected = self._expected_error(trusted, rest, 1.0)[held].astype(np.float64)
+        return check.expecting(off, dwell.astype(np.float64), expected, noise_of_measurements(rest))
 
     def _following(self, scan: RasterScan, check: SelfCheck) -> SelfCheck:
         """The check with how closely single held-out pixels are to be followed."""
@@ -253,15 +264,17 @@ class Completer:
             return check
         scaled_rest = scaled([rest])
         del rest
-        (completed,) = self._at(held, scaled_rest, partial(self._judged, [check]))
-        (interpolated,) = self._at(held, scaled_rest, interpolate)
-        completed = completed.astype(np.float32)
-        off = scan.intensity[held] - completed
-        change = interpolated - completed
-        share = share_of(off, change)
-        before, after = (float((each**2).sum()) for each in (off, off - share * change))
-        improvement = (after / before) ** 0.5 if before else 1.0
-        return check._replace(following=share, improvement=improvement)
+        found = self._completed(scaled_rest, partial(self._judged, [check]))
+        image = scaled_rest.in_units(found)[0, 0]
+        (interpolated,) = _at(held, self._completed(scaled_rest, interpolate), scaled_rest)
+        del found, scaled_rest
+        expected = None
+        if self.card.calibration is not None:
+            rest, _ = hold_out_pixels(scan)
+            assert rest is not None
+            expected = self._expected_error(image, rest, 1.0)[held]
+        completed = image[held].astype(np.float32)
+        return check.followed(scan.intensity[held] - completed, interpolated - completed, expected)
 
     def first_completion(
         self, scan: RasterScan | PathScan | ArrayLike
@@ -293,16 +306,6 @@ class Completer:
         for band in bands(found):
             images[..., band, :] = scans.in_units(found[..., band, :])
         return images
-
-    def _at(
-        self,
-        places: NDArray[np.bool_],
-        scan: ScaledScans,
-        complete: Callable[[PartialScan], Tensor],
-    ) -> NDArray[np.float64]:
-        """The completion of one scan at these pixels [c, n], in its units."""
-        found = self._completed(scan, complete)[:, :, torch.from_numpy(places)]
-        return scan.in_units(found[..., None])[0, ..., 0]
 
     def _completed(self, scans: ScaledScans, complete: Callable[[PartialScan], Tensor]) -> Tensor:
         intensity, dwell = scans.scan
@@ -374,6 +377,12 @@ class Completer:
         return self.card.calibration.expected_error(image, scan, factor).astype(
             np.float32, copy=False
         )
+
+
+def _at(places: NDArray[np.bool_], images: Tensor, scan: ScaledScans) -> NDArray[np.float64]:
+    """Images [1, c, h, w] of one scan at these pixels [c, n], in its units."""
+    found = images[:, :, torch.from_numpy(places)]
+    return scan.in_units(found[..., None])[0, ..., 0]
 
 
 def load_completer(

@@ -12,17 +12,22 @@ from stem_complete.scan.adaptive import noise_of
 from stem_complete.scan.bands import bands
 
 
-def blend_measured(
-    image: NDArray[np.float64], error: NDArray[np.float32], scan: RasterScan
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """A completion with its measured pixels blended back, and its expected error, each [h, w]."""
+def noise_of_measurements(scan: RasterScan) -> float:
+    """Standard deviation of a full dwell's measurement, in the scan's units; see `noise_of`."""
     mean, std = scan.mean_and_std()
     unit = std or 1.0
     intensity = ((scan.intensity - mean) / unit).astype(np.float32)
     tensors = PartialScan(*(torch.from_numpy(a)[None, None] for a in (intensity, scan.dwell)))
-    noise = unit * float(noise_of(tensors))
+    return unit * float(noise_of(tensors))
+
+
+def blend_measured(
+    image: NDArray[np.float64], error: NDArray[np.float32], scan: RasterScan
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """A completion with its measured pixels blended back, and its expected error, each [h, w]."""
+    noise = noise_of_measurements(scan)
     blended, remaining = np.empty_like(image), np.empty_like(error)
-    for rows in bands(tensors.dwell):
+    for rows in bands(torch.from_numpy(scan.dwell)[None, None]):
         # Without a calibration, a completion is taken to err as much as a full dwell's measurement.
         square = np.nan_to_num(np.square(error[rows], dtype=np.float64), nan=noise**2)
         precision = scan.dwell[rows] * square

@@ -7,12 +7,14 @@ a sample say what it is.
 Where each pixel was measured on its own, as in masks of whole frames, single pixels say something
 else: how closely a completion should follow the measurements. Models are trained to return blurred
 micrographs, and take details of the size of a pixel for noise.
+
+Both tell whether the error map is right, too: it expects an error of each held-out pixel.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +31,10 @@ _LEAST_PIXELS = 100
 """Held-out pixels below which a scan says nothing about a model."""
 
 _SINGLES = 0.1  # fraction of the pixels
+_RAISED = 1.2  # from which factor on the error map is told to be raised
 _SAME_DWELL = 1e-3  # largest relative difference of dwells that count as the same
+
+Vector = NDArray[np.float64]
 
 
 class SelfCheck(NamedTuple):
@@ -46,7 +51,9 @@ class SelfCheck(NamedTuple):
             to 1; 1 if the model predicts them better than the classical completion does.
         following: Share of an interpolation of the measurements, from 0 to 1, with which single
             held-out pixels are predicted best; 0 if neighbouring pixels share samples.
-        improvement: Error of single held-out pixels with that share, in units of that without.
+        expected: Root mean square difference of the blocks' measurements that the error map and
+            their own noise let expect; None if there is no error map.
+        map_factor: Factor on the error map with which it agrees with the held-out measurements.
     """
 
     error: float
@@ -55,7 +62,8 @@ class SelfCheck(NamedTuple):
     num_pixels: int
     trust: float
     following: float = 0.0
-    improvement: float = 1.0
+    expected: float | None = None
+    map_factor: float = 1.0
 
     @property
     def ratio(self) -> float | None:
@@ -81,7 +89,52 @@ class SelfCheck(NamedTuple):
                 f"; single held-out pixels are predicted best with {self.following:.0%} of an "
                 "interpolation, which is mixed in"
             )
+        if self.map_factor > _RAISED and self.expected is not None:
+            told += (
+                f"; {self.expected:.3g} was expected, so the error map is raised "
+                f"{self.map_factor:.1f} times"
+            )
         return told
+
+    def expecting(self, off: Vector, dwell: Vector, expected: Vector, noise: float) -> SelfCheck:
+        """The check of the error map by n pixels of held-out blocks.
+
+        The map is raised where it says less than what is left of the differences without noise. It
+        is not lowered: much of an error near the noise is not seen.
+
+        Args:
+            off: Measurements less their completion [n], as it is trusted.
+            dwell: Dwell times [n].
+            expected: What the error map of the rest says of them [n].
+            noise: Standard deviation of a full dwell's measurement.
+        """
+        of_noise = noise**2 / dwell.mean()  # weighted by the dwell, as all squares are
+        found, told = (float(np.average(each**2, weights=dwell)) for each in (off, expected))
+        raised = (found - of_noise) / told if told else 1.0
+        return self._replace(
+            expected=math.sqrt(told + of_noise), map_factor=math.sqrt(max(raised, 1.0))
+        )
+
+    def followed(
+        self, off: Vector, change: Vector, expected: NDArray[np.floating[Any]] | None
+    ) -> SelfCheck:
+        """The check with how closely n single held-out pixels are to be followed.
+
+        Where they are, their noise is small, and the error map should say at least their error. It
+        is not lowered: beside a measured pixel there is mostly another.
+
+        Args:
+            off: Measurements less their completion [n], as it is trusted.
+            change: An interpolation of the rest less that completion [n].
+            expected: What the error map of the rest says of them [n]; None if there is none.
+        """
+        share = share_of(off, change)
+        factor = self.map_factor
+        if share and expected is not None:
+            found, told = (_root_mean(each) for each in (off - share * change, expected))
+            if told:
+                factor = max(factor, (found / told) ** share)
+        return self._replace(following=share, map_factor=factor)
 
 
 TOO_LITTLE = NOT_CHECKED = SelfCheck(math.nan, None, math.nan, 0, 1.0)
@@ -117,7 +170,7 @@ def hold_out_pixels(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.boo
     return _without(scan, held), held
 
 
-def share_of(off: NDArray[np.float64], correction: NDArray[np.float64]) -> float:
+def share_of(off: Vector, correction: Vector) -> float:
     """Share of a correction, 0 to 1, that leaves the least squared error of `off`.
 
     As of two forecasts that are combined (Bates and Granger 1969).
@@ -157,6 +210,10 @@ def judge(
         root = np.sqrt(weight)
         trust = share_of(root * off, root * correction)
     return SelfCheck(error, classical_error, deviation, num, trust)
+
+
+def _root_mean(values: NDArray[np.floating[Any]]) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def _without(scan: RasterScan, held: NDArray[np.bool_]) -> RasterScan:

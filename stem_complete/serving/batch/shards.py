@@ -4,7 +4,7 @@
     512x512/                    group for the scans of one shape
         completion [n, h, w]    float32, in the units of each scan; NaN where there is none
         error      [n, h, w]    expected RMS error of each pixel, if it is asked for
-        self_check [n, 7]       see the attribute `columns`; NaN where there is none
+        self_check [n, 8]       see the attribute `columns`; NaN where there is none
         pixel_size_nm [n]       NaN where unknown
         about [n]               JSON of title, intensity unit and acquisition metadata of the source
         scan, made_from [n]     place of each scan, and JSON of the hashes that it follows from
@@ -104,7 +104,8 @@ class CompletionArrays(NamedTuple):
             "options_told": plain(
                 {
                     **told,
-                    "self_check": self.outputs.self_check,
+                    # By name, as other versions told others.
+                    "self_check": list(SELF_CHECK) if self.outputs.self_check else [],
                     "keep_measured": self.outputs.keep_measured,
                     "error_map": self.outputs.error_map,
                     "shard": self.most_scans,

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from stem_complete import load_completer
 from stem_complete.data.scans import RasterScan
-from stem_complete.inference.self_check import hold_out, hold_out_pixels, judge
+from stem_complete.inference.self_check import NOT_CHECKED, hold_out, hold_out_pixels, judge
 from stem_complete.scan import GEOMETRIES, archimedean
 
 SHAPE = (128, 160)
@@ -126,8 +126,8 @@ def test_the_scans_that_it_makes_are_let_go_before_the_network_runs(image, monke
         lambda *args: (alive.extend(rest() for rest in rests), complete(*args))[1],
     )
     completer.self_check(masked(image))
-    assert len(rests) == 2
-    assert alive == [None] * 5
+    assert len(rests) == 4
+    assert alive == [None] * 7
 
 
 def masked(image, noise=0.0):
@@ -174,3 +174,39 @@ def test_measured_pixels_are_blended_back_by_their_precision(completer, texture)
         assert (kept.error <= plain.error).all()
         moved.append(1 - after / before)
     assert moved[0] > moved[1]
+
+
+def test_the_error_map_is_raised_to_what_is_left_of_differences_without_noise():
+    rng, n = np.random.default_rng(0), 100_000
+    dwell = rng.uniform(0.5, 2, n)
+    noise, told = 0.3, np.full(n, 0.2)
+    off_by = rng.normal(size=n)
+    of_noise = noise * rng.normal(size=n) / np.sqrt(dwell)
+    raised = NOT_CHECKED.expecting(0.6 * off_by + of_noise, dwell, told, noise)
+    assert raised.map_factor == pytest.approx(3, rel=0.02)
+    assert raised.expected == pytest.approx(math.hypot(0.2, noise / dwell.mean() ** 0.5))
+    for size in (0.0, 0.1, 0.2):  # it is not lowered
+        left = NOT_CHECKED.expecting(size * off_by + of_noise, dwell, told, noise)
+        assert left.map_factor == pytest.approx(1, abs=0.05)
+
+
+def test_the_error_map_says_at_least_the_error_of_pixels_that_are_followed():
+    rng, n = np.random.default_rng(0), 1000
+    change, rest = rng.normal(size=(2, n))
+    followed = NOT_CHECKED.followed(change + 0.5 * rest, change, np.full(n, 0.1))
+    assert followed.following == pytest.approx(1, abs=0.05)
+    assert followed.map_factor == pytest.approx(5, rel=0.1)
+    for off, expected in ((change + 0.5 * rest, np.full(n, 2.0)), (rest, np.full(n, 0.1))):
+        assert NOT_CHECKED.followed(off, change, expected).map_factor == pytest.approx(1, rel=0.2)
+    assert NOT_CHECKED.followed(change, change, None).map_factor == 1
+
+
+def test_the_error_map_of_what_the_model_gets_wrong_is_raised_and_that_is_told():
+    released = load_completer(device="cpu")
+    # Finer than the network's blurred truth, and coarser than the noise: each pixel exact.
+    fine = gaussian_filter(np.random.default_rng(2).normal(size=SHAPE), 1.0)
+    scan = masked(fine)
+    check = released.self_check(scan)
+    plain, checked = (released.complete_scan(scan, check=each) for each in (None, check))
+    assert check.map_factor > 1
+    np.testing.assert_allclose(checked.error.min(), check.map_factor * plain.error.min(), rtol=0.01)
