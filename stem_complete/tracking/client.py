@@ -251,11 +251,12 @@ def quoted(text: str) -> str:
 def outages() -> tuple[type[Exception], ...]:
     """Exceptions of MLflow when its server or database does not answer, or not as one."""
     load_mlflow()
+    from adbc_driver_manager import Error as DriverError
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    databases = SQLAlchemyError, CommandError, DatabaseError, BusyError
+    databases = SQLAlchemyError, CommandError, DatabaseError, BusyError, DriverError
     # ValueError: a proxy's HTML page where JSON was expected.
     return MlflowException, *databases, OSError, ValueError
 

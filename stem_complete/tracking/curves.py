@@ -18,6 +18,7 @@ from stem_complete.tracking.client import (
     open_existing,
     outages,
     reason,
+    sqlite_file,
     unreachable,
     within,
 )
@@ -78,7 +79,7 @@ def list_curves(
     client = open_existing(uri, purpose="reading curves")
     problems = outages()
     try:
-        read = reader(client, uri)
+        read = reader(client, sqlite_file(uri))
         runs = [
             run
             for run in _runs(client, uri, experiment)

@@ -1,23 +1,28 @@
-"""Recorded values of a metric as arrays: read from a database itself, or by a server's pages.
+"""Recorded values of a metric as arrays: read from an SQLite file itself, or by MLflow's client.
 
-MLflow's client makes an object of each point, which takes most of the time. Of its tables only the
-columns are read that its schema has had since its first version.
+The client makes an object of each point, which takes most of the time. Arrow's driver reads rows as
+columns, in threads side by side. Of MLflow's tables only the columns are read that its schema has
+had since its first version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
-
-from stem_complete.credentials import restored
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_QUERY = """
+    SELECT step, CASE WHEN is_nan THEN NULL ELSE value END AS value, timestamp
+    FROM metrics WHERE run_uuid = ? AND key = ?
+"""
+_BUSY_MS = 60_000  # a run that is under way writes for moments
 
 
 class Points(NamedTuple):
@@ -39,47 +44,47 @@ Reader = Callable[[str, str], Points]
 the later point. Raises what MLflow or its database raises."""
 
 
-def reader(client: MlflowClient, uri: str) -> Reader:
-    """What reads points at `uri`, of which `client` is MLflow's client."""
-    if uri.partition("://")[0].partition("+")[0] in _DATABASES:
-        return _database_reader(uri)
+def reader(client: MlflowClient, file: Path | None) -> Reader:
+    """What reads points with MLflow's client, or from the database file that it uses, if any."""
+    if file is not None:
+        return _file_reader(file)
 
     def read(run_id: str, metric: str) -> Points:
         # The client fetches all pages.
         history = client.get_metric_history(run_id, metric)
-        return _sorted((point.step, point.value, point.timestamp) for point in history)
+        rows = [(point.step, point.value, point.timestamp) for point in history]
+        return _sorted(*(zip(*rows, strict=True) if rows else ((), (), ())))
 
     return read
 
 
-def _database_reader(uri: str) -> Reader:
-    from sqlalchemy import NullPool, bindparam, case, column, create_engine, select, table, true
-
-    names = "run_uuid", "key", "step", "value", "timestamp", "is_nan"
-    metrics = table("metrics", *map(column, names))
-    value = case((metrics.c.is_nan == true(), None), else_=metrics.c.value)
-    query = select(metrics.c.step, value, metrics.c.timestamp).where(
-        metrics.c.run_uuid == bindparam("run"), metrics.c.key == bindparam("metric")
-    )
-    engine = create_engine(restored(uri), poolclass=NullPool)
+def _file_reader(file: Path) -> Reader:
+    from adbc_driver_sqlite import dbapi
 
     def read(run_id: str, metric: str) -> Points:
-        with engine.connect() as connection:
-            found = connection.execute(query, {"run": run_id, "metric": metric})
-            return _sorted(found.cursor.fetchall())
+        with (
+            dbapi.connect(f"file:{quote(str(file))}?mode=ro") as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            cursor.fetchall()
+            cursor.execute(_QUERY, (run_id, metric))
+            found: Any = cursor.fetch_arrow_table()
+            return _sorted(*(column.to_numpy() for column in found.columns))
 
     return read
 
 
-def _sorted(rows: Iterable[tuple[int, float | None, int]]) -> Points:
-    """Points of rows of step, value and time; None is NaN."""
-    # Steps and times are exact as doubles.
-    table = np.array(list(rows), np.float64).reshape(-1, 3)
-    table = table[np.lexsort((table[:, 2], table[:, 0]))]
-    steps, values, times = table.T
-    is_last = np.append(np.diff(steps) > 0, True)[: len(steps)]
-    values = values[is_last]
+def _sorted(steps: ArrayLike, values: ArrayLike, times_ms: ArrayLike) -> Points:
+    """Points by rising step, the last of each."""
+    found = Points(
+        np.asarray(steps, np.int64), np.asarray(values, np.float64), np.asarray(times_ms, np.int64)
+    )
+    order = np.lexsort((found.times_ms, found.steps))
+    is_last = np.append(np.diff(found.steps[order]) > 0, True)[: len(order)]
+    found = Points(*(each[order][is_last] for each in found))
     # MLflow keeps infinity as the largest double.
     largest = np.finfo(np.float64).max
-    values[values == largest], values[values == -largest] = np.inf, -np.inf
-    return Points(steps[is_last].astype(np.int64), values, times[is_last].astype(np.int64))
+    found.values[found.values == largest] = np.inf
+    found.values[found.values == -largest] = -np.inf
+    return found

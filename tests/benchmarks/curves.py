@@ -27,8 +27,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
     ids = [_tracked(setting, uri, f"arm{k % 4}-seed{k // 4}", num_points) for k in range(num_runs)]
     client = connect(uri)
     cases: dict[str, Callable[[], object]] = {
-        "ours": lambda: points.reader(client, uri)(ids[0], LOSS),
-        "client": lambda: points.reader(client, "http://")(ids[0], LOSS),
+        "ours": lambda: points.reader(client, setting.folder / "mlflow.db")(ids[0], LOSS),
+        "client": lambda: points.reader(client, None)(ids[0], LOSS),
         "compare": lambda: compare(uri, EXPERIMENT, setting.folder / "comparison"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in cases}

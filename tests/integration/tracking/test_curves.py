@@ -11,7 +11,7 @@ from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.tracking import curves as curves_module
 from stem_complete.tracking import default_uri, list_curves, open_run, points
-from stem_complete.tracking.client import connect
+from stem_complete.tracking.client import connect, sqlite_file
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -65,7 +65,7 @@ def test_long_histories_are_complete(
     uri: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As from a server.
-    monkeypatch.setattr(points, "_DATABASES", ())
+    monkeypatch.setattr(curves_module, "sqlite_file", lambda uri: None)
     page = "mlflow.tracking._tracking_service.client.GET_METRIC_HISTORY_MAX_RESULTS"
     monkeypatch.setattr(page, 100)
     metrics = [Metric("long", step, step, step) for step in range(1000)]
@@ -95,12 +95,14 @@ def test_a_database_says_what_mlflows_client_says(uri: str, runs: dict[str, str]
             Metric("m", v, 5 * k, s) for k, (v, s) in enumerate(zip(values, steps, strict=True))
         ],
     )
-    of_database = points.reader(connect(uri), uri)(run, "m")
-    of_client = points.reader(connect(uri), "http://server")(run, "m")
+    of_database = points.reader(connect(uri), sqlite_file(uri))(run, "m")
+    of_client = points.reader(connect(uri), None)(run, "m")
     for one, other in zip(of_database, of_client, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(of_client.steps) == len(set(steps))
-    assert [len(each) for each in points.reader(connect(uri), uri)(run, "none")] == [0, 0, 0]
+    for file in (sqlite_file(uri), None):
+        of_none = points.reader(connect(uri), file)(run, "none")
+        assert [len(each) for each in of_none] == [0, 0, 0]
 
 
 def test_an_unknown_experiment_names_those_there_are(uri: str, runs: dict[str, str]) -> None:
