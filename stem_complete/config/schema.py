@@ -242,6 +242,17 @@ class ALRCConfig(Section):
     mu2_start: PositiveFloat = 900.0
     moments: Literal["raw", "clipped"] = "raw"
     variance_floor: Annotated[float, Field(ge=0)] = 0.0
+    intake: Fraction01 | None = Field(
+        None,
+        description="weight of a step's means in the moments; None is 1 - decay. With less the "
+        "moments come to less than the true ones, as in the published CIFAR-10 code",
+    )
+
+    @model_validator(mode="after")
+    def _intake_is_no_more_than_what_decays(self) -> Self:
+        if self.intake is not None and self.intake > 1 - max(self.decay):
+            raise ValueError(f"intake must be at most 1 - decay, got {self.intake:g}")
+        return self
 
     @model_validator(mode="after")
     def _variance_is_positive(self) -> Self:

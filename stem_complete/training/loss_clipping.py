@@ -22,4 +22,5 @@ def alrc_of(config: ALRCConfig | None) -> Callable[[], ALRC] | None:
         config.moments,
         accumulate=True,
         variance_floor=config.variance_floor,
+        intake=config.intake,
     )

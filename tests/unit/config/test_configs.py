@@ -103,6 +103,8 @@ def test_the_published_cifar_code_differs_in_its_loss_only() -> None:
         "loss.root_above": 50,
         "loss.alrc.moments": "clipped",
         "loss.alrc.variance_floor": 1e-8,
+        "loss.alrc.decay": (0.997, 0.997),
+        "loss.alrc.intake": 0.001,
     }
 
 

@@ -74,6 +74,19 @@ def test_follows_the_reference(shape, steps, kind, reference):
         np.testing.assert_allclose(np.stack(ours), np.stack(theirs), rtol=tolerance)
 
 
+def test_moments_of_the_published_cifar_code_come_to_a_third():
+    alrc = ALRC(decay=(0.997, 0.997), intake=0.001)
+    mu1, mu2 = 25.0, 900.0
+    for step in range(4000):
+        if step < 20:
+            assert float(alrc.mu1) == pytest.approx(mu1, rel=1e-6)
+            assert float(alrc.mu2) == pytest.approx(mu2, rel=1e-6)
+            mu1, mu2 = 0.997 * mu1 + 0.001 * 2, 0.997 * mu2 + 0.001 * 2**2
+        alrc(torch.tensor(2.0))
+    assert float(alrc.mu1) == pytest.approx(2 / 3, rel=1e-3)
+    assert float(alrc.threshold) == pytest.approx(2 * (1 / 3 + 3 * 2**0.5 / 3), rel=1e-2)
+
+
 @given(
     loss=loss_values,
     mu1=st.floats(0.01, 100.0),
@@ -205,8 +218,9 @@ def test_keeps_the_dtype_of_the_loss(dtype):
         ({"decay": (0.9, 1.1)}, "decay must be"),
         ({"moments": "both"}, "moments must be"),
         ({"variance_floor": -1.0}, "variance_floor"),
+        ({"decay": (0.9, 0.99), "intake": 0.02}, "intake"),
     ],
-    ids=["variance", "decay", "moments", "floor"],
+    ids=["variance", "decay", "moments", "floor", "intake"],
 )
 def test_rejects_impossible_settings(settings, message):
     with pytest.raises(ValueError, match=message):
