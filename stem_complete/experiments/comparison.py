@@ -26,7 +26,7 @@ from stem_complete.evaluation import (
 )
 from stem_complete.experiments.paired import Difference, difference
 from stem_complete.files import write_atomically
-from stem_complete.tracking import Curve, list_curves
+from stem_complete.tracking import Curve, TrackedRuns
 
 _PAPERS_BOXCAR_STEPS = 2500
 _FINAL_FRACTION = 0.1
@@ -213,9 +213,11 @@ def compare(
     Raises:
         TrackingError: The server does not answer, or has no such experiment, runs or arm.
     """
-    found = [c for c in list_curves(uri, experiment, metric, parent=parent) if _chosen(c, names)]
+    runs = TrackedRuns(uri, experiment, parent=parent)
+    found = [curve for curve in runs.curves(metric) if _chosen(curve, names)]
     if not found:
-        there = dict.fromkeys(curve.name for curve in list_curves(uri, experiment, metric))
+        of_all = TrackedRuns(uri, experiment).curves(metric)
+        there = dict.fromkeys(curve.name for curve in of_all)
         raise TrackingError(
             expected=f"runs with {metric}" + (f" called {' or '.join(names)}" if names else ""),
             found=", ".join(there) or "none",
@@ -237,7 +239,7 @@ def compare(
             where=f"experiment {experiment!r} at {uri}",
             fix="name one of those as --baseline",
         )
-    others = _others(uri, experiment, metric, losses)
+    others = _others(runs, metric, losses)
     if loss_to_reach is None:
         finals = [[v for c in of if (v := _final(c)) is not None] for of in by_arm.values()]
         loss_to_reach = max((fmean(of_arm) for of_arm in finals if of_arm), default=None)
@@ -275,16 +277,11 @@ class _Others(NamedTuple):
     largest: dict[str, Curve]
 
 
-def _others(uri: str, experiment: str, metric: str, losses: Sequence[Curve]) -> _Others:
+def _others(runs: TrackedRuns, metric: str, losses: Sequence[Curve]) -> _Others:
     run_ids = [curve.run_id for curve in losses]
     kinds = ("_clip_fraction", "_threshold", "_largest_loss")
     metrics = ("validation/rmse", *(metric.replace("_loss", kind) for kind in kinds))
-    return _Others(
-        *(
-            {c.run_id: c for c in list_curves(uri, experiment, name, run_ids=run_ids)}
-            for name in metrics
-        )
-    )
+    return _Others(*({c.run_id: c for c in runs.curves(name, run_ids=run_ids)} for name in metrics))
 
 
 def _chosen(curve: Curve, patterns: Sequence[str] | None) -> bool:

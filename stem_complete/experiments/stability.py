@@ -41,7 +41,7 @@ from stem_complete.evaluation import (
     save_png,
 )
 from stem_complete.files import write_atomically
-from stem_complete.tracking import Curve, list_curves
+from stem_complete.tracking import Curve, TrackedRuns
 
 BLOCKS = ("64", "128", "256", "512")
 BASELINE, OUTPOST = "baseline", "outpost"
@@ -285,7 +285,8 @@ def report(uri: str, experiment: str, output: Path, images: int) -> str:
     Raises:
         TrackingError: There are no such runs.
     """
-    curves = {metric: list_curves(uri, experiment, metric) for metric in CURVES}
+    runs = TrackedRuns(uri, experiment)
+    curves = {metric: runs.curves(metric) for metric in CURVES}
     arms = arms_of(curves, images)
     if not arms:
         raise TrackingError(

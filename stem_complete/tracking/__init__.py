@@ -7,7 +7,7 @@ MLflow's own monitor on each node sends its samples by itself.
 """
 
 from stem_complete.tracking.client import URI_VARIABLE, database_above, default_uri, tracking_uri
-from stem_complete.tracking.curves import Curve, list_curves
+from stem_complete.tracking.curves import Curve, TrackedRuns, list_curves
 from stem_complete.tracking.database import DATABASE
 from stem_complete.tracking.links import places, ui_command
 from stem_complete.tracking.monitor import system_metrics
@@ -33,6 +33,7 @@ __all__ = [
     "MlflowRecorder",
     "Registered",
     "TrackedRun",
+    "TrackedRuns",
     "database_above",
     "default_uri",
     "download",

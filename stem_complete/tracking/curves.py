@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,42 +60,64 @@ class Curve:
     times_ms: NDArray[np.int64]
 
 
-def list_curves(
-    uri: str,
-    experiment: str,
-    metric: str,
-    *,
-    run_ids: Collection[str] | None = None,
-    parent: str | None = None,
-) -> list[Curve]:
-    """Curves of `metric` of all runs in an experiment that have it, sorted by arm and seed.
+class TrackedRuns:
+    """The runs of an experiment, listed once, as that takes seconds where there are hundreds.
 
-    With `run_ids` only of these runs, with `parent` only of runs of the sweep of that run id.
+    Args:
+        uri: Tracking server or database.
+        experiment: Its name there.
+        parent: Only runs of the sweep of that run id.
 
     Raises:
         TrackingError: The server does not answer, or has no such experiment.
         MissingPackageError: MLflow is not installed.
     """
-    uri = absolute_uri(uri)
-    client = open_existing(uri, purpose="reading curves")
-    problems = outages()
-    try:
-        read = reader(client, sqlite_file(uri))
+
+    def __init__(self, uri: str, experiment: str, *, parent: str | None = None) -> None:
+        self.uri = absolute_uri(uri)
+        client = open_existing(self.uri, purpose="reading curves")
+        self._read = reader(client, sqlite_file(self.uri))
+        with _answering(self.uri):
+            self._runs = [
+                run
+                for run in _runs(client, self.uri, experiment)
+                if parent is None or run.data.tags.get(PARENT_TAG) == parent
+            ]
+
+    def curves(self, metric: str, *, run_ids: Collection[str] | None = None) -> list[Curve]:
+        """Curves of `metric` of all runs that have it, sorted by arm and seed.
+
+        With `run_ids` only of these runs.
+
+        Raises:
+            TrackingError: The server does not answer.
+        """
         runs = [
             run
-            for run in _runs(client, uri, experiment)
-            if metric in run.data.metrics
-            and (run_ids is None or run.info.run_id in run_ids)
-            and (parent is None or run.data.tags.get(PARENT_TAG) == parent)
+            for run in self._runs
+            if metric in run.data.metrics and (run_ids is None or run.info.run_id in run_ids)
         ]
-        with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
-            points = pool.map(lambda run: read(run.info.run_id, metric), runs)
+        with _answering(self.uri), ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+            points = pool.map(lambda run: self._read(run.info.run_id, metric), runs)
             curves = [_curve(run, of_run) for run, of_run in zip(runs, points, strict=True)]
+        return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
+
+
+def list_curves(uri: str, experiment: str, metric: str) -> list[Curve]:
+    """Curves of one metric of an experiment's runs; see `TrackedRuns`."""
+    return TrackedRuns(uri, experiment).curves(metric)
+
+
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """What MLflow raises in the block becomes one line."""
+    problems = outages()
+    try:
+        yield
     except DatabaseError:
         raise  # which has a fix of its own
     except problems as error:
         raise unreachable(uri, reason(error)) from error
-    return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
 
 
 def _runs(client: MlflowClient, uri: str, name: str) -> Iterator[Run]:

@@ -9,8 +9,8 @@ from mlflow.entities import Metric
 
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
+from stem_complete.tracking import TrackedRuns, default_uri, list_curves, open_run, points
 from stem_complete.tracking import curves as curves_module
-from stem_complete.tracking import default_uri, list_curves, open_run, points
 from stem_complete.tracking.client import connect, sqlite_file
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -47,9 +47,10 @@ def test_curves_by_arm_and_seed(uri: str, runs: dict[str, str]) -> None:
 
 
 def test_filters(uri: str, runs: dict[str, str]) -> None:
-    of_sweep = list_curves(uri, EXPERIMENT, LOSS, parent=runs["sweep"])
+    of_sweep = TrackedRuns(uri, EXPERIMENT, parent=runs["sweep"]).curves(LOSS)
     assert names(of_sweep) == ["alrc-seed0", "alrc-seed1", "mse-seed0", "mse-seed1"]
-    chosen = list_curves(uri, EXPERIMENT, LOSS, run_ids=[runs["alone"], runs["mse-seed1"]])
+    run_ids = [runs["alone"], runs["mse-seed1"]]
+    chosen = TrackedRuns(uri, EXPERIMENT).curves(LOSS, run_ids=run_ids)
     assert names(chosen) == ["alone", "mse-seed1"]
 
 

@@ -23,11 +23,16 @@ def compare(monkeypatch, tmp_path):
     def compare(curves, **options):
         """By metric."""
 
-        def list_curves(uri, experiment, metric, *, run_ids=None, parent=None):
-            found = [c for c in curves.get(metric, []) if run_ids is None or c.run_id in run_ids]
-            return sorted(found, key=lambda c: (c.arm, c.seed))
+        class TrackedRuns:
+            def __init__(self, uri, experiment, *, parent=None):
+                pass
 
-        monkeypatch.setattr(comparison, "list_curves", list_curves)
+            def curves(self, metric, *, run_ids=None):
+                of_runs = curves.get(metric, [])
+                found = [c for c in of_runs if run_ids is None or c.run_id in run_ids]
+                return sorted(found, key=lambda c: (c.arm, c.seed))
+
+        monkeypatch.setattr(comparison, "TrackedRuns", TrackedRuns)
         options = {"metric": "train/a_loss", "boxcar_steps": 1} | options
         return comparison.compare("uri", "experiment", tmp_path / "out", **options)
 

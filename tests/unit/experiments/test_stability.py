@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,12 +124,13 @@ def test_claims_are_of_the_arms_of_the_configs():
 def test_the_report_is_written(tmp_path, monkeypatch):
     arms = ["baseline", "outpost", *(f"a-{block}" for block in BLOCKS)]
     made = curves({(arm, 0): 0.1 for arm in arms})
-    monkeypatch.setattr(stability, "list_curves", lambda _, __, metric: made[metric])
+    tracked = SimpleNamespace(curves=lambda metric: made[metric])
+    monkeypatch.setattr(stability, "TrackedRuns", lambda *_: tracked)
     tables = report("sqlite:///x", "stability", tmp_path, images=1000)
     assert "not decided" in tables
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "arms.csv", "a.png"}
     assert len(as_csv(arms_of(made, 1000)).splitlines()) == 7
     assert claims_table({}).count("not decided") == len(CLAIMS)
-    monkeypatch.setattr(stability, "list_curves", lambda *_: [])
+    tracked.curves = lambda _: []
     with pytest.raises(TrackingError, match="stability_a"):
         report("sqlite:///x", "stability", tmp_path, images=1000)
