@@ -26,7 +26,8 @@ EARLY = (  # the rate is 0 from step 6 on, and so is the gain
     "training.patience=1",
     "training.validate_every_steps=3",
 )
-TWO = "scaling.num_workers=2"
+ONE, TWO = "scaling.num_workers=1", "scaling.num_workers=2"
+SPAM = "optimizer.name=SPAM", "optimizer.options={reset_every_steps: 4, warmup_steps: 2}"
 
 
 def state(config):
@@ -65,11 +66,20 @@ def test_two_processes_train_clip_and_resume_as_one_does(torchrun, tmp_path):
     alone = tiny_config(tmp_path, *CLIPPED, *EARLY, name="alone")
     train(alone, WorkerContext(), build_task=build_three)
     runs = {}
+    spam_alone, spam_together = (
+        tiny_config(tmp_path, *SPAM, workers, name=f"spam{number}")
+        for number, workers in enumerate((ONE, TWO))
+    )
+    train(spam_alone, WorkerContext(), build_task=build_three)
     for name, stop_after in (("whole", 0), ("stopped", 4)):
         runs[name] = tiny_config(tmp_path, *CLIPPED, *EARLY, TWO, name=name)
-        torchrun("tiny", 2, written(runs[name], tmp_path), "build_three", stop_after)
+        files = [written(config, tmp_path) for config in (runs[name], spam_together)]
+        torchrun("tiny", 2, "build_three", stop_after, *files)
     assert_same_run(alone, runs["whole"], to_the_bit=False)
     assert_same_run(runs["whole"], runs["stopped"], to_the_bit=True)
+    # SPAM forgets its moments at the same steps, and resumed or not.
+    for name, value in state(spam_alone).items():
+        torch.testing.assert_close(state(spam_together)[name], value, rtol=1e-3, atol=1e-4)
     ends = {Checkpoints(config.run_folder).latest().step for config in (alone, *runs.values())}
     assert ends == {9}
 

@@ -1,6 +1,6 @@
-"""Worker: trains the tiny task under torchrun until a step, then to its end.
+"""Worker: trains tiny tasks under torchrun until a step, then to their ends.
 
-tiny.py CONFIG.json BUILDER STOP_AFTER
+tiny.py BUILDER STOP_AFTER CONFIG.json [CONFIG.json ...]
 """
 
 import json
@@ -14,7 +14,7 @@ from stem_complete.config import validate_config
 from stem_complete.distributed import torchrun_context
 from stem_complete.training import StopRequest, train
 
-file, builder, stop_after = sys.argv[1:]
+builder, stop_after, *files = sys.argv[1:]
 torch.set_num_threads(1)
 
 
@@ -33,10 +33,12 @@ class Stopper:
 
 
 with torchrun_context(use_gpu=False) as context:
-    config = validate_config(json.loads(Path(file).read_text()), "test")
     build_task = getattr(tiny_task, builder)
-    finished = False
-    while not finished:
-        stop = StopRequest()
-        result = train(config, context, recorder=Stopper(stop), stop=stop, build_task=build_task)
-        finished = result.finished
+    for file in files:
+        config = validate_config(json.loads(Path(file).read_text()), "test")
+        finished = False
+        while not finished:
+            stop = StopRequest()
+            recorder = Stopper(stop)
+            result = train(config, context, recorder=recorder, stop=stop, build_task=build_task)
+            finished = result.finished
