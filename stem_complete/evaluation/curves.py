@@ -105,6 +105,9 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
     for axes, (panel, averaged) in zip(places, drawn, strict=True):
         _draw_arms(axes, averaged)
         axes.set_ylabel(panel.ylabel)
+        if panel.boxcar_steps is not None:
+            note = f"boxcar mean over {panel.boxcar_steps:,g} steps"
+            axes.set_title(note, loc="left", fontsize="small")
         if panel.log:
             _use_log_scale(axes)
         axes.grid()
@@ -115,9 +118,7 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
         for seed in seeds
         if len(seed.steps)
     )
-    boxcar = drawn[0][0].boxcar_steps
-    step = "Step" if boxcar is None else f"Step (boxcar mean over {boxcar:,g} steps)"
-    places[-1].set(xlim=(0, last or 1), xlabel=step)
+    places[-1].set(xlim=(0, last or 1), xlabel="Step")
     places[-1].xaxis.set_major_locator(_ticks(6))
     places[-1].xaxis.set_major_formatter("{x:,.0f}")
     # Where it covers least takes long to find among many points; losses fall.
