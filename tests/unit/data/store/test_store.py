@@ -450,6 +450,47 @@ def test_stores_whose_lost_values_read_as_facts_are_still_read(tmp_path: Path) -
     np.testing.assert_array_equal(MicrographStore(path).column("split"), [0] * 12)
 
 
+@pytest.fixture(scope="module")
+def of_an_older_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with chunks of four crops, whose lost values read as 0; to copy and damage."""
+    path = tmp_path_factory.mktemp("older") / "s.zarr"
+    with StoreWriter(path, 16) as writer:
+        for name, split in (("a", "train"), ("b", "validation"), ("c", "train"), ("d", "test")):
+            crops = [writer.quantise(Crop(crop + 1, 0, 0, 0)) for crop in CROPS[:3]]
+            writer.append([(source(name, 3, split=split), crops)])
+    group = zarr.open_group(path, mode="r+")
+    for name in layout.COLUMNS:
+        values = group[f"crops/{name}"][:]
+        group.create_array(f"crops/{name}", data=values, chunks=(4,), fill_value=0, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["split", "source", "pixel_size_nm"])
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_what_older_stores_lost_is_noticed_by_their_sources(
+    tmp_path: Path, of_an_older_version: Path, name: str, chunk: int
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(of_an_older_version, path)
+    MicrographStore(path).column(name)
+    (path / "crops" / name / "c" / str(chunk)).unlink()
+    with pytest.raises(StoreError, match=f"values of crops/{name} other than its sources tell; re"):
+        MicrographStore(path).column(name)
+    assert len(MicrographStore(path).first(4 * chunk).column(name)) == 4 * chunk
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum", "offset", "scale"])
+def test_what_older_stores_lost_is_noticed_by_their_pixels(
+    tmp_path: Path, of_an_older_version: Path, name: str
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(of_an_older_version, path)
+    MicrographStore(path).read([4])
+    (path / "crops" / name / "c" / "1").unlink()
+    with pytest.raises(StoreError, match=r"crop 4 .* other pixels than were written"):
+        MicrographStore(path).read([4])
+
+
 @pytest.mark.parametrize("name", ["zarr.json", "images/zarr.json", "crops/split/zarr.json"])
 def test_a_torn_store_is_not_written_on(tmp_path: Path, name: str) -> None:
     path = store_with(tmp_path / "s.zarr", CROPS).path
