@@ -10,9 +10,10 @@ from zipfile import ZipFile
 
 from stem_complete.data.about import About
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.chunks import is_unwritten
 from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.hdf5 import pixel_axes
-from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
 from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
