@@ -191,7 +191,9 @@ def _offer_pyramid(
     listed = {dataset["path"]: dataset for dataset in multiscale["datasets"]}
     datasets = {path: dataset for path, dataset in listed.items() if path in group}
     if not datasets:
-        contents.skip(name, f"an image of which no array is there, of {', '.join(listed)}")
+        contents.damaged[name] = DamagedError(
+            f"an image of which no array is there, of those that it lists: {', '.join(listed)}"
+        )
         return
     if first := next((path for path in listed if path not in datasets), None):
         contents.skip(f"{name}/{first}".lstrip("/"), "listed, but not there")

@@ -68,6 +68,18 @@ def test_damage_is_told_in_words_for_its_owner(
         read_file(path)
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("tif", ".tif"), ("dm3", ".dm3"), ("h5", ".h5")])
+@pytest.mark.parametrize("other", ["png", "ser", "npy"])
+def test_a_file_under_the_suffix_of_another_format_is_to_be_renamed(
+    tmp_path: Path, kind: str, suffix: str, other: str
+) -> None:
+    pytest.importorskip("rsciio")
+    path = tmp_path / f"a_1.{other}"
+    path.write_bytes(FILES[kind].read_bytes())
+    with pytest.raises(DataError, match=rf"{START}.*; rename it to end in \{suffix}"):
+        read_file(path)
+
+
 @pytest.mark.parametrize("change", [cut(0.5), lambda whole: whole[:-300] + bytes(300)])
 @pytest.mark.parametrize("kind", ["png", "npz", "zarr.zip"])
 def test_damaged_archives_and_pngs_are_told_likewise(
