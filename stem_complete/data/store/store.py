@@ -30,6 +30,7 @@ from stem_complete.data.store.layout import (
     open_images,
     rows_of,
     shard_file,
+    unreadable,
 )
 from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.data.store.scaling import to_stored, to_unit_range
@@ -261,11 +262,23 @@ class MicrographStore:
         try:
             return np.asarray(images[number])
         except Exception as error:  # zarr, zarrs and the codecs raise errors of many kinds
-            raise self._unreadable(images, number, str(error)) from error
+            raise self._unreadable(images, number, str(error), error) from error
 
-    def _unreadable(self, images: zarr.Array[Any], number: int, reason: str) -> StoreError:
+    def _unreadable(
+        self,
+        images: zarr.Array[Any],
+        number: int,
+        reason: str,
+        error: Exception | None = None,
+    ) -> StoreError:
         file = shard_file(images, number)
-        # zarr takes a crop for empty if its file is not there.
-        if not (self.path / file).exists():
+        # zarr takes a crop for empty if its file is not there, and zarrs names no error of the
+        # system.
+        try:
+            (self.path / file).open("rb").close()
+        except FileNotFoundError:
             reason = "no such file"
-        return damaged(self.path, f"crop {number} that cannot be read from {file}: {reason}")
+        except OSError as of_system:
+            error = of_system
+        found = f"crop {number} that cannot be read from {file}: {reason}"
+        return damaged(self.path, found) if error is None else unreadable(self.path, found, error)

@@ -401,6 +401,19 @@ def test_lost_records_are_told_in_one_line(tmp_path: Path, whole: dict[StoredDty
         MicrographStore(path).sources()
 
 
+@pytest.mark.parametrize("file", ["zarr.json", "crops/split/zarr.json", "crops/split/c/0", "shard"])
+def test_what_the_system_does_not_let_one_read_is_not_called_damaged(
+    tmp_path: Path, whole: dict[StoredDtype, Path], pipeline: str, file: str
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(whole["uint16"], path)
+    place = shard_path(path, 0) if file == "shard" else path / file
+    place.unlink()
+    place.symlink_to(place)  # which not even root may read
+    with pytest.raises(StoreError, match=r"expected a store that can be read, found .*in a circle"):
+        MicrographStore(path).read(MicrographStore(path).indices("train")[:1])
+
+
 @pytest.fixture(scope="module")
 def in_small_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose columns have chunks of four crops, to copy and damage."""
