@@ -39,14 +39,16 @@ _QUANTITY = (
     r"|bias|voltage|current|dose|exposure|dwell)"
 )
 _VALUE = rf"(?:{_COUNTED}?[ _.=#-]?{_REAL}{_UNIT}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
+_DAY_OF_DATE = rf"(?<=(?:19|20)\d\d[-._]{_MONTH})[-._]{_DAY}(?!\d)"
 _NUMBER = (
-    rf"(?:[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?|\(\d{{1,5}}\)|{_ANGLE}"
+    rf"(?:(?!{_DAY_OF_DATE})[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?"
+    rf"|\(\d{{1,5}}\)|{_ANGLE}"
     rf"|(?<=/)(?:[tzf]?{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
     rf"|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
 )
 # A date and a time, also after a number: gold_20240501_103000, gold_0_2024-05-01T10-30. A date
 # alone tells days apart, and a time without another name tells images apart.
-_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
 _DATE = rf"(?:(?:19|20)\d\d(?:{_MONTH}{_DAY}|[-._]{_MONTH}[-._]{_DAY}))"
 _TIME = rf"(?:{_HOUR}(?:[0-5]\d(?:[0-5]\d)?|[-.:_h][0-5]\d(?:[-.:_m][0-5]\d)?)(?:\.\d{{1,6}})?)"
 _WHEN = rf"(?:[ _.-]+(?:{_DATE}[ _.T-]*{_TIME}|{_TIME}[ _.-]+{_DATE}))"

@@ -123,6 +123,8 @@ def test_crops_of_one_field_of_view_share_a_group() -> None:
         ("gold_pass1.tif", "gold_pass2.tif", "gold_rep01.tif", "gold_repeat 3.tif"),
         ("gold_shot1.tif", "gold_acq2.tif", "gold_sweep3.tif"),
         ("z001.tif", "z002.tif"),
+        ("gold_2024-05_0001.tif", "gold_2024-05_0002.tif"),
+        ("gold_2024-05-01_0001.tif", "gold_2024-05-01_0002.tif"),
         ("gold_df_10nm.tif", "gold_df_-20nm.tif", "gold_df30nm.tif"),
         ("20240501_103000_HAADF.tif", "20240501_103000_BF.tif"),
         ("gold_0001_HAADF_spot.tif", "gold_0001_BF_spot.tif"),
@@ -201,6 +203,8 @@ def test_numbered_frames_are_of_one_field_of_view(names: tuple[str, ...]) -> Non
         ("gold_001_spot.tif", "gold_001_edge.tif", "silver_001_raw.tif"),
         ("2026-01-02_gold.tif", "2026-01-03_gold.tif"),
         ("gold_20240501.tif", "gold_20240502.tif"),
+        ("gold_2024-05-01.tif", "gold_2024-05-02.tif"),
+        ("2024.05.01.tif", "2024.05.02.tif"),
         ("20240501_103000_HAADF.tif", "20240501_103500_HAADF.tif"),
         ("drift_20240501_103000_0001.tif", "drift_20240501_154500_0001.tif"),  # two series
         ("sample_1_overview.tif", "sample_2_overview.tif"),
