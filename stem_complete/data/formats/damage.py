@@ -55,7 +55,10 @@ _ENDS_EARLY = re.compile(
 _UNKNOWN = (
     (r"RGBA", "a colour image"),
     (r"is encrypted", "an encrypted file"),
-    (r"\b(?:compression|codec|plugin)|required filter", "a compression that is not supported"),
+    (  # a missing signature is damage of a BCF file
+        r"\b(?:compression(?! signature)|codec|plugin)|required filter",
+        "a compression that is not supported",
+    ),
     (
         r"not supported|unsupported|not implemented|unrecognised mode '[1-9]\d{0,2}'",
         "a form that is not supported",
@@ -96,7 +99,8 @@ def damage(path: Path, error: Exception) -> Damage:
         return Damage(str(error), _COPY_AGAIN)
     if isinstance(error, UnknownFormError):
         return Damage(str(error), _SAVE_AGAIN)
-    for pattern, what in _UNKNOWN:
+    # Of text Python says that a "codec" cannot decode it.
+    for pattern, what in () if isinstance(error, UnicodeError) else _UNKNOWN:
         if re.search(pattern, str(error), re.IGNORECASE):
             return Damage(what, _SAVE_AGAIN)
     return Damage(_found(path, error), _COPY_AGAIN)

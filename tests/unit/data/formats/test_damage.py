@@ -112,6 +112,19 @@ def test_a_tiff_of_which_strips_are_missing_is_damaged(
         read_file(path)
 
 
+def test_damaged_tables_and_names_are_no_other_compression(tmp_path: Path) -> None:
+    path = tmp_path / "a.bcf"
+    path.write_bytes(b"AAMVHFSS" + bytes(99))
+    said = (
+        "The file is marked to be compressed,\nbut compression signature is missing in the header"
+    )
+    no_text = UnicodeDecodeError("utf-8", b"EDS\xff", 3, 4, "invalid start byte")
+    for error in (ValueError(said), no_text):
+        found, fix = damage(path, error)
+        assert found == "contents that make no sense in this format"
+        assert fix.startswith("check that the file is complete")
+
+
 def test_an_error_in_a_statement_of_ours_is_not_told_as_if_we_had_raised_it(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(b"II*\0" + bytes(99))
