@@ -44,7 +44,7 @@ _DAY_OF_DATE = rf"(?<=(?:19|20)\d\d[-._]{_MONTH})[-._]{_DAY}(?!\d)"
 _NUMBER = (
     rf"(?:(?!{_DAY_OF_DATE})[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?"
     rf"|\(\d{{1,5}}\)|{_ANGLE}"
-    rf"|(?<=/)(?:[tzf]?{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+    rf"|(?<=/)(?:(?:[tz](?=0\d))?{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
     rf"|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
 )
 # A date and a time, also after a number: gold_20240501_103000, gold_0_2024-05-01T10-30. A date

@@ -217,6 +217,7 @@ def test_numbered_frames_are_of_one_field_of_view(names: tuple[str, ...]) -> Non
         ("gold_raw.tif", "silver_raw.tif"),
         ("sample_123456.tif", "sample_123457.tif"),
         ("gold_prep1.tif", "gold_prep2.tif"),
+        ("f1.tif", "f2.tif", "t1.tif", "z1.tif"),
         ("gold_exp1.tif", "gold_exp2.tif"),
         ("gold_detail1.tif", "gold_detail2.tif", "gold_segregated.tif"),
     ],
