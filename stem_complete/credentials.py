@@ -22,6 +22,7 @@ _USER = r"""
     )@"""
 _QUERY = r"""
     (?P<mark>[?&])
+    (?!viewStateShareKey=)                             # which names a view of MLflow's page
     (?P<name>[\w.-]*(?:password|passwd|pwd|token|secret|credential|signature|key|sig)[\w.-]*)
     =(?P<value>[^&\#\s'"]+)"""
 _IN_FRONT = re.compile(_USER, re.VERBOSE | re.IGNORECASE)

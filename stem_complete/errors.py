@@ -24,6 +24,7 @@ _REMEDIES = {
     errno.EMFILE: "allow this process more open files, with `ulimit -n 65536`",
     errno.ENFILE: "end other programs: the system has too many open files",
     errno.ENOTDIR: "correct the path: a part of it is a file",
+    errno.EEXIST: "remove what has that name: a file, or a link that leads nowhere",
     errno.EISDIR: "give a file: this is a folder",
     errno.ELOOP: "correct the links on that path: they lead in a circle",
     errno.ESTALE: "check that it can be reached: the file server lost it, so mount it again",

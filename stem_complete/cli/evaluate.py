@@ -114,6 +114,10 @@ def evaluate(
         ),
     ] = None,
     split: Split = "test",
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="What names a file's field of view, as for ingest."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help=f"Seed of the noise; by default {DEFAULT_SEED}.")
     ] = None,
@@ -192,7 +196,13 @@ def evaluate(
     }
     barred: dict[str, object] = {}
     if published:
-        barred = {**scanning, "--ray": on_ray or None, "--address": address, "--workers": workers}
+        barred = {
+            **scanning,
+            "--group": group,
+            "--ray": on_ray or None,
+            "--address": address,
+            "--workers": workers,
+        }
     elif protocol:
         barred = {**scanning, "--atom-columns": atom_columns or None}
     elif equal_dose:
@@ -241,6 +251,7 @@ def evaluate(
                 completer,
                 split=split,
                 max_images=num_images,
+                group_pattern=group,
                 output=output,
                 workers=there,
                 timeout_s=timeout,
@@ -256,6 +267,7 @@ def evaluate(
                 more_baselines=baseline or (),
                 split=split,
                 max_images=num_images,
+                group_pattern=group,
                 output=output,
                 workers=there,
                 timeout_s=timeout,
@@ -274,6 +286,7 @@ def evaluate(
                 data,
                 split=split,
                 max_images=num_images or (DEFAULT_NUM_IMAGES if there is None else None),
+                group_pattern=group,
             )
             report = evaluation.evaluate(
                 images,

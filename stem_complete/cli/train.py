@@ -52,6 +52,8 @@ def train(
             where="train",
             fix="name one, for example compact",
         )
+    if local:  # before the config is checked against a number of workers that there will not be
+        changes += ["scaling.num_workers=1", "scaling.min_workers=null"]
     outcomes = launch(load_config(files, changes), local=local)
     if as_json:
         print_json([outcome.to_dict() for outcome in outcomes])

@@ -43,8 +43,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
         _merge(merged, _where_it_lies(file, read_yaml(file)))
     for override in overrides:
         _merge(merged, _parse_override(override))
-    where = " + ".join([*map(str, files), *overrides]) or "config"
-    return validate_config(merged, where)
+    return validate_config(merged, " + ".join(map(str, files)) or "config", overrides)
 
 
 def _where_it_lies(file: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -104,13 +103,24 @@ def expand_sweep(config: Config) -> list[Config]:
     return runs
 
 
-def validate_config(values: Mapping[str, Any], where: str) -> Config:
-    """`Config` from plain values, also an earlier version's; `where` is their origin in errors."""
+def validate_config(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Config:
+    """`Config` from plain values, also an earlier version's.
+
+    Args:
+        values: All that differ from the defaults.
+        where: Their origin, for errors.
+        overrides: Changes that are among them. An error names those that it is about.
+
+    Raises:
+        ConfigError: A key or value is not valid.
+    """
     try:
         return Config.model_validate(upgrade(values))
     except ValidationError as error:
         first = error.errors()[0]
         key, known = _resolve(first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        where = " + ".join([where, *(o for o in overrides if _is_about(o, key, message))])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise ConfigError(
@@ -119,13 +129,20 @@ def validate_config(values: Mapping[str, Any], where: str) -> Config:
                 where=where,
                 fix="correct or remove it",
             ) from None
-        message = first["msg"].removeprefix("Value error, ")
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
         if first["type"] == "value_error":
             found = "a value that does not fit"
         raise ConfigError(
             expected=f"a valid {key}", found=f"{found}{more}", where=where, fix=message
         ) from None
+
+
+def _is_about(override: str, key: str, message: str) -> bool:
+    """Whether a change sets a key, a part of it, its section, or what a message names."""
+    changed = override.partition("=")[0]
+    return (
+        f"{key}.".startswith(f"{changed}.") or changed.startswith(f"{key}.") or changed in message
+    )
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

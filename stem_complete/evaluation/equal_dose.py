@@ -141,6 +141,7 @@ def compare_at_equal_dose(
     budgets: Sequence[float] = BUDGETS,
     split: Split = "test",
     max_images: int | None = None,
+    group_pattern: str | None = None,
     output: Path | None = None,
     workers: Workers | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -158,6 +159,7 @@ def compare_at_equal_dose(
         budgets: Electrons for each pixel of an image, at intensity 1.
         split: Split of the store; files are taken whole.
         max_images: Largest number of crops, spread evenly over the data.
+        group_pattern: What names a file's field of view, see `load_micrographs`.
         output: Folder for `equal_dose.json`, `equal_dose.md`, `equal_dose.csv` and
             `equal_dose.png`. What is there of the same weights and data is not done again.
         workers: See `evaluate`.
@@ -172,6 +174,7 @@ def compare_at_equal_dose(
         split=split,
         max_images=max_images,
         max_per_field=MAX_PER_FIELD,
+        group_pattern=group_pattern,
         trained_on={source.sha256 for source in completer.card.training_data} if completer else (),
     )
     conditions = [condition for budget in budgets for condition in conditions_at(budget)]

@@ -23,9 +23,9 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.data.store.cropping import Crop, cut
 from stem_complete.data.store.ingest import content_hash
 from stem_complete.data.store.layout import is_store
-from stem_complete.data.store.splits import CROP_OF_ONE_FIELD, group_of
+from stem_complete.data.store.splits import NUMBERED, check_pattern, group_of
 from stem_complete.data.store.store import CropRecord, MicrographStore
-from stem_complete.errors import DataError
+from stem_complete.errors import ConfigError, DataError
 from stem_complete.evaluation.conditions import PUBLISHED_NOISE, Condition
 from stem_complete.evaluation.report import grouped
 from stem_complete.scan import RANDOM_GEOMETRIES, ScanSimulator, blur
@@ -208,6 +208,7 @@ def load_micrographs(
     split: Split = "test",
     max_images: int | None = None,
     max_per_field: int | None = None,
+    group_pattern: str | None = None,
     trained_on: Collection[str] = (),
 ) -> Micrographs:
     """Crops of a micrograph store, or of files, which are cut into crops of 512 px as for a store.
@@ -217,9 +218,11 @@ def load_micrographs(
         split: Split of the store; files are taken whole.
         max_images: Largest number of crops, spread evenly over the data.
         max_per_field: Largest number of crops of each field of view, spread evenly over it.
+        group_pattern: What names a file's field of view, as for `ingest`; a store knows its own.
         trained_on: SHA-256 of files that a model was trained on; their crops are left out.
 
     Raises:
+        ConfigError: The pattern is none, matches no file, or is given with a store.
         DataError: There are no usable micrographs.
     """
     sources = [data] if isinstance(data, str | Path) else list(data)
@@ -229,9 +232,16 @@ def load_micrographs(
     _images.cache_clear()
     _simulator.cache_clear()
     if from_store:
+        if group_pattern is not None:
+            raise ConfigError(
+                expected="no pattern of fields of view, as a store knows its own",
+                found=repr(group_pattern),
+                where=sources[0],
+                fix="leave it out, or ingest the files into a new store with it",
+            )
         crops = _from_store(MicrographStore(sources[0]), split, max_images, max_per_field)
     else:
-        crops, left_out = _from_files(sources, max_images, max_per_field)
+        crops, left_out = _from_files(sources, max_images, max_per_field, group_pattern or NUMBERED)
     unseen = [crop for crop in crops if crop.sha256 not in trained_on]
     left_out += [f"{crop.name}: trained on" for crop in crops if crop.sha256 in trained_on]
     if not unseen:
@@ -310,10 +320,15 @@ def published_micrographs() -> list[KnownMicrograph]:
 
 
 def _from_files(
-    sources: Sequence[str | Path], max_images: int | None, max_per_field: int | None
+    sources: Sequence[str | Path],
+    max_images: int | None,
+    max_per_field: int | None,
+    group_pattern: str,
 ) -> tuple[list[KnownMicrograph], list[str]]:
     crops: list[KnownMicrograph] = []
+    known: dict[str, str] = {}  # names by hash of pixels
     files, failed = search(sources)
+    check_pattern(group_pattern, files)
     left_out = [str(error) for error in failed.values()]
     for file in files:
         try:
@@ -321,22 +336,20 @@ def _from_files(
         except DataError as error:
             left_out.append(str(error))
             continue
-        field, sha256 = group_of(file, CROP_OF_ONE_FIELD), content_hash(file)
+        field, sha256 = group_of(file, group_pattern), content_hash(file)
         for place, micrograph in enumerate(found):
             kept, refused = cut(micrograph, CROP_SIZE, "float32")
             left_out += [f"{r.path} at {r.row}, {r.column}: {r.reason}" for r in refused]
             frame = micrograph.frame if len(found) > 1 else None
-            crops += [
-                KnownMicrograph(
-                    _name(file, micrograph.name, frame, crop),
-                    field,
-                    sha256,
-                    _sha256(_scaled(crop.pixels)),
-                    micrograph.pixel_size_nm,
-                    FileCrop(str(file), place, crop.row, crop.column),
-                )
-                for crop in kept
-            ]
+            for crop in kept:
+                name, pixels = _name(file, micrograph.name, frame, crop), _scaled(crop.pixels)
+                first = known.setdefault(pixels_sha256 := _sha256(pixels), name)
+                if first is not name:
+                    left_out.append(f"{name}: the same pixels as {first}")
+                    continue
+                at = FileCrop(str(file), place, crop.row, crop.column)
+                size_nm = micrograph.pixel_size_nm
+                crops.append(KnownMicrograph(name, field, sha256, pixels_sha256, size_nm, at))
     if not crops:
         raise DataError(
             expected=f"micrographs with contrast, {CROP_SIZE} px or larger",

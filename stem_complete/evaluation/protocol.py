@@ -115,6 +115,7 @@ def evaluate_protocol(
     more_baselines: Sequence[str] = (),
     split: Split = "test",
     max_images: int | None = None,
+    group_pattern: str | None = None,
     output: Path | None = None,
     workers: Workers | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -132,6 +133,7 @@ def evaluate_protocol(
         more_baselines: Slow ones, as `bm3d`, beside those of the protocol.
         split: Split of the store; files are taken whole.
         max_images: Largest number of crops, spread evenly over the data.
+        group_pattern: What names a file's field of view, see `load_micrographs`.
         output: Folder for `protocol.json`, `protocol.md`, `protocol.csv`, `ratios.png` and
             `worst.png`, a picture of the scans on which the model does worst. Scans that are there,
             of the same weights, crop and baselines, are not evaluated again, and cells of which
@@ -149,6 +151,7 @@ def evaluate_protocol(
         split=split,
         max_images=max_images,
         max_per_field=MAX_PER_FIELD,
+        group_pattern=group_pattern,
         trained_on={source.sha256 for source in completer.card.training_data} if completer else (),
     )
     names = dict.fromkeys((*PROTOCOL_BASELINES, *more_baselines))

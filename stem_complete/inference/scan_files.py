@@ -75,8 +75,7 @@ def plan_files(
     files of a FreeScan count as one, by its coordinates.
 
     Raises:
-        ConfigError: Two scans would be written to one file, or `dwell`, `along` or `output` cannot
-            be used.
+        ConfigError: `dwell`, `along` or `output` cannot be used.
         DataError: There is no scan at all.
         StorageError: An object store cannot be read.
     """
@@ -106,7 +105,6 @@ def plan_files(
         folder = output.joinpath(*scan.parent.relative_to(root).parts)
         image = folder / f"{scan.stem}{COMPLETED}.tif"
         files.append(ScanFiles(scan, *paths, image))
-    _check_distinct(files)
     return Plan(files, failed)
 
 
@@ -226,16 +224,3 @@ def _rule(what: str, source: str | Path | None) -> Callable[[Path], Path | None]
             fix="check the path",
         )
     return lambda _: path
-
-
-def _check_distinct(files: Iterable[ScanFiles]) -> None:
-    taken: dict[Path, Path] = {}
-    for each in files:
-        other = taken.setdefault(each.image, each.scan)
-        if other != each.scan:
-            raise ConfigError(
-                expected="scans of different names",
-                found=f"{other} and {each.scan}, both to be written to {each.image.name}",
-                where=each.image.parent,
-                fix="rename one, or complete them into different folders",
-            )

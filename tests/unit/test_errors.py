@@ -83,6 +83,7 @@ def test_whatever_one_of_many_fails_with_has_a_reason_and_a_fix(error, reason, f
         (errno.ENAMETOOLONG, "shorter name"),
         (errno.EMFILE, "ulimit -n"),
         (errno.ENOTDIR, "a part of it is a file"),
+        (errno.EEXIST, "a link that leads nowhere"),
         (errno.EISDIR, "give a file"),
         (errno.ESTALE, "mount it again"),
         (errno.EIO, "that disk or its connection"),

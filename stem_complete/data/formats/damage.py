@@ -30,6 +30,19 @@ _STARTS: dict[str, tuple[bytes, ...]] = {
 }
 """How files of each format begin."""
 
+_SUFFIX_OF = {
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\x93NUMPY": ".npy",
+    b"\x89HDF\r\n\x1a\n": ".h5, or .emd if it is one",
+    b"\0\0\0\3": ".dm3",
+    b"\0\0\0\4": ".dm4",
+    b"II\x97\x01": ".ser",
+    b"AAMVHFSS": ".bcf",
+}
+"""What the names of files end in that begin like no others."""
+
 _ENDS_EARLY = re.compile(
     r"requires a buffer of|greater than file size|truncated file|past end|off end"
     r"|end of (?:file|data)|with a sequence|value of an empty array|cannot reshape"
@@ -42,7 +55,10 @@ _ENDS_EARLY = re.compile(
 _UNKNOWN = (
     (r"RGBA", "a colour image"),
     (r"is encrypted", "an encrypted file"),
-    (r"\b(?:compression|codec|plugin)|required filter", "a compression that is not supported"),
+    (  # a missing signature is damage of a BCF file
+        r"\b(?:compression(?! signature)|codec|plugin)|required filter",
+        "a compression that is not supported",
+    ),
     (
         r"not supported|unsupported|not implemented|unrecognised mode '[1-9]\d{0,2}'",
         "a form that is not supported",
@@ -76,13 +92,15 @@ class Damage(NamedTuple):
 
 def damage(path: Path, error: Exception) -> Damage:
     """What is wrong with the file at `path`, of which a reader says `error`."""
+    if start := other_start(path):
+        own = _suffix_of(path)
+        return Damage(start, f"rename it to end in {own}" if own else _COPY_AGAIN)
     if isinstance(error, DamagedError):
         return Damage(str(error), _COPY_AGAIN)
-    if start := other_start(path):
-        return Damage(start, _COPY_AGAIN)
     if isinstance(error, UnknownFormError):
         return Damage(str(error), _SAVE_AGAIN)
-    for pattern, what in _UNKNOWN:
+    # Of text Python says that a "codec" cannot decode it.
+    for pattern, what in () if isinstance(error, UnicodeError) else _UNKNOWN:
         if re.search(pattern, str(error), re.IGNORECASE):
             return Damage(what, _SAVE_AGAIN)
     return Damage(_found(path, error), _COPY_AGAIN)
@@ -98,6 +116,13 @@ def other_start(path: Path) -> str:
     if any(start.startswith(each[: len(start)]) for each in starts):
         return ""
     return f"another start than such files have, {_shown(start)}"
+
+
+def _suffix_of(path: Path) -> str:
+    """What the name of a file should end in, by how it begins; "" if that tells nothing."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return next((own for known, own in _SUFFIX_OF.items() if start.startswith(known)), "")
 
 
 def _found(path: Path, error: Exception) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from stem_complete.data.formats.axes import Axis, step_of
-from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
+from stem_complete.data.formats.chunks import is_unwritten
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
 from stem_complete.data.formats.signals import Contents
 
 # Classes of py4DSTEM by their attribute `python_class`. Its `VirtualImage` and `RealSlice` are

@@ -11,6 +11,7 @@ from typing import Any
 
 from stem_complete.data.about import About, plain
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.chunks import is_unwritten
 from stem_complete.data.formats.signals import Contents
 
 _ROOT = "Experiments"
@@ -23,17 +24,6 @@ def is_hyperspy(group: Any) -> bool:
         return False
     signals = (group[_ROOT][name] for name in group[_ROOT])
     return any(not _is_array(signal) and "data" in signal for signal in signals)
-
-
-def is_unwritten(dataset: Any) -> bool:
-    """Whether there are no data behind a data set of HDF5 or an array of zarr.
-
-    It would read as zeros, however many it declares.
-    """
-    if hasattr(dataset, "nchunks_initialized"):
-        return not dataset.nchunks_initialized
-    is_elsewhere = dataset.is_virtual or dataset.external
-    return not (is_elsewhere or dataset.id.get_storage_size())
 
 
 def _is_array(node: Any) -> bool:

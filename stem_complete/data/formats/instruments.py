@@ -18,6 +18,7 @@ from stem_complete.data.formats.hyperspy_trees import about_signal
 from stem_complete.data.formats.mrc import HEADER_BYTES, MrcHeader
 from stem_complete.data.formats.pixel_size import nanometres
 from stem_complete.data.formats.signals import Contents
+from stem_complete.errors import DataError
 
 PLUGINS = {
     ".dm3": "digitalmicrograph",
@@ -48,6 +49,7 @@ def read_instrument(path: Path, contents: Contents) -> None:
     """Offers every image of an instrument file; spectra, maps and diffraction are skipped.
 
     Raises:
+        DataError: It is an EMI file without its images.
         ModuleNotFoundError: RosettaSciIO is not installed.
     """
     for number, signal in enumerate(_signals(path)):
@@ -80,8 +82,13 @@ def _signals(path: Path) -> list[dict[str, Any]]:
     check_announced(path)
     if path.suffix.lower() == ".mrc":
         return _mrc_signals(plugin, path)
-    if path.suffix.lower() == ".emi":
-        _check_series(path)
+    if path.suffix.lower() == ".emi" and not _check_series(path):
+        raise DataError(
+            expected=f"the images of an EMI file beside it, {path.stem}_1.ser and so on",
+            found="none",
+            where=path,
+            fix="copy them into its folder",
+        )
     if path.suffix.lower() == ".ser":
         # Only the EMI file says whether it is an image or a diffraction pattern.
         emi = path.with_name(re.sub(r"_\d+$", "", path.stem) + ".emi")
@@ -97,10 +104,12 @@ def _signals(path: Path) -> list[dict[str, Any]]:
     return signals
 
 
-def _check_series(emi: Path) -> None:
-    """Checks the series of an EMI file, which are all read with it."""
-    for series in emi.parent.glob(f"{escape(emi.stem)}_[0-9].ser"):
+def _check_series(emi: Path) -> list[Path]:
+    """Checks the series of an EMI file, which are all read with it, and returns them."""
+    found = list(emi.parent.glob(f"{escape(emi.stem)}_[0-9].ser"))
+    for series in found:
         check_announced(series)
+    return found
 
 
 def _mrc_signals(plugin: Any, path: Path) -> list[dict[str, Any]]:

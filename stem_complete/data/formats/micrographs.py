@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from stem_complete.console import counted
 from stem_complete.data.about import NOTHING, About
 from stem_complete.data.formats.damage import damage
 from stem_complete.data.formats.readers import reader_of
-from stem_complete.data.formats.signals import Contents, FrameError, TooLargeError
+from stem_complete.data.formats.signals import Contents, FrameError, Hole, TooLargeError
 from stem_complete.errors import DataError
 from stem_complete.extras import install_command
 
@@ -35,6 +36,7 @@ class Micrograph:
         frame: Its number in the signal's stack, 0 for a single image.
         path: Its file.
         about: What its file says of it beside.
+        holes: Parts of it that the file does not hold.
     """
 
     pixels: NDArray[Any]
@@ -43,6 +45,7 @@ class Micrograph:
     frame: int
     path: Path
     about: About = NOTHING
+    holes: Sequence[Hole] = ()
 
 
 class FileContents(NamedTuple):
@@ -112,6 +115,7 @@ def read_file(
             taken.first + number,
             path,
             taken.about,
+            taken.holes.get(number, ()),
         )
         for taken in contents.signals
         for number, pixels in enumerate(taken.frames)

@@ -10,9 +10,10 @@ from zipfile import ZipFile
 
 from stem_complete.data.about import About
 from stem_complete.data.formats.axes import Axis
+from stem_complete.data.formats.chunks import is_unwritten
 from stem_complete.data.formats.damage import DamagedError
 from stem_complete.data.formats.hdf5 import pixel_axes
-from stem_complete.data.formats.hyperspy_trees import is_hyperspy, is_unwritten, offer_hyperspy
+from stem_complete.data.formats.hyperspy_trees import is_hyperspy, offer_hyperspy
 from stem_complete.data.formats.ome_zarr_writer import OWN
 from stem_complete.data.formats.signals import Contents
 from stem_complete.errors import DataError
@@ -190,7 +191,9 @@ def _offer_pyramid(
     listed = {dataset["path"]: dataset for dataset in multiscale["datasets"]}
     datasets = {path: dataset for path, dataset in listed.items() if path in group}
     if not datasets:
-        contents.skip(name, f"an image of which no array is there, of {', '.join(listed)}")
+        contents.damaged[name] = DamagedError(
+            f"an image of which no array is there, of those that it lists: {', '.join(listed)}"
+        )
         return
     if first := next((path for path in listed if path not in datasets), None):
         contents.skip(f"{name}/{first}".lstrip("/"), "listed, but not there")

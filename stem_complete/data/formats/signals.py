@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,19 @@ from numpy.typing import NDArray
 
 from stem_complete.data.about import NOTHING, About
 from stem_complete.data.formats.axes import Arrangement, Axis, NoImageError, by_axes, by_position
+from stem_complete.data.formats.chunks import Region, absent_regions
+
+
+class Hole(NamedTuple):
+    """A part of a frame that the file does not hold, and that reads as zeros or the like.
+
+    Attributes:
+        rows: Its rows.
+        columns: Its columns.
+    """
+
+    rows: slice
+    columns: slice
 
 
 class Signal(NamedTuple):
@@ -26,6 +40,7 @@ class Signal(NamedTuple):
         first: Number of `frames[0]` in the file.
         pixel_size_nm: Side of a pixel [nm], if the file states it.
         about: What the file says of it beside.
+        holes: Parts of frames that the file does not hold, by the place in `frames`.
     """
 
     name: str
@@ -33,6 +48,7 @@ class Signal(NamedTuple):
     first: int
     pixel_size_nm: float | None
     about: About = NOTHING
+    holes: Mapping[int, Sequence[Hole]] = MappingProxyType({})
 
 
 class FrameError(IndexError):
@@ -113,11 +129,12 @@ class Contents:
             self.offer(part, data[field_name], pixel_size_nm, axes=axes, kind=kind, about=about)
         if dtype.names:
             return
-        shape = tuple(data.shape)
+        shape, absent = tuple(data.shape), absent_regions(data)
         try:
             self._check(shape, dtype)
             if axes is None and _is_grey(shape, data):
                 data, shape = np.asarray(data)[..., 0], shape[:2]
+                absent = [region[:2] for region in absent]
             arranged = by_axes(shape, axes, kind) if axes else by_position(shape, pixel_size_nm)
         except NoImageError as reason:
             self.skip(name, str(reason))
@@ -127,7 +144,7 @@ class Contents:
             own = _channel_name(axes or (), arranged, channel, len(channels))
             part = f"{name} {own}".strip()
             with self.apart(part):
-                self._take(part, data, arranged, channel, about)
+                self._take(part, data, arranged, channel, about, absent)
 
     def offer_colours(
         self, name: str, image: NDArray[Any], axes: Sequence[Axis] | None = None
@@ -174,6 +191,7 @@ class Contents:
         arranged: Arrangement,
         channel: tuple[int, ...],
         about: About,
+        absent: Sequence[Region],
     ) -> None:
         name = self._own_name(name)
         self.names.append(name)
@@ -198,7 +216,8 @@ class Contents:
             pixels = pixels.astype(np.uint8)
         frames = pixels.reshape(-1, *pixels.shape[-2:])
         size_nm = arranged.pixel_size_nm
-        self.signals.append(Signal(name, frames, self.frame or 0, size_nm, about))
+        holes = _holes(absent, data.shape, arranged, chosen)
+        self.signals.append(Signal(name, frames, self.frame or 0, size_nm, about, holes))
 
 
 class TooLargeError(MemoryError):
@@ -217,6 +236,23 @@ def require_memory(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
             f"shape {tuple(shape)} of {dtype}, {num_bytes / 2**30:,.0f} GiB twice over, "
             f"of {memory / 2**30:,.0f} GiB"
         )
+
+
+def _holes(
+    absent: Sequence[Region], shape: Sequence[int], arranged: Arrangement, chosen: Mapping[int, int]
+) -> dict[int, list[Hole]]:
+    """What is absent of each frame, of an array of which these are the chosen indices."""
+    holes: dict[int, list[Hole]] = {}
+    stacked = [i for i in arranged.frames if i not in chosen]
+    sizes = [shape[i] for i in stacked]
+    for region in absent:
+        if all(region[i].start <= index < region[i].stop for i, index in chosen.items()):
+            of_frames = (range(*region[i].indices(shape[i])) for i in stacked)
+            for place in itertools.product(*of_frames):
+                frame = int(np.ravel_multi_index(place, sizes)) if place else 0
+                hole = Hole(region[arranged.rows], region[arranged.columns])
+                holes.setdefault(frame, []).append(hole)
+    return holes
 
 
 def _is_grey(shape: tuple[int, ...], data: Any) -> bool:

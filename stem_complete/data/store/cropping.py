@@ -30,9 +30,9 @@ def cut(
 ) -> tuple[list[Crop], list[LeftOut]]:
     """Crops of a grid centred on the image, and those left out with the reason.
 
-    Left out are crops with NaN or Inf, without contrast (99% of the pixels within 1% of the crop's
-    range) or saturated (over 20% of the pixels at the highest value), and all of an image that is
-    smaller than a crop.
+    Left out are crops of which the file does not hold all, with NaN or Inf, without contrast (99%
+    of the pixels within 1% of the crop's range) or saturated (over 20% of the pixels at the highest
+    value), and all of an image that is smaller than a crop.
     """
     height, width = micrograph.pixels.shape
     crops: list[Crop] = []
@@ -54,12 +54,27 @@ def cut(
             if dtype == "float32":
                 with np.errstate(over="ignore"):  # becomes Inf, which is a fault
                     pixels = pixels.astype(np.float32)
-            reason = fault(pixels)
+            reason = _hole(micrograph, row, column, crop_size) or fault(pixels)
             if reason:
                 leave_out(row, column, reason)
             else:
                 crops.append(Crop(pixels, micrograph.frame, row, column))
     return crops, left_out
+
+
+def _hole(micrograph: Micrograph, row: int, column: int, crop_size: int) -> str | None:
+    """What the file does not hold of a crop; None if it holds all."""
+    if not micrograph.holes:
+        return None
+    is_there = np.ones((crop_size, crop_size), bool)
+    for rows, columns in micrograph.holes:
+        is_there[
+            max(rows.start - row, 0) : max(rows.stop - row, 0),
+            max(columns.start - column, 0) : max(columns.stop - column, 0),
+        ] = False
+    if is_there.all():
+        return None
+    return f"{1 - is_there.mean():.1%} of the pixels in chunks that are not in the file"
 
 
 def fault(pixels: NDArray[Any]) -> str | None:

@@ -38,7 +38,7 @@ from zarr.storage import LocalStore
 
 from stem_complete.data.examples import Split
 from stem_complete.data.store.pixel_hash import UNKNOWN
-from stem_complete.errors import StoreError
+from stem_complete.errors import StoreError, remedy
 from stem_complete.extras import program
 from stem_complete.files import atomic_folder
 
@@ -256,9 +256,8 @@ def rows_of(group: zarr.Group, name: str, count: int) -> NDArray[Any]:
     try:
         values = np.asarray(array[:count])
     except Exception as error:  # zarr and the codecs raise errors of many kinds
-        raise damaged(
-            folder, f"values of {name} that cannot be read from {name}/c ({type(error).__name__})"
-        ) from error
+        found = f"values of {name} that cannot be read from {name}/c ({type(error).__name__})"
+        raise unreadable(folder, found, error) from error
     if len(values) < count:
         raise damaged(folder, f"{len(values)} of {count} values of {name}")
     if _is(array.fill_value, _ROWS[name].lost).all():  # in older stores it may be a fact
@@ -364,12 +363,28 @@ def damaged(path: Path, found: str) -> StoreError:
     )
 
 
+def unreadable(path: Path, found: str, error: Exception) -> StoreError:
+    """Error about a part of a store at which reading fails: it is damaged, or the system says no.
+
+    Args:
+        path: Folder of the store.
+        found: What is wrong if it is damaged.
+        error: What the reader raised.
+    """
+    if not isinstance(error, OSError) or not (fix := remedy(error)):
+        return damaged(path, found)
+    return StoreError(expected="a store that can be read", found=str(error), where=path, fix=fix)
+
+
 def _torn(path: Path, file: str) -> StoreError:
     """Error about metadata that zarr cannot use."""
-    content = (path / file).read_bytes() if (path / file).is_file() else None
-    if content is None:
-        found = f"no {file}"
-    elif not content.strip(b"\0 \n"):
+    try:
+        content = (path / file).read_bytes()
+    except FileNotFoundError:
+        return damaged(path, f"no {file}")
+    except OSError as error:
+        return unreadable(path, f"no {file} that can be read", error)
+    if not content.strip(b"\0 \n"):
         found = f"an empty {file}"
     else:
         try:

@@ -54,7 +54,8 @@ def to_stored(
     intensity: NDArray[Any], offset: NDArray[Any], scale: NDArray[Any], dtype: str
 ) -> NDArray[np.float32]:
     """Stored numbers [b] of intensities that are exactly stored, as minimum and maximum are."""
-    stored: NDArray[np.float64] = (intensity - offset) / scale
+    with np.errstate(divide="ignore", invalid="ignore"):  # a scale that is lost may read as 0
+        stored: NDArray[np.float64] = (intensity - offset) / scale
     return (np.rint(stored) if dtype == "uint16" else stored).astype(np.float32)
 
 

@@ -20,7 +20,10 @@ from stem_complete.time_limit import OutOfTimeError, time_limit
 # A number: gold_0001, gold-12, "gold (3)", gold_t07, gold_c1, gold_frame3, gold0001, 0001,
 # gold_3of20; longer ones are times and the like, unless they begin with zeros. After it may come
 # the angle: gold_012_-30.0, gold_012[-30.0].
-_COUNTED = r"(?:[cfstzn]|no|nr|crop|frame|image|img|scan|series|slice|tile|time|tilt)"
+_COUNTED = (
+    r"(?:[cfstzn]|no|nr|acq|crop|frame|image|img|pass|rep(?:eat)?|scan|series|shot|slice"
+    r"|sweep|tile|time|tilt)"
+)
 _DIGITS = r"(?:(?:\d{1,5}|00\d{4,8})(?:[ _-]*of[ _-]*\d{1,5})?)"
 _ANGLE = r"(?:[ _][+-]?\d{1,3}\.\d{1,3}|[ _]?\[[+-]?\d{1,3}(?:\.\d{1,3})?\])"
 # A number with a unit: gold_0.5s, gold_-30deg, gold_300K, and what may as well be the size of a
@@ -36,14 +39,16 @@ _QUANTITY = (
     r"|bias|voltage|current|dose|exposure|dwell)"
 )
 _VALUE = rf"(?:{_COUNTED}?[ _.=#-]?{_REAL}{_UNIT}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
+_DAY_OF_DATE = rf"(?<=(?:19|20)\d\d[-._]{_MONTH})[-._]{_DAY}(?!\d)"
 _NUMBER = (
-    rf"(?:[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?|\(\d{{1,5}}\)|{_ANGLE}"
-    rf"|(?<=/)(?:{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
+    rf"(?:(?!{_DAY_OF_DATE})[ _.=#-]+\(?(?:{_COUNTED}?[ _.=#-]?{_DIGITS}{_ANGLE}?|{_VALUE})\)?"
+    rf"|\(\d{{1,5}}\)|{_ANGLE}"
+    rf"|(?<=/)(?:(?:[tz](?=0\d))?{_DIGITS}|[tzf][ _.=#-]?{_REAL}{_UNIT_OF_KNOWN})"
     rf"|(?:frame|slice)[ _.#-]?{_DIGITS}|(?<=[^\W\d_])(?:0\d{{3,8}}|\d{{4}}))"
 )
 # A date and a time, also after a number: gold_20240501_103000, gold_0_2024-05-01T10-30. A date
 # alone tells days apart, and a time without another name tells images apart.
-_MONTH, _DAY, _HOUR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])"
 _DATE = rf"(?:(?:19|20)\d\d(?:{_MONTH}{_DAY}|[-._]{_MONTH}[-._]{_DAY}))"
 _TIME = rf"(?:{_HOUR}(?:[0-5]\d(?:[0-5]\d)?|[-.:_h][0-5]\d(?:[-.:_m][0-5]\d)?)(?:\.\d{{1,6}})?)"
 _WHEN = rf"(?:[ _.-]+(?:{_DATE}[ _.T-]*{_TIME}|{_TIME}[ _.-]+{_DATE}))"
@@ -52,7 +57,8 @@ _CLOCK = r"[ _]Hour_\d+[ _]Minute_\d+[ _]Second_\d+(?:[ _]Frame_\d+)?"
 # "Se" alone is selenium.
 _DETECTOR = (
     r"(?:[hlm]aadf|adf[12]?|[eo]?abf|obf|[bd]f-[ios]|bf|df\d?|[id]?dpc(?:[ _-]?(?:[xy]|a-c|b-d))?"
-    r"|[id]com|i?com[ _-]?[xy]|bse|(?-i:SE|se)|(?:ch|channel|detector)[ _-]?\d)"
+    r"|[id]com|i?com[ _-]?[xy]|bse|(?-i:SE|se)[12]?|in[ _-]?lens|etd|tld"
+    r"|(?:ch|channel|det(?:ector)?|seg(?:ment)?|quad(?:rant)?)[ _-]?(?:\d{1,2}|[a-d]))"
 )
 _STEP = (
     r"(?:im|img|image|reg(?:istered)?|align(?:ed)?|(?:drift[ _-]?)?corr?(?:ected)?|filt(?:ered)?"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from stem_complete.data.store.layout import (
     open_images,
     rows_of,
     shard_file,
+    unreadable,
 )
 from stem_complete.data.store.pixel_hash import UNKNOWN
 from stem_complete.data.store.scaling import to_stored, to_unit_range
@@ -41,6 +43,13 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 _IDENTITY = ("split", "frame", "row", "column", "minimum", "maximum", "offset", "scale")
 """Columns that, with the hash of the file, say what a crop is."""
+
+_OF_SOURCE: dict[str, Callable[[int, Source], float]] = {
+    "source": lambda number, _: number,
+    "split": lambda _, source: -1 if source.split is None else SPLITS.index(source.split),
+    "pixel_size_nm": lambda _, source: source.pixel_size_nm or math.nan,
+}
+"""Columns that follow from the records of sources, by number and record."""
 
 
 class CropRecord(NamedTuple):
@@ -153,7 +162,7 @@ class MicrographStore:
         """The signals that were ingested, in order."""
         if self._sources is None:
             self._sources = self._records("sources", self.num_sources, Source)
-        return self._sources
+        return self._sources[: self.num_sources]  # `first` may have read more
 
     def left_out(self) -> list[LeftOut]:
         """The crops that were not stored, with the reason."""
@@ -185,11 +194,29 @@ class MicrographStore:
         return digest.hexdigest()
 
     def column(self, name: str) -> NDArray[Any]:
-        """One fact about every crop [n]; `layout.COLUMNS` lists the names."""
+        """One fact about every crop [n]; `layout.COLUMNS` lists the names.
+
+        Raises:
+            StoreError: The store is damaged there.
+        """
         if name not in self._columns:
             group, _ = open_group(self.path)
-            self._columns[name] = rows_of(group, f"crops/{name}", len(self))
+            values = rows_of(group, f"crops/{name}", len(self))
+            if name in _OF_SOURCE:
+                self._check_by_sources(name, values)
+            self._columns[name] = values
         return self._columns[name]
+
+    def _check_by_sources(self, name: str, values: NDArray[Any]) -> None:
+        """Checks a fact that sources tell of their crops, too.
+
+        A chunk of it that is gone reads as 0 in stores of older versions, where 0 may be a fact.
+        """
+        sources = self.sources()
+        told = np.array([_OF_SOURCE[name](*numbered) for numbered in enumerate(sources)], float)
+        expected = np.repeat(told, [source.num_crops for source in sources])[: len(self)]
+        if not np.array_equal(values, expected, equal_nan=True):
+            raise damaged(self.path, f"values of crops/{name} other than its sources tell")
 
     def pixel_hashes(self) -> NDArray[np.uint64]:
         """Hashes of the pixels of crops [n]; `UNKNOWN` for those that an old version stored."""
@@ -235,11 +262,23 @@ class MicrographStore:
         try:
             return np.asarray(images[number])
         except Exception as error:  # zarr, zarrs and the codecs raise errors of many kinds
-            raise self._unreadable(images, number, str(error)) from error
+            raise self._unreadable(images, number, str(error), error) from error
 
-    def _unreadable(self, images: zarr.Array[Any], number: int, reason: str) -> StoreError:
+    def _unreadable(
+        self,
+        images: zarr.Array[Any],
+        number: int,
+        reason: str,
+        error: Exception | None = None,
+    ) -> StoreError:
         file = shard_file(images, number)
-        # zarr takes a crop for empty if its file is not there.
-        if not (self.path / file).exists():
+        # zarr takes a crop for empty if its file is not there, and zarrs names no error of the
+        # system.
+        try:
+            (self.path / file).open("rb").close()
+        except FileNotFoundError:
             reason = "no such file"
-        return damaged(self.path, f"crop {number} that cannot be read from {file}: {reason}")
+        except OSError as of_system:
+            error = of_system
+        found = f"crop {number} that cannot be read from {file}: {reason}"
+        return damaged(self.path, found) if error is None else unreadable(self.path, found, error)

@@ -31,6 +31,7 @@ from PIL import Image
 from stem_complete.config import DetectorNoiseConfig, NoiseConfig, ReferenceNoiseConfig
 from stem_complete.console import ProgressBar, errors_in_one_line, say
 from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.store.splits import CROP_OF_ONE_FIELD
 from stem_complete.errors import DataError
 from stem_complete.evaluation import (
     MODEL,
@@ -97,12 +98,17 @@ def evaluate_released(
                 completer,
                 conditions=conditions,
                 more_baselines=more_baselines,
+                group_pattern=CROP_OF_ONE_FIELD,  # as in the figures of earlier releases
                 output=output / name,
                 progress=bar.show,
             ).whole()
     with ProgressBar("equal dose") as bar:
         equal_dose = compare_at_equal_dose(
-            unseen, completer, output=output / "equal_dose", progress=bar.show
+            unseen,
+            completer,
+            group_pattern=CROP_OF_ONE_FIELD,
+            output=output / "equal_dose",
+            progress=bar.show,
         ).whole()
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
     (output / "published.txt").write_text(published + "\n")

@@ -86,7 +86,7 @@ def find_sources(
         signal: Name of the array in zarr groups with several.
 
     Raises:
-        ConfigError: Two scans would have one name.
+        ConfigError: Dwell maps of listed scans are not named in the list.
         DataError: There is no scan at all, or a list cannot be read.
         StorageError: An object store cannot be read.
     """
@@ -123,8 +123,10 @@ def find_sources(
             sources += _of_array(file, signal)
         except StemCompleteError as error:
             failed[file.scan] = error.failure
-    _check_distinct(sources)
-    return Found(sources, failed)
+    sources = list(dict.fromkeys(sources))  # lists may name one twice
+    alike = _of_one_name(sources)
+    failed |= {str(source): failure for source, failure in alike.items()}
+    return Found([source for source in sources if source not in alike], failed)
 
 
 def open_array(source: Source, signal: str | None = None) -> ScanArray | None:
@@ -228,14 +230,18 @@ def _names(scans: Sequence[str]) -> list[str]:
     ]
 
 
-def _check_distinct(sources: Iterable[Source]) -> None:
-    taken: dict[str, Source] = {}
+def _of_one_name(sources: Iterable[Source]) -> dict[Source, Failure]:
+    """Scans whose completions would get the name of another's."""
+    of_name: dict[str, list[Source]] = {}
     for each in sources:
-        other = taken.setdefault(each.name, each)
-        if other is not each:
-            raise ConfigError(
-                expected="scans of different names",
-                found=f"{other} and {each}, both to be written to {each.name}{COMPLETED}",
-                where="scans",
-                fix="rename one, or complete them into different folders",
-            )
+        of_name.setdefault(each.name, []).append(each)
+    return {
+        each: Failure(
+            f"{' and '.join(str(other) for other in alike if other != each)} would be written to "
+            f"{each.name}{COMPLETED}, too",
+            "rename one, or complete them into different folders",
+        )
+        for alike in of_name.values()
+        if len(alike) > 1
+        for each in alike
+    }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +238,26 @@ def test_no_field_of_view_dominates_and_names_do_not_repeat(tmp_path, texture):
     (once,) = simulate(alone, FEW[1])
     *_, last = simulate(crops, FEW[1])
     np.testing.assert_array_equal(once.partial.intensity, last.partial.intensity)
+
+
+def test_files_are_of_the_fields_of_view_that_they_are_of_in_a_store(
+    tmp_path, texture, small_store
+):
+    for number, name in enumerate(["gold_HAADF_1", "gold_BF_1", "gold_2", "iron"]):
+        np.save(tmp_path / f"{name}.npy", texture(number, (512, 512)))
+    np.save(tmp_path / "copy of iron.npy", 2 * texture(3, (512, 512)))
+    crops, left_out, *_ = load_micrographs(tmp_path)
+    assert [Path(crop.field).name for crop in crops] == ["copy of iron", *["gold"] * 3]
+    assert left_out == ["iron at 0, 0: the same pixels as copy of iron at 0, 0"]
+    ingest([tmp_path], tmp_path / "s.zarr")
+    groups = {source.group for source in MicrographStore(tmp_path / "s.zarr").sources()}
+    assert {crop.field for crop in crops} <= groups
+    apart = load_micrographs(tmp_path, group_pattern="(.*)").crops
+    assert len({crop.field for crop in apart}) == len(apart) == 4
+    with pytest.raises(ConfigError, match="whose groups match in the path of some file"):
+        load_micrographs(tmp_path, group_pattern="(silver)")
+    with pytest.raises(ConfigError, match="as a store knows its own"):
+        load_micrographs(small_store, group_pattern="(.*)")
 
 
 def test_training_files_are_left_out(small_store, network, config):

@@ -19,6 +19,7 @@ import pytest
         (["evaluate", "--data", "/nothing", "--geometry", "zigzag"], 2, "geometries: expected"),
         (["evaluate", "--data", "/nothing", "--dose", "9", "--noise", "none"], 2, "leave one of"),
         (["evaluate", "--published", "--geometry", "random"], 2, "--published without these"),
+        (["evaluate", "--published", "--group", "(.*)"], 2, "--published without these"),
         (["evaluate", "--data", "/nothing", "--workers", "2"], 2, "add --ray"),
         (["inspect", "/nothing"], 1, "/nothing: expected a store"),
     ],

@@ -304,9 +304,15 @@ class TestTrain:
         assert launched == [((outcome.config,), {"local": False})]
 
     def test_local_and_json(self, run, replaced, outcome):
-        replaced("stem_complete.config.load_config", outcome.config)
+        loaded = replaced("stem_complete.config.load_config", outcome.config)
         launched = replaced("stem_complete.launch.launch", [outcome])
-        done = run("train", "compact", "--local", "--json")
+        done = run("train", "compact", "training.batch_size=3", "--local", "--json")
+        # Or the batch would have to be shared out among workers that there will not be.
+        assert loaded[0].args[1] == [
+            "training.batch_size=3",
+            "scaling.num_workers=1",
+            "scaling.min_workers=null",
+        ]
         assert launched[0].kwargs == {"local": True}
         (run_,) = json.loads(done.output)
         assert run_ == {

@@ -130,6 +130,24 @@ def test_error_lines(override: str, parts: list[str]) -> None:
     assert override.split("=")[0] in line or "section.field" in line
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["training.steps=0", "training.seed=1", "name=a"], ["training.steps=0"]),
+        (["scan={coverage: 7}", "training.seed=1"], ["scan={coverage: 7}"]),
+        (
+            ["scaling.num_workers=2", "training.batch_size=3", "training.steps=1"],
+            ["training.batch_size=3"],
+        ),
+        (["name=a", "training.colour=blue"], ["training.colour=blue"]),
+    ],
+)
+def test_an_error_names_the_changes_that_it_is_about(changes: list[str], named: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(["compact"], ["data.store=s.zarr", *changes])
+    assert str(error.value).startswith(f"{' + '.join(['compact', *named])}: expected ")
+
+
 def test_an_error_names_its_file_and_counts_the_others(tmp_path: Path) -> None:
     file = write(tmp_path, "data: {store: a}\ntraining: {steps: x, seed: y}")
     with pytest.raises(ConfigError, match=rf"{file}.*\(and 1 more\)"):

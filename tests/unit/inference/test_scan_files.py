@@ -70,11 +70,6 @@ class TestOutputs:
         with pytest.raises(ConfigError, match="one file for 2 scans"):
             plan_files(["a.tif", "b.tif"], Path("out.tif"), None)
 
-    def test_must_be_distinct(self, tree):
-        tree("a/x.tif", "b/x.tif")
-        with pytest.raises(ConfigError, match="both to be written to x_completed"):
-            plan_files(["a/x.tif", "b/x.tif"], Path("out"), None)
-
     def test_are_not_taken_for_scans(self, tree):
         tree("x.tif", "x_completed.tif", "x_completed.png", "x_error.tif")
         assert _outputs(plan_files(["."], Path(), None)) == {"x.tif": "x_completed.tif"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stem_complete.credentials import hidden
 from stem_complete.tracking import default_uri, places, ui_command
 
 RUNS = "#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=stem-complete"
@@ -22,6 +23,11 @@ def test_a_server_has_links_to_the_side_of_training(uri: str) -> None:
         "curves": f"http://mlflow:5000/{CURVES}",
         "all runs": f"http://mlflow:5000/{RUNS}",
     }
+
+
+def test_links_are_shown_whole_as_no_part_of_them_is_a_password() -> None:
+    links = "\n".join(places("http://mlflow:5000", "7", "abc").values())
+    assert hidden(links) == links
 
 
 def test_a_server_below_a_path_keeps_it() -> None:

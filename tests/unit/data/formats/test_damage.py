@@ -68,6 +68,18 @@ def test_damage_is_told_in_words_for_its_owner(
         read_file(path)
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("tif", ".tif"), ("dm3", ".dm3"), ("h5", ".h5")])
+@pytest.mark.parametrize("other", ["png", "ser", "npy"])
+def test_a_file_under_the_suffix_of_another_format_is_to_be_renamed(
+    tmp_path: Path, kind: str, suffix: str, other: str
+) -> None:
+    pytest.importorskip("rsciio")
+    path = tmp_path / f"a_1.{other}"
+    path.write_bytes(FILES[kind].read_bytes())
+    with pytest.raises(DataError, match=rf"{START}.*; rename it to end in \{suffix}"):
+        read_file(path)
+
+
 @pytest.mark.parametrize("change", [cut(0.5), lambda whole: whole[:-300] + bytes(300)])
 @pytest.mark.parametrize("kind", ["png", "npz", "zarr.zip"])
 def test_damaged_archives_and_pngs_are_told_likewise(
@@ -98,6 +110,19 @@ def test_a_tiff_of_which_strips_are_missing_is_damaged(
     missing = "4 of 8" if tag == "ImageLength" else "1 of 4"
     with pytest.raises(DataError, match=f"found {missing} strips of an image missing; check"):
         read_file(path)
+
+
+def test_damaged_tables_and_names_are_no_other_compression(tmp_path: Path) -> None:
+    path = tmp_path / "a.bcf"
+    path.write_bytes(b"AAMVHFSS" + bytes(99))
+    said = (
+        "The file is marked to be compressed,\nbut compression signature is missing in the header"
+    )
+    no_text = UnicodeDecodeError("utf-8", b"EDS\xff", 3, 4, "invalid start byte")
+    for error in (ValueError(said), no_text):
+        found, fix = damage(path, error)
+        assert found == "contents that make no sense in this format"
+        assert fix.startswith("check that the file is complete")
 
 
 def test_an_error_in_a_statement_of_ours_is_not_told_as_if_we_had_raised_it(tmp_path: Path) -> None:

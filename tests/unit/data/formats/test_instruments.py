@@ -43,3 +43,9 @@ def test_a_series_of_tia_without_its_emi(tmp_path: Path, emi: bytes | None) -> N
     assert read_micrograph(tmp_path / "bright_1.ser").pixel_size_nm == pytest.approx(0.05)
     with pytest.raises(DataError, match="diffraction patterns"):
         read_file(tmp_path / "saed_1.ser")
+
+
+def test_an_emi_file_without_its_images_says_which_are_missing(tmp_path: Path) -> None:
+    shutil.copy(DATA / "bright.emi", tmp_path)
+    with pytest.raises(DataError, match=r"beside it, bright_1\.ser and so on, found none; copy"):
+        read_file(tmp_path / "bright.emi")

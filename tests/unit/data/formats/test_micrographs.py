@@ -524,7 +524,11 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: path.write_text("hello" * 99),
         "another start than such files have",
     ),
-    "text as npy": ("a.npy", lambda path: path.write_text("hello" * 99), "another format"),
+    "text as npy": (
+        "a.npy",
+        lambda path: path.write_text("hello" * 99),
+        "another start than such files have",
+    ),
     "text as hdf5": ("a.h5", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "text as npz": ("a.npz", lambda path: path.write_text("hello" * 99), "expected a readable"),
     "npz of text": ("a.npz", not_zip, r"a\.txt: no array"),

@@ -232,7 +232,7 @@ def test_dimensions_and_pixel_size_of_plain_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("axes", "path", "found"),
     [
-        (AXES_5D[-2:], "9", "an image of which no array is there, of 9"),
+        (AXES_5D[-2:], "9", "no array is there, of those that it lists: 9; check"),
         (AXES_5D, "0", "5 axes described of an array of shape"),
     ],
 )

@@ -401,6 +401,19 @@ def test_lost_records_are_told_in_one_line(tmp_path: Path, whole: dict[StoredDty
         MicrographStore(path).sources()
 
 
+@pytest.mark.parametrize("file", ["zarr.json", "crops/split/zarr.json", "crops/split/c/0", "shard"])
+def test_what_the_system_does_not_let_one_read_is_not_called_damaged(
+    tmp_path: Path, whole: dict[StoredDtype, Path], pipeline: str, file: str
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(whole["uint16"], path)
+    place = shard_path(path, 0) if file == "shard" else path / file
+    place.unlink()
+    place.symlink_to(place)  # which not even root may read
+    with pytest.raises(StoreError, match=r"expected a store that can be read, found .*in a circle"):
+        MicrographStore(path).read(MicrographStore(path).indices("train")[:1])
+
+
 @pytest.fixture(scope="module")
 def in_small_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose columns have chunks of four crops, to copy and damage."""
@@ -448,6 +461,47 @@ def test_stores_whose_lost_values_read_as_facts_are_still_read(tmp_path: Path) -
         assert not (path / "crops" / name / "c").exists()
     store_with(path, CROPS[:1])
     np.testing.assert_array_equal(MicrographStore(path).column("split"), [0] * 12)
+
+
+@pytest.fixture(scope="module")
+def of_an_older_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with chunks of four crops, whose lost values read as 0; to copy and damage."""
+    path = tmp_path_factory.mktemp("older") / "s.zarr"
+    with StoreWriter(path, 16) as writer:
+        for name, split in (("a", "train"), ("b", "validation"), ("c", "train"), ("d", "test")):
+            crops = [writer.quantise(Crop(crop + 1, 0, 0, 0)) for crop in CROPS[:3]]
+            writer.append([(source(name, 3, split=split), crops)])
+    group = zarr.open_group(path, mode="r+")
+    for name in layout.COLUMNS:
+        values = group[f"crops/{name}"][:]
+        group.create_array(f"crops/{name}", data=values, chunks=(4,), fill_value=0, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["split", "source", "pixel_size_nm"])
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_what_older_stores_lost_is_noticed_by_their_sources(
+    tmp_path: Path, of_an_older_version: Path, name: str, chunk: int
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(of_an_older_version, path)
+    MicrographStore(path).column(name)
+    (path / "crops" / name / "c" / str(chunk)).unlink()
+    with pytest.raises(StoreError, match=f"values of crops/{name} other than its sources tell; re"):
+        MicrographStore(path).column(name)
+    assert len(MicrographStore(path).first(4 * chunk).column(name)) == 4 * chunk
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum", "offset", "scale"])
+def test_what_older_stores_lost_is_noticed_by_their_pixels(
+    tmp_path: Path, of_an_older_version: Path, name: str
+) -> None:
+    path = tmp_path / "s.zarr"
+    shutil.copytree(of_an_older_version, path)
+    MicrographStore(path).read([4])
+    (path / "crops" / name / "c" / "1").unlink()
+    with pytest.raises(StoreError, match=r"crop 4 .* other pixels than were written"):
+        MicrographStore(path).read([4])
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "images/zarr.json", "crops/split/zarr.json"])

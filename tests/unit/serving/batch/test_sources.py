@@ -99,12 +99,17 @@ def test_a_damaged_array_is_listed():
     assert "expected a zarr array" in found.failed["a.zarr"].reason
 
 
-def test_two_of_one_name_are_refused():
-    touch("a/1.tif")
+def test_those_of_one_name_are_listed_and_the_others_go_on():
     zarr.create_array("1.zarr", data=np.ones((3, 4, 5)))
-    touch("b/1-000002.npy")
-    with pytest.raises(ConfigError, match=r"1\.zarr\[2\].*1-000002_completed"):
-        find_sources(["1.zarr", "b/1-000002.npy"])
+    touch("b/1-000002.npy", "c/x.tif", "c/x.dm4", "c/y.tif")
+    found = find_sources(["1.zarr", "b/1-000002.npy", "c"])
+    assert list(named(found)) == ["1.zarr[0]", "1.zarr[1]", "c/y.tif"]
+    assert {name: failure.reason for name, failure in found.failed.items()} == {
+        "1.zarr[2]": "b/1-000002.npy would be written to 1-000002_completed, too",
+        "b/1-000002.npy": "1.zarr[2] would be written to 1-000002_completed, too",
+        "c/x.dm4": "c/x.tif would be written to x_completed, too",
+        "c/x.tif": "c/x.dm4 would be written to x_completed, too",
+    }
 
 
 def test_keys_are_the_same_from_another_folder(folder, monkeypatch):
