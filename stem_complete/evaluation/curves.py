@@ -107,7 +107,7 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
         axes.set_ylabel(panel.ylabel)
         if panel.boxcar_steps is not None:
             note = f"boxcar mean over {panel.boxcar_steps:,g} steps"
-            axes.set_title(note, loc="left", fontsize="small")
+            axes.set_title(note, loc="left", fontsize="small", fontweight="normal")
         if panel.log:
             _use_log_scale(axes)
         axes.grid()
