@@ -1,9 +1,9 @@
 """Runs of the supersampling task side by side, by the names of their arms in MLflow.
 
 An arm is called `[<optimizer>-<rate>-]<errors>-<n>[-batch-<size>]`, as in `quartic-none` or
-`sgd-3e-3-squared-2`. A run's final loss is the mean over the last twentieth of its steps (of the
-ALRC paper's 100,000 the last 5,000). One that diverged has none: it ended with losses that were not
-finite, or with a final loss above 1, worse than an image without anything in it. Means and
+`sgd-3e-3-squared-2`. A run's final loss is the mean over its last 5,000 steps, as in the ALRC
+paper, or over the last half of a shorter run. One that diverged has none: it ended with losses that
+were not finite, or with a final loss above 1, worse than an image without anything in it. Means and
 differences are of those that did not, and the others are counted beside them.
 
 A report keeps its runs in CSV files, so that runs that were trained elsewhere, or later, can be
@@ -40,7 +40,7 @@ METRIC = "train/image_loss"
 WEIGHT = 25
 """`loss.weight` of the config `supersampling`; the paper's losses are without it."""
 
-FINAL_FRACTION = 0.05
+FINAL_STEPS = 5000
 EXPLODED = 1.0
 """Standardised images have squares, and at least fourth powers, of this mean."""
 BOXCAR_STEPS = 500
@@ -104,31 +104,24 @@ def runs_of(curves: Sequence[Curve]) -> list[Run]:
     found = []
     for match, curve in matches:
         longest = lengths[match[4]]
-        broke_off = not np.isfinite(curve.values[-1])
-        ended = broke_off or int(curve.steps[-1]) == longest
+        ended = not np.isfinite(curve.values[-1]) or int(curve.steps[-1]) == longest
         if curve.seed is None or not ended:
             continue
-        losses = curve.values / WEIGHT
-        last = losses[curve.steps > (1 - FINAL_FRACTION) * longest]
-        final = np.nan if broke_off else float(np.mean(last))
-        later = losses[(curve.steps > longest / 10) & np.isfinite(losses)]
-        largest = float(later.max()) / final if len(later) else np.nan
         policy, error, threshold, batch = match.groups()
-        found.append(
-            Run(
-                policy or "",
-                error,
-                threshold,
-                int(batch or 1),
-                curve.seed,
-                int(curve.steps[-1]),
-                not final <= EXPLODED,
-                final,
-                largest,
-                LearningCurve(curve.steps, losses),
-            )
-        )
+        arm = (policy or "", error, threshold, int(batch or 1))
+        found.append(_run(arm, curve.seed, LearningCurve(curve.steps, curve.values / WEIGHT)))
     return found
+
+
+def _run(arm: Arm, seed: int, curve: LearningCurve) -> Run:
+    """A run by its losses, which are without their weight."""
+    steps, losses = curve
+    last_step = int(steps[-1])
+    last = losses[steps > last_step - min(FINAL_STEPS, last_step // 2)]
+    final = float(np.mean(last)) if np.isfinite(losses[-1]) else np.nan
+    later = losses[(steps > last_step / 10) & np.isfinite(losses)]
+    largest = float(later.max()) / final if len(later) else np.nan
+    return Run(*arm, seed, last_step, not final <= EXPLODED, final, largest, curve)
 
 
 def mean_of(runs: Sequence[Run]) -> str:
@@ -213,16 +206,9 @@ def kept_runs(report: Path) -> list[Run]:
         ) from error
     of_run = grouped(points, lambda point: tuple(point[name] for name in _KEY))
     return [
-        Run(
-            row["policy"],
-            row["error"],
-            row["threshold"],
-            int(row["batch"]),
+        _run(
+            (row["policy"], row["error"], row["threshold"], int(row["batch"])),
             int(row["seed"]),
-            int(row["steps"]),
-            row["diverged"] == "True",
-            float(row["final"]),
-            float(row["largest"]),
             LearningCurve(
                 np.array([int(point["step"]) for point in own]),
                 np.array([float(point["loss"]) for point in own]),

@@ -5,8 +5,9 @@
 
 Networks learn to restore CIFAR-10's images that were halved in size, with squared or quartic
 errors, and with losses clipped by ALRC to n standard deviations above their running mean. What is
-told is the mean of the training losses of the last twentieth of the steps, over the seeds, times
-100, and how many runs diverged. Runs are read from MLflow, see `experiments.supersampling_runs`.
+told is the mean of the training losses of the last 5,000 steps, or of the last half of shorter
+runs, over the seeds, times 100, and how many runs diverged. Runs are read from MLflow, see
+`experiments.supersampling_runs`.
 The report has the table, the differences that ALRC makes, each paired by seed, learning curves and
 a CSV file with a row for each run.
 """

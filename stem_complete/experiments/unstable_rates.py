@@ -7,10 +7,10 @@
 What the repository shows is learning curves at batch size 1, of Adam at 1e-4 and 2e-3 and of SGD at
 1e-4 and 3e-3, with losses clipped at n = 2 or not at all, and the claim that ALRC prevents loss
 spikes where the rate is unstably high and has little effect elsewhere. It gives no numbers. What is
-told here is the mean of the training losses of the last twentieth of the steps, over the seeds that
-did not diverge, times 100, and how many did, see `experiments.supersampling_runs`. The report has
-the table, the differences that ALRC makes, paired by seed, learning curves and a CSV file with a
-row for each run.
+told here is the mean of the training losses of the last 5,000 steps, or of the last half of shorter
+runs, over the seeds that did not diverge, times 100, and how many did, see
+`experiments.supersampling_runs`. The report has the table, the differences that ALRC makes, paired
+by seed, learning curves and a CSV file with a row for each run.
 """
 
 from __future__ import annotations
