@@ -1,7 +1,8 @@
 """What a body announces in its headers, checked before anything is decoded or allocated.
 
-A few bytes can announce gigabytes: an array's shape, a deflated member, a chain of pages. Readers do
-as headers say; so what is larger than the limits, or than the bytes that there are, is found first.
+A few bytes can announce gigabytes: an array's shape, a deflated member, a chain of pages. Readers
+do as headers say; so what is larger than the limits, or than the bytes that there are, is found
+first.
 """
 
 from __future__ import annotations

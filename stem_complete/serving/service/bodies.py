@@ -57,7 +57,7 @@ class Body:
     name: str = ""
 
 
-async def spool(request: Request, folder: Path, limits: Limits) -> Body:
+async def spool(request: Request, folder: Path) -> Body:
     """Writes a body to files in `folder`: the scan alone, or a form with `scan`, `dwell`, `path`.
 
     Names of files are ours; what a client calls them only tells their format.

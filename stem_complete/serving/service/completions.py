@@ -82,7 +82,7 @@ async def complete(request: Request, query: Annotated[CompleteQuery, Query()]) -
 async def received(request: Request, query: ReadQuery, state: State) -> Task:
     """The scan of a request, read in a thread."""
     with TemporaryDirectory(prefix="stem-complete-") as folder:
-        body = await spool(request, Path(folder), state.limits)
+        body = await spool(request, Path(folder))
         scan = await to_thread.run_sync(partial(read_body, body, query.options, state.limits))
     if body.name:
         scan.where = Path(body.name.replace("\\", "/")).name

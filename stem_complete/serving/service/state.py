@@ -38,7 +38,7 @@ class State:
 
     completing: Completing
     storage: Path
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     num_waiting: int = 0
 

@@ -1,0 +1,176 @@
+"""The service on this machine: HTTP in this process, completers on Ray Serve beside it.
+
+Serve's own HTTP proxy would copy each body and answer through two more processes, keeps memory of
+large answers, and takes seconds to start. It is used where several nodes answer, on a cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import uvicorn
+
+from stem_complete.config.schema import ScalingConfig
+from stem_complete.console import say
+from stem_complete.errors import ConfigError
+from stem_complete.launch.cluster import ray_cluster
+from stem_complete.serving.service.access import TOKEN_HASHES
+from stem_complete.serving.service.config import ServiceConfig
+from stem_complete.serving.service.gate import JsonLines
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+KEEP_ALIVE_S = 75
+"""Time that an idle connection is kept, longer than reverse proxies keep theirs."""
+
+
+def check_address(host: str, hashes: Sequence[str], *, insecure: bool) -> None:
+    """Refuses to listen to others without tokens.
+
+    Raises:
+        ConfigError: The address is not this machine's alone, and nobody needs a token.
+    """
+    if host in LOCAL or hashes or insecure:
+        return
+    raise ConfigError(
+        expected=f"a token for whoever may use the service, as {host} is reached by others",
+        found="none",
+        where="--host",
+        fix="make one with `stem-complete serve --new-token`, and set its hash in "
+        f"{TOKEN_HASHES}; or give --insecure, where a reverse proxy asks who it is",
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at that address, before anything slow is started.
+
+    Raises:
+        ConfigError: Another program has it, or the address is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise ConfigError(
+            expected="an address that is free",
+            found=(error.strerror or str(error)).lower(),
+            where=f"{host}:{port}",
+            fix="choose another one with --port or --host, or end the program that has it",
+        ) from None
+    return opened
+
+
+def run_service(
+    config: ServiceConfig,
+    opened: socket.socket,
+    *,
+    hashes: Sequence[str] = (),
+    hosts: Sequence[str] | None = LOCAL,
+    address: str | None = None,
+    when_ready: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, and then finishes what has begun.
+
+    Args:
+        config: The service.
+        opened: Where it listens.
+        hashes: Of tokens.
+        hosts: As of `Gate`.
+        address: Of a Ray cluster; None: as for `ray_cluster`.
+        when_ready: Is told how long it took [s].
+    """
+    began_s = time.monotonic()
+    _log_as_json()
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    # While Ray's processes start; none of it imports Ray.
+    warm = threading.Thread(target=import_module, args=["stem_complete.serving.service.app"])
+    warm.start()
+    local = ScalingConfig(num_workers=config.most_replicas or config.replicas)
+    with ray_cluster(local, address):
+        warm.join()
+        from ray import serve
+
+        from stem_complete.serving.service.app import make_app
+        from stem_complete.serving.service.deployments import APP, OnServe, completers
+
+        # On a shared cluster there may be others.
+        name = APP if address is None else f"{APP}-{secrets.token_hex(4)}"
+        serve.start(proxy_location="Disabled", logging_config=_quiet())
+        try:
+            handle = serve.run(completers(config), name=name, route_prefix=None)
+            app = make_app(
+                OnServe(handle),
+                config.storage,
+                limits=config.limits,
+                token_hashes=hashes,
+                hosts=hosts if not hashes else None,
+            )
+            server = _Server(app, lambda: when_ready(time.monotonic() - began_s))
+            server.serve_until_asked(opened)
+        finally:
+            with suppress(Exception):  # the cluster may be gone
+                serve.delete(name)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells when it is ready, and ends in order."""
+
+    def __init__(self, app: Any, when_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,  # ours has request ids
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._when_ready()
+
+    def serve_until_asked(self, opened: socket.socket) -> None:
+        """Serves until a signal; uvicorn sends itself that again, which is not to end us."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, lambda *_: None)
+        try:
+            self.run([opened])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("stem_complete.service", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if name != "uvicorn.error" else logging.WARNING)
+
+
+def _quiet() -> dict[str, Any]:
+    return {"log_level": "ERROR", "enable_access_log": False}
+
+
+def told(host: str, port: int, seconds: float) -> None:
+    """Tells the user where it is."""
+    shown = f"[{host}]" if ":" in host else host
+    say(f"ready after {seconds:.1f} s at http://{shown}:{port}/")
