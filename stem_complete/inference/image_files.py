@@ -329,8 +329,7 @@ def png_of(image: NDArray[np.float32]) -> bytes:
 
     low, high = display_range(image)
     grey = np.clip((image - np.float32(low)) / np.float32((high - low) or 1), 0, 1)
-    encoded: bytes = imagecodecs.png_encode((255 * grey).round().astype(np.uint8))
-    return encoded
+    return bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
 
 
 def _stem(image: Path) -> str:

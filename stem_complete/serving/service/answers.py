@@ -85,7 +85,7 @@ def encoded(done: Done, how: How, media: str, shown: Shown = "image") -> bytes:
     if media == ZIP:
         return _ome_zarr(done, how)
     assert media == NPZ
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "image": image,
         **({} if error is None else {"error": error}),
         "scan": scan.intensity.astype(np.float32),

@@ -14,9 +14,10 @@ from starlette.staticfiles import StaticFiles
 
 import stem_complete
 from stem_complete.errors import in_one_line
-from stem_complete.serving.service import completions, metrics
+from stem_complete.serving.service import completions, job_routes, metrics
 from stem_complete.serving.service.completing import Completing
 from stem_complete.serving.service.gate import Gate
+from stem_complete.serving.service.job_runner import JobRunner
 from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.problems import MEDIA_TYPE, Problem, problem_of
 from stem_complete.serving.service.state import HungUpError, State, state_of
@@ -54,7 +55,13 @@ def make_app(
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        storage.mkdir(parents=True, exist_ok=True)
+        state.runner = JobRunner(state.jobs, completing, state.metrics)
+        try:
+            yield
+        finally:
+            state.stopping.set()
+            await state.runner.stop()
 
     app = FastAPI(
         title="stem-complete",
@@ -68,6 +75,7 @@ def make_app(
     )
     app.state.service = state
     app.include_router(completions.router)
+    app.include_router(job_routes.router)
     app.add_api_route("/metrics", _metrics, response_class=Response, tags=["operation"])
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     for error, handler in _HANDLERS.items():

@@ -40,7 +40,7 @@ from stem_complete.serving.service.problems import Problem, bad, problem_of
 _PARTS = ("scan", "dwell", "path")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Body:
     """A scan as it came, in files of a folder that is the request's own.
 
@@ -49,30 +49,32 @@ class Body:
         dwell: File of its dwell map, None if it needs none.
         along: File of its path, likewise.
         name: What the client calls it, "" if nothing.
+        is_pair: Whether `scan` has two images, intensities and dwell map; known once it is read.
     """
 
     scan: Path
     dwell: Path | None = None
     along: Path | None = None
     name: str = ""
+    is_pair: bool = False
 
 
-async def spool(request: Request, folder: Path) -> Body:
+async def spool(request: Request, folder: Path, name: str = "") -> Body:
     """Writes a body to files in `folder`: the scan alone, or a form with `scan`, `dwell`, `path`.
 
-    Names of files are ours; what a client calls them only tells their format.
+    Names of files are ours; what a client calls them, such as `name`, only tells their format.
 
     Raises:
         Problem: It is too large, of no format that we know, or has other parts.
     """
     content_type = request.headers.get("content-type", "")
     if plain_type(content_type) != FORM:
-        media = body_type(content_type, request.query_params.get("name", ""))
+        media = body_type(content_type, name)
         file = folder / f"scan{SUFFIXES[media]}"
         await _write(request.stream(), file)
         if not file.stat().st_size:
             raise bad("a scan", "an empty body", "send the file, as `curl --data-binary @FILE`")
-        return Body(file, name=request.query_params.get("name", ""))
+        return Body(file, name=name)
     try:
         form = await request.form(max_files=len(_PARTS), max_fields=0)
     except Problem:
@@ -84,12 +86,12 @@ async def spool(request: Request, folder: Path) -> Body:
             "send it as `curl -F scan=@scan.tif -F dwell=@dwell.tif`",
         ) from error
     try:
-        return await _from_form(form, folder)
+        return await _from_form(form, folder, name)
     finally:
         await form.close()
 
 
-async def _from_form(form: FormData, folder: Path) -> Body:
+async def _from_form(form: FormData, folder: Path, name: str) -> Body:
     files: dict[str, Path] = {}
     for part, upload in form.multi_items():
         if part not in _PARTS or part in files or not isinstance(upload, UploadFile):
@@ -113,8 +115,8 @@ async def _from_form(form: FormData, folder: Path) -> Body:
             "send it as `curl -F scan=@scan.tif -F dwell=@dwell.tif`",
         )
     scan = form["scan"]
-    name = scan.filename or "" if isinstance(scan, UploadFile) else ""
-    return Body(files["scan"], files.get("dwell"), files.get("path"), name)
+    own = scan.filename or "" if isinstance(scan, UploadFile) else ""
+    return Body(files["scan"], files.get("dwell"), files.get("path"), name or own)
 
 
 async def _write(blocks: AsyncIterator[bytes], file: Path) -> None:
@@ -159,6 +161,7 @@ def _read(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
         images = read_file(body.scan, options.signal, masks=True).micrographs
         if len(images) == 2:
             image, dwell = images
+            body.is_pair = True
             scan = raster_scan(
                 image.pixels,
                 dwell.pixels,

@@ -61,6 +61,10 @@ class Done(NamedTuple):
         return [*dict.fromkeys(filter(None, notes)), *([check.note] if check else [])]
 
 
+class DiedError(Exception):
+    """A completer died of, or during, what it was asked."""
+
+
 class Completing(Protocol):
     """Whoever completes scans: this process, or replicas on Ray Serve."""
 
@@ -77,6 +81,7 @@ class Completing(Protocol):
         Raises:
             StemCompleteError: Nothing more can be done.
             OSError: Likewise.
+            DiedError: The completer died.
         """
 
     async def card(self) -> ModelCard:

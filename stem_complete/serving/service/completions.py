@@ -74,15 +74,15 @@ async def complete(request: Request, query: Annotated[CompleteQuery, Query()]) -
     state = state_of(request)
     media = negotiated(request.headers.get("accept", ""))
     async with state.place():
-        task = await received(request, query, state)
+        task = await received(request, query, state, query.name)
         done = await unless_hung_up(request, state.complete(task))
         return await answer(done, query.how, media, query.show)
 
 
-async def received(request: Request, query: ReadQuery, state: State) -> Task:
+async def received(request: Request, query: ReadQuery, state: State, name: str = "") -> Task:
     """The scan of a request, read in a thread."""
     with TemporaryDirectory(prefix="stem-complete-") as folder:
-        body = await spool(request, Path(folder))
+        body = await spool(request, Path(folder), name)
         scan = await to_thread.run_sync(partial(read_body, body, query.options, state.limits))
     if body.name:
         scan.where = Path(body.name.replace("\\", "/")).name

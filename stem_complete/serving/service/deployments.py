@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import threading
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -27,7 +28,7 @@ from stem_complete.inference.completer import Completer, load_completer
 from stem_complete.inference.sources import model_folder
 from stem_complete.serving.batch.units import AnyJob, R, U
 from stem_complete.serving.service.app import make_app
-from stem_complete.serving.service.completing import Desk, Done, Task
+from stem_complete.serving.service.completing import Desk, DiedError, Done, Task
 from stem_complete.serving.service.config import ServiceConfig, token_hashes
 from stem_complete.serving.service.problems import Problem
 
@@ -45,6 +46,7 @@ _DIED = (
     ray.exceptions.ObjectLostError,
 )
 
+T = TypeVar("T")
 log = logging.getLogger("stem_complete.service")
 
 
@@ -67,21 +69,15 @@ class CompleterReplica:
 
     async def complete(self, task: Task) -> Done | Exception:
         """See `Completing`; an error of ours is returned."""
-        return await self._told(self.desk.complete(task))
+        return await _or_error(self.desk.complete(task))
 
     async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R] | Exception:
         """Likewise."""
-        return await self._told(self.desk.work(job, parcel))
+        return await _or_error(self.desk.work(job, parcel))
 
     async def card(self) -> ModelCard:
         """See `Completing`."""
         return await self.desk.card()
-
-    async def _told(self, work: Any) -> Any:
-        try:
-            return await work
-        except (StemCompleteError, OSError) as error:
-            return error
 
     def check_health(self) -> None:
         """Tells Serve to replace this process, if a batch does not end."""
@@ -107,6 +103,13 @@ class CompleterReplica:
                     log.warning("another model", extra={"fields": fields})
             except (StemCompleteError, OSError) as error:  # the server may be away for a while
                 log.warning("alias", extra={"fields": {"error": str(error)}})
+
+
+async def _or_error(work: Coroutine[Any, Any, T]) -> T | Exception:
+    try:
+        return await work
+    except (StemCompleteError, OSError) as error:
+        return error
 
 
 def completers(config: ServiceConfig) -> Any:
@@ -154,7 +157,7 @@ class OnServe:
 
     async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R]:
         """See `Completing`."""
-        found: list[R] = await self._asked("work", job, parcel, tries=1)
+        found: list[R] = await self._asked("work", job, parcel, is_repeatable=False)
         return found
 
     async def card(self) -> ModelCard:
@@ -162,13 +165,14 @@ class OnServe:
         card: ModelCard = await self._asked("card")
         return card
 
-    async def _asked(self, method: str, *arguments: Any, tries: int = TRIES) -> Any:
+    async def _asked(self, method: str, *arguments: Any, is_repeatable: bool = True) -> Any:
         """What a completer answers; another one is asked if it dies.
 
         Raises:
             Problem: 503, if there is none, or they have too much to do.
+            DiedError: One died of what is not to be asked again.
         """
-        for left in reversed(range(tries)):
+        for left in reversed(range(TRIES)):
             response = getattr(self._handle, method).remote(*arguments)
             try:
                 found = await response
@@ -179,8 +183,10 @@ class OnServe:
                 raise _too_busy("completers with less to do", "a full queue", 5) from None
             except _DIED as error:
                 log.warning("completer died", extra={"fields": {"error": type(error).__name__}})
+                if not is_repeatable:
+                    raise DiedError from error
                 if not left:
-                    raise _too_busy("a completer that lives", f"{tries} that died", 30) from error
+                    raise _too_busy("a completer that lives", f"{TRIES} that died", 30) from error
                 continue
             if isinstance(found, Exception):
                 raise found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -13,11 +16,14 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from stem_complete.serving.service.completing import Completing, Done, Task
+from stem_complete.serving.service.job_runner import JobRunner
+from stem_complete.serving.service.jobs import Jobs
 from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.metrics import Metrics
 from stem_complete.serving.service.problems import Problem
 
 T = TypeVar("T")
+_MEASURE_S = 10.0
 
 
 class HungUpError(Exception):
@@ -34,6 +40,8 @@ class State:
         limits: What is taken.
         metrics: What is counted.
         num_waiting: Scans that wait for completion.
+        stopping: Set when the service is to end, and streams with it.
+        runner: Works through jobs, while the application runs.
     """
 
     completing: Completing
@@ -41,6 +49,36 @@ class State:
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     num_waiting: int = 0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    runner: JobRunner | None = None
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.storage, self.limits)
+        self._stored: tuple[float, int] = (-math.inf, 0)
+
+    def look(self) -> None:
+        """Tells whoever works through jobs that there is one."""
+        if self.runner is not None:
+            self.runner.look()
+
+    async def check_room(self) -> None:
+        """Refuses more to store than there is room for.
+
+        Raises:
+            Problem: 507, if there is none.
+        """
+        measured_s, num_bytes = self._stored
+        if time.monotonic() - measured_s > _MEASURE_S:
+            num_bytes = await asyncio.to_thread(_size_of, self.storage)
+            self._stored = time.monotonic(), num_bytes
+        if num_bytes > self.limits.stored_bytes:
+            raise Problem(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                expected="room for what is sent",
+                found="none",
+                fix="delete jobs and live scans that are done, or wait until they expire",
+                retry_after_s=600,
+            )
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -95,6 +133,15 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def _size_of(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it is being removed
+                total += Path(root, name).stat().st_size
+    return total
 
 
 async def _gone(request: Request) -> None:
