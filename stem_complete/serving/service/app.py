@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 import stem_complete
 from stem_complete.errors import in_one_line
-from stem_complete.serving.service import completions, job_routes, metrics
+from stem_complete.serving.service import completions, job_routes, live_routes, metrics
 from stem_complete.serving.service.completing import Completing
 from stem_complete.serving.service.gate import Gate
 from stem_complete.serving.service.job_runner import JobRunner
@@ -56,7 +56,7 @@ def make_app(
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         storage.mkdir(parents=True, exist_ok=True)
-        state.runner = JobRunner(state.jobs, completing, state.metrics)
+        state.runner = JobRunner(state.jobs, state.live, completing, state.metrics)
         try:
             yield
         finally:
@@ -76,6 +76,7 @@ def make_app(
     app.state.service = state
     app.include_router(completions.router)
     app.include_router(job_routes.router)
+    app.include_router(live_routes.router)
     app.add_api_route("/metrics", _metrics, response_class=Response, tags=["operation"])
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     for error, handler in _HANDLERS.items():

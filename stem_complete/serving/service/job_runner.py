@@ -23,6 +23,7 @@ from stem_complete.serving.batch.units import AnyJob, R, U
 from stem_complete.serving.batch.work_queue import WorkItem, WorkQueue
 from stem_complete.serving.service.completing import Completing, DiedError
 from stem_complete.serving.service.jobs import Job, Jobs
+from stem_complete.serving.service.live import LiveScans
 from stem_complete.serving.service.metrics import Metrics
 
 log = logging.getLogger("stem_complete.service")
@@ -99,12 +100,16 @@ class JobRunner:
 
     Args:
         jobs: All jobs.
+        live: All live scans, of which those are removed that nobody touches.
         completing: The completers.
         metrics: What is counted.
     """
 
-    def __init__(self, jobs: Jobs, completing: Completing, metrics: Metrics) -> None:
-        self.jobs, self.completing, self.metrics = jobs, completing, metrics
+    def __init__(
+        self, jobs: Jobs, live: LiveScans, completing: Completing, metrics: Metrics
+    ) -> None:
+        self.jobs, self.live = jobs, live
+        self.completing, self.metrics = completing, metrics
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._news = threading.Event()
@@ -129,6 +134,7 @@ class JobRunner:
                 swept_s = time.monotonic()
                 with suppress(OSError):
                     self.jobs.sweep()
+                    self.live.sweep()
             if not self._do_one():
                 self._news.wait(_POLL_S)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,6 +40,7 @@ from stem_complete.vocabulary import CompletionFormat
 State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
+_ADDING = threading.Lock()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _GONE_FIX = "check the id; what nobody touches for a while is removed"
 
@@ -134,6 +136,17 @@ class Job:
                 fix="make another job",
                 where="job",
             )
+        if body.along is not None:
+            raise bad(
+                "scans that have their positions in a job",
+                "a path beside one",
+                "send samples with x and y in them",
+            )
+        with _ADDING:  # two requests may send the same scan at once
+            self._write(stem, name, body, scan)
+        return stem not in known
+
+    def _write(self, stem: str, name: str, body: Body, scan: RasterScan) -> None:
         for folder in (self._scans, self._dwells):
             for before in folder.glob(f"{stem}.*"):
                 if before.stem == stem:
@@ -145,17 +158,10 @@ class Job:
             with atomic_file(self._scans / f"{stem}.tif") as draft:
                 info = {"title": scan.about.title or name}
                 write_tiff(draft, scan.intensity.astype(np.float32), scan.pixel_size_nm, info)
-            return stem not in known
-        if body.along is not None:
-            raise bad(
-                "scans that have their positions or dwell maps in a job",
-                "a path beside one",
-                "send samples with x and y in them",
-            )
+            return
         if body.dwell is not None:
             _move(body.dwell, self._dwells / f"{stem}{body.dwell.suffix}")
         _move(body.scan, self._scans / f"{stem}{body.scan.suffix}")
-        return stem not in known
 
     def listed(self) -> Path:
         """Writes the list of scans and dwell maps that the batch engine reads."""

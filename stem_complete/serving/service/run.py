@@ -138,12 +138,18 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
-        self._when_ready = when_ready
+        self._app, self._when_ready = app, when_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, and tells of it."""
         await super().startup(sockets)
         if self.started:
             self._when_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends streams, which uvicorn would wait for, and finishes what has begun."""
+        self._app.state.service.stopping.set()
+        await super().shutdown(sockets)
 
     def serve_until_asked(self, opened: socket.socket) -> None:
         """Serves until a signal; uvicorn sends itself that again, which is not to end us."""

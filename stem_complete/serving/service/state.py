@@ -19,7 +19,9 @@ from stem_complete.serving.service.completing import Completing, Done, Task
 from stem_complete.serving.service.job_runner import JobRunner
 from stem_complete.serving.service.jobs import Jobs
 from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.live import LiveScans
 from stem_complete.serving.service.metrics import Metrics
+from stem_complete.serving.service.previews import Previews
 from stem_complete.serving.service.problems import Problem
 
 T = TypeVar("T")
@@ -54,12 +56,25 @@ class State:
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.storage, self.limits)
+        self.live = LiveScans(self.storage, self.limits)
+        self.previews = Previews(self.complete, self.limits)
+        self._news = asyncio.Event()
         self._stored: tuple[float, int] = (-math.inf, 0)
 
     def look(self) -> None:
         """Tells whoever works through jobs that there is one."""
         if self.runner is not None:
             self.runner.look()
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set when the next chunk of a live scan comes to this process."""
+        return self._news
+
+    def tell_news(self) -> None:
+        """Tells whoever waits for chunks that one came."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def check_room(self) -> None:
         """Refuses more to store than there is room for.
