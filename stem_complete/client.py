@@ -26,6 +26,7 @@ import requests
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -157,7 +158,7 @@ class Client:
         )
         Path(output).write_bytes(answer.content)
         about: dict[str, Any] = json.loads(answer.headers.get("Stem-Complete-About") or "{}")
-        return about or answer.json()  # type: ignore[no-any-return]
+        return about or dict(answer.json())
 
     def model(self) -> dict[str, Any]:
         """The card of the model that the service uses."""
@@ -330,7 +331,7 @@ class LiveScan:
         self.client, self.id, self.path = client, scan_id, f"/v1/scans/{scan_id}"
         self.num_chunks = 0
 
-    def __enter__(self) -> LiveScan:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

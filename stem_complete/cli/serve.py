@@ -17,8 +17,6 @@ from stem_complete.cli.base import Precision, app, examples, show
         "stem-complete serve --new-token",
         "stem-complete serve --host 0.0.0.0 --replicas 1-4",
         "stem-complete serve --gpu --batch-size 16",
-        "curl --data-binary @scan.tif -H 'Content-Type: image/tiff' -H 'Accept: image/tiff' "
-        "-o completed.tif http://127.0.0.1:8000/v1/complete",
     )
 )
 def serve(

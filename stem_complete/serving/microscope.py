@@ -11,12 +11,11 @@ from __future__ import annotations
 import random
 import threading
 import time
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
 from stem_complete.client import Client, Completion, LiveScan
@@ -121,24 +120,24 @@ def _watch(client: Client, scan_id: str, session: Session) -> None:
             session.previews.append((data["version"], time.monotonic() - began_s))
 
 
-def main(
-    url: Annotated[str, typer.Option(help="Of the service.")] = "http://127.0.0.1:8000",
-    token: Annotated[str | None, typer.Option(help="If it wants one.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The specimen.")] = None,
-    coverage: Annotated[str, typer.Option(help="Of the spiral path.")] = "1/20",
-    seconds: Annotated[float, typer.Option(help="That the scan takes.")] = 10.0,
-    chunks: Annotated[int, typer.Option(min=1, help="In which samples are sent.")] = 50,
-) -> None:
+def main() -> None:
     """Takes a simulated scan, and tells of its previews."""
-    file = image or example_micrographs()[-1]
-    truth = read_micrograph(file).pixels[:512, :512].astype(np.float32)
-    height, width = truth.shape
+    parser = ArgumentParser(description=main.__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the service")
+    parser.add_argument("--token", help="if it wants one")
+    parser.add_argument("--image", type=Path, help="the specimen, by default one of the package")
+    parser.add_argument("--coverage", default="1/20", help="of the spiral path")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that the scan takes")
+    parser.add_argument("--chunks", type=int, default=50, help="in which samples are sent")
+    given = parser.parse_args()
+    truth = read_micrograph(given.image or example_micrographs()[-1]).pixels
+    truth = truth[:512, :512].astype(np.float32)
     session = take_scan(
-        Client(url, token),
+        Client(given.url, given.token),
         truth,
-        archimedean((height, width), coverage),
-        num_chunks=chunks,
-        duration_s=seconds,
+        archimedean((truth.shape[0], truth.shape[1]), given.coverage),
+        num_chunks=given.chunks,
+        duration_s=given.seconds,
     )
     for version, after_s in session.previews:
         print(f"{after_s:7.2f} s  preview of {version} chunks")
@@ -146,4 +145,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -110,6 +110,8 @@ def _array_header(file: IO[bytes], limits: Limits, name: str) -> tuple[tuple[int
             "Python objects (a pickle), which could run code" if dtype.hasobject else f"{dtype}",
             "save arrays of integers or floats",
         )
+    if any(side < 0 for side in shape):
+        raise bad(f"a shape of {name}", f"{shape}", "check that the file is complete")
     if len(shape) > _MOST_DIMENSIONS:
         raise bad(
             f"at most {_MOST_DIMENSIONS} dimensions in {name}",

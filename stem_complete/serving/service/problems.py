@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -52,7 +53,9 @@ class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle rebuilds exceptions from `args`, and this one takes keywords.
-        return _rebuilt, (self.status, dict(self.__dict__))
+        parts: dict[str, Any] = {"expected": self.expected, "found": self.found, "fix": self.fix}
+        parts |= {"where": self.where, "retry_after_s": self.retry_after_s, "headers": self.headers}
+        return partial(type(self), self.status, **parts), ()
 
     def response(self, request_id: str) -> Response:
         """The answer."""
@@ -72,12 +75,6 @@ class Problem(Exception):  # noqa: N818 - as RFC 9457 calls it
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
         return Response(json.dumps(content), self.status, headers, MEDIA_TYPE)
-
-
-def _rebuilt(status: int, parts: dict[str, Any]) -> Problem:
-    problem = Problem(status, expected="", found="", fix="")
-    problem.__dict__.update(parts)
-    return problem
 
 
 def problem_of(error: Exception, where: str = "body") -> Problem:
