@@ -90,8 +90,7 @@ class CompletersPool:
                 else:
                     yield from queue.finish(item, results)
             if not self._is_wanted():
-                for future in asked:
-                    future.cancel()
+                wait(asked)  # the output is held until nobody writes into it
                 raise _StoppedError
 
 

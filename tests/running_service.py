@@ -1,0 +1,65 @@
+"""The real service: `stem-complete serve` with Ray Serve, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from waiting import wait_until
+
+_READY = re.compile(r"ready after ([\d.]+) s at (http://\S+?)/?\s")
+
+
+class RunningService:
+    """A service that listens at a free port of this machine.
+
+    Args:
+        folder: Of its storage and its log.
+        arguments: Of the command.
+        environment: Beside this process's own.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.log = folder / "service.log"
+        command = [sys.executable, "-m", "stem_complete", "serve", "--port", "0"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--storage", str(folder / "storage"), *arguments],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+            )
+        ready = wait_until(self._is_ready, "the service")
+        self.ready_s, self.url = float(ready[1]), ready[2]
+
+    def _is_ready(self) -> re.Match[str] | None:
+        text = self.log.read_text()
+        assert self.process.poll() is None, text
+        return _READY.search(text)
+
+    def replicas(self) -> list[psutil.Process]:
+        """Processes that complete scans."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in children if "ServeReplica" in " ".join(_command(p))]
+
+    def memory_bytes(self) -> int:
+        """Of the command's own process, which takes the requests."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def stop(self) -> int:
+        """Asks it to end, and waits; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(120)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
