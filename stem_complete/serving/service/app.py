@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 import stem_complete
@@ -137,4 +138,5 @@ _HANDLERS = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     HungUpError: _hung_up,
+    ClientDisconnect: _hung_up,
 }

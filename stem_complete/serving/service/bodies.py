@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from stem_complete.data.conventions import raster_scan
 from stem_complete.data.formats.micrographs import read_file
@@ -77,7 +77,7 @@ async def spool(request: Request, folder: Path, name: str = "") -> Body:
         return Body(file, name=name)
     try:
         form = await request.form(max_files=len(_PARTS), max_fields=0)
-    except Problem:
+    except (Problem, ClientDisconnect):
         raise
     except Exception as error:  # damaged forms make parsers fail in any way
         raise bad(
