@@ -29,6 +29,7 @@ class ServiceConfig(BaseModel):
         stuck_s: Time of a batch after which its completer is taken for dead [s].
         storage: Folder of jobs and live scans, which all nodes see.
         limits: What is taken.
+        insecure: Whether it answers others without tokens.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -44,6 +45,7 @@ class ServiceConfig(BaseModel):
     stuck_s: float = Field(600.0, gt=0)
     storage: Path = Field(default_factory=lambda: storage_folder())
     limits: Limits = Field(default_factory=Limits)
+    insecure: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> ServiceConfig:

@@ -22,14 +22,16 @@ from ray.serve.exceptions import BackPressureError
 
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
-from stem_complete.errors import StemCompleteError
+from stem_complete.errors import ConfigError, StemCompleteError
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import Completer, load_completer
 from stem_complete.inference.sources import model_folder
 from stem_complete.serving.batch.units import AnyJob, R, U
+from stem_complete.serving.service.access import TOKEN_HASHES
 from stem_complete.serving.service.app import make_app
 from stem_complete.serving.service.completing import Desk, DiedError, Done, Task
 from stem_complete.serving.service.config import ServiceConfig, token_hashes
+from stem_complete.serving.service.logs import LOG, log_as_json
 from stem_complete.serving.service.problems import Problem
 
 APP, COMPLETER = "stem-complete", "completer"
@@ -47,7 +49,7 @@ _DIED = (
 )
 
 T = TypeVar("T")
-log = logging.getLogger("stem_complete.service")
+log = logging.getLogger(LOG)
 
 
 class CompleterReplica:
@@ -60,6 +62,7 @@ class CompleterReplica:
 
     def __init__(self, config: ServiceConfig, credentials: Handover) -> None:
         credentials.accept()
+        log_as_json()
         if not config.use_gpu:
             torch.set_num_threads(max(1, int(config.cpus_per_replica) or num_cores()))
         self.config = config
@@ -202,6 +205,7 @@ def _too_busy(expected: str, found: str, after_s: float) -> Problem:
 
 def _ingress_app() -> FastAPI:
     """The application in a process of Serve's, on a cluster."""
+    log_as_json()
     config = ServiceConfig.model_validate_json(os.environ[_CONFIG])
     handle = serve.get_deployment_handle(COMPLETER, app_name=serve.get_replica_context().app_name)
     return make_app(
@@ -224,8 +228,25 @@ class Ingress:
         self.completer = completer
 
 
-def cluster_app(config: ServiceConfig) -> Any:
-    """The whole service, for `serve deploy` and KubeRay; its arguments are those of the config."""
+def cluster_app(arguments: dict[str, Any]) -> Any:
+    """The whole service, for `serve deploy` and KubeRay.
+
+    Args:
+        arguments: Of `ServiceConfig`.
+
+    Raises:
+        ValidationError: They make no sense.
+        ConfigError: Nobody would need a token.
+    """
+    config = ServiceConfig.model_validate(arguments)
+    if not (config.insecure or token_hashes()):
+        raise ConfigError(
+            expected=f"hashes of tokens in {TOKEN_HASHES}",
+            found="none",
+            where="the service",
+            fix="make a token with `stem-complete serve --new-token`, or set `insecure: true` "
+            "where a proxy asks who it is",
+        )
     ingress: Any = serve.deployment(Ingress)
     environment = {_CONFIG: config.model_dump_json()}
     return ingress.options(
@@ -233,4 +254,5 @@ def cluster_app(config: ServiceConfig) -> Any:
         max_ongoing_requests=4 * config.limits.waiting,
         ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": environment}},
         graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=0.5,
     ).bind(completers(config))

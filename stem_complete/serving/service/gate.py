@@ -6,13 +6,11 @@ Plain ASGI, so that bodies are counted as they come, and streams are not held up
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stem_complete.console import format_bytes
 from stem_complete.serving.service.access import Rate, is_known, new_id
 from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.logs import LOG
 from stem_complete.serving.service.metrics import Metrics
 from stem_complete.serving.service.problems import Problem, problem_of, too_large
 
-log = logging.getLogger("stem_complete.service")
+log = logging.getLogger(LOG)
 
 OPEN = ("/v1/health", "/v1/ready", "/v1/openapi.json")
 """Paths below /v1 that need no token: they show nothing of anybody's."""
@@ -213,22 +212,6 @@ class _Answer:
         """Tells of a problem, unless the answer has begun, which the client then sees end."""
         if not self.status:
             await problem.response(self._request_id)(scope, receive, self.send)
-
-
-class JsonLines(logging.Formatter):
-    """Log entries as lines of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One entry."""
-        entry: dict[str, Any] = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
 
 
 def _body_too_large(limits: Limits) -> Problem:

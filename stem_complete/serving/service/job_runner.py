@@ -24,9 +24,10 @@ from stem_complete.serving.batch.work_queue import WorkItem, WorkQueue
 from stem_complete.serving.service.completing import Completing, DiedError
 from stem_complete.serving.service.jobs import Job, Jobs
 from stem_complete.serving.service.live import LiveScans
+from stem_complete.serving.service.logs import LOG
 from stem_complete.serving.service.metrics import Metrics
 
-log = logging.getLogger("stem_complete.service")
+log = logging.getLogger(LOG)
 
 WIDTH = 2
 """Units that completers have at once: one at work, and the next one."""

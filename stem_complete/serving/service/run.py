@@ -10,7 +10,6 @@ import logging
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from stem_complete.errors import ConfigError
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.serving.service.access import TOKEN_HASHES
 from stem_complete.serving.service.config import ServiceConfig
-from stem_complete.serving.service.gate import JsonLines
+from stem_complete.serving.service.logs import log_as_json
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 KEEP_ALIVE_S = 75
@@ -92,7 +91,7 @@ def run_service(
         when_ready: Is told how long it took [s].
     """
     began_s = time.monotonic()
-    _log_as_json()
+    log_as_json()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # While Ray's processes start; none of it imports Ray.
     warm = threading.Thread(target=import_module, args=["stem_complete.serving.service.app"])
@@ -161,15 +160,6 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _log_as_json() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    for name in ("stem_complete.service", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name != "uvicorn.error" else logging.WARNING)
 
 
 def _quiet() -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """The real service: Ray Serve, HTTP over loopback, replicas that die, clients that hang up."""
 
 import json
+import os
+import re
 import socket
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scan_bodies as bodies
-from running_service import RunningService
+from benchmarks.running_service import RunningService
 from waiting import wait_until
 
 from stem_complete.client import Client, ServiceError
@@ -155,6 +159,41 @@ def test_a_simulated_microscope_gets_previews_while_it_scans(client, texture):
     assert versions[-1] == session.num_chunks == 12
     assert session.rmse < 0.2
     assert session.latency_s > 0
+
+
+def curl_examples() -> list[str]:
+    page = (Path(__file__).parents[4] / "docs" / "service.md").read_text()
+    return re.findall(r"<!-- curl -->\n\n```sh\n(.*?)```", page, flags=re.S)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_curl_examples_of_the_documentation_work(service, example, tmp_path, number):
+    intensity, dwell = example
+    (tmp_path / "scan.tif").write_bytes(bodies.tiff(intensity.astype(np.float32)))
+    (tmp_path / "samples.csv").write_bytes(bodies.csv(intensity, dwell))
+    np.save(tmp_path / "dwell.npy", dwell)
+    columns = bodies.samples(intensity, dwell)
+    rows = np.column_stack([columns[name] for name in ("x", "y", "intensity")]).astype("<f4")
+    for each, chunk in enumerate(np.array_split(rows, 2)):
+        (tmp_path / f"chunk{each}.bin").write_bytes(chunk.tobytes())
+    assert len(curl_examples()) == 3
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", curl_examples()[number]],
+        cwd=tmp_path,
+        env={**os.environ, "URL": service.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = [
+        {"completed.tif", "completed.npz", "error.png"},
+        {"scan_completed.npy"},
+        {"preview.png"},
+    ]
+    for name in wanted[number]:
+        assert (tmp_path / name).stat().st_size > 1000
+    assert number != 2 or "event: finished" in done.stdout
 
 
 def test_every_log_entry_of_a_request_has_its_id(service, client):

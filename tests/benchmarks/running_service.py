@@ -7,12 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
-from waiting import wait_until
 
-_READY = re.compile(r"ready after ([\d.]+) s at (http://\S+?)/?\s")
+_READY = re.compile(r"ready after [\d.]+ s at (http://\S+?)/?\s")
+_HANGS_S = 600.0
 
 
 class RunningService:
@@ -22,6 +23,10 @@ class RunningService:
         folder: Of its storage and its log.
         arguments: Of the command.
         environment: Beside this process's own.
+
+    Attributes:
+        url: Where it is.
+        ready_s: Time from its start until it was ready [s].
     """
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
@@ -34,13 +39,12 @@ class RunningService:
                 stderr=log,
                 env={**os.environ, **environment},
             )
-        ready = wait_until(self._is_ready, "the service")
-        self.ready_s, self.url = float(ready[1]), ready[2]
-
-    def _is_ready(self) -> re.Match[str] | None:
-        text = self.log.read_text()
-        assert self.process.poll() is None, text
-        return _READY.search(text)
+        began_s = time.monotonic()
+        while (ready := _READY.search(self.log.read_text())) is None:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() - began_s < _HANGS_S, self.log.read_text()
+            time.sleep(0.05)
+        self.ready_s, self.url = time.monotonic() - began_s, ready[1]
 
     def replicas(self) -> list[psutil.Process]:
         """Processes that complete scans."""
