@@ -15,7 +15,7 @@ EXTRAS = {
     "mlflow": "train",
     "fastapi": "serve",
     "uvicorn": "serve",
-    "multipart": "serve",
+    "python_multipart": "serve",
     "prometheus_client": "serve",
     "rsciio": "microscopy",
     "s3fs": "s3",

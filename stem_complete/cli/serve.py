@@ -65,7 +65,7 @@ def serve(
         show(f"token: {token}\nhash:  {its_hash}\nGive the user the token, and set")
         show(f"{TOKEN_HASHES}='{its_hash}'")
         return
-    require("ray", "fastapi", "uvicorn", "multipart", purpose="serve")
+    require("python_multipart", "fastapi", "uvicorn", "prometheus_client", purpose="serve")
     from stem_complete.distributed import num_cores
     from stem_complete.serving.service.config import ServiceConfig, token_hashes
     from stem_complete.serving.service.run import (

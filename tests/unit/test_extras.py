@@ -18,7 +18,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 # Packages that are installed by another name than they are imported by.
 INSTALLED_AS = {
     "rsciio": "rosettasciio",
-    "multipart": "python-multipart",
+    "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
 TRAIN = r"pip install 'stem-complete\[train\]'"

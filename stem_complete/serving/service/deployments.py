@@ -67,6 +67,7 @@ class CompleterReplica:
             torch.set_num_threads(max(1, int(config.cpus_per_replica) or num_cores()))
         self.config = config
         self.desk = Desk(self._load(), config.together)
+        self._closed = threading.Event()
         if (config.model or "").startswith("models:/") and "@" in (config.model or ""):
             threading.Thread(target=self._follow, name="alias", daemon=True).start()
 
@@ -87,14 +88,18 @@ class CompleterReplica:
         if self.desk.busy_s > self.config.stuck_s:
             raise RuntimeError(f"a batch takes longer than {self.config.stuck_s:g} s")
 
+    async def close(self) -> None:
+        """Finishes what has begun, and follows no alias any more."""
+        self._closed.set()
+        await self.desk.close()
+
     def _load(self) -> Completer:
         config = self.config
         return load_completer(config.model, config.device, precision=config.precision)
 
     def _follow(self) -> None:
         """Loads the version that the alias leads to beside the old one, and takes it then."""
-        pause = threading.Event()
-        while not pause.wait(self.config.poll_model_s):
+        while not self._closed.wait(self.config.poll_model_s):
             try:
                 folder = model_folder(self.config.model)
                 completer = load_completer(
