@@ -66,7 +66,7 @@ def _loads(
     batch_size: int,
 ) -> Iterator[Comparison]:
     size = scan.shape[0]
-    num_of = {num: max(2 * num, 8) if not setting.quick else num for num in CLIENTS}
+    num_of = {num: max(num, 8) for num in CLIENTS}
     rates: dict[int, list[float]] = {num: [] for num in CLIENTS}
     latencies: dict[int, list[float]] = {num: [] for num in CLIENTS}
     alone: dict[int, list[float]] = {num: [] for num in CLIENTS}
@@ -78,7 +78,7 @@ def _loads(
             rates[num].append(rate)
             latencies[num] += found
             together = min(num, batch_size)
-            alone[num].append(_in_process(completer, scan, max(num, 8), together))
+            alone[num].append(_in_process(completer, scan, max(num // 2, 8), together))
     for num in CLIENTS:
         p50, p95, p99 = np.percentile(latencies[num], [50, 95, 99])
         yield Comparison(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,16 @@ from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.media import (
     FORM,
     NPY,
+    NPZ,
     SUFFIXES,
     TIFF,
     body_type,
     plain_type,
 )
 from stem_complete.serving.service.problems import Problem, bad, problem_of
+
+_HEADERS = threading.Lock()
+"""NumPy reads headers with `ast`, which in Python 3.11 may fail where several threads do so."""
 
 _PARTS = ("scan", "dwell", "path")
 
@@ -133,6 +139,11 @@ def read_body(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
     Raises:
         Problem: It announces too much, is damaged, or is no partial scan.
     """
+    with _HEADERS if _has_npy_headers(body) else nullcontext():
+        return _read_body(body, options, limits)
+
+
+def _read_body(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
     media_of = {suffix: media for media, suffix in SUFFIXES.items()}
     try:
         for file in filter(None, (body.scan, body.dwell, body.along)):
@@ -178,6 +189,11 @@ def _read(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
             samples = on_path(_zeros(samples.columns), samples)
         check_pixels(image_shape(samples, options, body.scan.name), limits)
     return read_scan(body.scan, body.dwell, options, along=body.along).raster()
+
+
+def _has_npy_headers(body: Body) -> bool:
+    files = filter(None, (body.scan, body.dwell, body.along))
+    return any(file.suffix in (SUFFIXES[NPY], SUFFIXES[NPZ]) for file in files)
 
 
 def _zeros(columns: Mapping[str, Any]) -> Any:

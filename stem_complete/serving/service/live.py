@@ -36,6 +36,9 @@ Column = Literal["x", "y", "dwell", "intensity"]
 
 _HEADER = np.dtype("<i8")
 _SAMPLE = np.dtype("<f4")
+_PATH = np.dtype("<f8")
+"""Of x, y and dwell of each sample of a path."""
+
 _GONE_FIX = "check the id; what nobody touches for a while is removed"
 
 
@@ -66,7 +69,7 @@ class LiveScan:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.id = folder, folder.name
-        self._chunks, self._path = folder / "chunks", folder / "path.npz"
+        self._chunks, self._path = folder / "chunks", folder / "path"
 
     @property
     def settings(self) -> LiveSettings:
@@ -112,8 +115,7 @@ class LiveScan:
         if path.shape != settings.shape:
             raise bad(f"a path on {settings.shape} px", f"{path.shape}", "send its own", "path")
         draft = self.folder / f"path-{new_id()}"
-        with draft.open("wb") as file:
-            np.savez(file, positions=path.positions.numpy(), dwell=path.dwell.numpy())
+        np.column_stack([path.positions, path.dwell.double()]).astype(_PATH).tofile(draft)
         draft.replace(self._path)
 
     def put(self, number: int, first: int | None, content: bytes, limits: Limits) -> bool:
@@ -171,8 +173,7 @@ class LiveScan:
         if "x" in self.settings.columns:
             return
         try:
-            with np.load(self._path, allow_pickle=False) as path:
-                length = len(path["dwell"])
+            length = self._path.stat().st_size // (3 * _PATH.itemsize)
         except FileNotFoundError:
             raise Problem(
                 409,
@@ -235,9 +236,8 @@ class LiveScan:
         }
         if "x" not in columns:
             place = np.concatenate(places)
-            with np.load(self._path, allow_pickle=False) as path:
-                positions, dwell = path["positions"][place], path["dwell"][place]
-            columns |= {"x": positions[:, 0], "y": positions[:, 1]}
+            x, y, dwell = np.fromfile(self._path, _PATH).reshape(-1, 3)[place].T
+            columns |= {"x": x, "y": y}
             columns.setdefault("dwell", dwell)
         metadata = {"shape": settings.shape, "pixel_size_nm": settings.pixel_size_nm}
         units = {"dwell": "full", "intensity": settings.intensity_unit}
