@@ -98,7 +98,6 @@ BAD_PATHS = {
     "intensity-of-another-length": (([[1, 1]], [1], [1, 2], SQUARE), "each of 1 position,"),
     "nan-position": (([[1, np.nan]], [1], [1], SQUARE), "positions must be finite"),
     "nan-dwell": (([[1, 1]], [np.nan], [1], SQUARE), "dwell must be finite"),
-    "beyond-float32": ((1e38 * np.eye(6), np.eye(6)), "6 infinite ones, or beyond"),
     "negative-dwell": (([[1, 1]], [-1], [1], SQUARE), "not negative"),
     "nan-intensity": (([[1, 1]] * 2, [1, 1], [1, np.nan], SQUARE), "1 NaN or infinite"),
     "all-outside": (([[9, 9]], [1], [1], SQUARE), "none among 1"),
@@ -142,6 +141,7 @@ BAD_RASTERS = {
     "nothing-measured": ((np.full((6, 6), np.nan), np.eye(6)), "at least one"),
     "no-dwell": ((np.eye(6), np.zeros((6, 6))), "at least one"),
     "inf": ((np.where(np.eye(6) > 0, np.inf, 0), np.eye(6)), "6 infinite"),
+    "beyond-float32": ((1e38 * np.eye(6), np.eye(6)), "6 infinite ones, or beyond"),
     "negative-dwell": ((np.eye(6), -np.eye(6)), "negative"),
     "nan-dwell": ((np.eye(6), np.full((6, 6), np.nan)), "dwell map.*NaN"),
 }
