@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scan_bodies as bodies
 from benchmarks.running_service import RunningService
+from benchmarks.soak import soak
 from waiting import wait_until
 
 from stem_complete.client import Client, ServiceError
@@ -204,6 +205,15 @@ def test_every_log_entry_of_a_request_has_its_id(service, client):
     assert entry["route"] == "/v1/model"
     assert entry["status"] == 200
     assert entry["seconds"] >= 0
+
+
+def test_mixed_requests_are_answered_rightly_and_memory_stays(service):
+    """The short form of `python -m tests.benchmarks.soak`."""
+    found = soak(service, seconds=8.0, num=300)
+    assert found.faults == []
+    assert found.num_requests >= 300
+    assert found.growth_mib(1) < 60
+    assert found.growth_mib(2) < 120
 
 
 def test_sigterm_finishes_what_has_begun(tmp_path, service, client, texture, spiral):
