@@ -57,7 +57,7 @@ def make_app(
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         storage.mkdir(parents=True, exist_ok=True)
-        state.runner = JobRunner(state.jobs, state.live, completing, state.metrics)
+        state.runner = JobRunner(state.jobs, completing, state.metrics, state.sweep)
         try:
             yield
         finally:

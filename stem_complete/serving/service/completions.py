@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -76,20 +75,22 @@ async def complete(request: Request, query: Annotated[CompleteQuery, Query()]) -
     async with state.place():
         task = await received(request, query, state, query.name)
         done = await unless_hung_up(request, state.complete(task))
-        return await answer(done, query.how, media, query.show)
+        return await answer(state, done, query.how, media, query.show)
 
 
 async def received(request: Request, query: ReadQuery, state: State, name: str = "") -> Task:
     """The scan of a request, read in a thread."""
-    with TemporaryDirectory(prefix="stem-complete-") as folder:
-        body = await spool(request, Path(folder), name)
-        scan = await to_thread.run_sync(partial(read_body, body, query.options, state.limits))
+    with state.incoming() as folder:
+        body = await spool(request, folder, name)
+        read = partial(read_body, body, query.options, state.limits)
+        scan = await to_thread.run_sync(read, limiter=state.readers)
     if body.name:
         scan.where = Path(body.name.replace("\\", "/")).name
     return Task(scan, query.how)
 
 
 async def answer(
+    state: State,
     done: Done,
     how: How,
     media: str,
@@ -97,7 +98,8 @@ async def answer(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A completion as an answer, encoded in a thread."""
-    content = await to_thread.run_sync(partial(encoded, done, how, media, show))
+    encode = partial(encoded, done, how, media, show)
+    content = await to_thread.run_sync(encode, limiter=state.readers)
     about = {} if media == JSON else {"Stem-Complete-About": _header(told_of(done, how))}
     suffix = {ZIP: ".ome.zarr.zip", JSON: ".json"}.get(media) or SUFFIXES[media]
     named = {"Content-Disposition": f'attachment; filename="completed{suffix}"'}

@@ -12,19 +12,25 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 import torch
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from stem_complete.credentials import Handover
 from stem_complete.distributed import num_cores
 from stem_complete.errors import ConfigError, StemCompleteError
 from stem_complete.inference.card import ModelCard
-from stem_complete.inference.completer import Completer, load_completer
+from stem_complete.inference.completer import (
+    CompletedScan,
+    Completer,
+    Completion,
+    load_completer,
+)
+from stem_complete.inference.self_check import SelfCheck
 from stem_complete.inference.sources import model_folder
 from stem_complete.serving.batch.units import AnyJob, R, U
 from stem_complete.serving.service.access import TOKEN_HASHES
@@ -52,6 +58,37 @@ T = TypeVar("T")
 log = logging.getLogger(LOG)
 
 
+class Sent(NamedTuple):
+    """A completion on its way back, without the scan, which whoever asked has.
+
+    Attributes:
+        completion: As of `CompletedScan`.
+        model: Likewise.
+        check: Likewise.
+        batch_size: As of `Done`.
+        waited_s: Likewise.
+    """
+
+    completion: Completion
+    model: ModelCard
+    check: SelfCheck | None
+    batch_size: int
+    waited_s: float
+
+    @classmethod
+    def of(cls, done: Done) -> Sent:
+        """What is sent of it."""
+        _, completion, model, check = done.completed
+        return cls(completion, model, check, done.batch_size, done.waited_s)
+
+    def done(self, task: Task) -> Done:
+        """The same with its scan. Arrays are copied, so that the object store is free again."""
+        image, error = self.completion
+        own = Completion(image.copy(), None if error is None else error.copy())
+        completed = CompletedScan(task.scan, own, self.model, self.check)
+        return Done(completed, self.batch_size, self.waited_s)
+
+
 class CompleterReplica:
     """A process that completes scans.
 
@@ -71,9 +108,10 @@ class CompleterReplica:
         if (config.model or "").startswith("models:/") and "@" in (config.model or ""):
             threading.Thread(target=self._follow, name="alias", daemon=True).start()
 
-    async def complete(self, task: Task) -> Done | Exception:
+    async def complete(self, task: Task) -> Sent | Exception:
         """See `Completing`; an error of ours is returned."""
-        return await _or_error(self.desk.complete(task))
+        done = await _or_error(self.desk.complete(task))
+        return done if isinstance(done, Exception) else Sent.of(done)
 
     async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R] | Exception:
         """Likewise."""
@@ -159,9 +197,10 @@ class OnServe:
 
     async def complete(self, task: Task) -> Done:
         """See `Completing`."""
-        if task.scan.intensity.nbytes < _LARGE_BYTES:
-            return await self._asked("complete", task)  # type: ignore[no-any-return]
-        return await self._asked("complete", await asyncio.to_thread(ray.put, task))  # type: ignore[no-any-return]
+        is_large = task.scan.intensity.nbytes >= _LARGE_BYTES
+        given = await asyncio.to_thread(ray.put, task) if is_large else task
+        sent: Sent = await self._asked("complete", given)
+        return sent.done(task)
 
     async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R]:
         """See `Completing`."""
@@ -189,6 +228,8 @@ class OnServe:
                 raise
             except BackPressureError:
                 raise _too_busy("completers with less to do", "a full queue", 5) from None
+            except DeploymentUnavailableError as error:
+                raise _too_busy("a completer that starts", "none", 30) from error
             except _DIED as error:
                 log.warning("completer died", extra={"fields": {"error": type(error).__name__}})
                 if not is_repeatable:

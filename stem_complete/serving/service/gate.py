@@ -27,6 +27,7 @@ log = logging.getLogger(LOG)
 OPEN = ("/v1/health", "/v1/ready", "/v1/openapi.json")
 """Paths below /v1 that need no token: they show nothing of anybody's."""
 
+_ONE_SCAN = "/v1/complete"
 _API = ("/v1/", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY = {
@@ -74,9 +75,11 @@ class Gate:
         scope.setdefault("state", {})["request_id"] = request_id
         began_s = time.monotonic()
         answer = _Answer(send, request_id)
-        body = _CountedBody(receive, self.limits)
+        holds_scan = scope["method"] == "PUT" or scope["path"] == _ONE_SCAN
+        most = self.limits.body_bytes if holds_scan else self.limits.text_bytes
+        body = _CountedBody(receive, self.limits, most)
         try:
-            self._check(scope, headers)
+            self._check(scope, headers, most)
             await self.app(scope, body.receive, answer.send)
         except Problem as problem:
             await answer.problem(problem, scope, receive)
@@ -100,7 +103,7 @@ class Gate:
             }
             log.info("request", extra={"fields": fields})
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Headers, most_bytes: int) -> None:
         """Refuses who may not ask, or not so often, or not so much."""
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:
@@ -150,15 +153,16 @@ class Gate:
                 fix="leave it to the client library",
                 where="Content-Length",
             )
-        if int(announced[:20]) > self.limits.body_bytes:
-            raise _body_too_large(self.limits)
+        if int(announced[:20]) > most_bytes:
+            raise _body_too_large(most_bytes)
 
 
 class _CountedBody:
     """A body that is ended when it is too large, or does not come on."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limits = receive, limits
+    def __init__(self, receive: Receive, limits: Limits, most_bytes: int) -> None:
+        self._receive, self._limits, self._most_bytes = receive, limits, most_bytes
+        self._end_s = time.monotonic() + limits.body_s
         self._is_whole = False
         self.num_bytes = 0
 
@@ -170,21 +174,22 @@ class _CountedBody:
         """
         if self._is_whole:
             return await self._receive()
+        left_s = min(self._limits.body_idle_s, self._end_s - time.monotonic())
         try:
-            async with asyncio.timeout(self._limits.body_idle_s):
+            async with asyncio.timeout(left_s):
                 message = await self._receive()
         except TimeoutError:
             raise Problem(
                 HTTPStatus.REQUEST_TIMEOUT,
-                expected="a body that comes on",
-                found=f"none for {self._limits.body_idle_s:g} s",
-                fix="send it again",
+                expected=f"a body that comes on, within {self._limits.body_s:g} s",
+                found="one that is too slow",
+                fix="send it again, or over a better line",
                 where="body",
             ) from None
         self.num_bytes += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
-        if self.num_bytes > self._limits.body_bytes:
-            raise _body_too_large(self._limits)
+        if self.num_bytes > self._most_bytes:
+            raise _body_too_large(self._most_bytes)
         return message
 
 
@@ -214,8 +219,8 @@ class _Answer:
             await problem.response(self._request_id)(scope, receive, self.send)
 
 
-def _body_too_large(limits: Limits) -> Problem:
-    return too_large(f"a body of at most {format_bytes(limits.body_bytes)}", "a larger one")
+def _body_too_large(most_bytes: int) -> Problem:
+    return too_large(f"a body of at most {format_bytes(most_bytes)}", "a larger one")
 
 
 def _client(scope: Scope) -> str:

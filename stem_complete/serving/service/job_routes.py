@@ -6,7 +6,7 @@ import asyncio
 import zipfile
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -52,14 +52,14 @@ async def add(request: Request, job_id: str, name: str) -> JSONResponse:
     job = state.jobs.find(job_id)
     await state.check_room()
     async with state.place():
-        with TemporaryDirectory(prefix="stem-complete-") as folder:
-            body = await spool(request, Path(folder), name)
+        with state.incoming() as folder:
+            body = await spool(request, folder, name)
 
             def take() -> bool:
                 scan = read_body(body, job.options, state.limits)
                 return job.add(name, body, scan, state.limits)
 
-            is_new = await to_thread.run_sync(take)
+            is_new = await to_thread.run_sync(take, limiter=state.readers)
     return JSONResponse({"job": job.id, "name": name}, 201 if is_new else 200)
 
 

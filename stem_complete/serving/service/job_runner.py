@@ -11,10 +11,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from typing import Any
 
 from stem_complete.errors import BusyError, Failure, StemCompleteError, failure_of
 from stem_complete.inference.card import ModelCard
@@ -23,9 +22,9 @@ from stem_complete.serving.batch.units import AnyJob, R, U
 from stem_complete.serving.batch.work_queue import WorkItem, WorkQueue
 from stem_complete.serving.service.completing import Completing, DiedError
 from stem_complete.serving.service.jobs import Job, Jobs
-from stem_complete.serving.service.live import LiveScans
 from stem_complete.serving.service.logs import LOG
 from stem_complete.serving.service.metrics import Metrics
+from stem_complete.serving.service.problems import Problem
 
 log = logging.getLogger(LOG)
 
@@ -61,7 +60,7 @@ class CompletersPool:
         completing: Completing,
         card: ModelCard,
         loop: asyncio.AbstractEventLoop,
-        is_wanted: Any,
+        is_wanted: Callable[[], bool],
     ) -> None:
         self.completing, self.card = completing, card
         self._loop, self._is_wanted = loop, is_wanted
@@ -88,6 +87,9 @@ class CompletersPool:
                     results = future.result()
                 except DiedError:
                     yield from queue.fail([item], _DIED)
+                except Problem:  # completers have too much to do, or there are none yet
+                    queue.give_back([item])
+                    time.sleep(_POLL_S)
                 else:
                     yield from queue.finish(item, results)
             if not self._is_wanted():
@@ -100,16 +102,19 @@ class JobRunner:
 
     Args:
         jobs: All jobs.
-        live: All live scans, of which those are removed that nobody touches.
         completing: The completers.
         metrics: What is counted.
+        sweep: Removes what nobody needs any more; called now and then.
     """
 
     def __init__(
-        self, jobs: Jobs, live: LiveScans, completing: Completing, metrics: Metrics
+        self,
+        jobs: Jobs,
+        completing: Completing,
+        metrics: Metrics,
+        sweep: Callable[[], None],
     ) -> None:
-        self.jobs, self.live = jobs, live
-        self.completing, self.metrics = completing, metrics
+        self.jobs, self.completing, self.metrics, self._sweep = jobs, completing, metrics, sweep
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._news = threading.Event()
@@ -133,8 +138,7 @@ class JobRunner:
             if time.monotonic() - swept_s > _SWEEP_S:
                 swept_s = time.monotonic()
                 with suppress(OSError):
-                    self.jobs.sweep()
-                    self.live.sweep()
+                    self._sweep()
             if not self._do_one():
                 self._news.wait(_POLL_S)
 
@@ -147,6 +151,8 @@ class JobRunner:
                 self._do(job)
             except BusyError:  # another process does it
                 continue
+            except Problem:  # no completer is ready
+                return False
             except _StoppedError:
                 return True
             except Exception as error:

@@ -20,7 +20,12 @@ class Limits:
         waiting: Scans that may wait for completion in one process.
         requests_per_s: Of one client, in the long run.
         burst: Of one client, at once.
+        text_bytes: Of one request that holds no scan and no samples, but settings.
+        waiting_pixels: Of all scans that wait, in one process: memory is some 20 bytes for each.
+        readers: Bodies that are read, and answers that are encoded, at once.
         body_idle_s: Longest pause of a client that sends a body [s].
+        body_s: Longest time that a body may take [s].
+        connections: At once.
         job_scans: Of one job.
         jobs: That are kept.
         live_scans: That are kept.
@@ -37,7 +42,12 @@ class Limits:
     waiting: int = 64
     requests_per_s: float = 200.0
     burst: int = 400
+    text_bytes: int = MIB
+    waiting_pixels: int = 8 * 4096 * 4096
+    readers: int = 4
     body_idle_s: float = 60.0
+    body_s: float = 1800.0
+    connections: int = 1000
     job_scans: int = 10_000
     jobs: int = 1000
     live_scans: int = 200

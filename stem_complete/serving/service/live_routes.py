@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -96,8 +95,8 @@ async def set_path(request: Request, scan_id: str) -> Response:
     """Says where the probe goes: x, y and perhaps dwell, as `stem-complete scan` writes them."""
     state = state_of(request)
     scan = state.live.find(scan_id)
-    with TemporaryDirectory(prefix="stem-complete-") as folder:
-        body = await spool(request, Path(folder))
+    with state.incoming() as folder:
+        body = await spool(request, folder)
 
         def take() -> None:
             try:
@@ -105,7 +104,7 @@ async def set_path(request: Request, scan_id: str) -> Response:
             except Exception as error:
                 raise problem_of(error, "path") from error
 
-        await to_thread.run_sync(take)
+        await to_thread.run_sync(take, limiter=state.readers)
     return Response(status_code=204)
 
 
@@ -163,7 +162,7 @@ async def preview(
     async with state.place():
         found = await unless_hung_up(request, state.previews.newest(scan, query.how))
         tag = {"ETag": f'"{found.version}"'}
-        return await answer(found.done, query.how, media, query.show, tag)
+        return await answer(state, found.done, query.how, media, query.show, tag)
 
 
 @router.get(

@@ -28,6 +28,9 @@ from stem_complete.serving.service.config import ServiceConfig
 from stem_complete.serving.service.logs import log_as_json
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+_OBJECT_STORE_BYTES = 2**30
+"""For a few of the largest scans on their way; memory is taken as it is used."""
+
 KEEP_ALIVE_S = 75
 """Time that an idle connection is kept, longer than reverse proxies keep theirs."""
 
@@ -97,7 +100,7 @@ def run_service(
     warm = threading.Thread(target=import_module, args=["stem_complete.serving.service.app"])
     warm.start()
     local = ScalingConfig(num_workers=config.most_replicas or config.replicas)
-    with ray_cluster(local, address):
+    with ray_cluster(local, address, object_store_bytes=_OBJECT_STORE_BYTES):
         warm.join()
         from ray import serve
 
@@ -116,7 +119,9 @@ def run_service(
                 token_hashes=hashes,
                 hosts=hosts if not hashes else None,
             )
-            server = _Server(app, lambda: when_ready(time.monotonic() - began_s))
+            server = _Server(
+                app, config.limits.connections, lambda: when_ready(time.monotonic() - began_s)
+            )
             server.serve_until_asked(opened)
         finally:
             with suppress(Exception):  # the cluster may be gone
@@ -126,7 +131,7 @@ def run_service(
 class _Server(uvicorn.Server):
     """uvicorn, which tells when it is ready, and ends in order."""
 
-    def __init__(self, app: Any, when_ready: Callable[[], None]) -> None:
+    def __init__(self, app: Any, connections: int, when_ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -135,6 +140,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
+                limit_concurrency=connections,
             )
         )
         self._app, self._when_ready = app, when_ready

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import shutil
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from stem_complete.serving.service.completing import Completing, Done, Task
@@ -25,6 +28,8 @@ from stem_complete.serving.service.previews import Previews
 from stem_complete.serving.service.problems import Problem
 
 T = TypeVar("T")
+INCOMING = "incoming"
+_LEFT_S = 3600.0
 _MEASURE_S = 10.0
 
 
@@ -42,6 +47,7 @@ class State:
         limits: What is taken.
         metrics: What is counted.
         num_waiting: Scans that wait for completion.
+        num_pixels: Of these.
         stopping: Set when the service is to end, and streams with it.
         runner: Works through jobs, while the application runs.
     """
@@ -51,6 +57,7 @@ class State:
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     num_waiting: int = 0
+    num_pixels: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     runner: JobRunner | None = None
 
@@ -59,6 +66,7 @@ class State:
         self.live = LiveScans(self.storage, self.limits)
         self.previews = Previews(self.complete, self.limits)
         self._news = asyncio.Event()
+        self.readers = CapacityLimiter(self.limits.readers)
         self._stored: tuple[float, int] = (-math.inf, 0)
 
     def look(self) -> None:
@@ -75,6 +83,7 @@ class State:
         """Tells whoever waits for chunks that one came."""
         self._news.set()
         self._news = asyncio.Event()
+        self.readers = CapacityLimiter(self.limits.readers)
 
     async def check_room(self) -> None:
         """Refuses more to store than there is room for.
@@ -119,10 +128,45 @@ class State:
             self.metrics.waiting.set(self.num_waiting)
 
     async def complete(self, task: Task) -> Done:
-        """Completes a scan, and counts it."""
-        done = await self.completing.complete(task)
+        """Completes a scan, and counts it.
+
+        Raises:
+            Problem: 503, if those that wait have too many pixels with this one.
+        """
+        height, width = task.scan.shape
+        if self.num_pixels and self.num_pixels + height * width > self.limits.waiting_pixels:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                expected=f"at most {self.limits.waiting_pixels} pixels that wait for completion",
+                found="more",
+                fix="try again later, or send large scans as one job",
+                retry_after_s=10,
+            )
+        self.num_pixels += height * width
+        try:
+            done = await self.completing.complete(task)
+        finally:
+            self.num_pixels -= height * width
         self.metrics.completed(done)
         return done
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A folder for the files of one request: on the disk that has room for bodies."""
+        place = self.storage / INCOMING
+        place.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=place) as folder:
+            yield Path(folder)
+
+    def sweep(self) -> None:
+        """Removes what nobody touched for long, and what killed processes left."""
+        self.jobs.sweep()
+        self.live.sweep()
+        place = self.storage / INCOMING
+        for folder in place.iterdir() if place.is_dir() else ():
+            with suppress(OSError):
+                if folder.stat().st_mtime + self.limits.body_s < time.time() - _LEFT_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def state_of(request: Request) -> State:

@@ -51,7 +51,7 @@ def test_a_scan_is_completed_when_it_has_stood_still_and_only_once(
     assert watching.look() == []
     intensity, _ = spiral(texture(1))
     content = incoming / "a.npy"
-    np.save(tmp, intensity)
+    np.save(content, intensity)
     whole = content.read_bytes()
     content.write_bytes(whole[: len(whole) // 2])  # the instrument is at it
     assert watching.look() == []

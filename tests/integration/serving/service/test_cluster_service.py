@@ -131,7 +131,7 @@ def test_an_alias_that_moves_changes_the_model_and_drops_no_request(
             while len(set(names)) < 2:
                 done = await replica.complete(task)
                 assert not isinstance(done, Exception)
-                names.append(done.completed.model.weights_sha256)
+                names.append(done.model.weights_sha256)
 
         asking = asyncio.gather(*[until_changed() for _ in range(3)])
         await asyncio.sleep(0.5)

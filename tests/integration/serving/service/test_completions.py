@@ -184,7 +184,10 @@ def test_a_body_is_refused_by_its_length_and_also_without_one(client):
     announced = client.post("/v1/complete", content=large, headers=NPZ)
     streamed = client.post("/v1/complete", content=iter([large]), headers=NPZ)
     form = client.post("/v1/complete", files={"scan": ("a.npy", large)})
-    assert [each.status_code for each in (announced, streamed, form)] == [413, 413, 413]
+    settings = client.post("/v1/scans", content=large[: 2**21])
+    found = (announced, streamed, form, settings)
+    assert [each.status_code for each in found] == [413] * 4
+    assert not list((client.app.state.service.storage / "incoming").iterdir())
 
 
 def test_health_model_examples_page_and_metrics(client, body):
@@ -272,6 +275,12 @@ def test_too_many_requests_and_too_long_a_queue_are_told_when_to_come_again(make
     answers = [client.get("/v1/health") for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
+    small = make_client(limits=Limits(waiting_pixels=100))
+    one = small.post("/v1/complete", content=body, headers=NPZ)
+    assert one.status_code == 200  # one that is larger than all is done alone
+    small.app.state.service.num_pixels = 50
+    answer = small.post("/v1/complete", content=body, headers=NPZ)
+    assert answer.status_code == 503
     full = make_client(limits=Limits(waiting=0))
     answer = full.post("/v1/complete", content=body, headers=NPZ)
     assert answer.status_code == 503
