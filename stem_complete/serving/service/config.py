@@ -24,7 +24,8 @@ class ServiceConfig(BaseModel):
         batch_size: Largest number of scans that are completed together; None: 8 on a GPU, else 4.
         replicas: Completers at least.
         most_replicas: Completers at most, of which there are as many as requests need.
-        cpus_per_replica: Cores of each, on a CPU.
+        cpus_per_replica: Cores of each, on a CPU; Ray gives it as many threads, unless
+            OMP_NUM_THREADS says otherwise.
         poll_model_s: How often MLflow is asked where an alias leads [s].
         stuck_s: Time of a batch after which its completer is taken for dead [s].
         storage: Folder of jobs and live scans, which all nodes see.

@@ -15,13 +15,11 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 import ray
-import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from stem_complete.credentials import Handover
-from stem_complete.distributed import num_cores
 from stem_complete.errors import ConfigError, StemCompleteError
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.completer import (
@@ -100,8 +98,6 @@ class CompleterReplica:
     def __init__(self, config: ServiceConfig, credentials: Handover) -> None:
         credentials.accept()
         log_as_json()
-        if not config.use_gpu:
-            torch.set_num_threads(max(1, int(config.cpus_per_replica) or num_cores()))
         self.config = config
         self.desk = Desk(self._load(), config.together)
         self._closed = threading.Event()

@@ -21,7 +21,9 @@ import uvicorn
 
 from stem_complete.config.schema import ScalingConfig
 from stem_complete.console import say
-from stem_complete.errors import ConfigError
+from stem_complete.errors import ConfigError, TrainingError
+from stem_complete.inference.card import read_card
+from stem_complete.inference.sources import model_folder
 from stem_complete.launch.cluster import ray_cluster
 from stem_complete.serving.service.access import TOKEN_HASHES
 from stem_complete.serving.service.config import ServiceConfig
@@ -63,6 +65,7 @@ def listening(host: str, port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host, port))
+        opened.listen()  # or two programs could have the same one
     except OSError as error:
         opened.close()
         raise ConfigError(
@@ -92,8 +95,15 @@ def run_service(
         hosts: As of `Gate`.
         address: Of a Ray cluster; None: as for `ray_cluster`.
         when_ready: Is told how long it took [s].
+
+    Raises:
+        ArtifactError: There is no such model.
+        ConfigError: There is no GPU.
+        TrainingError: Ray or the completers do not start.
     """
     began_s = time.monotonic()
+    if address is None:  # else only the nodes need to have it
+        read_card(model_folder(config.model))
     log_as_json()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # While Ray's processes start; none of it imports Ray.
@@ -107,11 +117,15 @@ def run_service(
         from stem_complete.serving.service.app import make_app
         from stem_complete.serving.service.deployments import APP, OnServe, completers
 
+        _check_gpu(config)
         # On a shared cluster there may be others.
         name = APP if address is None else f"{APP}-{secrets.token_hex(4)}"
         serve.start(proxy_location="Disabled", logging_config=_quiet())
         try:
-            handle = serve.run(completers(config), name=name, route_prefix=None)
+            try:
+                handle = serve.run(completers(config), name=name, route_prefix=None)
+            except RuntimeError as error:  # in many lines
+                raise _not_started(str(error)) from error
             app = make_app(
                 OnServe(handle),
                 config.storage,
@@ -126,6 +140,28 @@ def run_service(
         finally:
             with suppress(Exception):  # the cluster may be gone
                 serve.delete(name)
+
+
+def _check_gpu(config: ServiceConfig) -> None:
+    import ray
+
+    if config.use_gpu and not ray.cluster_resources().get("GPU"):
+        raise ConfigError(
+            expected="a GPU for each completer",
+            found="none",
+            where="--gpu",
+            fix="leave it out, or give the --address of a cluster with GPUs",
+        )
+
+
+def _not_started(told: str) -> TrainingError:
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return TrainingError(
+        expected="completers that start",
+        found=lines[-1][:300] if lines else "none",
+        where="Ray Serve",
+        fix="see the folder ray/session_latest/logs/serve below TMPDIR or /tmp",
+    )
 
 
 class _Server(uvicorn.Server):

@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 import stem_complete.client
-from stem_complete.errors import ConfigError
+from stem_complete.errors import ArtifactError, ConfigError
 from stem_complete.serving.service.access import TOKEN_HASHES, new_token
 from stem_complete.serving.service.config import ServiceConfig, storage_folder, token_hashes
 from stem_complete.serving.service.logs import JsonLines
-from stem_complete.serving.service.run import check_address
+from stem_complete.serving.service.run import check_address, run_service
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
@@ -80,3 +80,10 @@ def test_the_client_is_one_file_that_can_be_copied():
         where |= {str(name).split(".")[0] for name in names}
     assert tops - {*sys.stdlib_module_names, "__future__"} == {"requests"}
     assert inner - set(sys.stdlib_module_names) == {"numpy"}
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("stem_complete.serving.service.run.ray_cluster", None)  # not called
+    config = ServiceConfig(model=str(tmp_path / "nothing"), storage=tmp_path)
+    with pytest.raises(ArtifactError, match="nothing"):
+        run_service(config, None)
