@@ -224,6 +224,8 @@ def _parquet(path: Path, limits: Limits) -> None:
     with parquet.ParquetFile(path) as file:
         _check_count(file.metadata.num_rows, limits.samples, "row")
         _check_count(file.metadata.num_columns, limits.members, "column")
+        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        _check_count(sum(g.total_byte_size for g in groups), limits.expanded_bytes, "byte")
         for field in file.schema_arrow:
             # Text and lists may be packed a million to one.
             if not (types.is_integer(field.type) or types.is_floating(field.type)):

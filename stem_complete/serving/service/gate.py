@@ -123,26 +123,26 @@ class Gate:
                 fix="use a program, or this service's page",
                 where="Origin",
             )
-        path = scope["path"]
-        client = _client(scope)
-        if self.token_hashes and path.startswith(_API) and path not in OPEN:
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not is_known(token.strip(), self.token_hashes):
-                raise Problem(
-                    HTTPStatus.UNAUTHORIZED,
-                    expected="the header Authorization: Bearer TOKEN",
-                    found="none" if not token else "another token",
-                    fix="ask whoever runs this service for a token",
-                    where="Authorization",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-        if wait_s := self._rate.wait_s(client):
+        path, client = scope["path"], _client(scope)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        is_user = scheme.lower() == "bearer" and is_known(token.strip(), self.token_hashes)
+        # Users may share an address, such as that of a reverse proxy.
+        if wait_s := self._rate.wait_s(token if is_user else client):
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 expected=f"at most {self.limits.requests_per_s:g} requests a second",
                 found="more",
                 fix="send them more slowly, or as one job",
                 retry_after_s=wait_s,
+            )
+        if self.token_hashes and path.startswith(_API) and path not in OPEN and not is_user:
+            raise Problem(
+                HTTPStatus.UNAUTHORIZED,
+                expected="the header Authorization: Bearer TOKEN",
+                found="another token" if token else "none",
+                fix="ask whoever runs this service for a token",
+                where="Authorization",
+                headers={"WWW-Authenticate": "Bearer"},
             )
         announced = headers.get("content-length", "0")
         if not announced.isascii() or not announced.isdigit():

@@ -244,7 +244,7 @@ def test_a_token_is_asked_for_where_there_is_one(make_client, body):
     client = make_client(token_hashes=[its_hash])
     assert client.get("/v1/health").status_code == 200
     assert client.get("/").status_code == 200
-    for path in ("/v1/model", "/metrics", "/v1/examples", "/v1/jobs/x"):
+    for path in ("/v1/model", "/metrics", "/v1/examples", "/v1/jobs/x", "/v1/scans"):
         for header in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {token}"}):
             answer = client.get(path, headers=header)
             assert answer.status_code == 401
@@ -275,6 +275,12 @@ def test_too_many_requests_and_too_long_a_queue_are_told_when_to_come_again(make
     answers = [client.get("/v1/health") for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
+    token, its_hash = new_token()
+    shared = make_client(limits=Limits(requests_per_s=0.5, burst=1), token_hashes=[its_hash])
+    known = {"Authorization": f"Bearer {token}"}
+    assert shared.get("/v1/model").status_code == 401
+    assert shared.get("/v1/model").status_code == 429  # who guesses tokens must wait, too
+    assert shared.get("/v1/model", headers=known).status_code == 200
     small = make_client(limits=Limits(waiting_pixels=100))
     one = small.post("/v1/complete", content=body, headers=NPZ)
     assert one.status_code == 200  # one that is larger than all is done alone
