@@ -7,7 +7,7 @@ import json
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,27 @@ from stem_complete.serving.service.completing import Done, How
 from stem_complete.serving.service.media import JSON, NPY, NPZ, PNG, TIFF, ZIP
 from stem_complete.serving.service.problems import bad
 
+_IN_HEADER = (
+    "shape",
+    "coverage",
+    "pixel_size_nm",
+    "model",
+    "expected_error",
+    "self_check",
+    "notes",
+)
+_LONGEST_HEADER = 4000  # servers and proxies take 8 kB or more
+
 Shown = Literal["image", "error"]
 """Which array formats of one array have."""
+
+
+def in_header(told: dict[str, Any]) -> str:
+    """JSON of what fits into a header, all of it ASCII; long notes are left out from the last."""
+    kept = {name: told[name] for name in _IN_HEADER}
+    while len(text := json.dumps(kept)) > _LONGEST_HEADER and kept["notes"]:
+        kept["notes"] = kept["notes"][:-1]
+    return text
 
 
 def told_of(done: Done, how: How) -> dict[str, Any]:
@@ -53,7 +72,14 @@ def told_of(done: Done, how: How) -> dict[str, Any]:
     }
 
 
-def encoded(done: Done, how: How, media: str, shown: Shown = "image") -> bytes:
+class Encoded(NamedTuple):
+    """A completion in a format, and what it says of itself."""
+
+    content: bytes
+    told: dict[str, Any]
+
+
+def encoded(done: Done, how: How, media: str, shown: Shown = "image") -> Encoded:
     """A completion in a format.
 
     Args:
@@ -67,11 +93,15 @@ def encoded(done: Done, how: How, media: str, shown: Shown = "image") -> bytes:
     Raises:
         Problem: The error map was asked for, but not to be estimated.
     """
+    told = told_of(done, how)
+    return Encoded(_content(done, how, media, shown, told), told)
+
+
+def _content(done: Done, how: How, media: str, shown: Shown, told: dict[str, Any]) -> bytes:
     scan, (image, error), _, _ = done.completed
     if shown == "error" and error is None:
         raise bad("error_map=true, to show the error", "false", "leave it out", "query")
     array = error if shown == "error" and error is not None else image
-    told = told_of(done, how)
     if media == JSON:
         return json.dumps(told).encode()
     if media == NPY:

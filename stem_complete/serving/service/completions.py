@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from stem_complete.data.bundled import published_triples
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.published import read_published_scan
 from stem_complete.inference.sources import described
-from stem_complete.serving.service.answers import encoded, npz, told_of
+from stem_complete.serving.service.answers import encoded, in_header, npz
 from stem_complete.serving.service.bodies import read_body, spool
 from stem_complete.serving.service.completing import Done, How, Task
 from stem_complete.serving.service.media import (
@@ -99,17 +98,11 @@ async def answer(
 ) -> Response:
     """A completion as an answer, encoded in a thread."""
     encode = partial(encoded, done, how, media, show)
-    content = await to_thread.run_sync(encode, limiter=state.readers)
-    about = {} if media == JSON else {"Stem-Complete-About": _header(told_of(done, how))}
+    content, told = await to_thread.run_sync(encode, limiter=state.readers)
+    about = {} if media == JSON else {"Stem-Complete-About": in_header(told)}
     suffix = {ZIP: ".ome.zarr.zip", JSON: ".json"}.get(media) or SUFFIXES[media]
     named = {"Content-Disposition": f'attachment; filename="completed{suffix}"'}
     return Response(content, 200, about | named | (headers or {}), media)
-
-
-def _header(told: dict[str, Any]) -> str:
-    """JSON of what fits into a header, all of it ASCII."""
-    kept = ("shape", "coverage", "pixel_size_nm", "model", "expected_error", "self_check", "notes")
-    return json.dumps({name: told[name] for name in kept})[:4000]
 
 
 @router.get("/health")

@@ -8,6 +8,7 @@ from stem_complete.serving.service.completing import Done
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _SIZES = (1, 2, 4, 8, 16, 32)
 
 
@@ -56,7 +57,8 @@ class Metrics:
         self.jobs = Gauge("stem_complete_jobs", "Jobs by state.", ["state"], registry=self.registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Counts a request."""
+        """Counts a request. Methods are any word that a client sends, and labels stay for ever."""
+        method = method if method in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 

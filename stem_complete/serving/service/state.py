@@ -50,6 +50,10 @@ class State:
         num_pixels: Of these.
         stopping: Set when the service is to end, and streams with it.
         runner: Works through jobs, while the application runs.
+        jobs: All jobs.
+        live: All live scans.
+        previews: Of live scans.
+        readers: Places for those who read bodies and encode answers, in threads.
     """
 
     completing: Completing
@@ -83,7 +87,6 @@ class State:
         """Tells whoever waits for chunks that one came."""
         self._news.set()
         self._news = asyncio.Event()
-        self.readers = CapacityLimiter(self.limits.readers)
 
     async def check_room(self) -> None:
         """Refuses more to store than there is room for.
