@@ -40,6 +40,7 @@ from stem_complete.vocabulary import CompletionFormat
 State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
+_REMAINS_S = 3600.0
 _ADDING = threading.Lock()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _GONE_FIX = "check the id; what nobody touches for a while is removed"
@@ -336,6 +337,16 @@ class Jobs:
             with suppress(OSError, ValueError):
                 if not job.is_waiting and job.changed_s() + self.limits.kept_s < time.time():
                     job.remove()
+        remove_remains(self.folder, "job.json")
+
+
+def remove_remains(folder: Path, file: str) -> None:
+    """Removes folders without that file: what was written while another process removed them."""
+    for each in folder.iterdir() if folder.is_dir() else ():
+        with suppress(OSError):
+            is_old = each.stat().st_mtime + _REMAINS_S < time.time()
+            if is_id(each.name) and is_old and not (each / file).exists():
+                shutil.rmtree(each, ignore_errors=True)
 
 
 def stem_of(name: str) -> str:

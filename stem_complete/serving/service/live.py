@@ -29,6 +29,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.files import write_atomically
 from stem_complete.scan import ScanPath
 from stem_complete.serving.service.access import is_id, new_id
+from stem_complete.serving.service.jobs import remove_remains
 from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.problems import Problem, bad, not_found, too_large
 
@@ -340,3 +341,4 @@ class LiveScans:
             with suppress(OSError):
                 if scan.changed_s() + self.limits.kept_s < time.time():
                     scan.remove()
+        remove_remains(self.folder, "scan.json")

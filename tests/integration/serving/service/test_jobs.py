@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -201,7 +202,11 @@ def test_jobs_expire_and_their_number_is_limited(make_client, scans, tmp_path):
     assert client.post("/v1/jobs").status_code == 503
     more = client.put(f"{paths[0]}/scans/b.npz", content=scans["s1"], headers=NPZ)
     assert more.status_code == 413
+    remains = tmp_path / "jobs" / ("0" * 32)
+    (remains / "output").mkdir(parents=True)  # of a job that was removed while it was written
+    os.utime(remains, (0, 0))
     client.app.state.service.jobs.sweep()
+    assert not remains.exists()
     assert client.get(paths[0]).status_code == 404
     assert client.post("/v1/jobs").status_code == 201
 
