@@ -55,6 +55,20 @@ class RunningService:
         """Of the command's own process, which takes the requests."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def cpu_s(self) -> dict[str, float]:
+        """CPU time of the command's own process, of the completers, and of Ray beside [s]."""
+        own = psutil.Process(self.process.pid)
+        spent = dict.fromkeys(("own", "completers", "ray"), 0.0)
+        for process in (own, *own.children(recursive=True)):
+            try:
+                is_completer = "ServeReplica" in " ".join(process.cmdline())
+                times = process.cpu_times()
+            except psutil.Error:  # it has ended
+                continue
+            kind = "own" if process == own else "completers" if is_completer else "ray"
+            spent[kind] += times.user + times.system
+        return spent
+
     def stop(self) -> int:
         """Asks it to end, and waits; its exit code."""
         if self.process.poll() is None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -64,31 +65,63 @@ def _loads(
     body: bytes,
     batch_size: int,
 ) -> Iterator[Comparison]:
+    """Answers a second by the clock, and CPU time, which other load on the machine leaves alone."""
     size = scan.shape[0]
     clients = CLIENTS[:2] if setting.quick else CLIENTS
-    rates: dict[int, list[float]] = {num: [] for num in clients}
+    found: dict[int, list[_Round]] = {num: [] for num in clients}
     latencies: dict[int, list[float]] = {num: [] for num in clients}
-    alone: dict[int, list[float]] = {num: [] for num in clients}
     _in_process(completer, scan, batch_size, batch_size)
     ask(service.url, body, 2, 4)
     for _ in range(setting.rounds):
         for num in clients:
-            rate, found = ask(service.url, body, num, max(num, 8))
-            rates[num].append(rate)
-            latencies[num] += found
-            together = min(num, batch_size)
-            alone[num].append(_in_process(completer, scan, max(num // 2, 8), together))
+            before, num_scans = service.cpu_s(), max(num, 8)
+            rate, took = ask(service.url, body, num, num_scans)
+            after = service.cpu_s()
+            spent = {kind: (after[kind] - before[kind]) / num_scans for kind in after}
+            alone = _in_process(completer, scan, max(num // 2, 8), min(num, batch_size))
+            found[num].append(_Round(rate, spent, *alone))
+            latencies[num] += took
     for num in clients:
         p50, p95, p99 = np.percentile(latencies[num], [50, 95, 99])
+        rounds, is_saturated = found[num], num == clients[-1]
         yield Comparison(
             f"{num} clients, {size}x{size}",
             "scans/s",
-            rates[num],
+            [each.rate for each in rounds],
             "the completer in this process",
-            alone[num],
-            Goal(">=", 0.85) if num == clients[-1] else None,
+            [each.rate_alone for each in rounds],
+            Goal(">=", 0.85) if is_saturated else None,
             f"latency: p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s",
         )
+        shares = {
+            kind: np.median([each.cpu_s[kind] for each in rounds]) for kind in rounds[0].cpu_s
+        }
+        yield Comparison(
+            f"{num} clients, {size}x{size}, CPU time of all processes",
+            "s/scan",
+            [sum(each.cpu_s.values()) for each in rounds],
+            "of this process",
+            [each.cpu_s_alone for each in rounds],
+            Goal("<=", 1.15) if is_saturated else None,
+            f"completer {shares['completers']:.3f} s, HTTP {shares['own']:.3f} s, Ray "
+            f"{shares['ray']:.3f} s",
+        )
+
+
+class _Round(NamedTuple):
+    """Figures of one round at one number of clients.
+
+    Attributes:
+        rate: Answers/s.
+        cpu_s: CPU time for each scan, by kind of process [s].
+        rate_alone: Scans/s of the completer in this process.
+        cpu_s_alone: CPU time of that for each scan [s].
+    """
+
+    rate: float
+    cpu_s: dict[str, float]
+    rate_alone: float
+    cpu_s_alone: float
 
 
 def ask(url: str, body: bytes, num_clients: int, num_requests: int) -> tuple[float, list[float]]:
@@ -115,14 +148,16 @@ def ask(url: str, body: bytes, num_clients: int, num_requests: int) -> tuple[flo
     return num_requests / (time.monotonic() - began_s), latencies
 
 
-def _in_process(completer: Completer, scan: RasterScan, num: int, batch_size: int) -> float:
-    """Scans/s of the completer by itself."""
-    began_s = time.monotonic()
+def _in_process(
+    completer: Completer, scan: RasterScan, num: int, batch_size: int
+) -> tuple[float, float]:
+    """Scans/s of the completer by itself, and CPU time for each [s]."""
+    began_s, cpu_s = time.monotonic(), time.process_time()
     scans = complete_scans(
         completer, [scan] * num, error_map=True, self_check=True, batch_size=batch_size
     )
     assert len(list(scans)) == num
-    return num / (time.monotonic() - began_s)
+    return num / (time.monotonic() - began_s), (time.process_time() - cpu_s) / num
 
 
 def _preview(

@@ -37,6 +37,7 @@ def make_app(
     completing: Completing,
     storage: Path,
     *,
+    precision: str = "float32",
     limits: Limits | None = None,
     token_hashes: Sequence[str] = (),
     hosts: Sequence[str] | None = None,
@@ -48,6 +49,7 @@ def make_app(
     Args:
         completing: Who completes scans.
         storage: Folder of jobs and live scans.
+        precision: In which it completes, which results of jobs tell.
         limits: What is taken.
         token_hashes: As of `Gate`.
         hosts: As of `Gate`.
@@ -57,7 +59,7 @@ def make_app(
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         storage.mkdir(parents=True, exist_ok=True)
-        state.runner = JobRunner(state.jobs, completing, state.metrics, state.sweep)
+        state.runner = JobRunner(state.jobs, completing, precision, state.metrics, state.sweep)
         try:
             yield
         finally:

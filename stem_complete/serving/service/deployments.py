@@ -251,7 +251,11 @@ def _ingress_app() -> FastAPI:
     config = ServiceConfig.model_validate_json(os.environ[_CONFIG])
     handle = serve.get_deployment_handle(COMPLETER, app_name=serve.get_replica_context().app_name)
     return make_app(
-        OnServe(handle), config.storage, limits=config.limits, token_hashes=token_hashes()
+        OnServe(handle),
+        config.storage,
+        precision=config.precision,
+        limits=config.limits,
+        token_hashes=token_hashes(),
     )
 
 

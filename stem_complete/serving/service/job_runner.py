@@ -48,21 +48,22 @@ class CompletersPool:
     Args:
         completing: The completers.
         card: Of their model.
+        precision: In which they complete.
         loop: Where they are asked.
         is_wanted: Whether the work is to go on.
     """
 
-    precision = "float32"
     batch_size = 1
 
     def __init__(
         self,
         completing: Completing,
         card: ModelCard,
+        precision: str,
         loop: asyncio.AbstractEventLoop,
         is_wanted: Callable[[], bool],
     ) -> None:
-        self.completing, self.card = completing, card
+        self.completing, self.card, self.precision = completing, card, precision
         self._loop, self._is_wanted = loop, is_wanted
 
     def run(
@@ -103,6 +104,7 @@ class JobRunner:
     Args:
         jobs: All jobs.
         completing: The completers.
+        precision: In which they complete.
         metrics: What is counted.
         sweep: Removes what nobody needs any more; called now and then.
     """
@@ -111,10 +113,12 @@ class JobRunner:
         self,
         jobs: Jobs,
         completing: Completing,
+        precision: str,
         metrics: Metrics,
         sweep: Callable[[], None],
     ) -> None:
-        self.jobs, self.completing, self.metrics, self._sweep = jobs, completing, metrics, sweep
+        self.jobs, self.completing, self.precision = jobs, completing, precision
+        self.metrics, self._sweep = metrics, sweep
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._news = threading.Event()
@@ -176,7 +180,7 @@ class JobRunner:
             return not (self._stopping.is_set() or job.is_cancelled) and job.folder.exists()
 
         card = asyncio.run_coroutine_threadsafe(self.completing.card(), self._loop).result()
-        pool = CompletersPool(self.completing, card, self._loop, is_wanted)
+        pool = CompletersPool(self.completing, card, self.precision, self._loop, is_wanted)
         told_s = 0.0
 
         def progress(num_settled: int, num: int) -> None:

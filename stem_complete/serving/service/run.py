@@ -129,6 +129,7 @@ def run_service(
             app = make_app(
                 OnServe(handle),
                 config.storage,
+                precision=config.precision,
                 limits=config.limits,
                 token_hashes=hashes,
                 hosts=hosts if not hashes else None,
