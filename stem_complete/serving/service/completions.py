@@ -29,7 +29,7 @@ from stem_complete.serving.service.media import (
     ZIP,
     negotiated,
 )
-from stem_complete.serving.service.problems import Problem, not_found
+from stem_complete.serving.service.problems import not_found
 from stem_complete.serving.service.queries import CompleteQuery, ReadQuery
 from stem_complete.serving.service.state import State, state_of, unless_hung_up
 
@@ -114,14 +114,14 @@ async def health() -> dict[str, str]:
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, str]:
     """Whether a completer is ready: 503 if none is."""
-    card = await _card(request)
+    card = await state_of(request).card()
     return {"status": "ready", "model": card.name}
 
 
 @router.get("/model")
 async def model(request: Request) -> JSONResponse:
     """The card of the model that completes scans now."""
-    card = await _card(request)
+    card = await state_of(request).card()
     told: dict[str, Any] = {
         "name": card.name,
         "recipe": card.recipe,
@@ -134,19 +134,6 @@ async def model(request: Request) -> JSONResponse:
         "card": described(card),
     }
     return JSONResponse(plain(told))
-
-
-async def _card(request: Request) -> Any:
-    try:
-        return await state_of(request).completing.card()
-    except Exception as error:
-        raise Problem(
-            503,
-            expected="a completer that is ready",
-            found="none yet",
-            fix="wait, and try again",
-            retry_after_s=2,
-        ) from error
 
 
 @router.get("/examples")

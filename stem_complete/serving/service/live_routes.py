@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1/scans", tags=["live"])
 LOOK_S = 0.25
 """Pause between looks for chunks that another process took; of its own each process knows."""
 
-_KEEP_ALIVE_S = 15.0
+_KEEP_ALIVE_S, _AGAIN_S = 15.0, 1.0
 _MOST_CHUNK_BYTES = 16 * 2**20
 _CHUNK_BODY: dict[str, Any] = {
     "requestBody": {
@@ -196,8 +196,11 @@ async def _events(request: Request, scan: LiveScan, how: How) -> AsyncIterator[b
         if version != last and version:
             try:
                 found = await state.previews.newest(scan, how)
-            except Problem as problem:  # too little is there yet
-                last = version
+            except Problem as problem:
+                if problem.retry_after_s is not None:  # completers are busy
+                    await asyncio.sleep(_AGAIN_S)
+                    continue
+                last = version  # too little is there yet
                 yield event("waiting", {"version": version, "why": str(problem)}, version)
             else:
                 last = found.version

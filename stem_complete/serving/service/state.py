@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter
 from starlette.requests import Request
 
+from stem_complete.inference.card import ModelCard
 from stem_complete.serving.service.completing import Completing, Done, Task
 from stem_complete.serving.service.job_runner import JobRunner
 from stem_complete.serving.service.jobs import Jobs
@@ -30,7 +31,7 @@ from stem_complete.serving.service.problems import Problem
 T = TypeVar("T")
 INCOMING = "incoming"
 _LEFT_S = 3600.0
-_MEASURE_S = 10.0
+_MEASURE_S, _CARD_S = 10.0, 2.0
 
 
 class HungUpError(Exception):
@@ -72,6 +73,32 @@ class State:
         self._news = asyncio.Event()
         self.readers = CapacityLimiter(self.limits.readers)
         self._stored: tuple[float, int] = (-math.inf, 0)
+        self._card: tuple[float, ModelCard] | None = None
+
+    async def card(self) -> ModelCard:
+        """The card of the model; of one that was used a moment ago, if completers are at work.
+
+        A question would wait behind all scans, and they show that completers live.
+
+        Raises:
+            Problem: 503, if there is no completer.
+        """
+        now = time.monotonic()
+        if self._card is not None and (now - self._card[0] < _CARD_S or self.num_pixels):
+            return self._card[1]
+        try:
+            card = await self.completing.card()
+        except Exception as error:
+            self._card = None
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                expected="a completer that is ready",
+                found="none yet",
+                fix="wait, and try again",
+                retry_after_s=2,
+            ) from error
+        self._card = now, card
+        return card
 
     def look(self) -> None:
         """Tells whoever works through jobs that there is one."""
@@ -151,6 +178,7 @@ class State:
         finally:
             self.num_pixels -= height * width
         self.metrics.completed(done)
+        self._card = time.monotonic(), done.completed.model
         return done
 
     @contextmanager
