@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from waiting import wait_until
 
 from stem_complete.serving.service.app import make_app
-from stem_complete.serving.service.completing import Desk
+from stem_complete.serving.service.completing import Desk, DiedError
 from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.problems import Problem
 
 NPZ = {"Content-Type": "application/x-npz"}
 
@@ -217,3 +218,58 @@ def test_what_is_stored_is_limited(make_client, scans):
     client.app.state.service._stored = (-1e9, 0)  # it is measured every few seconds
     answer = client.put(f"{path}/scans/b.npz", content=scans["s1"], headers=NPZ)
     assert answer.status_code == 507
+
+
+class Shaky:
+    """Completers that are first not ready, then too busy, then die of one scan."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.num_cards, self.num_busy = desk, 0, 0
+        self.deaths: list[str] = []
+
+    async def complete(self, task):
+        return await self.desk.complete(task)
+
+    async def card(self):
+        self.num_cards += 1
+        if self.num_cards == 1:
+            raise Problem(503, expected="a completer", found="none", fix="wait")
+        return await self.desk.card()
+
+    async def work(self, job, parcel):
+        if self.num_busy < 2:
+            self.num_busy += 1
+            raise Problem(503, expected="less to do", found="more", fix="wait", retry_after_s=1)
+        if any("deadly" in unit.name for unit in parcel):
+            self.deaths.append(parcel[0].name)
+            raise DiedError
+        return await self.desk.work(job, parcel)
+
+
+def test_busy_completers_are_asked_again_and_only_what_kills_them_fails(released, scans, tmp_path):
+    shaky = Shaky(Desk(released, 4))
+    with TestClient(make_app(shaky, tmp_path)) as client:
+        path = make(client, {"a": scans["s0"], "deadly": scans["s1"], "z": scans["s2"]})
+        client.post(f"{path}/start")
+        told = ended(client, path)
+    asyncio.run(shaky.desk.close())
+    assert told["state"] == "done"
+    assert list(told["failed"]) == ["deadly"]
+    assert "died twice" in told["failed"]["deadly"]
+    assert len(shaky.deaths) == 2
+    names = [name for name in told["results"] if name.endswith("_completed.tif")]
+    assert names == ["a_completed.tif", "z_completed.tif"]
+    assert shaky.num_cards > 1
+
+
+def test_a_service_without_completers_lives_but_is_not_ready(tmp_path):
+    class Absent(Shaky):
+        async def card(self):
+            raise RuntimeError("/nowhere: no such process")
+
+    with TestClient(make_app(Absent(None), tmp_path)) as client:
+        assert client.get("/v1/health").status_code == 200
+        answer = client.get("/v1/ready")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert "nowhere" not in answer.text
