@@ -13,6 +13,10 @@ from stem_complete.errors import MissingPackageError
 EXTRAS = {
     "ray": "train",
     "mlflow": "train",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
     "rsciio": "microscopy",
     "s3fs": "s3",
     "pyarrow": "parquet",

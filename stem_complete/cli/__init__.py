@@ -12,7 +12,7 @@ import typer
 
 # In the order of `--help`.
 from stem_complete.cli import demo, ingest, train, compare, complete  # isort: skip # noqa: F401
-from stem_complete.cli import evaluate, inspect, scan, register, benchmark  # isort: skip # noqa: F401
+from stem_complete.cli import watch, serve, evaluate, inspect, scan, register, benchmark  # isort: skip # noqa: F401
 from stem_complete.cli.base import app
 from stem_complete.console import errors_in_one_line, fail
 from stem_complete.errors import ConfigError

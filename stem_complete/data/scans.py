@@ -19,6 +19,9 @@ from stem_complete.errors import DataError
 from stem_complete.scan import ScanPath
 from stem_complete.scan.raster import inside_image, spread
 
+_LARGEST = float(np.finfo(np.float32).max) / 16
+"""Of intensities, as completions are float32 and may go beyond the measured range."""
+
 
 class RasterScan:
     """A partial scan on the pixel grid.
@@ -72,10 +75,10 @@ class RasterScan:
                 where=where,
                 fix="give one image at a time",
             )
-        if num_infinite := int(np.isinf(values).sum()):
+        if num_infinite := int((np.abs(values) > _LARGEST).sum()):
             raise DataError(
-                expected="finite intensities, or NaN where not measured",
-                found=f"{num_infinite} infinite ones",
+                expected="finite intensities that float32 can hold, or NaN where not measured",
+                found=f"{num_infinite} infinite ones, or beyond {_LARGEST:g}",
                 where=where,
                 fix="set these to NaN, so that they count as not measured",
             )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +159,7 @@ def write_completion(
         error = np.stack(errors) if errors else None
     if not outputs.error_map:
         error = None
-    info = _info(several, outputs, made_from or {}, options or {})
+    info = completion_info(several, outputs, made_from or {}, options or {})
     size_nm, suffix = scan.pixel_size_nm, image.suffix.lower()
 
     def of(array: NDArray[np.float32], shows: str) -> Callable[[Path], None]:
@@ -211,13 +211,16 @@ def described(scan: RasterScan) -> dict[str, Any]:
     }
 
 
-def _info(
+def completion_info(
     several: Sequence[CompletedScan],
     outputs: Outputs,
     made_from: Mapping[str, str],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a completed image says of itself, and of the scan that it is of."""
+    """What a completed image says of itself, and of the scan that it is of; see `write_completion`.
+
+    Of several of one shape, the first and each self-check.
+    """
     scan, _, model, _ = several[0]
     checks = [each.check for each in several if each.check is not None]
     told = [{"note": check.note, **plain(check._asdict())} for check in checks]
@@ -238,14 +241,17 @@ def _info(
 
 
 def write_tiff(
-    path: Path, image: NDArray[np.float32], pixel_size_nm: float | None, info: dict[str, Any]
+    path: Path | BinaryIO,
+    image: NDArray[np.float32],
+    pixel_size_nm: float | None,
+    info: dict[str, Any],
 ) -> None:
     """Writes a float32 TIFF that ImageJ and Fiji open with its scale and a fitting contrast.
 
     RosettaSciIO reads no nm of ImageJ's, so that units are in DigitalMicrograph's tags as well.
 
     Args:
-        path: File to write or replace.
+        path: File to write or replace, or one that is open for writing.
         image: [h, w], or a stack [n, h, w].
         pixel_size_nm: Side of a pixel [nm], if known.
         info: Shown by ImageJ's "Show Info", and returned by `read_info`; its `title` is the label
@@ -314,11 +320,16 @@ def read_info(path: Path) -> dict[str, Any]:
 
 def write_png(path: Path, image: NDArray[np.float32]) -> None:
     """Writes an 8-bit greyscale preview of `image` [h, w]."""
+    path.write_bytes(png_of(image))
+
+
+def png_of(image: NDArray[np.float32]) -> bytes:
+    """An 8-bit greyscale preview of `image` [h, w], as PNG."""
     import imagecodecs
 
     low, high = display_range(image)
     grey = np.clip((image - np.float32(low)) / np.float32((high - low) or 1), 0, 1)
-    path.write_bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
+    return bytes(imagecodecs.png_encode((255 * grey).round().astype(np.uint8)))
 
 
 def _stem(image: Path) -> str:

@@ -71,8 +71,18 @@ _SETTINGS = {
 
 
 @contextmanager
-def ray_cluster(scaling: ScalingConfig, address: str | None = None) -> Iterator[None]:
+def ray_cluster(
+    scaling: ScalingConfig,
+    address: str | None = None,
+    *,
+    object_store_bytes: int = _OBJECT_STORE_BYTES,
+) -> Iterator[None]:
     """Joins the cluster at RAY_ADDRESS, or another address, or starts a local one for the block.
+
+    Args:
+        scaling: What a local cluster must have room for.
+        address: Instead of RAY_ADDRESS.
+        object_store_bytes: Of a local cluster, for what goes between its processes.
 
     Raises:
         ConfigError: RAY_ADDRESS is no address of a cluster's head.
@@ -86,7 +96,7 @@ def ray_cluster(scaling: ScalingConfig, address: str | None = None) -> Iterator[
     address = address or os.environ.get("RAY_ADDRESS", "local")
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
-        arguments |= _local_arguments(scaling)
+        arguments |= _local_arguments(scaling, object_store_bytes)
         title = "starting Ray"
     else:
         check_address(address)
@@ -141,7 +151,7 @@ def check_address(address: str, timeout_s: float = CONNECT_S) -> None:
         raise _no_cluster(address, f"{last}{reason}") from None
 
 
-def _local_arguments(scaling: ScalingConfig) -> dict[str, Any]:
+def _local_arguments(scaling: ScalingConfig, object_store_bytes: int) -> dict[str, Any]:
     """How `ray.init` starts a local cluster."""
     if "RAY_AUTH_TOKEN" not in os.environ and not _may_read(Path.home() / ".ray" / "auth_token"):
         # Ray would write one there for good, where a home can be written at all.
@@ -150,7 +160,7 @@ def _local_arguments(scaling: ScalingConfig) -> dict[str, Any]:
         "address": "local",
         # One machine may have fewer cores than workers: they then share them.
         "num_cpus": max(num_cores(), scaling.num_workers * scaling.cpus_per_worker),
-        "object_store_memory": _OBJECT_STORE_BYTES,
+        "object_store_memory": object_store_bytes,
         # The dashboard takes seconds to start, and nobody is told of it.
         "include_dashboard": False,
     }

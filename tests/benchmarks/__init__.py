@@ -20,6 +20,7 @@ BENCHMARKS = {
     "stages": "reading, encoding, network and writing beside the whole batch",
     "curves": "curves of tracked runs beside MLflow's client",
     "batch": "batches of scans beside a plain loop, late beside early, two workers, starts",
+    "service": "requests to the service at 1 to 64 clients beside the completer itself",
     "scan": "scan simulation beside a plain per-image version and a training step",
     "loader": "loading of training examples beside what training steps consume",
     "ingest": "ingest of micrographs beside a write of the same bytes",

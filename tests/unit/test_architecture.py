@@ -30,7 +30,7 @@ LAYERS = [
     {"extras"},
     {"console", "files", "time_limit", "vocabulary"},
     {"errors"},
-    {"credentials"},
+    {"credentials", "client"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

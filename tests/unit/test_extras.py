@@ -16,7 +16,11 @@ from stem_complete.tracking import list_curves
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # Packages that are installed by another name than they are imported by.
-INSTALLED_AS = {"rsciio": "rosettasciio"}
+INSTALLED_AS = {
+    "rsciio": "rosettasciio",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
 TRAIN = r"pip install 'stem-complete\[train\]'"
 
 

@@ -71,13 +71,7 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
     """
     roles, signals = _by_role(samples, where)
     signal = _chosen(signals, options.signal, where)
-    if missing := [name for name in "xy" if name not in roles]:
-        raise DataError(
-            expected="columns x, y and intensity",
-            found=f"no {' and no '.join(missing)} among {', '.join(samples.columns) or 'none'}",
-            where=where,
-            fix="name them in the first line, or give the positions with --path",
-        )
+    _check_positions(samples, roles, where)
     _check_lengths(roles, signal, where)
     placed = in_pixels(roles["x"], roles["y"], samples.metadata, options, where)
     spent = full_dwells(roles.get("dwell"), placed, samples.metadata, options, where)
@@ -116,6 +110,19 @@ def path_scans(samples: Samples, where: object, options: ScanOptions = AS_STORED
     ]
 
 
+def image_shape(
+    samples: Samples, options: ScanOptions = AS_STORED, where: object = "samples"
+) -> tuple[int, int]:
+    """(h, w) [px] of the image that samples are on, before any image is made.
+
+    Raises:
+        DataError: Positions are missing, or what they mean in px is not known.
+    """
+    roles, _ = _by_role(samples, where)
+    _check_positions(samples, roles, where)
+    return in_pixels(roles["x"], roles["y"], samples.metadata, options, where).shape
+
+
 def on_path(intensities: Samples, path: Samples) -> Samples:
     """Intensities with the positions, dwells and times of another file."""
     if list(path.columns) == ["x", "y", "intensity"]:  # Open Beam Interface's points, unnamed
@@ -132,6 +139,23 @@ def on_path(intensities: Samples, path: Samples) -> Samples:
         {**intensities.units, **path.units},
         [*path.notes, *intensities.notes],
     )
+
+
+def _check_positions(samples: Samples, roles: Mapping[str, Column], where: object) -> None:
+    if missing := [name for name in "xy" if name not in roles]:
+        raise DataError(
+            expected="columns x, y and intensity",
+            found=f"no {' and no '.join(missing)} among {', '.join(samples.columns) or 'none'}",
+            where=where,
+            fix="name them in the first line, or give the positions with --path",
+        )
+    if roles["x"].values.shape != roles["y"].values.shape:
+        raise DataError(
+            expected="as many values of y as of x",
+            found=f"shapes {roles['x'].values.shape} and {roles['y'].values.shape}",
+            where=where,
+            fix="export the samples again",
+        )
 
 
 def _check_lengths(roles: Mapping[str, Column], signal: Column, where: object) -> None:

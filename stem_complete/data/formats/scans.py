@@ -131,8 +131,12 @@ def read_scan(
     return scans[0]
 
 
-def read_path(file: str | Path) -> ScanPath:
+def read_path(file: str | Path, shape: tuple[int, int] | None = None) -> ScanPath:
     """The path of a file, as `stem-complete scan` writes it, or of a scan that was taken along one.
+
+    Args:
+        file: The file.
+        shape: (h, w) of the image [px]; None: what the file says, or positions reach.
 
     Raises:
         DataError: It cannot be read, holds no path, or several.
@@ -142,7 +146,8 @@ def read_path(file: str | Path) -> ScanPath:
     check_file(file)
     positions = positions_of(file)
     num = max(len(column) for column in positions.columns.values())
-    paths = path_scans(on_path(Samples({"intensity": np.zeros(num)}), positions), file)
+    samples = on_path(Samples({"intensity": np.zeros(num)}), positions)
+    paths = path_scans(samples, file, replace(AS_STORED, shape=shape))
     if len(paths) > 1:
         raise DataError(
             expected="one path",

@@ -441,3 +441,49 @@ class TestInspect:
         drawn = replaced("stem_complete.inspection.draw_store")
         assert run("inspect", "s.zarr", "--contact-sheet", "x.png").code == 0
         assert drawn == [((Path("s.zarr"), Path("x.png")), {})]
+
+
+class TestServe:
+    def test_a_new_token_is_shown_with_its_hash(self, run):
+        from stem_complete.serving.service.access import is_known
+
+        done = run("serve", "--new-token")
+        assert done.code == 0
+        words = done.output.split()
+        assert is_known(words[words.index("token:") + 1], [words[words.index("hash:") + 1]])
+
+    def test_others_are_not_listened_to_without_a_token(self, run, replaced, monkeypatch):
+        monkeypatch.delenv("STEM_COMPLETE_TOKEN_HASHES", raising=False)
+        calls = replaced("stem_complete.serving.service.run.run_service")
+        done = run("serve", "--host", "0.0.0.0")
+        assert done.code == 2
+        assert "--new-token" in done.error
+        assert calls == []
+
+    @pytest.mark.parametrize(("text", "expected"), [("3", (3, None)), ("2-5", (2, 5))])
+    def test_options_become_one_call(self, run, replaced, monkeypatch, tmp_path, text, expected):
+        monkeypatch.setattr("stem_complete.serving.service.run.listening", _Listening)
+        calls = replaced("stem_complete.serving.service.run.run_service")
+        options = ("--model", "m", "--batch-size", 7, "--gpu", "--storage", tmp_path)
+        assert run("serve", "--replicas", text, *options).code == 0
+        ((config, _), _options) = calls[0]
+        assert (config.replicas, config.most_replicas) == expected
+        assert (config.model, config.batch_size, config.device) == ("m", 7, "cuda")
+        assert config.storage == tmp_path
+
+    @pytest.mark.parametrize("text", ["0", "x", "3-2", "1-", "-1"])
+    def test_replicas_that_make_no_sense(self, run, text):
+        done = run("serve", f"--replicas={text}")
+        assert done.code == 2
+        assert "--replicas" in done.error
+
+
+class _Listening:
+    def __init__(self, host: str, port: int) -> None:
+        self.place = host, port
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

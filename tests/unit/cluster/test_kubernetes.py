@@ -5,6 +5,9 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import ValidationError
+
+from stem_complete.serving.service.config import ServiceConfig
 
 FOLDER = Path(__file__).parents[3] / "cluster" / "kubernetes"
 KUBERNETES = "1.37"
@@ -31,6 +34,11 @@ FIELDS = {
         *("groupName", "idleTimeoutSeconds", "maxReplicas", "minReplicas", "numOfHosts"),
         *("rayStartParams", "replicas", "scaleStrategy", "suspend", "template"),
     },
+    "RayServiceSpec": {
+        *("deploymentUnhealthySecondThreshold", "excludeHeadPodFromServeSvc", "managedBy"),
+        *("rayClusterConfig", "rayClusterDeletionDelaySeconds", "serveConfigV2", "serveService"),
+        *("serviceUnhealthySecondThreshold", "suspend", "upgradeStrategy"),
+    },
     "RayJobSpec": {
         *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy"),
         *("entrypoint", "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId"),
@@ -48,6 +56,7 @@ def documents(name: str) -> list[dict]:
 CLUSTERS = {
     "raycluster": documents("raycluster")[0]["spec"],
     "rayjob": documents("rayjob")[0]["spec"]["rayClusterSpec"],
+    "rayservice": documents("rayservice")[0]["spec"]["rayClusterConfig"],
 }
 GROUPS = [
     pytest.param(group, id=f"{name}-{group.get('groupName', 'head')}")
@@ -110,6 +119,34 @@ def test_kuberay_knows_the_fields_of_a_job():
     # KubeRay refuses retries on a cluster that is not the job's own.
     assert job["spec"]["backoffLimit"] > 0
     assert "clusterSelector" not in job["spec"]
+
+
+def test_kuberay_knows_the_fields_of_a_service():
+    (service,) = documents("rayservice")
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    assert set(service["spec"]) <= FIELDS["RayServiceSpec"]
+    environment = CLUSTERS["rayservice"]["headGroupSpec"]["template"]["spec"]["containers"][0][
+        "envFrom"
+    ]
+    # Without this secret pods do not start, and so no service that asks for no token.
+    assert {"secretRef": {"name": "stem-complete-tokens"}} in environment
+
+
+def test_the_service_on_kubernetes_is_that_of_any_cluster():
+    (service,) = documents("rayservice")
+    plain = yaml.safe_load((FOLDER.parent / "serve.yaml").read_text())
+    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == plain
+
+
+def test_the_service_takes_its_arguments_and_refuses_others():
+    plain = yaml.safe_load((FOLDER.parent / "serve.yaml").read_text())
+    (application,) = plain["applications"]
+    config = ServiceConfig.model_validate(application["args"])
+    assert config.use_gpu
+    with pytest.raises(ValidationError, match="modell"):
+        ServiceConfig.model_validate({"modell": "released"})
+    with pytest.raises(ValidationError, match="most_replicas"):
+        ServiceConfig(replicas=3, most_replicas=2)
 
 
 def test_the_job_has_the_same_pods_as_the_cluster():

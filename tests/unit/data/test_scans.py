@@ -141,6 +141,7 @@ BAD_RASTERS = {
     "nothing-measured": ((np.full((6, 6), np.nan), np.eye(6)), "at least one"),
     "no-dwell": ((np.eye(6), np.zeros((6, 6))), "at least one"),
     "inf": ((np.where(np.eye(6) > 0, np.inf, 0), np.eye(6)), "6 infinite"),
+    "beyond-float32": ((1e38 * np.eye(6), np.eye(6)), "6 infinite ones, or beyond"),
     "negative-dwell": ((np.eye(6), -np.eye(6)), "negative"),
     "nan-dwell": ((np.eye(6), np.full((6, 6), np.nan)), "dwell map.*NaN"),
 }

@@ -1,0 +1,1 @@
+"""Completions over HTTP: single scans, jobs, and live scans, on Ray Serve."""

@@ -1,0 +1,149 @@
+"""What the service asks of whoever completes scans, and who does it in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from stem_complete.data.scans import RasterScan
+from stem_complete.inference.card import ModelCard
+from stem_complete.inference.complete import unfamiliar
+from stem_complete.inference.completer import CompletedScan, Completer
+from stem_complete.serving.batch.units import AnyJob, R, U
+from stem_complete.serving.service.batching import Batcher
+
+
+class How(NamedTuple):
+    """What is to be found of a scan.
+
+    Attributes:
+        error_map: Whether to estimate the error of each pixel.
+        self_check: Whether to predict held-out parts of the scan.
+        keep_measured: Whether to blend measured pixels back.
+    """
+
+    error_map: bool = True
+    self_check: bool = True
+    keep_measured: bool = False
+
+
+class Task(NamedTuple):
+    """A scan that is to be completed."""
+
+    scan: RasterScan
+    how: How = How()
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """Tasks of one group can be completed together."""
+        return (self.scan.shape, self.how)
+
+
+class Done(NamedTuple):
+    """What became of a task.
+
+    Attributes:
+        completed: The completion.
+        batch_size: Number of scans that were completed with it.
+        waited_s: Time that it waited for others [s].
+    """
+
+    completed: CompletedScan
+    batch_size: int
+    waited_s: float
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of it: how the scan was read, how far the model fits, its self-check."""
+        check = self.completed.check
+        notes = [*self.completed.scan.notes, unfamiliar(self.completed)]
+        return [*dict.fromkeys(filter(None, notes)), *([check.note] if check else [])]
+
+
+class DiedError(Exception):
+    """A completer died of, or during, what it was asked."""
+
+
+class Completing(Protocol):
+    """Whoever completes scans: this process, or replicas on Ray Serve."""
+
+    async def complete(self, task: Task) -> Done:
+        """Completes a scan; a caller that is cancelled takes its task back.
+
+        Raises:
+            StemCompleteError: The scan cannot be completed.
+        """
+
+    async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R]:
+        """Does units of the batch engine, between other tasks.
+
+        Raises:
+            StemCompleteError: Nothing more can be done.
+            OSError: Likewise.
+            DiedError: The completer died.
+        """
+
+    async def card(self) -> ModelCard:
+        """The card of the model that is used now; an error if nobody is ready."""
+
+
+class Desk:
+    """A completer whose scans come one by one, and are completed in batches of one shape.
+
+    All of it, batches and units of jobs, is done by one thread: the cores are the network's.
+
+    Args:
+        completer: The model.
+        batch_size: Largest number of scans that are completed together.
+    """
+
+    def __init__(self, completer: Completer, batch_size: int) -> None:
+        self.completer = completer
+        self._batcher: Batcher[Task, CompletedScan] = Batcher(self._complete, batch_size)
+
+    async def complete(self, task: Task) -> Done:
+        """See `Completing`."""
+        batched = await self._batcher.submit(task, task.group)
+        return Done(batched.result, batched.batch_size, batched.waited_s)
+
+    async def work(self, job: AnyJob[U, R], parcel: tuple[U, ...]) -> list[R]:
+        """See `Completing`."""
+
+        def units() -> list[R]:
+            worker = job.worker(self.completer)
+            try:
+                return worker.complete(parcel)
+            finally:
+                worker.close()
+
+        return await self._batcher.between(units)
+
+    async def card(self) -> ModelCard:
+        """See `Completing`."""
+        return self.completer.card
+
+    def exchange(self, completer: Completer) -> None:
+        """Takes another model from the next batch on."""
+        self.completer = completer
+
+    @property
+    def busy_s(self) -> float:
+        """How long the batch that is under way takes already [s], 0 if there is none."""
+        return self._batcher.busy_s
+
+    async def close(self) -> None:
+        """Finishes what has begun, and ends the thread."""
+        await asyncio.shield(self._batcher.close())
+
+    def _complete(self, tasks: Sequence[Task]) -> list[CompletedScan]:
+        completer, how = self.completer, tasks[0].how
+        scans = [task.scan for task in tasks]
+        checks = [completer.self_check(scan) if how.self_check else None for scan in scans]
+        completions = completer.complete_scans(
+            scans, error_map=how.error_map, checks=checks, keep_measured=how.keep_measured
+        )
+        return [
+            CompletedScan(scan, completion, completer.card, check)
+            for scan, completion, check in zip(scans, completions, checks, strict=True)
+        ]
