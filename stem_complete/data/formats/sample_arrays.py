@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ def read_npy(path: Path) -> Samples | None:
 def read_npz(path: Path) -> Samples | None:
     """The samples of an NPZ with `x` and `y`, or `positions` [n, 2]; None if it has none."""
     with np.load(path, allow_pickle=False) as file:
-        names = [name for name in file.files if file[name].dtype.kind in "biufSU"]
-        return _samples({name: file[name] for name in names}, {})
+        if not _may_have_positions(file.files):  # images, which are large, are not read for that
+            return None
+        arrays = {name: file[name] for name in file.files}
+    return _samples({k: v for k, v in arrays.items() if v.dtype.kind in "biufSU"}, {})
 
 
 def read_hdf5(path: Path) -> Samples | None:
@@ -103,6 +105,11 @@ def _events(datasets: Mapping[str, Any]) -> Samples | None:
     columns = {"x": pixels % width, "y": pixels // width, "intensity": counts}
     notes = ["the intensity of a sample is the number of its electrons"]
     return Samples(columns, {"shape": (height, width)}, notes=notes)
+
+
+def _may_have_positions(names: Iterable[str]) -> bool:
+    beginnings = {name.lower()[:1] for name in names}
+    return {"x", "y"} <= beginnings or any(name in _POSITIONS for name in names)
 
 
 def _num_positions(arrays: Mapping[str, Any]) -> int:

@@ -43,6 +43,7 @@ from stem_complete.serving.service.problems import Problem, bad, problem_of
 _HEADERS = threading.Lock()
 """NumPy reads headers with `ast`, which in Python 3.11 may fail where several threads do so."""
 
+_WRITTEN_BYTES = 2**22
 _PARTS = ("scan", "dwell", "path")
 
 
@@ -127,8 +128,13 @@ async def _from_form(form: FormData, folder: Path, name: str) -> Body:
 
 async def _write(blocks: AsyncIterator[bytes], file: Path) -> None:
     async with await anyio.open_file(file, "wb") as opened:
+        waiting = bytearray()
         async for block in blocks:
-            await opened.write(block)
+            waiting += block
+            if len(waiting) >= _WRITTEN_BYTES:  # as each write goes through another thread
+                await opened.write(waiting)
+                waiting = bytearray()
+        await opened.write(waiting)
 
 
 def read_body(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
