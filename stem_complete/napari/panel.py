@@ -24,7 +24,7 @@ from stem_complete.inference import Outputs
 from stem_complete.napari.completing import Completing, Here, Step, There, complete_layer
 from stem_complete.napari.layers import (
     DWELL,
-    ERROR,
+    SCAN,
     LayerData,
     Source,
     belongs,
@@ -90,8 +90,8 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
         self.cancel = PushButton(
             text="Cancel", enabled=False, tooltip="Takes effect after the step under way."
         )
-        self.progress = ProgressBar(label="", min=0, max=1, visible=False)
-        self.told = TextEdit(label="")
+        self.progress = ProgressBar(min=0, max=1, visible=False)
+        self.told = TextEdit()
         self.told.read_only = True
         buttons = Container(widgets=[self.begin, self.cancel], layout="horizontal", labels=False)
         self.extend(
@@ -99,17 +99,24 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
                 self.scan, self.dwell, self.full_dwell, self.unmeasured,
                 self.where, self.model, self.address, self.token,
                 self.error_map, self.self_check, self.keep_measured,
-                buttons, self.progress, self.told,
+                Container(widgets=[buttons, self.progress, self.told], labels=False),
             ]
         )  # fmt: skip
         self.begin.changed.connect(self._begin)
         self.cancel.changed.connect(self._cancel)
         self.scan.changed.connect(self._choose_dwell)
         self.where.changed.connect(self._show_fields)
-        layers = viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.renamed):
-            event.connect(self._refresh)
-        layers.selection.events.active.connect(self._choose_active)
+        layers = viewer.layers.events
+        self._heard = [
+            *(
+                (event, self._refresh)
+                for event in (layers.inserted, layers.removed, layers.renamed)
+            ),
+            (viewer.layers.selection.events.active, self._choose_active),
+        ]
+        for event, react in self._heard:
+            event.connect(react)
+        self.native.destroyed.connect(self._leave)
         self._show_fields()
         self._choose_active()
 
@@ -121,7 +128,7 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
     def _scans(self, _: object = None) -> list[Layer]:
         """Layers that may be scans."""
         layers = [each for each in self._viewer.layers if isinstance(each, Image)]
-        return [each for each in layers if known_of(each).get("shows") not in (DWELL, ERROR)]
+        return [each for each in layers if known_of(each).get("shows", SCAN) == SCAN]
 
     def _dwells(self, _: object = None) -> list[Layer]:
         """Layers that may be dwell maps: images and masks of the shape of the scan."""
@@ -140,10 +147,14 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
         self._choose_dwell()
 
     def _choose_active(self, _: object = None) -> None:
-        """The layer that the user selects is the scan; what is known of it is told."""
+        """A layer that the user selects is the scan, if it is known as one or there is none yet.
+
+        What is known of it is told.
+        """
         self._refresh()
         active = self._viewer.layers.selection.active
-        if active in self._scans():
+        is_known = active is not None and known_of(active).get("shows") == SCAN
+        if is_known or (self.scan.value is None and active in self._scans()):
             self.scan.value = active
         if active is not None and not self.is_busy:
             self._tell("\n".join(_notes_of(active)))
@@ -212,9 +223,8 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
         self._tell(step.text)
 
     def _show_layers(self, layers: list[LayerData]) -> None:
-        for each in layers:
-            self._viewer.add_layer(Layer.create(*each))
-        self._tell("\n".join(_notes_of(self._viewer.layers[-1])))
+        *_, completion = [self._viewer.add_layer(Layer.create(*each)) for each in layers]
+        self._tell("\n".join(_notes_of(completion)))
 
     def _show_error(self, error: Exception) -> None:
         self._tell(str(failure_of(error)))
@@ -224,6 +234,15 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
 
     def _end(self) -> None:
         self._set_busy(None)
+
+    def _leave(self, _: object = None) -> None:
+        """Hears no more, as Qt has destroyed the fields, and ends what is under way."""
+        for event, react in self._heard:
+            event.disconnect(react)
+        if self._worker is not None:
+            for signal in ("yielded", "returned", "errored", "aborted", "finished"):
+                getattr(self._worker, signal).disconnect()
+            self._worker.quit()
 
     def _tell(self, text: str) -> None:
         self.told.value = text

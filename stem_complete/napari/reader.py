@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stem_complete.data.formats.micrographs import Micrograph, read_file
 from stem_complete.data.formats.ome_zarr import is_zarr
+from stem_complete.data.formats.ome_zarr_writer import OME_ZARR
 from stem_complete.data.formats.readers import has_reader
 from stem_complete.data.formats.scans import PATHS, read_scans
 from stem_complete.inference.image_files import (
@@ -28,6 +29,7 @@ from stem_complete.inference.scan_files import ARRAYS, is_url
 from stem_complete.napari.layers import (
     COMPLETION,
     ERROR,
+    SCAN,
     LayerData,
     image_layer,
     place_of,
@@ -113,8 +115,7 @@ def _image(file: Path, info: dict[str, Any], shows: str) -> LayerData:
     frames = read_file(file).micrographs
     pixels = _pixels(frames)
     size_nm = info.get("pixel_size_nm") or frames[0].pixel_size_nm  # NPY has none of its own
-    name = f"{_name(file).removesuffix(ERROR_SUFFIX)} error" if shows == ERROR else _name(file)
-    return image_layer(pixels, name, shows, place_of(size_nm, pixels.ndim), info)
+    return image_layer(pixels, _name(file, shows), shows, place_of(size_nm, pixels.ndim), info)
 
 
 def _pixels(frames: Sequence[Micrograph]) -> NDArray[Any]:
@@ -136,9 +137,10 @@ def _ome_zarr(folder: Path, info: dict[str, Any]) -> list[LayerData]:
     for number, channel in reversed(list(enumerate(info["channels"]))):
         pyramid = [level[..., number, :, :] for level in levels]
         shows = _SHOWN[channel]
-        name = f"{_name(folder)} error" if shows == ERROR else _name(folder)
         data = pyramid if len(pyramid) > 1 else pyramid[0]
-        layers.append(image_layer(data, name, shows, place_of(size_nm, pyramid[0].ndim), info))
+        layers.append(
+            image_layer(data, _name(folder, shows), shows, place_of(size_nm, pyramid[0].ndim), info)
+        )
     return layers
 
 
@@ -174,7 +176,8 @@ def _arrays(folder: Path) -> list[LayerData]:
     return layers
 
 
-def _name(file: Path) -> str:
-    """Name of a layer: the file's, without what says of which kind it is."""
-    stem = file.name.split(".ome.zarr")[0] if is_ome_zarr(file) else file.stem
-    return f"{stem.removesuffix(COMPLETED)} completed" if stem.endswith(COMPLETED) else stem
+def _name(file: Path, shows: str = SCAN) -> str:
+    """Name of a layer: the scan's, and what it shows of it."""
+    stem = file.name[: -len(OME_ZARR)] if is_ome_zarr(file) else file.stem
+    scan = stem.removesuffix(COMPLETED).removesuffix(ERROR_SUFFIX)
+    return {COMPLETION: f"{scan} completed", ERROR: f"{scan} error"}.get(shows, stem)
