@@ -13,11 +13,15 @@ from stem_complete.inference import (
     write_completion,
 )
 
-hs = pytest.importorskip("hyperspy.api", reason="HyperSpy is not installed")
+
+@pytest.fixture(scope="module")
+def hs():
+    """HyperSpy."""
+    return pytest.importorskip("hyperspy.api", reason="HyperSpy is not installed")
 
 
 @pytest.fixture(scope="module")
-def signals(example):
+def signals(hs, example):
     """A scan and its dwell map, calibrated."""
     made = []
     for values, title in zip(example, ("gold", "dwell"), strict=True):
@@ -30,7 +34,7 @@ def signals(example):
 
 
 def check(found, title: str, expected: np.ndarray) -> None:
-    assert isinstance(found, hs.signals.Signal2D)
+    assert type(found).__name__ == "Signal2D"
     assert found.metadata.General.title == title
     axes = found.axes_manager.signal_axes
     assert [(axis.units, axis.scale, axis.offset) for axis in axes] == [("nm", 0.05, 1.5)] * 2
@@ -59,7 +63,7 @@ def test_a_lazy_signal_is_completed(signals, completer, example):
 
 
 def test_hyperspy_loads_a_completion_with_its_scale_and_completes_it_again(
-    tmp_path, completer, example
+    hs, tmp_path, completer, example
 ):
     scan = RasterScan(*example, pixel_size_nm=0.05, about=About("gold", "e-"))
     completion = completer.complete_scan(scan)

@@ -13,14 +13,13 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.inference import Completer
 from stem_complete.inference.sources import load_model
 
-pytest.importorskip("qtpy.QtWidgets", reason="Qt is not installed", exc_type=Exception)
-
 
 @pytest.fixture(scope="session")
 def process_events() -> Callable[[], None]:
     """Has Qt do what waits."""
-    from qtpy.QtWidgets import QApplication
-
+    # A system may lack libraries that Qt needs, such as libEGL.
+    widgets = pytest.importorskip("qtpy.QtWidgets", reason="no Qt that works", exc_type=Exception)
+    QApplication = widgets.QApplication  # noqa: N806
     application = QApplication.instance() or QApplication([])
     return application.processEvents
 
