@@ -45,7 +45,8 @@ def image_layer(
         place: Scale, units and the like, as from `place_of`.
         known: What is known of it beside.
     """
-    largest = data[0] if isinstance(data, list) else data
+    # Of a pyramid the smallest level, as the largest may not fit in memory.
+    looked_at = data[-1] if isinstance(data, list) else data
     attributes: dict[str, Any] = {
         "name": name,
         "colormap": _COLOURS[shows],
@@ -53,7 +54,7 @@ def image_layer(
         "metadata": {OWN: {**known, "shows": shows}},
         **place,
     }
-    first = np.asarray(largest[(0,) * (largest.ndim - 2)])
+    first = np.asarray(looked_at[(0,) * (looked_at.ndim - 2)])
     if not np.isnan(first).all():
         low, high = display_range(first)
         low = min(0.0, low) if shows in _FROM_ZERO else low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ from stem_complete.napari.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
+
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 HERE, THERE = "on this computer", "by a service"
 
@@ -178,7 +181,7 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
         try:
             source = self._source()
         except Exception as error:
-            self._tell(str(failure_of(error)))
+            self._show_error(error)
             return
         outputs = Outputs(
             error_map=self.error_map.value,
@@ -245,7 +248,8 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
             self._worker.quit()
 
     def _tell(self, text: str) -> None:
-        self.told.value = text
+        """Shows a text, in which options of commands are called as the fields are."""
+        self.told.value = _OPTION.sub(lambda option: option[1].replace("-", " "), text)
 
 
 def _complete(

@@ -212,6 +212,10 @@ def test_what_goes_wrong_is_told_in_words(viewer, panel, complete, example, serv
     assert complete().startswith("scan: expected a layer with a partial scan, found none; open")
     panel.scan.value = viewer.add_image(np.zeros((64, 64)), name="dark")
     assert "dark: expected at least one measured pixel, found 0 in all" in complete()
+    half = np.nan_to_num(example[0])
+    half[:, :48] = 0
+    panel.scan.value = viewer.add_image(half, name="half")
+    assert complete().endswith("give dwell, or unmeasured 0 if the probe was never there")
     panel.scan.value = viewer.add_image(example[0], name="gold")
     panel.model.value = str(tmp_path / "nowhere")
     assert "nowhere: expected" in complete()
