@@ -133,6 +133,10 @@ class ArtifactError(StemCompleteError):
     """A checkpoint or model folder that cannot be loaded."""
 
 
+class RemoteError(StemCompleteError):
+    """A completion service that does not answer, or refuses."""
+
+
 class TrackingError(StemCompleteError):
     """A tracking server or run that cannot be reached or read."""
 

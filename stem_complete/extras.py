@@ -17,6 +17,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "requests": "client",
     "rsciio": "microscopy",
     "s3fs": "s3",
     "pyarrow": "parquet",

@@ -21,6 +21,7 @@ from stem_complete.inference.completer import (
 )
 from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.image_files import Outputs, write_completion
+from stem_complete.inference.remote import RemoteCompleter
 from stem_complete.inference.self_check import SelfCheck
 from stem_complete.inference.sources import (
     MODEL_FOLDER,
@@ -40,6 +41,7 @@ __all__ = [
     "ModelCard",
     "Outputs",
     "Progress",
+    "RemoteCompleter",
     "ScanOptions",
     "SelfCheck",
     "TrainingSource",

@@ -142,11 +142,12 @@ for module in pkgutil.walk_packages(stem_complete.__path__, "stem_complete."):
 """
 
 
-def test_the_core_is_the_installed_package_and_lacks_nothing_but_ray(core, tmp_path):
+def test_the_core_is_the_installed_package_and_lacks_nothing_but_what_extras_bring(core, tmp_path):
     done = run(core / "bin" / "python", "-c", IMPORT_ALL, cwd=tmp_path)
     package, *missing = done.stdout.split()
     assert Path(package).is_relative_to(core)
-    assert set(missing) == {"ray"}
+    serve = {"anyio", "fastapi", "prometheus_client", "starlette", "uvicorn"}
+    assert set(missing) == {"ray", "requests", "magicgui", *serve}  # train, client, napari
 
 
 def test_the_core_completes_a_bundled_scan_in_another_folder(core, tmp_path):

@@ -12,7 +12,7 @@ PACKAGE = Path(stem_complete.__file__).parent
 # Who may import whom: each layer those to its right.
 LAYERS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "napari"},
     {"benchmark", "demo", "inspection", "spikes", "summaries"},
     {"experiments"},
     {"serving"},
@@ -39,8 +39,11 @@ HOMES = {
     "ray": {"launch", "serving"},
     "mlflow": {"tracking"},
     "rsciio": {"data"},
-    "zarr": {"data", "serving"},
+    "zarr": {"data", "napari", "serving"},
     "typer": {"cli"},
+    "dask": {"napari"},
+    "magicgui": {"napari"},
+    "napari": {"napari"},
     "matplotlib": {"evaluation"},
 }
 # The mathematics stands alone: anyone can copy these folders out.
