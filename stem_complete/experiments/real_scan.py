@@ -65,7 +65,7 @@ def methods_for(completer: Completer) -> dict[str, Method]:
 
 def interpolated_rows(scan: RasterScan) -> Image:
     """Gaps of rows filled by HyperSpy, those at their ends by the mean."""
-    from hyperspy.api import signals  # type: ignore[import-not-found,unused-ignore]
+    from hyperspy.api import signals
 
     image = np.where(scan.measured, scan.intensity, scan.mean_and_std()[0])
     for row, measured in zip(image, scan.measured, strict=True):

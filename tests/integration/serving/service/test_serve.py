@@ -162,9 +162,11 @@ def test_a_simulated_microscope_gets_previews_while_it_scans(client, texture):
     assert session.latency_s > 0
 
 
+SERVICE_PAGE = Path(__file__).parents[4] / "docs" / "service.md"
+
+
 def curl_examples() -> list[str]:
-    page = (Path(__file__).parents[4] / "docs" / "service.md").read_text()
-    return re.findall(r"<!-- curl -->\n\n```sh\n(.*?)```", page, flags=re.S)
+    return re.findall(r"<!-- curl -->\n\n```sh\n(.*?)```", SERVICE_PAGE.read_text(), flags=re.S)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -195,6 +197,13 @@ def test_the_curl_examples_of_the_documentation_work(service, example, tmp_path,
     for name in wanted[number]:
         assert (tmp_path / name).stat().st_size > 1000
     assert number != 2 or "event: finished" in done.stdout
+
+
+def test_the_python_example_of_the_documentation_works(service, example):
+    (code,) = re.findall(r"```python\n(.*?)```", SERVICE_PAGE.read_text(), flags=re.S)
+    names = dict(zip(("intensity", "dwell"), example, strict=True))
+    exec(code.replace("http://127.0.0.1:8000", service.url), names)
+    assert names["completion"].image.shape == example[0].shape
 
 
 def test_every_log_entry_of_a_request_has_its_id(service, client):
