@@ -125,6 +125,7 @@ def test_streams_have_the_numbers_of_runs_that_go_on():
         "OTHER_FLIPS": (2, 2),
         "OVERLAY": (2, 3),
         "HARD_EXAMPLES": (2, 4),
+        "SMOOTHING": (2, 5),
     }
     positions = torch.arange(3)
     keys = fold_in(fold_in(keys_of(1, 2, positions, 0), 3), 2)
