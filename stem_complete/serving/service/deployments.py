@@ -45,6 +45,9 @@ TRIES = 3
 DRAIN_S = 120.0
 """Time that a completer has to finish what it has."""
 
+UPSCALE_S = 10.0
+"""Time of more requests than completers take after which there is another one."""
+
 _LARGE_BYTES = 100_000  # Ray keeps what is smaller in its messages
 _DIED = (
     ray.exceptions.RayActorError,
@@ -176,6 +179,7 @@ def completers(config: ServiceConfig) -> Any:
             "min_replicas": config.replicas,
             "max_replicas": config.most_replicas,
             "target_ongoing_requests": config.together,
+            "upscale_delay_s": UPSCALE_S,
         }
     replica: Any = serve.deployment(CompleterReplica)
     return replica.options(**options).bind(config, Handover())
