@@ -40,7 +40,8 @@ function fail(error, retry = null) {
   };
   const row = document.createElement("p");
   row.className = "row";
-  if (again) row.append(button("Try again", () => { clearProblem(); again(); }));
+  const isTheirs = problem.status >= 400 && problem.status < 500 && problem.status !== 429;
+  if (again && !isTheirs) row.append(button("Try again", () => { clearProblem(); again(); }));
   row.append(button("Dismiss", clearProblem));
   box.append(row);
   box.hidden = false;
@@ -175,6 +176,7 @@ function show({ arrays, files }, source) {
   if (images.error) ranges.error = [0, extent(images.error.data)[1]];
   viewer.limits.images = chosen.images ?? about.display_range;
   if (images.error) viewer.limits.error = chosen.error ?? automaticError();
+  $("legend-truth").hidden = !images.truth;
   offerComparisons();
   viewer.show(images, about.pixel_size_nm);
   $("h-scan").textContent = `coverage ${coverageText(about.coverage)}`;
@@ -219,6 +221,8 @@ function setContrast(which) {
   contrast = which;
   $("of-images").setAttribute("aria-pressed", which === "images");
   $("of-error").setAttribute("aria-pressed", which === "error");
+  $("legend-images").hidden = which !== "images";
+  $("legend-error").hidden = which !== "error";
 }
 
 function showContrast() {

@@ -36,7 +36,7 @@ export function factsOf(about, images, source) {
     ["Pixel", size ? lengthText(size) : "size unknown"],
     ["Coverage", `${coverageText(about.coverage)} of the dose (${short(100 * about.coverage, 3)} %)`],
     ["Expected error", about.expected_error === null ? "not estimated" : `${short(about.expected_error, 3)}${unit} RMS`],
-    ...(off === null ? [] : [["True error", `${short(off, 3)}${unit} RMS, by the published truth`]]),
+    ...(off === null ? [] : [["From the truth", `${short(off, 3)}${unit} RMS; the published truth has noise, too`]]),
     ["Model", `${about.model}, ${about.model_sha256.slice(0, 12)}`],
   ]);
 }

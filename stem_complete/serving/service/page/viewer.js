@@ -37,6 +37,7 @@ export class Viewer {
     this.panels = Object.entries(canvases).map(([name, canvas]) => new Panel(name, canvas));
     this.images = {};
     this.painted = {};
+    this.stale = new Set();  // names of images that are to be painted before they are drawn
     this.limits = { images: [0, 1], error: [0, 1] };
     this.compare = { with: "scan", share: 0 };
     this.pixelSizeNm = null;
@@ -55,7 +56,8 @@ export class Viewer {
   /** Shows images of one scan: {data, width, height} by name. The view stays if the size does. */
   show(images, pixelSizeNm) {
     const before = this.images.image;
-    Object.assign(this, { images, pixelSizeNm });
+    Object.assign(this, { images, pixelSizeNm, painted: {} });
+    this.stale.clear();
     const { width, height } = images.image;
     if (before?.width !== width || before?.height !== height) {
       this.line = null;
@@ -87,22 +89,28 @@ export class Viewer {
     this.repaint(which);
   }
 
-  /** Draws the pixels of all images anew, or of those with these limits. */
+  /** Paints the pixels of all images anew in the next frame, or of those with these limits. */
   repaint(which = null) {
-    for (const [name, image] of Object.entries(this.images)) {
-      const limits = name === "error" ? "error" : "images";
-      if (which !== null && which !== limits) continue;
-      this.painted[name] ??= document.createElement("canvas");
-      paint(this.painted[name], image, this.limits[limits], name === "error" ? ERRORS : GREYS);
+    for (const name of Object.keys(this.images)) {
+      if (which === null || which === (name === "error" ? "error" : "images")) this.stale.add(name);
     }
     this.draw();
+  }
+
+  #paint(name) {
+    this.painted[name] ??= document.createElement("canvas");
+    const [limits, colours] = name === "error" ? ["error", ERRORS] : ["images", GREYS];
+    paint(this.painted[name], this.images[name], this.limits[limits], colours);
   }
 
   /** Draws all panels in the next frame. */
   draw() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
-      if (this.images.image) this.#shown().forEach((panel) => this.#draw(panel));
+      if (!this.images.image) return;
+      this.stale.forEach((name) => this.#paint(name));
+      this.stale.clear();
+      this.#shown().forEach((panel) => this.#draw(panel));
     });
   }
 

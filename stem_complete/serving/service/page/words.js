@@ -11,10 +11,11 @@ const percent = (share) => `${Math.round(100 * share)} %`;
 export function verdict(about) {
   const check = about.self_check;
   const unfamiliar = (about.notes ?? []).some((note) => note.startsWith("coverage "));
+  const untrained = "Do not trust the model here: it was not trained for such a coverage";
   if (!check || check.error === null) {
     return {
       level: unfamiliar ? "bad" : "none",
-      title: check ? "Could not be checked" : "Not checked",
+      title: unfamiliar ? untrained : check ? "Could not be checked" : "Not checked",
       text: check
         ? "Too little was measured to hold a part of it out. Nothing here says whether the model fits this scan."
         : "No part of this scan was held out, so nothing here says whether the model fits it.",
@@ -38,7 +39,7 @@ export function verdict(about) {
     parts.push(`Measured pixels are followed closely: ${percent(check.following)} of an interpolation is mixed in.`);
   }
   const text = parts.join(" ");
-  if (unfamiliar) return { level: "bad", title: "Do not trust the model here: it was not trained for such a coverage", text };
+  if (unfamiliar) return { level: "bad", title: untrained, text };
   if (spread !== null && spread >= 0.95) {
     return { level: "bad", title: "Do not trust this completion: held-out parts are not predicted", text };
   }
