@@ -4,7 +4,7 @@ import { events, get } from "./api.js";
 import { coverageText } from "./values.js";
 
 const NPZ = "application/x-npz";
-const LOOK_MS = 4000;
+const LOOK_MS = 2000;
 const MOST_PAUSE_MS = 30_000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
