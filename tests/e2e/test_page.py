@@ -264,6 +264,32 @@ def test_a_completion_tells_of_its_progress_and_can_be_cancelled(page):
     assert page.one("#empty").is_displayed()
 
 
+CHECK = {"error": 0.2, "classical_error": 0.3, "deviation": 0.5, "trust": 1, "following": 0}
+
+
+def test_a_verdict_is_as_good_as_the_self_check(page):
+    cases = {
+        "good": [{}],
+        "careful": [{"trust": 0.8}, {"classical_error": 0.19}, {"deviation": 0.22}],
+        "bad": [{"trust": 0.3}, {"deviation": 0.2}],
+        "none": [{"error": None}],
+    }
+    given = [
+        (level, {"self_check": CHECK | changes, "notes": []})
+        for level, all_changes in cases.items()
+        for changes in all_changes
+    ]
+    given.append(("none", {"self_check": None, "notes": []}))
+    given.append(("bad", {"self_check": CHECK, "notes": ["coverage 1/500, but it was trained at"]}))
+    found = page.driver.execute_async_script(
+        "const [told, done] = arguments;"
+        "import(`${location.origin}/words.js`).then(m => done(told.map(each => m.verdict(each))))",
+        [about for _, about in given],
+    )
+    assert [each["level"] for each in found] == [level for level, _ in given]
+    assert all(each["title"] and each["text"] for each in found)
+
+
 def test_errors_are_told_with_their_fix(page, statuses):
     statuses.add("422")
     page.drop({"scan.npy": bodies.npy(np.ones((64, 64)))})

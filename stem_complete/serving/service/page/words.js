@@ -2,6 +2,10 @@
 
 import { coverageText, short } from "./values.js";
 
+// Error of held-out measurements, as a share of their spread, their noise included. At 1 their mean
+// would predict them as well as the model does.
+const [MOSTLY_MISSED, MISSED] = [0.8, 0.95];
+
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 /**
@@ -40,12 +44,15 @@ export function verdict(about) {
   }
   const text = parts.join(" ");
   if (unfamiliar) return { level: "bad", title: untrained, text };
-  if (spread !== null && spread >= 0.95) {
+  if (spread !== null && spread >= MISSED) {
     return { level: "bad", title: "Do not trust this completion: held-out parts are not predicted", text };
   }
   if (check.trust < 0.5) return { level: "bad", title: "Do not trust the model here: the scan contradicts it", text };
   if (check.trust < 1 || (ratio !== null && ratio > 1)) {
     return { level: "careful", title: "Take care: the scan agrees with the model only in part", text };
+  }
+  if (spread !== null && spread >= MOSTLY_MISSED) {
+    return { level: "careful", title: "Take care: held-out parts are hardly predicted, or are mostly noise", text };
   }
   return { level: "good", title: "The scan agrees with the model", text };
 }
