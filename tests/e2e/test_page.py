@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -169,6 +170,22 @@ def test_dropped_files_are_completed_to_the_last_digit(page, client, example):
     x, y = int(told[1]), int(told[3])
     assert (x, y) != (32, 32)
     assert float(told[told.index("completion") + 1]) == pytest.approx(image[y, x], rel=1e-3)
+
+
+def test_dropped_samples_are_completed_on_their_pixels(page, client, example, tmp_path):
+    file, output = tmp_path / "samples.csv", tmp_path / "completed.npz"
+    file.write_bytes(bodies.csv(*example))
+    told = client.complete_file(file, output)
+    page.drop({"samples.csv": file.read_bytes()})
+    page.until_text("#state", "Completed samples.csv")
+    page.one('[aria-label="Download all as NPZ"]').click()
+    saved = io.BytesIO(page.saved("samples_completed.npz"))
+    with np.load(saved) as found, np.load(output) as expected:
+        np.testing.assert_array_equal(found["scan"], expected["scan"])
+        np.testing.assert_allclose(found["image"], expected["image"], rtol=1e-4)
+    page.one('[aria-label="Download all as JSON"]').click()
+    about = json.loads(page.saved("samples_completed.json"))
+    assert about["shape"] == told["shape"] == [64, 64]
 
 
 def test_images_move_together(completed):
