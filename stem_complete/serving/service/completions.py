@@ -142,7 +142,7 @@ async def examples() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "title": f"Published spiral scan {name}, nominal coverage 1/20",
+            "title": f"Published spiral {name}, coverage 1/20",
             "source": "Jeffrey-Ede/partial-STEM, MIT",
             "shape": [512, 512],
             "scan": f"/v1/examples/{name}",
