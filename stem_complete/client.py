@@ -103,6 +103,16 @@ class Client:
         if token:
             self.session.headers["Authorization"] = f"Bearer {token}"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections, which the next request opens again."""
+        self.session.close()
+
     def complete(
         self, intensity: ArrayLike, dwell: ArrayLike | None = None, **options: Option
     ) -> Completion:

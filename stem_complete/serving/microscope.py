@@ -115,9 +115,10 @@ def _watch(client: Client, scan_id: str, session: Session) -> None:
     own = Client(client.url, timeout_s=client.timeout_s)
     own.session.headers.update(client.session.headers)
     began_s = time.monotonic()
-    for name, data in LiveScan(own, scan_id).events():
-        if name == "preview":
-            session.previews.append((data["version"], time.monotonic() - began_s))
+    with own:
+        for name, data in LiveScan(own, scan_id).events():
+            if name == "preview":
+                session.previews.append((data["version"], time.monotonic() - began_s))
 
 
 def main() -> None:

@@ -130,12 +130,13 @@ def ask(url: str, body: bytes, num_clients: int, num_requests: int) -> tuple[flo
 
     Bodies are encoded before, and answers read but not decoded: it is the service that is measured.
     """
-    own = threading.local()
+    own, opened = threading.local(), []
     place = urlsplit(url)
 
     def one(_: int) -> float:
         if not hasattr(own, "connection"):
             own.connection = http.client.HTTPConnection(place.hostname or "", place.port)
+            opened.append(own.connection)
         began_s = time.monotonic()
         own.connection.request("POST", "/v1/complete", body, {"Content-Type": "application/x-npz"})
         answer = own.connection.getresponse()
@@ -146,7 +147,10 @@ def ask(url: str, body: bytes, num_clients: int, num_requests: int) -> tuple[flo
     began_s = time.monotonic()
     with ThreadPoolExecutor(num_clients) as pool:
         latencies = list(pool.map(one, range(num_requests)))
-    return num_requests / (time.monotonic() - began_s), latencies
+    rate = num_requests / (time.monotonic() - began_s)
+    for connection in opened:
+        connection.close()
+    return rate, latencies
 
 
 def _in_process(
@@ -173,9 +177,8 @@ def _preview(
     dwell = path.dwell_map().numpy()
     scan = RasterScan(np.where(dwell > 0, truth, np.nan), dwell)
     for seed in range(setting.rounds):
-        session = take_scan(
-            Client(service.url), truth, path, num_chunks=10, duration_s=1.0, seed=seed
-        )
+        with Client(service.url) as client:
+            session = take_scan(client, truth, path, num_chunks=10, duration_s=1.0, seed=seed)
         latencies.append(session.latency_s)
         began_s = time.monotonic()
         completer.complete_scan(scan)

@@ -53,14 +53,14 @@ def soak(service: RunningService, *, seconds: float, num: int, num_clients: int 
     began_s = time.monotonic()
 
     def client(seed: int) -> None:
-        chance, session = random.Random(seed), requests.Session()
-        bodies = _bodies(seed)
-        while not stop.is_set():
-            fault = _one(service.url, session, bodies, chance)
-            with lock:
-                found.num_requests += 1
-                if fault:
-                    found.faults.append(fault)
+        chance, bodies = random.Random(seed), _bodies(seed)
+        with requests.Session() as session:
+            while not stop.is_set():
+                fault = _one(service.url, session, bodies, chance)
+                with lock:
+                    found.num_requests += 1
+                    if fault:
+                        found.faults.append(fault)
 
     threads = [threading.Thread(target=client, args=[seed]) for seed in range(num_clients)]
     for thread in threads:
