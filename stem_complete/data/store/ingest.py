@@ -238,7 +238,7 @@ class _Ingestion:
         return compared
 
     def _tie(self, file: _File) -> None:
-        hashes = [crop.pixel_hash for cut in file.crops.values() for crop in cut.result()[0]]
+        hashes = [crop.pixel_hashes for cut in file.crops.values() for crop in cut.result()[0]]
         for group in self.known.groups_that_share(file.sha256, hashes, file.group):
             if not self.plan.tie(group, file.group):
                 self._parted[group, file.group] = None
@@ -307,7 +307,7 @@ class _Ingestion:
         kept: list[StoredCrop] = []
         crops, left_out = cut_out
         for crop in crops:
-            first = self.known.first_with(crop.pixel_hash, micrograph.path)
+            first = self.known.first_with(crop.pixel_hashes, micrograph.path)
             if first is None:
                 kept.append(crop)
             else:

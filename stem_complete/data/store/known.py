@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -66,17 +66,21 @@ class Known:
         """Whether the store knows that a file is of that group."""
         return (sha256, group) in self._names
 
-    def groups_that_share(self, sha256: str, hashes: Iterable[int], group: str) -> Iterator[str]:
-        """Other groups in which that file, or a crop of those pixels, was seen first."""
-        keys: Iterable[str | int] = chain([sha256], hashes)
-        for key in keys:
-            first = self._groups.setdefault(key, group)
+    def groups_that_share(
+        self, sha256: str, crops: Iterable[Sequence[int]], group: str
+    ) -> Iterator[str]:
+        """Other groups in which that file, or a crop of those hashes, was seen first."""
+        of_file: list[Sequence[str | int]] = [[sha256]]
+        for keys in chain(of_file, crops):
+            known = [self._groups[key] for key in keys if key in self._groups]
+            first = known[0] if known else self._groups.setdefault(keys[0], group)
             if first != group:
                 yield first
 
-    def first_with(self, pixel_hash: int, path: Path) -> str | None:
-        """The file whose crop of these pixels is stored; None if it is `path`, as of now."""
-        if pixel_hash in self._first:
-            return self._first[pixel_hash]
-        self._first[pixel_hash] = str(path)
+    def first_with(self, hashes: Sequence[int], path: Path) -> str | None:
+        """The file whose crop of one of these hashes is stored; None if it is `path`, as of now."""
+        for pixel_hash in hashes:
+            if pixel_hash in self._first:
+                return self._first[pixel_hash]
+        self._first[hashes[0]] = str(path)
         return None

@@ -1,8 +1,9 @@
-"""Crops are known by the order of their pixels, whatever file they come from."""
+"""Crops are known by the order of their pixels, whatever file they come from, and way up."""
 
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ UNKNOWN = 0
 _MOST_LEVELS = 2**16
 
 
-def pixel_hash(pixels: NDArray[Any]) -> int:
-    """A hash of 64 bits of a crop [h, w], all finite, other than `UNKNOWN`.
+def pixel_hashes(pixels: NDArray[Any]) -> tuple[int, ...]:
+    """Hashes of 64 bits of a crop [h, w], all finite: its own, then those of it flipped and turned.
 
     What is hashed is which pixels are brighter than which. So an image has the same hash in another
-    number format, with an offset or multiplied: a training example of it is the same, too.
+    number format, with an offset or multiplied: a training example of it is the same, too. Formats
+    begin with the top row or the bottom one, with rows or columns, so that a copy may be flipped.
+    None is `UNKNOWN`.
     """
     if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
         pixels = pixels.astype(np.float32)  # as others would save it
@@ -26,7 +29,13 @@ def pixel_hash(pixels: NDArray[Any]) -> int:
     if ranks is None:
         levels, places = np.unique(pixels, return_inverse=True)
         ranks = places.astype(np.uint16 if len(levels) <= _MOST_LEVELS else np.uint32)
-    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=8)
+    ranks = ranks.reshape(pixels.shape)
+    flipped = [each[rows] for each in (ranks, ranks.T) for rows in (slice(None), np.s_[::-1])]
+    return tuple(map(_hash, chain.from_iterable((each, each[:, ::-1]) for each in flipped)))
+
+
+def _hash(ranks: NDArray[Any]) -> int:
+    digest = hashlib.blake2b(str(ranks.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(ranks).data)
     return int.from_bytes(digest.digest()) or 1
 

@@ -37,7 +37,7 @@ from stem_complete.data.store.layout import (
     shard_file,
     to_json,
 )
-from stem_complete.data.store.pixel_hash import pixel_hash
+from stem_complete.data.store.pixel_hash import pixel_hashes
 from stem_complete.data.store.scaling import quantise
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import StoreError, remedy
@@ -50,12 +50,12 @@ class StoredCrop(NamedTuple):
     Attributes:
         stored: Numbers [h, w].
         facts: Those in `COLUMNS` that are its own.
-        pixel_hash: By which it is known.
+        pixel_hashes: By which it is known: its own, which is stored, and those of it flipped.
     """
 
     stored: NDArray[Any]
     facts: dict[str, float]
-    pixel_hash: int
+    pixel_hashes: tuple[int, ...]
 
 
 class _Extent(NamedTuple):
@@ -181,7 +181,7 @@ class StoreWriter:
         quantised = quantise(crop.pixels, self._stored_dtype)
         known = crop._asdict() | quantised._asdict()
         facts = {name: known[name] for name in known if name in COLUMNS}
-        return StoredCrop(quantised.stored, facts, pixel_hash(crop.pixels))
+        return StoredCrop(quantised.stored, facts, pixel_hashes(crop.pixels))
 
     def append(
         self,
@@ -192,7 +192,7 @@ class StoreWriter:
         facts, hashes = [], []
         for number, (source, crops) in enumerate(sources, self._num_sources):
             facts += [_row(crop, source, number) for crop in crops]
-            hashes += [crop.pixel_hash for crop in crops]
+            hashes += [crop.pixel_hashes[0] for crop in crops]
         self._num_sources += len(sources)
         records = [to_json(source) for source, _ in sources]
         self._files.append(_File(facts, hashes, records, [to_json(record) for record in left_out]))

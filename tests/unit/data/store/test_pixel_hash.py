@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stem_complete.data.store.pixel_hash import UNKNOWN, pixel_hash
+from stem_complete.data.store.pixel_hash import UNKNOWN, pixel_hashes
+
+
+def pixel_hash(image: NDArray[Any]) -> int:
+    return pixel_hashes(image)[0]
+
 
 IMAGE = np.random.default_rng(0).integers(0, 60_000, (32, 32)).astype(np.uint16)
 REAL = np.random.default_rng(1).normal(size=(32, 32))
@@ -48,9 +53,14 @@ def test_a_change_of_one_pixel_changes_it(row: int, column: int) -> None:
         assert pixel_hash(other) != pixel_hash(image)
 
 
-def test_mirrored_and_inverted_images_are_others() -> None:
-    others = (IMAGE, IMAGE[::-1], IMAGE[:, ::-1], IMAGE.T, 65_535 - IMAGE)
-    assert len({pixel_hash(other) for other in others}) == len(others)
+def test_a_flipped_or_turned_copy_is_known_an_inverted_image_is_another() -> None:
+    hashes = pixel_hashes(IMAGE)
+    assert len(set(hashes)) == 8
+    for turns in range(4):
+        for other in (np.rot90(IMAGE, turns), np.rot90(IMAGE, turns)[::-1]):
+            assert set(pixel_hashes(other)) == set(hashes)
+    assert len({pixel_hash(other) for other in (IMAGE, IMAGE[::-1], IMAGE.T)}) == 3
+    assert not set(hashes) & set(pixel_hashes(65_535 - IMAGE))
 
 
 def test_the_shape_counts() -> None:
