@@ -14,7 +14,13 @@ from stem_complete.data.about import About
 from stem_complete.data.formats.scans import PATHS, read_scan
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
-from stem_complete.inference import CompletedScan, Completion, Outputs, write_completion
+from stem_complete.inference import (
+    CompletedScan,
+    Completion,
+    Outputs,
+    SelfCheck,
+    write_completion,
+)
 from stem_complete.serving.batch import complete_files
 
 ROOT = Path(__file__).parents[3]
@@ -115,7 +121,7 @@ def test_completions_as_arrays_open_as_stacks(viewer, tmp_path, completer, examp
     np.testing.assert_allclose(image.data[1], expected.image, atol=1e-4 * np.ptp(expected.image))
     rows = image.metadata["stem_complete"]["rows"]
     assert [str(scan).rpartition("/")[2] for scan in rows["scan"][:]] == ["a.npz", "b.npz"]
-    assert rows["self_check"].shape == (2, 7)
+    assert rows["self_check"].shape == (2, len(SelfCheck._fields))
 
 
 @pytest.mark.parametrize("suffix", ["npz", "csv", "parquet"])

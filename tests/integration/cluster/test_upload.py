@@ -20,7 +20,7 @@ def upload(tmp_path_factory) -> Path:
 
 def test_it_is_small(upload):
     """Of which the released model is most: jobs complete scans with it."""
-    assert upload.stat().st_size < 6_000_000
+    assert upload.stat().st_size < 7_000_000
 
 
 def test_it_has_the_package_and_nothing_else(upload):
