@@ -217,7 +217,7 @@ class Completer:
     def self_check(
         self, scan: RasterScan | PathScan | ArrayLike, dwell: ArrayLike | None = None
     ) -> SelfCheck:
-        """How well the model predicts held-out parts of a scan; takes as long as its completion.
+        """How well the model predicts held-out parts of a scan; takes longer than completing it.
 
         Args:
             scan: As `partial` of `complete`.
