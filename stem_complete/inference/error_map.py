@@ -210,7 +210,8 @@ class ExpectedErrors(BaseModel, ABC):
         Args:
             completion: Of the model [h, w].
             scan: What was measured.
-            factor: On the errors where something was measured near.
+            factor: On the errors, which it raises to the scan's standard deviation at most, as that
+                is what its mean errs by.
         """
         return self.expected(error_features(completion, scan), factor)
 
@@ -225,7 +226,8 @@ class ExpectedErrors(BaseModel, ABC):
             of_pixels = features.of_pixels(rows)
             of_scan = features.of_scan[:, None, None].expand(-1, *of_pixels.shape[1:])
             square = self.log_square(torch.cat([of_scan, of_pixels])).double().exp()
-            square = (factor * features.unit) ** 2 * square
+            square = features.unit**2 * square
+            square = (factor**2 * square).clamp(max=features.std**2).maximum(square)
             known = features.reach(rows).double()
             far = square.clamp(min=features.std**2)
             expected[rows] = (known * square + (1 - known) * far).sqrt().numpy()

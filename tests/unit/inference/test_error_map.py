@@ -140,6 +140,16 @@ def test_nothing_is_known_where_nothing_was_measured_near(fitted, texture, spira
     assert np.median(error[:, :50]) < np.median(error[:, 110:])
 
 
+def test_it_is_raised_to_the_deviation_of_the_scan_at_most(fitted, texture, spiral):
+    scan, image, _ = completed(texture, spiral, 100)
+    plain, twice, ten_times = (fitted.expected_error(image, scan, by) for by in (1.0, 2.0, 10.0))
+    _, std = scan.mean_and_std()
+    small = plain < std / 2
+    assert small.any()
+    np.testing.assert_allclose(twice[small], 2 * plain[small], rtol=1e-5)
+    np.testing.assert_allclose(ten_times, np.minimum(10 * plain, np.maximum(plain, std)), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("gain", "offset"), [(1e-3, 50.0), (3e4, 0.0), (-2.0, 1.0)])
 def test_it_follows_gain_and_offset(fitted, texture, spiral, gain, offset):
     scan, image, _ = completed(texture, spiral, 100)
