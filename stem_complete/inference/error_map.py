@@ -204,8 +204,8 @@ class ExpectedErrors(BaseModel, ABC):
     ) -> NDArray[np.float32]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan.
 
-        Where nothing was measured near it is at least the scan's standard deviation, as only the
-        scan's mean is known there.
+        Where nothing was measured near it is the scan's standard deviation, as only the scan's mean
+        is known there.
 
         Args:
             completion: Of the model [h, w].
@@ -229,7 +229,7 @@ class ExpectedErrors(BaseModel, ABC):
             square = features.unit**2 * square
             square = (factor**2 * square).clamp(max=features.std**2).maximum(square)
             known = features.reach(rows).double()
-            far = square.clamp(min=features.std**2)
+            far = features.std**2
             expected[rows] = (known * square + (1 - known) * far).sqrt().numpy()
         return expected
 
