@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 
 GPU_BATCH_SIZE = 8
 SMALL_PX = 256 * 256
-"""Most pixels of a scan that one thread completes. More threads make smaller scans at most 1.3 times
+"""Most pixels of a scan that one thread completes. More threads make such scans at most 1.3 times
 as quick, and several times as slow where another process takes one of their cores."""
 
 _FAMILIAR_COVERAGE = 2.0  # by this factor a scan's coverage may differ from the model's

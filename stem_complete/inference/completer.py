@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,33 +10,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from stem_complete.data.scans import PathScan, RasterScan
-from stem_complete.errors import ConfigError, DataError
+from stem_complete.errors import DataError
 from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.card import ModelCard
+from stem_complete.inference.held_out import check_blocks, check_pixels
 from stem_complete.inference.labelled import as_raster, like
-from stem_complete.inference.measured_pixels import blend_measured, noise_of_measurements
-from stem_complete.inference.scaled_scans import ScaledScans, scaled
-from stem_complete.inference.self_check import (
-    NOT_CHECKED,
-    TOO_LITTLE,
-    SelfCheck,
-    hold_out,
-    hold_out_pixels,
-    judge,
-)
+from stem_complete.inference.measured_pixels import blend_measured
+from stem_complete.inference.predictor import Predictor
+from stem_complete.inference.scaled_scans import scaled
+from stem_complete.inference.self_check import NOT_CHECKED, SelfCheck
 from stem_complete.inference.sources import load_model
-from stem_complete.inference.tiling import check_tiles, run_network
-from stem_complete.models.output import bounded_correction, corrected, rms_factor
-from stem_complete.scan import CORRECTED, NetworkInput, PartialScan, fill_sigma_px
-from stem_complete.scan.adaptive import interpolate
-from stem_complete.scan.bands import bands, in_bands, sums_in_bands
-from stem_complete.scan.encoding import analyse
-from stem_complete.scan.network_input import Analysis
-
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+from stem_complete.scan import CORRECTED
 
 TILE_PX, OVERLAP_PX = 2048, 256
 MIN_SIDE_PX = 32
@@ -108,15 +92,9 @@ class Completer:
         overlap_px: int = OVERLAP_PX,
     ) -> None:
         self.card: ModelCard = artifact.card
-        self.device = _device(device)
-        self.tile_px, self.overlap_px = tile_px, overlap_px
-        self._stride = artifact.network.stride
-        check_tiles(self._stride, tile_px, overlap_px)
-        self.precision = precision
-        self._dtype = _dtype(precision)
-        # Convolutions on CPUs take two thirds of the time in this memory format.
-        self._network = copy.deepcopy(artifact.network).to(self.device, self._dtype)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tile_px, self.overlap_px, self.precision = tile_px, overlap_px, precision
+        self._predictor = Predictor(artifact, device, precision, tile_px, overlap_px)
+        self.device = self._predictor.device
 
     def complete(
         self,
@@ -202,13 +180,15 @@ class Completer:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
         completions = []
-        images = self._in_units(scaled(rasters), partial(self._judged, judged))
+        images = self._predictor.apply_in_units(
+            partial(self._predictor.judged, judged), scaled(rasters)
+        )
         for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
             (image,) = followed or (predicted,)
             error = None
             if error_map or keep_measured:
                 # What follows the measurements agrees with them, however wrong it is between them.
-                error = self._expected_error(predicted, scan, check.map_factor)
+                error = self._predictor.expected_error(predicted, scan, check.map_factor)
             if keep_measured and error is not None:
                 image, error = blend_measured(image, error, scan)
             completions.append(Completion(image.astype(np.float32), error if error_map else None))
@@ -228,53 +208,7 @@ class Completer:
         """
         raster = as_raster(scan, dwell)
         check_side(raster)
-        return self._following(raster, self._of_blocks(raster))
-
-    def _of_blocks(self, scan: RasterScan) -> SelfCheck:
-        """What held-out blocks say. Of images there is only what is needed, as scans are large."""
-        rest, held = hold_out(scan)
-        if rest is None:
-            return TOO_LITTLE
-        scaled_rest = scaled([rest])
-        del rest
-
-        def both(image: Tensor, encoded: NetworkInput) -> Tensor:
-            return torch.cat([image, encoded.offset.expand_as(image)], 1)
-
-        found = self._completed(scaled_rest, lambda scan: self._corrected(scan, both))
-        completed, first = _at(held, found, scaled_rest)
-        corrects = self.card.encoding in CORRECTED
-        measured, dwell = scan.intensity[held], scan.dwell[held]
-        check = judge(measured, dwell, completed, first if corrects else None)
-        if self.card.calibration is None or math.isnan(check.error):
-            return check
-        image, offset = found[:, :1], found[:, 1:]
-        trusted = scaled_rest.in_units(offset.lerp(image, check.trust))[0, 0]
-        del found, image, offset, scaled_rest
-        off = measured - trusted[held]
-        rest, _ = hold_out(scan)
-        assert rest is not None
-        expected = self._expected_error(trusted, rest, 1.0)[held].astype(np.float64)
-        return check.expecting(off, dwell.astype(np.float64), expected, noise_of_measurements(rest))
-
-    def _following(self, scan: RasterScan, check: SelfCheck) -> SelfCheck:
-        """The check with how closely single held-out pixels are to be followed."""
-        rest, held = hold_out_pixels(scan)
-        if rest is None:
-            return check
-        scaled_rest = scaled([rest])
-        del rest
-        found = self._completed(scaled_rest, partial(self._judged, [check]))
-        image = scaled_rest.in_units(found)[0, 0]
-        (interpolated,) = _at(held, self._completed(scaled_rest, interpolate), scaled_rest)
-        del found, scaled_rest
-        expected = None
-        if self.card.calibration is not None:
-            rest, _ = hold_out_pixels(scan)
-            assert rest is not None
-            expected = self._expected_error(image, rest, 1.0)[held]
-        completed = image[held].astype(np.float32)
-        return check.followed(scan.intensity[held] - completed, interpolated - completed, expected)
+        return check_pixels(self._predictor, raster, check_blocks(self._predictor, raster))
 
     def first_completion(
         self, scan: RasterScan | PathScan | ArrayLike
@@ -288,101 +222,9 @@ class Completer:
             return None
         raster = as_raster(scan)
         check_side(raster)
-
-        def offset(scan: PartialScan) -> Tensor:
-            found = self._analyse(scan)
-            return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps)
-
-        images = self._in_units(scaled([raster]), offset)
+        images = self._predictor.apply_in_units(self._predictor.first, scaled([raster]))
         first: NDArray[np.float32] = images[0, 0].astype(np.float32)
         return first
-
-    def _in_units(
-        self, scans: ScaledScans, complete: Callable[[PartialScan], Tensor]
-    ) -> NDArray[np.float64]:
-        """Completions [b, c, h, w], in the scans' units, of the scans in [-1, 1]."""
-        found = self._completed(scans, complete)
-        images = np.empty(found.shape)
-        for band in bands(found):
-            images[..., band, :] = scans.in_units(found[..., band, :])
-        return images
-
-    def _completed(self, scans: ScaledScans, complete: Callable[[PartialScan], Tensor]) -> Tensor:
-        intensity, dwell = scans.scan
-        with torch.inference_mode():
-            return complete(PartialScan(intensity.to(self.device), dwell.to(self.device))).cpu()
-
-    def _judged(self, checks: Sequence[SelfCheck], scan: PartialScan) -> Tensor:
-        """Completions [b, 1, h, w] of which what the scans contradict is left out.
-
-        Where measurements are to be followed, a second channel follows them.
-        """
-        shares = [(check.trust, check.following) for check in checks]
-        trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
-
-        def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
-            if (trust < 1).any():
-                image = encoded.offset + trust * (image - encoded.offset)
-            return image
-
-        image = self._corrected(scan, trusted)
-        if (following > 0).any():
-            followed = in_bands(
-                lambda image, other: image + following * (other - image),
-                image,
-                interpolate(scan),
-            )
-            return torch.cat([image, followed], 1)
-        return image
-
-    def _analyse(self, scan: PartialScan) -> Analysis:
-        return analyse(scan, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage))
-
-    def _corrected(
-        self, scan: PartialScan, finish: Callable[[Tensor, NetworkInput], Tensor]
-    ) -> Tensor:
-        """What `finish` makes of the model's completion [b, 1, h, w] and its input, pixel by pixel.
-
-        Bounds are those of the whole scan, however large it is.
-        """
-        found = self._analyse(scan)
-        output = run_network(
-            self._network,
-            lambda rows, columns: found.window(rows, columns).x,
-            found.shape,
-            tile_px=self.tile_px,
-            overlap_px=self.overlap_px,
-        )
-        correction = in_bands(
-            lambda output, *maps: bounded_correction(output, found.compose(*maps)),
-            output,
-            *found.maps,
-        )
-        del output
-        factor = rms_factor(sums_in_bands(torch.square, correction) / math.prod(found.shape))
-
-        def finished(correction: Tensor, *maps: Tensor) -> Tensor:
-            encoded = found.compose(*maps)
-            if encoded.bound is not None:
-                correction = correction * factor
-            return finish(corrected(correction, encoded), encoded)
-
-        return in_bands(finished, correction, *found.maps)
-
-    def _expected_error(
-        self, image: NDArray[np.float64], scan: RasterScan, factor: float
-    ) -> NDArray[np.float32]:
-        if self.card.calibration is None:
-            return np.full(image.shape, np.nan, np.float32)
-        return self.card.calibration.expected_error(image, scan, factor).astype(
-            np.float32, copy=False
-        )
-
-
-def _at(places: NDArray[np.bool_], images: Tensor, scan: ScaledScans) -> NDArray[np.float64]:
-    """Images [1, c, h, w] of one scan at these pixels [c, n], in its units."""
-    found = images[:, :, torch.from_numpy(places)]
-    return scan.in_units(found[..., None])[0, ..., 0]
 
 
 def load_completer(
@@ -432,28 +274,3 @@ def check_side(scan: RasterScan) -> None:
             where=scan.where,
             fix="scan a larger field, or leave it out",
         )
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision not in PRECISIONS:
-        raise ConfigError(
-            expected=" or ".join(PRECISIONS), found=precision, where="precision", fix="choose one"
-        )
-    return PRECISIONS[precision]
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    # torch raises AssertionError where it was built without CUDA.
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            expected="a device that torch can use, such as cpu or cuda",
-            found=f"{name} ({str(error).splitlines()[0]})",
-            where="device",
-            fix="choose another device, or install a torch that was built for this one",
-        ) from None
-    return device

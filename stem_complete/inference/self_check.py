@@ -17,22 +17,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stem_complete.console import counted
-from stem_complete.data.scans import RasterScan
-from stem_complete.scan.adaptive import gaps, held_out_blocks
 
-# Pixels this near to the border of a block share samples with the rest, by the probe's width.
-_SHARED_PX = 2
-_SMALLEST_BLOCK_PX = 8.0
-_LEAST_PIXELS = 100
+LEAST_PIXELS = 100
 """Held-out pixels below which a scan says nothing about a model."""
 
-_SINGLES = 0.1  # fraction of the pixels
 _RAISED = 1.2  # from which factor on the error map is told to be raised
-_SAME_DWELL = 1e-3  # largest relative difference of dwells that count as the same
 
 Vector = NDArray[np.float64]
 
@@ -141,35 +133,6 @@ TOO_LITTLE = NOT_CHECKED = SelfCheck(math.nan, None, math.nan, 0, 1.0)
 """Of a scan of which nothing can be held out; it leaves a completion as it is."""
 
 
-def hold_out(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.bool_]]:
-    """A scan without its held-out blocks, and what is judged of these [h, w].
-
-    The scan is None if nothing is left of it.
-    """
-    dwell = torch.from_numpy(scan.dwell)[None, None]
-    _, gap = gaps(dwell)
-    blocks = held_out_blocks(scan.shape, gap, smallest_px=_SMALLEST_BLOCK_PX)
-    inner = -torch.nn.functional.max_pool2d(-blocks, 2 * _SHARED_PX + 1, 1, _SHARED_PX)
-    held, judged = (mask[0, 0].numpy() > 0 for mask in (blocks, inner))
-    judged &= scan.measured
-    if not (scan.measured & ~held).any():
-        return None, judged
-    return _without(scan, held), judged
-
-
-def hold_out_pixels(scan: RasterScan) -> tuple[RasterScan | None, NDArray[np.bool_]]:
-    """A scan without a tenth of its pixels, drawn at random, and where these are [h, w].
-
-    The scan is None if neighbouring pixels share samples, so that dwells differ, or if there are
-    too few.
-    """
-    dwell = scan.dwell[scan.measured]
-    held = scan.measured & (np.random.default_rng(0).random(scan.shape) < _SINGLES)
-    if held.sum() < _LEAST_PIXELS or np.ptp(dwell) > _SAME_DWELL * dwell.max():
-        return None, held
-    return _without(scan, held), held
-
-
 def share_of(off: Vector, correction: Vector) -> float:
     """Share of a correction, 0 to 1, that leaves the least squared error of `off`.
 
@@ -193,7 +156,7 @@ def judge(
         completed: Completion of the rest there [n], in the units of the scan.
         first: Classical completion of the rest there [n], which the model corrects; None if none.
     """
-    if (num := len(measured)) < _LEAST_PIXELS:
+    if (num := len(measured)) < LEAST_PIXELS:
         return TOO_LITTLE._replace(num_pixels=num)
     weight = dwell.astype(np.float64)
 
@@ -214,12 +177,3 @@ def judge(
 
 def _root_mean(values: NDArray[np.floating[Any]]) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
-
-
-def _without(scan: RasterScan, held: NDArray[np.bool_]) -> RasterScan:
-    return RasterScan(
-        np.where(held, np.nan, scan.intensity),
-        np.where(held, 0, scan.dwell),
-        intensity_range=scan.intensity_range,
-        where=scan.where,
-    )

@@ -11,7 +11,9 @@ from scipy.ndimage import gaussian_filter
 
 from stem_complete import load_completer
 from stem_complete.data.scans import RasterScan
-from stem_complete.inference.self_check import NOT_CHECKED, hold_out, hold_out_pixels, judge
+from stem_complete.inference.held_out import hold_out, hold_out_pixels
+from stem_complete.inference.predictor import Predictor
+from stem_complete.inference.self_check import NOT_CHECKED, judge
 from stem_complete.scan import GEOMETRIES, archimedean
 
 SHAPE = (128, 160)
@@ -118,12 +120,12 @@ def test_the_scans_that_it_makes_are_let_go_before_the_network_runs(image, monke
         return held
 
     for hold in (hold_out, hold_out_pixels):
-        monkeypatch.setattr(f"stem_complete.inference.completer.{hold.__name__}", spied(hold))
-    complete = completer._completed
+        monkeypatch.setattr(f"stem_complete.inference.held_out.{hold.__name__}", spied(hold))
+    apply = Predictor.apply
     monkeypatch.setattr(
-        completer,
-        "_completed",
-        lambda *args: (alive.extend(rest() for rest in rests), complete(*args))[1],
+        Predictor,
+        "apply",
+        lambda *args: (alive.extend(rest() for rest in rests), apply(*args))[1],
     )
     completer.self_check(masked(image))
     assert len(rests) == 4
