@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -16,6 +16,9 @@ from stem_complete.evaluation.bootstrap import Interval, ratio_interval
 
 FIRST, MODEL = "first_completion", "model"
 """Names of a model's methods: the completion that its network corrects, and the corrected one."""
+
+OWN_BASELINE = "adaptive_spline"
+"""The baseline that is this project's: the first completion of its models."""
 
 _SMALLEST = 1e-12
 """Taken for an error of 0, which has no logarithm."""
@@ -154,6 +157,8 @@ class Cell(NamedTuple):
         worst_ratio: Largest ratio of an image.
         worst_image: Name of that image.
         calibration: Of the model's error map; None without one.
+        classical_ratio: As `ratio`, to the best baseline but `OWN_BASELINE`.
+        classical_worst_ratio: Largest such ratio of an image.
     """
 
     geometry: str
@@ -169,6 +174,8 @@ class Cell(NamedTuple):
     worst_ratio: float | None = None
     worst_image: str | None = None
     calibration: Calibration | None = None
+    classical_ratio: float | None = None
+    classical_worst_ratio: float | None = None
 
 
 class Worst(NamedTuple):
@@ -228,7 +235,7 @@ class Report:
         ranked: list[tuple[float, Worst]] = []
         for rows in self._by_condition():
             by_method = _by_method(rows)
-            best = self._best_baseline(by_method)
+            best = _best(by_method, self._present(by_method))
             if best is None:
                 return []
             baseline, models = by_method[best], by_method.get(MODEL)
@@ -254,19 +261,14 @@ class Report:
     def _by_condition(self) -> list[list[Row]]:
         return list(grouped(self.rows, attrgetter("geometry", "coverage", "noise")).values())
 
-    def _best_baseline(self, by_method: dict[str, list[Row]]) -> str | None:
-        errors = {
-            name: _typical(row.rmse for row in by_method[name]) for name in self._present(by_method)
-        }
-        return min(errors, key=errors.__getitem__, default=None)
-
     def _present(self, by_method: dict[str, list[Row]]) -> list[str]:
         return [name for name in self.baselines if name in by_method]
 
     def _cell(self, rows: Sequence[Row]) -> Cell:
         by_method = _by_method(rows)
         images = next(iter(by_method.values()))
-        best = self._best_baseline(by_method)
+        present = self._present(by_method)
+        best = _best(by_method, present)
         models = by_method.get(MODEL)
         cell = Cell(
             geometry=rows[0].geometry,
@@ -282,21 +284,35 @@ class Report:
             return cell
         errors = {
             name: [max(row.rmse, _SMALLEST) for row in by_method[name]]
-            for name in (MODEL, *self._present(by_method))
+            for name in (MODEL, *present)
         }
-        ratios = [ours / theirs for ours, theirs in zip(errors[MODEL], errors[best], strict=True)]
+
+        def ratios_to(name: str) -> list[float]:
+            return [ours / theirs for ours, theirs in zip(errors[MODEL], errors[name], strict=True)]
+
+        ratios = ratios_to(best)
+        classical = _best(by_method, [name for name in present if name != OWN_BASELINE])
+        classical_ratios = ratios_to(classical) if classical else None
         worst = max(range(len(ratios)), key=ratios.__getitem__)
         return cell._replace(
             ratio=geometric_mean(ratios),
             interval=ratio_interval(
                 errors[MODEL],
-                [errors[name] for name in self._present(by_method)],
+                [errors[name] for name in present],
                 [row.field for row in images],
             ),
             share_better=fmean(ratio < 1 for ratio in ratios),
             worst_ratio=ratios[worst],
             worst_image=models[worst].image,
+            classical_ratio=geometric_mean(classical_ratios) if classical_ratios else None,
+            classical_worst_ratio=max(classical_ratios) if classical_ratios else None,
         )
+
+
+def _best(by_method: Mapping[str, Sequence[Row]], names: Iterable[str]) -> str | None:
+    """The method of the lowest geometric-mean RMSE; None of none."""
+    errors = {name: _typical(row.rmse for row in by_method[name]) for name in names}
+    return min(errors, key=errors.__getitem__, default=None)
 
 
 def _typical(errors: Iterable[float]) -> float:

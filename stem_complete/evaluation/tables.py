@@ -10,6 +10,7 @@ from stem_complete.console import counted
 from stem_complete.evaluation.report import (
     FIRST,
     MODEL,
+    OWN_BASELINE,
     Cell,
     Report,
     Statistic,
@@ -95,6 +96,12 @@ def by_condition(report: Report, num_worst: int = NUM_WORST, *, every_cell: bool
             "Error map: RMSE that it predicts to what it is, geometric mean and range."
         )
         parts += ["The ratio by coverage, below 1 where the model is better:", ratios_table(cells)]
+        if any(cell.classical_ratio != cell.ratio for cell in cells):
+            beside = f"`{OWN_BASELINE}`, which models of this project correct"
+            parts += [
+                f"The same to the best baseline but {beside}:",
+                ratios_table([c._replace(ratio=c.classical_ratio) for c in cells]),
+            ]
     if any(FIRST in cell.methods for cell in cells):
         explained += " First completion: what the model's network corrects."
     parts += [explained, *([_cells(report.baselines, cells)] if every_cell else [])]
@@ -119,6 +126,7 @@ _COLUMNS = (
     *("geometry", "coverage", "noise", "num_images", "num_fields", "best_baseline"),
     *("ratio", "share_better", "worst_ratio", "worst_image", "ratio_low", "ratio_high"),
     *("error_map_ratio", "error_map_lowest", "error_map_highest"),
+    *("classical_ratio", "classical_worst_ratio"),
 )
 
 
@@ -130,8 +138,9 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *(f"{name}_rmse" for name in methods)])
     for cell in cells:
-        numbers = [getattr(cell, name) for name in _COLUMNS[:-5]]
+        numbers = [getattr(cell, name) for name in _COLUMNS[:-7]]
         numbers += [*(cell.interval or (None,) * 2), *(cell.calibration or (None,) * 3)]
+        numbers += [cell.classical_ratio, cell.classical_worst_ratio]
         found = (cell.methods.get(name) for name in methods)
         writer.writerow([*numbers, *(summary and summary.typical_rmse for summary in found)])
     return text.getvalue()

@@ -274,7 +274,7 @@ def test_reports_take_the_place_of_earlier_ones(tmp_path, monkeypatch):
     assert unseen.startswith("# Card\n<!-- unseen -->\n\n* model: ours, weights")
     assert held_out.endswith("|\n\n<!-- /held_out -->\nend\n")
     lines = [line for line in readme.read_text().splitlines() if line.startswith("|")]
-    assert [line.count("4.0 (0.80)") for line in lines[2:]] == [2, 2, 2]
+    assert [line.count("4.0 (0.80, 0.80)") for line in lines[2:]] == [2, 2, 2]
     for name in ("worst", "ratios", "equal_dose", "examples"):
         with Image.open(released / f"{name}.jpg") as picture:
             assert picture.width == 1200

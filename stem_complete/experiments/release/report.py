@@ -143,14 +143,14 @@ def update_pages(reports: Reports, output: Path) -> None:
 
 
 def summary(cells: Sequence[Cell]) -> str:
-    """The README's table: the model's RMSE and ratio, on spirals and at a dose of 100 electrons."""
+    """The README's table: the model's RMSE and ratios, on spirals and at dose 100."""
     shown = [c for c in cells if c.geometry == "archimedean" or c.noise == "dose 100"]
     coverages = list(dict.fromkeys(cell.coverage for cell in shown))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for cell in shown:
         error = 100 * cell.methods[MODEL].typical_rmse
         row = rows.setdefault((cell.geometry.replace("_", " "), cell.noise), {})
-        row[cell.coverage] = f"{error:.1f} ({cell.ratio:.2f})"
+        row[cell.coverage] = f"{error:.1f} ({cell.classical_ratio:.2f}, {cell.ratio:.2f})"
     lines = [[*names, *(row.get(key, "") for key in coverages)] for names, row in rows.items()]
     return markdown_table(["geometry", "noise", *coverages], lines)
 

@@ -16,7 +16,7 @@ from stem_complete.evaluation import (
     markdown_table,
     ratios_table,
 )
-from stem_complete.evaluation.report import Calibration, Statistic
+from stem_complete.evaluation.report import OWN_BASELINE, Calibration, Statistic
 
 SETUP = {
     "model": "tiny",
@@ -119,6 +119,20 @@ def test_the_best_baseline_has_the_lowest_geometric_mean():
     (cell,) = Report(rows, SETUP, [], ("nearest", "harmonic")).cells()
     assert cell.best_baseline == "harmonic"
     assert cell.ratio == pytest.approx((20 * 20 * 0.2 / 0.9) ** (1 / 3))
+
+
+def test_the_projects_own_baseline_is_left_out_of_a_second_ratio():
+    rows = [
+        row._replace(method=row.method.replace("harmonic", OWN_BASELINE)) for row in REPORT.rows
+    ]
+    report = Report(rows, SETUP, [], ("nearest", OWN_BASELINE))
+    first, _ = report.cells()
+    assert (first.best_baseline, first.ratio) == (OWN_BASELINE, REPORT.cells()[0].ratio)
+    (alone, _) = Report(rows, SETUP, [], ("nearest",)).cells()
+    assert first.classical_ratio == alone.ratio == alone.classical_ratio
+    assert first.classical_worst_ratio == alone.worst_ratio
+    assert f"but `{OWN_BASELINE}`" in by_condition(report)
+    assert "but `" not in by_condition(REPORT)
 
 
 def test_a_baseline_may_be_missing_in_some_cells():
