@@ -1,7 +1,8 @@
-"""Jobs of many scans, as folders: what is there is the state, and any process can read it.
+"""Jobs of many scans, as folders.
 
     <storage>/jobs/<id>/job.json        how scans are read and completed
-                        scans/          the scans as they came, and their dwell maps in dwells/
+                        scans/          the scans as they came
+                        dwells/         their dwell maps
                         started         when it was started, and so its place in the queue
                         cancelled       if it was
                         progress.json   how far it is
@@ -18,7 +19,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,38 +30,40 @@ from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
 from stem_complete.files import atomic_file, write_atomically
 from stem_complete.inference.image_files import COMPLETED, Outputs, write_tiff
-from stem_complete.serving.service.access import is_id, new_id
 from stem_complete.serving.service.bodies import Body
 from stem_complete.serving.service.completing import How
+from stem_complete.serving.service.folders import Folders, Kept
 from stem_complete.serving.service.limits import Limits
-from stem_complete.serving.service.problems import Problem, bad, not_found
+from stem_complete.serving.service.problems import Problem, bad
 from stem_complete.vocabulary import CompletionFormat
 
 State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
-_REMAINS_S = 3600.0
 _ADDING = threading.Lock()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_GONE_FIX = "check the id; what nobody touches for a while is removed"
 
 
-class Job:
+class Job(Kept):
     """One job.
 
     Args:
         folder: Its folder.
     """
 
+    WHAT, FILE = "job", "job.json"
+    FOLDERS = ("scans", "dwells")
+    PARTS = ("scans", "output", "ended.json")
+
     def __init__(self, folder: Path) -> None:
-        self.folder, self.id = folder, folder.name
+        super().__init__(folder)
         self.output = folder / "output"
         self._scans, self._dwells = folder / "scans", folder / "dwells"
 
     @property
     def settings(self) -> dict[str, Any]:
         """How scans are read and completed."""
-        return _json(self.folder / "job.json")
+        return _json(self.folder / self.FILE)
 
     @property
     def how(self) -> How:
@@ -235,17 +237,8 @@ class Job:
             return "open"
         return "running" if (self.folder / "progress.json").exists() else "queued"
 
-    def changed_s(self) -> float:
-        """When something of it changed last [s since 1970]."""
-        parts = (self.folder, self._scans, self.output, self.folder / "ended.json")
-        return max(part.stat().st_mtime for part in parts if part.exists())
 
-    def remove(self) -> None:
-        """Removes it with all that it has."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Jobs:
+class Jobs(Folders[Job]):
     """All jobs of a service.
 
     Args:
@@ -254,7 +247,7 @@ class Jobs:
     """
 
     def __init__(self, storage: Path, limits: Limits) -> None:
-        self.folder, self.limits = storage / "jobs", limits
+        super().__init__(storage / "jobs", Job, limits.jobs, limits.kept_s)
 
     def make(
         self, how: How, options: ScanOptions, file_format: CompletionFormat, *, png: bool
@@ -264,17 +257,6 @@ class Jobs:
         Raises:
             Problem: 503, if there are too many.
         """
-        if sum(1 for _ in self.all()) >= self.limits.jobs:
-            raise Problem(
-                503,
-                expected=f"at most {self.limits.jobs} jobs",
-                found="as many",
-                fix="delete some that are done, or wait until they expire",
-                retry_after_s=600,
-            )
-        job = Job(self.folder / new_id())
-        for name in ("scans", "dwells"):
-            (job.folder / name).mkdir(parents=True)
         told = {
             "how": how._asdict(),
             "options": asdict(options),
@@ -282,26 +264,7 @@ class Jobs:
             "png": png,
             "made_s": time.time(),
         }
-        write_atomically(job.folder / "job.json", json.dumps(told))
-        return job
-
-    def find(self, job_id: str) -> Job:
-        """The job of that name.
-
-        Raises:
-            Problem: 404, if there is none.
-        """
-        job = Job(self.folder / job_id) if is_id(job_id) else None
-        if job is None or not (job.folder / "job.json").exists():
-            raise not_found("a job", _GONE_FIX)
-        return job
-
-    def all(self) -> Iterator[Job]:
-        """All jobs, in no order."""
-        if self.folder.is_dir():
-            for folder in self.folder.iterdir():
-                if is_id(folder.name) and (folder / "job.json").exists():
-                    yield Job(folder)
+        return self.new(json.dumps(told))
 
     def queue(self) -> list[Job]:
         """Jobs for which something is to be done, in the order in which they were started."""
@@ -325,28 +288,11 @@ class Jobs:
             "results": list(job.results()),
             "failed": ended.get("failed", {}),
             "notes": ended.get("notes", {}),
-            "expires_s": job.changed_s() + self.limits.kept_s,
+            "expires_s": job.changed_s() + self.kept_s,
         }
         if state == "queued":
             told["position"] = [each.id for each in self.queue()].index(job.id) + 1
         return told
-
-    def sweep(self) -> None:
-        """Removes jobs that nobody touched for long; those that wait or run stay."""
-        for job in self.all():
-            with suppress(OSError, ValueError):
-                if not job.is_waiting and job.changed_s() + self.limits.kept_s < time.time():
-                    job.remove()
-        remove_remains(self.folder, "job.json")
-
-
-def remove_remains(folder: Path, file: str) -> None:
-    """Removes folders without that file: what was written while another process removed them."""
-    for each in folder.iterdir() if folder.is_dir() else ():
-        with suppress(OSError):
-            is_old = each.stat().st_mtime + _REMAINS_S < time.time()
-            if is_id(each.name) and is_old and not (each / file).exists():
-                shutil.rmtree(each, ignore_errors=True)
 
 
 def stem_of(name: str) -> str:
