@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from stem_complete.files import write_atomically
 from stem_complete.serving.service.access import is_id, new_id
-from stem_complete.serving.service.problems import Problem, not_found
+from stem_complete.serving.service.problems import not_found, too_busy
 
 _REMAINS_S = 3600.0
 
@@ -83,12 +83,11 @@ class Folders(Generic[K]):
             Problem: 503, if there are too many.
         """
         if sum(1 for _ in self.all()) >= self.most:
-            raise Problem(
-                503,
-                expected=f"at most {self.most} {self.kind.WHAT}s",
-                found="as many",
-                fix="delete some that are done, or wait until they expire",
-                retry_after_s=600,
+            raise too_busy(
+                f"at most {self.most} {self.kind.WHAT}s",
+                "as many",
+                600,
+                "delete some that are done, or wait until they expire",
             )
         made = self.kind(self.place / new_id())
         for name in self.kind.FOLDERS:
