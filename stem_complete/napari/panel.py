@@ -83,7 +83,7 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
             text="self-check",
             value=True,
             tooltip="Predict held-out parts of the scan, and use no more of the model than they "
-            "agree with; takes as long again.",
+            "agree with; takes longer than completing.",
         )
         self.keep_measured = CheckBox(
             text="keep what was measured",

@@ -47,7 +47,7 @@ _CHUNK_BODY: dict[str, Any] = {
 
 
 class PreviewQuery(HowQuery):
-    """What is to be found of a live scan; a self-check takes as long again."""
+    """What is to be found of a live scan; a self-check takes longer than completing."""
 
     self_check: bool = Field(False, description="Predict held-out parts of the scan.")
 
