@@ -23,6 +23,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
 from stem_complete.files import atomic_file, atomic_folder
 from stem_complete.inference.completer import CompletedScan
+from stem_complete.inference.sources import called
 
 COMPLETED, ERROR = "_completed", "_error"
 NPY = ".npy"
@@ -228,7 +229,7 @@ def completion_info(
         "software": f"{SOFTWARE} {stem_complete.__version__}",
         "scan": scan.name,
         **described(scan),
-        "model": model.name,
+        "model": called(model),
         "model_sha256": model.weights_sha256,
         "options": {
             "self_check": outputs.self_check,

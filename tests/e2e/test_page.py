@@ -328,7 +328,7 @@ def test_the_token_is_asked_for_and_is_not_kept_longer_than_the_tab(page, status
     wait_until(lambda: page.one("#token").is_displayed(), "the question for a token again")
     page.one("#token").clear()
     page.one("#token").send_keys(TOKEN, Keys.ENTER)
-    page.until_text("#open-model", "ours")
+    page.until_text("#open-model", "Model: released, ")
     assert not page.one("#token").is_displayed()
     assert page.run("return localStorage.length + document.cookie.length") == 0
 

@@ -16,7 +16,7 @@ from stem_complete.data.about import plain
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.published import read_published_scan
-from stem_complete.inference.sources import described
+from stem_complete.inference.sources import called, described
 from stem_complete.serving.service.answers import encoded, in_header, npz
 from stem_complete.serving.service.bodies import read_body, spool
 from stem_complete.serving.service.completing import Done, How, Task
@@ -115,7 +115,7 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> dict[str, str]:
     """Whether a completer is ready: 503 if none is."""
     card = await state_of(request).card()
-    return {"status": "ready", "model": card.name}
+    return {"status": "ready", "model": called(card)}
 
 
 @router.get("/model")
@@ -123,7 +123,7 @@ async def model(request: Request) -> JSONResponse:
     """The card of the model that completes scans now."""
     card = await state_of(request).card()
     told: dict[str, Any] = {
-        "name": card.name,
+        "name": called(card),
         "recipe": card.recipe,
         "coverages": sorted({card.coverage, *card.more_coverages}),
         "has_error_map": card.calibration is not None,

@@ -8,7 +8,7 @@ import { Histogram, ProfilePlot } from "./plots.js";
 import { downloads, factsOf, save, showCheck, terms } from "./result.js";
 import { coverageText, extent, lengthText, nearest, profile, quantiles, short } from "./values.js";
 import { Viewer } from "./viewer.js";
-import { modelFacts, problemFacts } from "./words.js";
+import { modelFacts, modelText, problemFacts } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const NPZ = "application/x-npz";
@@ -364,7 +364,7 @@ function askToken() {
 
 async function showModel() {
   const model = await (await get("v1/model")).json();
-  $("open-model").textContent = `Model: ${model.name}`;
+  $("open-model").textContent = `Model: ${modelText(model.name, model.weights_sha256)}`;
   $("model-facts").replaceChildren(...terms(modelFacts(model)).childNodes);
   $("model-data").replaceChildren(...model.training_data.map((file) => {
     const item = document.createElement("li");

@@ -57,6 +57,9 @@ export function verdict(about) {
   return { level: "good", title: "The scan agrees with the model", text };
 }
 
+/** A model's name, with the beginning of its weights' hash, which tells it from others. */
+export const modelText = (name, sha256) => (sha256 ? `${name}, ${sha256.slice(0, 12)}` : name);
+
 /** What a model is, as [term, text]. */
 export function modelFacts(model) {
   const { coverages, metrics } = model;
