@@ -57,7 +57,7 @@ class Outputs(NamedTuple):
 
 
 IMAGE_ALONE = Outputs()
-ERROR_CHANNEL = "error"
+COMPLETION_CHANNEL, ERROR_CHANNEL = "completion", "error"
 
 
 def preview_of(image: Path) -> Path:
@@ -182,7 +182,7 @@ def write_completion(
         told = json.dumps(info | {"pixel_size_nm": size_nm}, indent=1)
         files[info_of(image)] = lambda draft: draft.write_text(told)
     if is_ome_zarr(image):
-        channels = {"completion": pixels, **({} if error is None else {ERROR_CHANNEL: error})}
+        channels = {COMPLETION_CHANNEL: pixels, **({} if error is None else {ERROR_CHANNEL: error})}
         own = info | {"channels": list(channels)}
         files[image] = lambda draft: write_ome_zarr(draft, channels, size_nm, info["title"], own)
     else:

@@ -35,7 +35,9 @@ from stem_complete.serving.service.state import State, state_of, unless_hung_up
 
 router = APIRouter(prefix="/v1")
 
-_FILE = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""What OpenAPI tells of content that is no JSON."""
+
 SCAN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -44,12 +46,12 @@ SCAN_BODY: dict[str, Any] = {
         "Samples have columns or arrays x, y, intensity and perhaps dwell and t. A form has `scan` "
         "and perhaps `dwell` or `path`.",
         "content": {
-            **dict.fromkeys(SUFFIXES, _FILE),
+            **dict.fromkeys(SUFFIXES, BINARY),
             FORM: {
                 "schema": {
                     "type": "object",
                     "required": ["scan"],
-                    "properties": dict.fromkeys(("scan", "dwell", "path"), _FILE["schema"]),
+                    "properties": dict.fromkeys(("scan", "dwell", "path"), BINARY["schema"]),
                 }
             },
         },
@@ -58,7 +60,7 @@ SCAN_BODY: dict[str, Any] = {
 """What OpenAPI tells of bodies that hold a scan."""
 
 COMPLETION: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The completion.", "content": dict.fromkeys(ANSWERS, _FILE)}
+    200: {"description": "The completion.", "content": dict.fromkeys(ANSWERS, BINARY)}
 }
 
 
@@ -153,7 +155,7 @@ async def examples() -> list[dict[str, Any]]:
 
 @router.get(
     "/examples/{name}",
-    responses={200: {"content": {NPZ: _FILE}}},
+    responses={200: {"content": {NPZ: BINARY}}},
     response_class=Response,
 )
 async def example(name: str) -> Response:

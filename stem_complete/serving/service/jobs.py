@@ -5,6 +5,7 @@
                         dwells/         their dwell maps
                         started         when it was started, and so its place in the queue
                         cancelled       if it was
+                        model.json      the card of the model that completes it
                         progress.json   how far it is
                         output/         of the batch engine, with its manifest
                         ended.json      what became of each scan
@@ -29,7 +30,9 @@ import numpy as np
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
 from stem_complete.files import atomic_file, write_atomically
+from stem_complete.inference.card import ModelCard
 from stem_complete.inference.image_files import COMPLETED, Outputs, write_tiff
+from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.service.bodies import Body
 from stem_complete.serving.service.completing import How
 from stem_complete.serving.service.folders import Folders, Kept
@@ -38,8 +41,8 @@ from stem_complete.serving.service.problems import Problem, bad
 from stem_complete.vocabulary import CompletionFormat
 
 State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
-OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
+_MODEL = "model.json"
 _ADDING = threading.Lock()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -87,6 +90,12 @@ class Job(Kept):
         """Of the output."""
         file_format: CompletionFormat = self.settings["format"]
         return file_format
+
+    @property
+    def model(self) -> ModelCard | None:
+        """The card of the model that completes it, None if it was not begun."""
+        told = _json(self.folder / _MODEL)
+        return ModelCard.model_validate(told) if told else None
 
     @property
     def started_s(self) -> float | None:
@@ -166,15 +175,22 @@ class Job(Kept):
             _move(body.dwell, self._dwells / f"{stem}{body.dwell.suffix}")
         _move(body.scan, self._scans / f"{stem}{body.scan.suffix}")
 
-    def listed(self) -> Path:
-        """Writes the list of scans and dwell maps that the batch engine reads."""
+    def bodies(self) -> dict[str, Body]:
+        """Its scans with their dwell maps, by name."""
         dwells = {path.stem: path for path in self._dwells.iterdir()}
-        lines = []
-        for scan in sorted(self._scans.iterdir()):
-            if scan.name.startswith("."):
-                continue
-            dwell = dwells.get(scan.stem)
-            lines.append(str(scan) if dwell is None else f"{scan}\t{dwell}")
+        return {
+            path.stem: Body(path, dwells.get(path.stem), name=path.name)
+            for path in sorted(self._scans.iterdir())
+            if not path.name.startswith(".")
+        }
+
+    def begin(self, model: ModelCard) -> Path:
+        """Notes the model, and lists scans and dwell maps as the batch engine reads them."""
+        write_atomically(self.folder / _MODEL, model.model_dump_json())
+        lines = [
+            str(body.scan) if body.dwell is None else f"{body.scan}\t{body.dwell}"
+            for body in self.bodies().values()
+        ]
         file = self.folder / "scans.txt"
         write_atomically(file, "".join(f"{line}\n" for line in lines))
         return file
@@ -215,6 +231,19 @@ class Job(Kept):
             "ended_s": time.time(),
         }
         write_atomically(self.folder / "ended.json", json.dumps(told))
+
+    def image_of(self, name: str) -> Path:
+        """Where the completed image of a scan is, or will be."""
+        return self.output / f"{stem_of(name)}{self._ending}"
+
+    @property
+    def _ending(self) -> str:
+        return f"{COMPLETED}{SUFFIXES[self.file_format]}"
+
+    def completed(self) -> list[str]:
+        """Names of the scans that are completed so far."""
+        names = (name for name in self.results() if name.endswith(self._ending))
+        return [name.removesuffix(self._ending) for name in names]
 
     def results(self) -> dict[str, Path]:
         """What is completed so far: files, or folders of OME-Zarr, by name."""
@@ -285,6 +314,7 @@ class Jobs(Folders[Job]):
             "state": state,
             "scans": num,
             "settled": num if state in ("done", "failed") else progress.get("settled", 0),
+            "completed": job.completed(),
             "results": list(job.results()),
             "failed": ended.get("failed", {}),
             "notes": ended.get("notes", {}),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -28,7 +28,7 @@ from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.live import LiveScan, LiveSettings
 from stem_complete.serving.service.media import BYTES, EVENTS, SUFFIXES, negotiated
 from stem_complete.serving.service.problems import Problem, problem_of, too_large
-from stem_complete.serving.service.queries import HowQuery
+from stem_complete.serving.service.queries import HowQuery, ShowQuery
 from stem_complete.serving.service.state import state_of, unless_hung_up
 
 router = APIRouter(prefix="/v1/scans", tags=["live"])
@@ -52,12 +52,8 @@ class PreviewQuery(HowQuery):
     self_check: bool = Field(False, description="Predict held-out parts of the scan.")
 
 
-class ShownQuery(PreviewQuery):
+class ShownQuery(PreviewQuery, ShowQuery):
     """Parameters of a preview."""
-
-    show: Literal["image", "error"] = Field(
-        "image", description="Which array, of formats of one: NPY, TIFF, PNG."
-    )
 
 
 class Finish(BaseModel):
