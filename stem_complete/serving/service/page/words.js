@@ -78,6 +78,20 @@ export function modelFacts(model) {
   ];
 }
 
+/** Where a job is. */
+export function jobText({ state, position, settled, scans, completed, failed }) {
+  const num = Object.keys(failed).length;
+  const lacking = num ? `, ${num} failed` : "";
+  return {
+    open: "not started",
+    queued: `waiting, number ${position} in the queue`,
+    running: `completing, ${settled} of ${scans}`,
+    done: `done, ${completed.length} of ${scans} completed${lacking}`,
+    failed: `failed after ${completed.length} of ${scans}`,
+    cancelled: `cancelled after ${completed.length} of ${scans}`,
+  }[state];
+}
+
 /** A problem as [term, text], in the order in which it helps. */
 export function problemFacts(problem) {
   const { told, retryAfterS } = problem;
