@@ -40,6 +40,9 @@ MEDIA_TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/csv",
     ".parquet": "application/vnd.apache.parquet",
+    ".h5": "application/x-hdf5",
+    ".hdf5": "application/x-hdf5",
+    ".hspy": "application/x-hdf5",
     ".zip": "application/zip",
     ".json": "application/json",
 }
@@ -153,7 +156,7 @@ class Client:
         """Completes the scan of a file into another one, without NumPy.
 
         Args:
-            scan: TIFF, NPY, NPZ or PNG of an image, or CSV, Parquet or NPZ of samples.
+            scan: TIFF, NPY, NPZ, HDF5 or PNG of an image, or CSV, Parquet, NPZ or HDF5 of samples.
             output: What is written: .tif, .npy, .npz, .png, .json, or .zip for OME-Zarr.
             dwell: File of the dwell map.
             path: File of the path of samples.

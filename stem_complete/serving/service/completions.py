@@ -42,9 +42,9 @@ SCAN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "One scan. An image has NaN or one constant where it was not measured; or "
-        "two pages or arrays, intensities and dwell map; or, as NPZ, `intensity` and `dwell`. "
-        "Samples have columns or arrays x, y, intensity and perhaps dwell and t. A form has `scan` "
-        "and perhaps `dwell` or `path`.",
+        "two pages or arrays, intensities and dwell map; or, in NPZ or HDF5, `intensity` and "
+        "`dwell`. Samples have columns or arrays x, y, intensity and perhaps dwell and t. A form "
+        "has `scan` and perhaps `dwell` or `path`.",
         "content": {
             **dict.fromkeys(SUFFIXES, BINARY),
             FORM: {

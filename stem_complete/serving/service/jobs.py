@@ -37,6 +37,7 @@ from stem_complete.serving.service.bodies import Body
 from stem_complete.serving.service.completing import How
 from stem_complete.serving.service.folders import Folders, Kept
 from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.media import BY_SUFFIX
 from stem_complete.serving.service.problems import Problem, bad
 from stem_complete.vocabulary import CompletionFormat
 
@@ -44,6 +45,7 @@ State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
 
 _MODEL = "model.json"
 _ADDING = threading.Lock()
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, BY_SUFFIX))})$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -331,7 +333,7 @@ def stem_of(name: str) -> str:
     Raises:
         Problem: 422, if it cannot be part of a file's name.
     """
-    stem = re.sub(r"\.(npy|npz|tiff?|png|csv|tsv|parquet)$", "", name, flags=re.IGNORECASE)
+    stem = _SUFFIX.sub("", name)
     if not _NAME.fullmatch(stem) or stem.endswith(COMPLETED):
         raise bad(
             "a name of up to 100 letters, digits, dots, dashes and underscores",

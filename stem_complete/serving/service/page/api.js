@@ -4,6 +4,7 @@ const TOKEN = "stem-complete-token";
 const MEDIA = {
   npy: "application/x-npy", npz: "application/x-npz", tif: "image/tiff", tiff: "image/tiff",
   png: "image/png", csv: "text/csv", tsv: "text/csv", parquet: "application/vnd.apache.parquet",
+  h5: "application/x-hdf5", hdf5: "application/x-hdf5", hspy: "application/x-hdf5",
 };
 
 /** What the service answered instead of a result (RFC 9457). */
@@ -30,7 +31,7 @@ export function typed(file) {
   const media = mediaOf(file.name);
   if (!media) {
     throw new Problem({
-      expected: "a file of TIFF, NPY, NPZ, PNG, CSV, TSV or Parquet", found: file.name,
+      expected: "a file of TIFF, NPY, NPZ, HDF5, PNG, CSV, TSV or Parquet", found: file.name,
       fix: "save the scan as one of these",
     });
   }

@@ -106,7 +106,7 @@ export class Jobs {
     const { scans, others } = paired(files, dwell);
     if (!scans.length) {
       throw new Problem({
-        expected: "scans of TIFF, NPY, NPZ, PNG, CSV, TSV or Parquet", found: others.slice(0, 5).join(", ") || "none",
+        expected: "scans of TIFF, NPY, NPZ, HDF5, PNG, CSV, TSV or Parquet", found: others.slice(0, 5).join(", ") || "none",
         fix: "choose other files",
       });
     }
