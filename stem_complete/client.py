@@ -40,6 +40,9 @@ MEDIA_TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/csv",
     ".parquet": "application/vnd.apache.parquet",
+    ".h5": "application/x-hdf5",
+    ".hdf5": "application/x-hdf5",
+    ".hspy": "application/x-hdf5",
     ".zip": "application/zip",
     ".json": "application/json",
 }
@@ -153,7 +156,7 @@ class Client:
         """Completes the scan of a file into another one, without NumPy.
 
         Args:
-            scan: TIFF, NPY, NPZ or PNG of an image, or CSV, Parquet or NPZ of samples.
+            scan: TIFF, NPY, NPZ, HDF5 or PNG of an image, or CSV, Parquet, NPZ or HDF5 of samples.
             output: What is written: .tif, .npy, .npz, .png, .json, or .zip for OME-Zarr.
             dwell: File of the dwell map.
             path: File of the path of samples.
@@ -280,8 +283,25 @@ class Client:
         raise AssertionError
 
 
-class Job:
-    """A job of many scans.
+class _Kept:
+    """What the service keeps for a while, under an id."""
+
+    def __init__(self, client: Client, path: str) -> None:
+        self.client, self.path = client, path
+        self.id = path.rpartition("/")[2]
+
+    def status(self) -> dict[str, Any]:
+        """What the service tells of it."""
+        told: dict[str, Any] = self.client.request("GET", self.path).json()
+        return told
+
+    def delete(self) -> None:
+        """Removes it."""
+        self.client.request("DELETE", self.path)
+
+
+class Job(_Kept):
+    """A job of many scans, whose status has its state, place, progress, results and failures.
 
     Args:
         client: Of the service that has it.
@@ -289,12 +309,7 @@ class Job:
     """
 
     def __init__(self, client: Client, job_id: str) -> None:
-        self.client, self.id, self.path = client, job_id, f"/v1/jobs/{job_id}"
-
-    def status(self) -> dict[str, Any]:
-        """State, place in the queue, progress, results so far, failures and notes."""
-        told: dict[str, Any] = self.client.request("GET", self.path).json()
-        return told
+        super().__init__(client, f"/v1/jobs/{job_id}")
 
     def wait(self, timeout_s: float = 86_400.0) -> dict[str, Any]:
         """The status once it is over.
@@ -324,13 +339,11 @@ class Job:
         """Ends it after the scan that is under way."""
         self.client.request("POST", f"{self.path}/cancel")
 
-    def delete(self) -> None:
-        """Removes it."""
-        self.client.request("DELETE", self.path)
 
-
-class LiveScan:
+class LiveScan(_Kept):
     """A scan whose samples come while it is taken. As a context it is finished at the end.
+
+    Its status has which chunks are there, and which are missing.
 
     Args:
         client: Of the service that has it.
@@ -338,7 +351,7 @@ class LiveScan:
     """
 
     def __init__(self, client: Client, scan_id: str) -> None:
-        self.client, self.id, self.path = client, scan_id, f"/v1/scans/{scan_id}"
+        super().__init__(client, f"/v1/scans/{scan_id}")
         self.num_chunks = 0
 
     def __enter__(self) -> Self:
@@ -380,11 +393,6 @@ class LiveScan:
         )
         return number
 
-    def status(self) -> dict[str, Any]:
-        """Which chunks are there, and which are missing."""
-        told: dict[str, Any] = self.client.request("GET", self.path).json()
-        return told
-
     def preview(self, **options: Option) -> Completion:
         """The completion of what is there so far; needs NumPy."""
         headers = {"Accept": MEDIA_TYPES[".npz"]}
@@ -393,15 +401,8 @@ class LiveScan:
 
     def events(self, **options: Option) -> Iterator[tuple[str, dict[str, Any]]]:
         """What happens, as (name, data), until the scan is finished: a `preview` can be fetched."""
-        lower = {k: str(v).lower() if isinstance(v, bool) else v for k, v in options.items()}
-        with self.client.session.get(
-            f"{self.client.url}{self.path}/events",
-            params=lower,
-            stream=True,
-            timeout=self.client.timeout_s,
-        ) as answer:
-            if not answer.ok:
-                raise _error(answer)
+        path = f"{self.path}/events"
+        with self.client.request("GET", path, params=options, stream=True) as answer:
             name = ""
             for line in answer.iter_lines(chunk_size=1):
                 field, _, value = line.decode().partition(": ")
@@ -417,10 +418,6 @@ class LiveScan:
             ServiceError: Some have not come.
         """
         self.client.request("POST", f"{self.path}/finish", json={"chunks": self.num_chunks})
-
-    def delete(self) -> None:
-        """Removes it."""
-        self.client.request("DELETE", self.path)
 
 
 def _completion(content: bytes) -> Completion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import h5py
 import numpy as np
 import tifffile
 
@@ -54,6 +55,14 @@ def parquet(intensity: np.ndarray, dwell: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def hdf5(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        for name, array in arrays.items():
+            root.create_dataset(name, data=array, compression="gzip" if array.ndim else None)
+    return file.getvalue()
+
+
 def every(intensity: np.ndarray, dwell: np.ndarray) -> dict[str, tuple[str, bytes]]:
     """By name, media type and content."""
     both = np.stack([intensity, dwell]).astype(np.float32)
@@ -65,6 +74,11 @@ def every(intensity: np.ndarray, dwell: np.ndarray) -> dict[str, tuple[str, byte
         "npz of samples": (
             "application/x-npz",
             npz(**samples(intensity, dwell), shape=np.array(dwell.shape)),
+        ),
+        "hdf5": ("application/x-hdf5", hdf5(intensity=intensity, dwell=dwell)),
+        "hdf5 of samples": (
+            "application/x-hdf5",
+            hdf5(**samples(intensity, dwell), shape=np.array(dwell.shape)),
         ),
         "parquet": ("application/vnd.apache.parquet", parquet(intensity, dwell)),
     }

@@ -13,11 +13,13 @@ from benchmarks.running_service import RunningService
 from browser import DESK, PHONE, browsing
 from waiting import wait_until
 
+from stem_complete.client import Client
+
 _LINE = {"x0": 60, "y0": 330, "x1": 450, "y1": 200, "width": 3}
 
 
 def take(url: str, folder: Path) -> None:
-    """Writes `page_light.jpg`, `page_dark.jpg`, `page_phone.jpg`."""
+    """Writes `page_light.jpg`, `page_dark.jpg`, `page_phone.jpg`, `page_job.jpg`."""
     with TemporaryDirectory() as downloads, browsing(url, Path(downloads)) as page:
         page.open()
         wait_until(lambda: page.all("#examples button"), "the examples")
@@ -35,6 +37,20 @@ def take(url: str, folder: Path) -> None:
         page.run("document.querySelector('[data-panel=image]').scrollIntoView(); scrollBy(0, -56)")
         page.drawn("c-image")
         page.screenshot(folder / "page_phone.jpg")
+        page.look(DESK)
+        with Client(url.rstrip("/")) as client:
+            page.drop(
+                {
+                    f"spiral_{each['name']}.npz": client.request("GET", each["scan"]).content
+                    for each in client.request("GET", "/v1/examples").json()
+                }
+            )
+        page.until_text("#job-list", "done")
+        page.one('[aria-label="Open spiral_1"]').click()
+        page.until_text("#state", "Opened")
+        page.run("document.activeElement.blur(); scrollTo(0, 0)")
+        page.drawn("c-image")
+        page.screenshot(folder / "page_job.jpg")
 
 
 def main() -> None:

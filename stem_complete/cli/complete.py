@@ -132,7 +132,7 @@ def complete(
         typer.Option(
             "--self-check/--no-self-check",
             help="Predict held-out parts of each scan, tell how far off the prediction is, and "
-            "leave out what they contradict; takes as long again.",
+            "leave out what they contradict; takes longer than completing.",
         ),
     ] = True,
     keep_measured: Annotated[

@@ -67,6 +67,6 @@ def unfamiliar(completed: CompletedScan) -> str:
         return ""
     known = " to ".join(map(format_coverage, dict.fromkeys((trained[-1], trained[0]))))
     return (
-        f"coverage {format_coverage(coverage)}, but {card.name} was trained at {known}: completion "
+        f"coverage {format_coverage(coverage)}, but the model was trained at {known}: completion "
         "and error map may be off"
     )

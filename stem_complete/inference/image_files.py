@@ -23,6 +23,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.errors import DataError
 from stem_complete.files import atomic_file, atomic_folder
 from stem_complete.inference.completer import CompletedScan
+from stem_complete.inference.sources import called
 
 COMPLETED, ERROR = "_completed", "_error"
 NPY = ".npy"
@@ -56,7 +57,7 @@ class Outputs(NamedTuple):
 
 
 IMAGE_ALONE = Outputs()
-ERROR_CHANNEL = "error"
+COMPLETION_CHANNEL, ERROR_CHANNEL = "completion", "error"
 
 
 def preview_of(image: Path) -> Path:
@@ -181,7 +182,7 @@ def write_completion(
         told = json.dumps(info | {"pixel_size_nm": size_nm}, indent=1)
         files[info_of(image)] = lambda draft: draft.write_text(told)
     if is_ome_zarr(image):
-        channels = {"completion": pixels, **({} if error is None else {ERROR_CHANNEL: error})}
+        channels = {COMPLETION_CHANNEL: pixels, **({} if error is None else {ERROR_CHANNEL: error})}
         own = info | {"channels": list(channels)}
         files[image] = lambda draft: write_ome_zarr(draft, channels, size_nm, info["title"], own)
     else:
@@ -228,7 +229,7 @@ def completion_info(
         "software": f"{SOFTWARE} {stem_complete.__version__}",
         "scan": scan.name,
         **described(scan),
-        "model": model.name,
+        "model": called(model),
         "model_sha256": model.weights_sha256,
         "options": {
             "self_check": outputs.self_check,

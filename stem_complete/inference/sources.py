@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,11 +173,21 @@ def register_model(
     )
 
 
+def called(card: ModelCard) -> str:
+    """What users call a model: the released one by that name, not by that of its training run."""
+    return RELEASED if card.weights_sha256 == _released_sha256() else card.name
+
+
+@cache
+def _released_sha256() -> str:
+    return read_card(RELEASED_MODEL).weights_sha256
+
+
 def described(card: ModelCard) -> str:
     """A model in a few lines of Markdown, for people who choose one."""
     coverages = sorted({card.coverage, *card.more_coverages})
     lines = [
-        f"`{card.name}` of the recipe `{card.recipe}`, for scans of coverage "
+        f"`{called(card)}` of the recipe `{card.recipe}`, for scans of coverage "
         + ", ".join(f"1/{1 / coverage:.4g}" for coverage in coverages)
         + ("." if card.calibration else ", without error map."),
         "",

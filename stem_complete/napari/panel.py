@@ -83,7 +83,7 @@ class CompletionPanel(Container):  # type: ignore[misc]  # it has no types
             text="self-check",
             value=True,
             tooltip="Predict held-out parts of the scan, and use no more of the model than they "
-            "agree with; takes as long again.",
+            "agree with; takes longer than completing.",
         )
         self.keep_measured = CheckBox(
             text="keep what was measured",
@@ -266,8 +266,10 @@ def _complete(
 def _notes_of(layer: Layer) -> list[str]:
     """What is to be told of a layer."""
     known = known_of(layer)
+    sha256 = str(known.get("model_sha256", ""))
+    model = [f"model: {known['model']}, {sha256[:12]}".rstrip(", ")] if "model" in known else []
     checks = [check["note"] for check in known.get("self_check", []) if isinstance(check, dict)]
-    return list(dict.fromkeys([*known.get("notes", []), *checks]))
+    return list(dict.fromkeys([*model, *known.get("notes", []), *checks]))
 
 
 def _number(field: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Paths of the probe, their dwell maps, and partial scans simulated along them."""
 
-from stem_complete.scan.acquisition import acquire, acquire_pixels
+from stem_complete.scan.acquisition import acquire, acquire_pixels, acquire_samples
 from stem_complete.scan.augment import Augmentation
 from stem_complete.scan.curriculum import Curriculum, falling
 from stem_complete.scan.detector import Detector, ScanHardware
@@ -56,6 +56,7 @@ __all__ = [
     "Stream",
     "acquire",
     "acquire_pixels",
+    "acquire_samples",
     "archimedean",
     "archimedean_angular",
     "blur",

@@ -29,9 +29,9 @@ def acquire(
 ) -> PartialScan:
     """Partial scans of `image`, as an instrument makes them along a path.
 
-    The specimen's intensity at the true position of each sample is counted over its dwell, and put
-    on the grid at its nominal position, as `PathScan.raster` does: intensities are means weighted
-    by what each sample's dwell adds to the dwell map.
+    What `acquire_samples` measures is put on the grid at the samples' nominal positions, as
+    `PathScan.raster` does: intensities are means weighted by what each sample's dwell adds to the
+    dwell map.
 
     Args:
         image: Images `[b, 1, h, w]` in [-1, 1].
@@ -39,6 +39,46 @@ def acquire(
         dwell: Of each sample `[b, n]` [full pixel dwells]; 0 for samples that fill up a batch.
         detector: What the samples measure.
         keys: Keys of the examples `[b]`, from `example_keys`.
+        hardware: How the probe moves.
+        least_dose: See `Detector.measure`.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    measured = acquire_samples(
+        image, positions, dwell, detector, keys, hardware, least_dose=least_dose
+    )
+    recorded = hardware.recorded_dwell(dwell, keys)
+    height, width = image.shape[-2:]
+    total, weight = spread_batch(
+        positions, torch.stack([recorded * measured, recorded], 1), (height, width)
+    ).chunk(2, 1)
+    # Rounding leaves a rest of what the probe's width did not reach.
+    reached = weight > 0
+    mean = torch.where(reached, total / torch.where(reached, weight, 1), torch.nan)
+    return PartialScan(mean.to(image.dtype), weight.to(image.dtype))
+
+
+def acquire_samples(
+    image: Tensor,
+    positions: Tensor,
+    dwell: Tensor,
+    detector: Detector,
+    keys: Tensor,
+    hardware: ScanHardware = _AT_REST,
+    *,
+    least_dose: Tensor | None = None,
+) -> Tensor:
+    """What each sample along a path measures `[b, n]`.
+
+    The specimen's intensity at the true position of each sample is counted over its dwell.
+
+    Args:
+        image: As of `acquire`, and so are all others.
+        positions: In time order.
+        dwell: Of each sample; where it is 0, the result is arbitrary and finite.
+        detector: What the samples measure.
+        keys: Keys of the examples.
         hardware: How the probe moves.
         least_dose: See `Detector.measure`.
 
@@ -55,21 +95,13 @@ def acquire(
         )
     height, width = image.shape[-2:]
     true = hardware.true_positions(positions, dwell, (height, width), keys)
-    recorded = hardware.recorded_dwell(dwell, keys)
     # In units where pixel centres at the border are at -1 and 1; beyond them the border goes on.
     size = torch.tensor([width - 1, height - 1], device=image.device)
     grid = (2 * true / size - 1).to(image.dtype)[:, None]
     intensity = F.grid_sample(
         image, grid, mode="bilinear", padding_mode="border", align_corners=True
     )[:, 0, 0]
-    measured = detector.measure(intensity, dwell, keys, least_dose)
-    total, weight = spread_batch(
-        positions, torch.stack([recorded * measured, recorded], 1), (height, width)
-    ).chunk(2, 1)
-    # Rounding leaves a rest of what the probe's width did not reach.
-    reached = weight > 0
-    mean = torch.where(reached, total / torch.where(reached, weight, 1), torch.nan)
-    return PartialScan(mean.to(image.dtype), weight.to(image.dtype))
+    return detector.measure(intensity, dwell, keys, least_dose)
 
 
 def acquire_pixels(

@@ -2,7 +2,7 @@
 
     python -m stem_complete.serving.microscope --url http://127.0.0.1:8000
 
-It goes along a path over a micrograph, counts electrons at each sample, and sends the samples in
+It goes along a path over a micrograph, counts the electrons of each sample, and sends these in
 chunks, some of them late or twice, as over a bad line. A second connection watches the previews.
 """
 
@@ -16,12 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stem_complete.client import Client, Completion, LiveScan
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.formats.micrographs import read_micrograph
-from stem_complete.scan import ScanPath, archimedean
+from stem_complete.scan import (
+    Detector,
+    ScanPath,
+    Stream,
+    acquire_samples,
+    archimedean,
+    example_keys,
+)
+
+_DETECTOR = Detector(dose_electrons_per_px=200.0)
 
 
 @dataclass
@@ -57,7 +67,7 @@ def take_scan(
     *,
     num_chunks: int = 20,
     duration_s: float = 2.0,
-    electrons: float = 200.0,
+    detector: Detector = _DETECTOR,
     seed: int = 0,
 ) -> Session:
     """Takes a scan, and sends it while it does.
@@ -68,20 +78,11 @@ def take_scan(
         path: Of the probe.
         num_chunks: In which samples are sent.
         duration_s: Time that the scan takes [s].
-        electrons: Mean number of a full pixel dwell.
+        detector: What the samples measure.
         seed: Of noise and of what is late.
     """
-    generator, chance = np.random.default_rng(seed), random.Random(seed)  # noqa: S311 - no secret
-    low, high = float(truth.min()), float(truth.max())
-    columns, rows = path.positions.numpy().round().astype(int).T
-    inside = (rows >= 0) & (columns >= 0) & (rows < truth.shape[0]) & (columns < truth.shape[1])
-    rows, columns = rows.clip(0, truth.shape[0] - 1), columns.clip(0, truth.shape[1] - 1)
-    dwell = path.dwell.numpy().astype(np.float64)
-    brightness = 0.1 + 0.9 * (truth[rows, columns] - low) / (high - low)
-    expected = np.maximum(electrons * dwell * brightness, 1e-9)
-    measured = generator.poisson(expected) / (electrons * np.maximum(dwell, 1e-9))
-    intensity = low + (measured - 0.1) / 0.9 * (high - low)
-    samples = np.column_stack([path.positions.numpy(), dwell, intensity])[inside & (dwell > 0)]
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    samples = _measured(truth, path, detector, seed)
     session = Session(truth)
     height, width = truth.shape
     scan = client.live((height, width), ["x", "y", "dwell", "intensity"], title="simulated")
@@ -108,6 +109,22 @@ def take_scan(
     scan.finish()
     watcher.join()
     return session
+
+
+def _measured(
+    truth: NDArray[np.float32], path: ScanPath, detector: Detector, seed: int
+) -> NDArray[np.float64]:
+    """Samples of a specimen along a path [n, 4]: x, y [px], dwell, intensity in its own units."""
+    low, high = float(truth.min()), float(truth.max())
+    counted = acquire_samples(
+        torch.from_numpy(2 * (truth - low) / (high - low) - 1)[None, None],
+        path.positions.float()[None],
+        path.dwell[None],
+        detector,
+        example_keys(seed, 0, torch.zeros(1, dtype=torch.int64), Stream.NOISE),
+    )
+    intensity = low + (high - low) * (counted[0].double() + 1) / 2
+    return torch.column_stack([path.positions, path.dwell, intensity]).numpy()
 
 
 def _watch(client: Client, scan_id: str, session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -245,6 +246,61 @@ def test_comparison_contrast_and_profile_change_what_is_drawn(completed, example
     np.testing.assert_allclose(rows["scan"], example[0][10, 3:61], rtol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def many(texture, spiral) -> dict[str, bytes]:
+    scans = {f"s{i}.npz": spiral(texture(i, (64, 64)), "1/8") for i in range(3)}
+    return {
+        name: bodies.npz(intensity=intensity, dwell=dwell)
+        for name, (intensity, dwell) in scans.items()
+    }
+
+
+def test_several_dropped_scans_are_a_job_whose_results_open(page, client, many, statuses, tmp_path):
+    statuses.add("422")
+    page.drop(many | {"flat.npy": bodies.npy(np.ones((64, 64))), "notes.txt": b"none"})
+    page.until_text("#job-list", "done, 3 of 3 completed")
+    none, refused = (each.text for each in page.all("#job-list .failed"))
+    assert none.split() == ["notes.txt", "no", "scan"]
+    assert refused.startswith("flat.npy")
+    page.one('[aria-label="Open s1"]').send_keys(Keys.ENTER)
+    page.until_text("#state", "Opened s1")
+    page.until_text("#check-text", "Held-out")
+    for name in ("NPY", "TIFF"):
+        page.one(f'[aria-label="Download completion as {name}"]').click()
+    scan, output = tmp_path / "s1.npz", tmp_path / "s1.npy"
+    scan.write_bytes(many["s1.npz"])
+    client.complete_file(scan, output)
+    expected = np.load(output)
+    for found in (
+        np.load(io.BytesIO(page.saved("s1_completed.npy"))),
+        tifffile.imread(io.BytesIO(page.saved("s1_completed.tif"))),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+    page.one('[aria-label="Download all: 4 scans"]').click()
+    with zipfile.ZipFile(io.BytesIO(page.saved("4_scans_completed.zip"))) as archive:
+        images = {name for name in archive.namelist() if name.endswith("_completed.tif")}
+    assert images == {f"s{i}_completed.tif" for i in range(3)}
+    page.open()
+    page.until_text("#job-list", "done, 3 of 3 completed")
+    for dark in (False, True):
+        page.look(PHONE, dark=dark)
+        assert beyond(page, PHONE) == []
+    page.one('[aria-label="Remove: 4 scans"]').click()
+    wait_until(lambda: not page.one("#jobs").is_displayed(), "no job")
+
+
+def test_a_job_waits_for_another_one_and_can_be_cancelled(page, many):
+    page.drop({f"n{i}.npz": many[f"s{i % 3}.npz"] for i in range(40)})
+    page.until_text("#job-list", "completing")
+    page.drop(dict(list(many.items())[:2]))
+    page.until_text("#job-list", "waiting, number 2 in the queue")
+    page.one('[aria-label="Cancel: 40 scans"]').click()
+    page.until_text("#job-list", "cancelled after")
+    page.until_text("#job-list", "done, 2 of 2 completed")
+    for button in page.all('[aria-label^="Remove"]'):
+        button.click()
+
+
 def test_a_live_scan_appears_and_is_shown_as_it_comes(page, client, example):
     columns = bodies.samples(*example)
     rows = np.column_stack([columns[name] for name in ("x", "y", "dwell", "intensity")])
@@ -328,7 +384,7 @@ def test_the_token_is_asked_for_and_is_not_kept_longer_than_the_tab(page, status
     wait_until(lambda: page.one("#token").is_displayed(), "the question for a token again")
     page.one("#token").clear()
     page.one("#token").send_keys(TOKEN, Keys.ENTER)
-    page.until_text("#open-model", "ours")
+    page.until_text("#open-model", "Model: released, ")
     assert not page.one("#token").is_displayed()
     assert page.run("return localStorage.length + document.cookie.length") == 0
 
@@ -337,19 +393,24 @@ def test_the_page_suits_desks_and_phones_by_day_and_night(completed):
     page = completed
     for size, dark in itertools.product((DESK, TABLET, PHONE), (False, True)):
         page.look(size, dark=dark)
-        # Of the screen, as a phone's `innerWidth` grows with what does not fit.
-        beyond = page.run(
-            "return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&"
-            "!e.closest('.skip, .hidden') && (e.getBoundingClientRect().right > arguments[0] + 1 ||"
-            "(e.scrollWidth > e.clientWidth + 1 && e.matches('section, header, footer, p, dl'))))"
-            ".map(e => e.outerHTML.slice(0, 120))",
-            size[0],
-        )
-        assert beyond == [], (size, dark)
+        assert beyond(page, size) == [], (size, dark)
         for text, back in itertools.product(("text", "quiet", "accent"), ("surface", "page")):
             assert contrast(page, text, back) >= 4.5, (text, back, dark)
         for level in ("good", "careful", "bad"):
             assert contrast(page, level, f"{level}-back") >= 4.5, (level, dark)
+
+
+def beyond(page: Browser, size: tuple[int, int]) -> list[str]:
+    """What does not fit."""
+    # Of the screen, as a phone's `innerWidth` grows with what does not fit.
+    found: list[str] = page.run(
+        "return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&"
+        "!e.closest('.skip, .hidden') && (e.getBoundingClientRect().right > arguments[0] + 1 ||"
+        "(e.scrollWidth > e.clientWidth + 1 && e.matches('section, header, footer, p, dl'))))"
+        ".map(e => e.outerHTML.slice(0, 120))",
+        size[0],
+    )
+    return found
 
 
 def contrast(page: Browser, *names: str) -> float:

@@ -43,6 +43,7 @@ from stem_complete.inference.completer import CompletedScan
 from stem_complete.inference.image_files import Outputs, described
 from stem_complete.inference.scan_files import ARRAYS
 from stem_complete.inference.self_check import SelfCheck
+from stem_complete.inference.sources import called
 from stem_complete.serving.batch.reading import Reader
 from stem_complete.serving.batch.rows import Rows, Shape, group_of
 from stem_complete.serving.batch.sources import Source
@@ -98,7 +99,7 @@ class CompletionArrays(NamedTuple):
         own = {
             "format": ARRAYS,
             "version": VERSION,
-            "model": card.name,
+            "model": called(card),
             "model_sha256": card.weights_sha256,
             "options": options,
             "options_told": plain(

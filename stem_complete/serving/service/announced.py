@@ -16,9 +16,10 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from stem_complete.console import counted, format_bytes
-from stem_complete.serving.service.limits import Limits
-from stem_complete.serving.service.media import CSV, NPY, NPZ, PARQUET, PNG, TIFF
+from stem_complete.console import format_bytes
+from stem_complete.serving.service.hdf5 import check_hdf5
+from stem_complete.serving.service.limits import Limits, check_count, check_pixels
+from stem_complete.serving.service.media import CSV, HDF5, NPY, NPZ, PARQUET, PNG, TIFF
 from stem_complete.serving.service.problems import Problem, bad, too_large
 
 _LONGEST_NPY_HEADER = 10_000
@@ -52,19 +53,6 @@ def check_announced(path: Path, media: str, limits: Limits) -> None:
         ) from error
 
 
-def check_pixels(shape: tuple[int, ...], limits: Limits, what: str = "an image") -> None:
-    """Checks the shape of an image or stack.
-
-    Raises:
-        Problem: 413 if it has too many pixels.
-    """
-    if prod(map(int, shape[-2:])) > limits.pixels:
-        raise too_large(
-            f"{what} of at most {counted(limits.pixels, 'pixel')}",
-            " x ".join(map(str, shape)),
-        )
-
-
 def _npy(path: Path, limits: Limits) -> None:
     with path.open("rb") as file:
         shape, dtype = _array_header(file, limits, "the array")
@@ -77,7 +65,7 @@ def _npy(path: Path, limits: Limits) -> None:
 def _npz(path: Path, limits: Limits) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        _check_count(len(members), limits.members, "array")
+        check_count(len(members), limits.members, "array")
         num_bytes = sum(member.file_size for member in members)
         if num_bytes > limits.expanded_bytes:
             raise too_large(
@@ -177,12 +165,12 @@ def _check_pages(path: Path, limits: Limits) -> None:
         num_pages = 0
         while place:
             num_pages += 1
-            _check_count(num_pages, limits.members, "page")
+            check_count(num_pages, limits.members, "page")
             if place >= size:
                 raise bad("pages in the file", "one behind its end", "check that it is complete")
             file.seek(place)
             num_tags = _number(file, order + count)
-            _check_count(num_tags, 4096, "tag")
+            check_count(num_tags, 4096, "tag")
             file.seek(num_tags * entry, 1)
             place = _number(file, order + offset)
 
@@ -206,11 +194,11 @@ def _csv(path: Path, limits: Limits) -> None:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             num_rows += block.count(b"\n") + block.count(b"\r")
-            _check_count(num_rows, 2 * limits.samples, "line")
+            check_count(num_rows, 2 * limits.samples, "line")
             lines = (rest + block).split(b"\n")
             rest = lines[-1]
             widest = max(widest, *map(len, lines))
-            _check_count(widest, _BLOCK, "byte", "a line")
+            check_count(widest, _BLOCK, "byte", "a line")
     if b"\0" in path.read_bytes()[:_BLOCK]:
         raise bad("text", "binary content", "send the header Content-Type that fits the file")
 
@@ -222,21 +210,16 @@ def _parquet(path: Path, limits: Limits) -> None:
     from pyarrow import parquet, types
 
     with parquet.ParquetFile(path) as file:
-        _check_count(file.metadata.num_rows, limits.samples, "row")
-        _check_count(file.metadata.num_columns, limits.members, "column")
+        check_count(file.metadata.num_rows, limits.samples, "row")
+        check_count(file.metadata.num_columns, limits.members, "column")
         groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        _check_count(sum(g.total_byte_size for g in groups), limits.expanded_bytes, "byte")
+        check_count(sum(g.total_byte_size for g in groups), limits.expanded_bytes, "byte")
         for field in file.schema_arrow:
             # Text and lists may be packed a million to one.
             if not (types.is_integer(field.type) or types.is_floating(field.type)):
                 raise bad(
                     "columns of numbers", f"`{field.name[:40]}` of {field.type}", "leave it out"
                 )
-
-
-def _check_count(num: int, most: int, what: str, of: str = "a body") -> None:
-    if num > most:
-        raise too_large(f"at most {counted(most, what)} in {of}", f"{num} or more")
 
 
 _CHECKS: dict[str, Callable[[Path, Limits], None]] = {
@@ -246,4 +229,5 @@ _CHECKS: dict[str, Callable[[Path, Limits], None]] = {
     PNG: _png,
     CSV: _csv,
     PARQUET: _parquet,
+    HDF5: check_hdf5,
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from starlette.datastructures import FormData, UploadFile
@@ -27,10 +27,12 @@ from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import MissingPackageError
 from stem_complete.inference.completer import check_side
-from stem_complete.serving.service.announced import check_announced, check_pixels
-from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.announced import check_announced
+from stem_complete.serving.service.apart import Apart, EndedError
+from stem_complete.serving.service.limits import Limits, check_pixels
 from stem_complete.serving.service.media import (
     FORM,
+    HDF5,
     NPY,
     NPZ,
     SUFFIXES,
@@ -40,8 +42,13 @@ from stem_complete.serving.service.media import (
 )
 from stem_complete.serving.service.problems import Problem, bad, problem_of
 
+T = TypeVar("T")
+
 _HEADERS = threading.Lock()
 """NumPy reads headers with `ast`, which in Python 3.11 may fail where several threads do so."""
+
+_APART = Apart()
+_COPIES = 8  # of arrays, while they are read and become a scan
 
 _WRITTEN_BYTES = 2**22
 _PARTS = ("scan", "dwell", "path")
@@ -145,8 +152,32 @@ def read_body(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
     Raises:
         Problem: It announces too much, is damaged, or is no partial scan.
     """
-    with _HEADERS if _has_npy_headers(body) else nullcontext():
+    if _has(body, HDF5):
+        return read_apart(_read_body, body, options, limits)
+    with _HEADERS if _has(body, NPY, NPZ) else nullcontext():
         return _read_body(body, options, limits)
+
+
+def read_apart(read: Callable[..., T], *arguments: Any) -> T:
+    """What `read` returns in a process apart, as HDF5 is not to be read in this one.
+
+    Args:
+        read: A function of a module.
+        arguments: Its arguments, of which the last one is the limits.
+
+    Raises:
+        Problem: It raised one, or never ended.
+    """
+    limits: Limits = arguments[-1]
+    try:
+        return _APART.call(
+            read,
+            *arguments,
+            limit_s=limits.hdf5_s,
+            limit_bytes=_COPIES * limits.expanded_bytes,
+        )
+    except EndedError as error:
+        raise bad("HDF5 that can be read", str(error), "check that the file is complete") from None
 
 
 def _read_body(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
@@ -197,9 +228,10 @@ def _read(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
     return read_scan(body.scan, body.dwell, options, along=body.along).raster()
 
 
-def _has_npy_headers(body: Body) -> bool:
+def _has(body: Body, *media: str) -> bool:
+    """Whether one of a body's files is of such a type."""
     files = filter(None, (body.scan, body.dwell, body.along))
-    return any(file.suffix in (SUFFIXES[NPY], SUFFIXES[NPZ]) for file in files)
+    return any(file.suffix in (SUFFIXES[each] for each in media) for file in files)
 
 
 def _zeros(columns: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from stem_complete.data.about import plain
 from stem_complete.data.bundled import published_triples
 from stem_complete.data.formats.micrographs import read_file
 from stem_complete.data.formats.published import read_published_scan
-from stem_complete.inference.sources import described
+from stem_complete.inference.sources import called, described
 from stem_complete.serving.service.answers import encoded, in_header, npz
 from stem_complete.serving.service.bodies import read_body, spool
 from stem_complete.serving.service.completing import Done, How, Task
@@ -35,21 +35,23 @@ from stem_complete.serving.service.state import State, state_of, unless_hung_up
 
 router = APIRouter(prefix="/v1")
 
-_FILE = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""What OpenAPI tells of content that is no JSON."""
+
 SCAN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "One scan. An image has NaN or one constant where it was not measured; or "
-        "two pages or arrays, intensities and dwell map; or, as NPZ, `intensity` and `dwell`. "
-        "Samples have columns or arrays x, y, intensity and perhaps dwell and t. A form has `scan` "
-        "and perhaps `dwell` or `path`.",
+        "two pages or arrays, intensities and dwell map; or, in NPZ or HDF5, `intensity` and "
+        "`dwell`. Samples have columns or arrays x, y, intensity and perhaps dwell and t. A form "
+        "has `scan` and perhaps `dwell` or `path`.",
         "content": {
-            **dict.fromkeys(SUFFIXES, _FILE),
+            **dict.fromkeys(SUFFIXES, BINARY),
             FORM: {
                 "schema": {
                     "type": "object",
                     "required": ["scan"],
-                    "properties": dict.fromkeys(("scan", "dwell", "path"), _FILE["schema"]),
+                    "properties": dict.fromkeys(("scan", "dwell", "path"), BINARY["schema"]),
                 }
             },
         },
@@ -58,7 +60,7 @@ SCAN_BODY: dict[str, Any] = {
 """What OpenAPI tells of bodies that hold a scan."""
 
 COMPLETION: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The completion.", "content": dict.fromkeys(ANSWERS, _FILE)}
+    200: {"description": "The completion.", "content": dict.fromkeys(ANSWERS, BINARY)}
 }
 
 
@@ -115,7 +117,7 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> dict[str, str]:
     """Whether a completer is ready: 503 if none is."""
     card = await state_of(request).card()
-    return {"status": "ready", "model": card.name}
+    return {"status": "ready", "model": called(card)}
 
 
 @router.get("/model")
@@ -123,7 +125,7 @@ async def model(request: Request) -> JSONResponse:
     """The card of the model that completes scans now."""
     card = await state_of(request).card()
     told: dict[str, Any] = {
-        "name": card.name,
+        "name": called(card),
         "recipe": card.recipe,
         "coverages": sorted({card.coverage, *card.more_coverages}),
         "has_error_map": card.calibration is not None,
@@ -153,7 +155,7 @@ async def examples() -> list[dict[str, Any]]:
 
 @router.get(
     "/examples/{name}",
-    responses={200: {"content": {NPZ: _FILE}}},
+    responses={200: {"content": {NPZ: BINARY}}},
     response_class=Response,
 )
 async def example(name: str) -> Response:

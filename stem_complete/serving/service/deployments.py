@@ -36,7 +36,7 @@ from stem_complete.serving.service.app import make_app
 from stem_complete.serving.service.completing import Desk, DiedError, Done, Task
 from stem_complete.serving.service.config import ServiceConfig, token_hashes
 from stem_complete.serving.service.logs import LOG, log_as_json
-from stem_complete.serving.service.problems import Problem
+from stem_complete.serving.service.problems import too_busy
 
 APP, COMPLETER = "stem-complete", "completer"
 TRIES = 3
@@ -227,26 +227,20 @@ class OnServe:
                 response.cancel()
                 raise
             except BackPressureError:
-                raise _too_busy("completers with less to do", "a full queue", 5) from None
+                raise too_busy("completers with less to do", "a full queue", 5) from None
             except DeploymentUnavailableError as error:
-                raise _too_busy("a completer that starts", "none", 30) from error
+                raise too_busy("a completer that starts", "none", 30) from error
             except _DIED as error:
                 log.warning("completer died", extra={"fields": {"error": type(error).__name__}})
                 if not is_repeatable:
                     raise DiedError from error
                 if not left:
-                    raise _too_busy("a completer that lives", f"{TRIES} that died", 30) from error
+                    raise too_busy("a completer that lives", f"{TRIES} that died", 30) from error
                 continue
             if isinstance(found, Exception):
                 raise found
             return found
         raise AssertionError
-
-
-def _too_busy(expected: str, found: str, after_s: float) -> Problem:
-    return Problem(
-        503, expected=expected, found=found, fix="try again later", retry_after_s=after_s
-    )
 
 
 def _ingress_app() -> FastAPI:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import zipfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -16,16 +14,16 @@ from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from stem_complete.inference.image_files import is_ome_zarr
 from stem_complete.serving.service.bodies import read_body, spool
-from stem_complete.serving.service.completions import SCAN_BODY
-from stem_complete.serving.service.media import JSON, NPY, PNG, TIFF, ZIP
+from stem_complete.serving.service.completions import BINARY, COMPLETION, SCAN_BODY, answer
+from stem_complete.serving.service.job_results import completed, zipped
+from stem_complete.serving.service.media import JSON, NPY, PNG, TIFF, ZIP, negotiated
 from stem_complete.serving.service.problems import not_found
-from stem_complete.serving.service.queries import ReadQuery
+from stem_complete.serving.service.queries import ReadQuery, ShowQuery
 from stem_complete.serving.service.state import state_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _TYPES = {".tif": TIFF, ".npy": NPY, ".json": JSON, ".png": PNG, ".jsonl": "application/jsonl"}
-_BLOCK = 2**20
 
 
 class JobQuery(ReadQuery):
@@ -110,24 +108,43 @@ async def result(request: Request, job_id: str, name: str) -> Response:
     if found is None:
         raise not_found("a result of this job", "see `results` of the job")
     if is_ome_zarr(found):
-        return await asyncio.to_thread(_zipped, found)
+        return _as_zip(f"{found.name}.zip", [found])
     media = _TYPES.get(found.suffix, "application/octet-stream")
     return FileResponse(found, media_type=media, filename=found.name)
 
 
-def _zipped(folder: Path) -> Response:
-    """A folder as ZIP, from a file that is gone with the answer."""
-    file = TemporaryFile()  # noqa: SIM115 - closed at the end of the answer
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for each in sorted(folder.rglob("*")):
-            if each.is_file():
-                archive.write(each, each.relative_to(folder.parent))
-    file.seek(0)
+@router.get(
+    "/{job_id}/results",
+    response_class=Response,
+    responses={200: {"content": {ZIP: BINARY}}},
+)
+async def results(request: Request, job_id: str) -> Response:
+    """All results that are there, as a ZIP."""
+    job = state_of(request).jobs.find(job_id)
+    found = await to_thread.run_sync(job.results)
+    if not found:
+        raise not_found("results of this job", "wait for the first, or see `failed` of the job")
+    return _as_zip(f"{job.id[:8]}.zip", found.values())
 
-    def blocks() -> Any:
-        with file:
-            while block := file.read(_BLOCK):
-                yield block
 
-    named = {"Content-Disposition": f'attachment; filename="{folder.name}.zip"'}
-    return StreamingResponse(blocks(), headers=named, media_type=ZIP)
+@router.get(
+    "/{job_id}/scans/{name}",
+    response_class=Response,
+    responses=COMPLETION,
+)
+async def completion(
+    request: Request, job_id: str, name: str, query: Annotated[ShowQuery, Query()]
+) -> Response:
+    """The completion of a scan, as soon as it is there, in any format, as of `/v1/complete`."""
+    state = state_of(request)
+    media = negotiated(request.headers.get("accept", ""))
+    job = state.jobs.find(job_id)
+    read = partial(completed, job, name, state.limits)
+    async with state.place():
+        done = await to_thread.run_sync(read, limiter=state.readers)
+        return await answer(state, done, job.how, media, query.show)
+
+
+def _as_zip(name: str, files: Iterable[Path]) -> Response:
+    named = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(zipped(files), headers=named, media_type=ZIP)

@@ -181,6 +181,9 @@ class JobRunner:
 
         card = asyncio.run_coroutine_threadsafe(self.completing.card(), self._loop).result()
         pool = CompletersPool(self.completing, card, self.precision, self._loop, is_wanted)
+        outputs = job.outputs
+        if card.calibration is None:  # as of a single completion
+            outputs = outputs._replace(error_map=False)
         told_s = 0.0
 
         def progress(num_settled: int, num: int) -> None:
@@ -192,11 +195,11 @@ class JobRunner:
                 job.tell_progress(num_settled, num)
 
         report = complete_files(
-            [job.listed()],
+            [job.begin(card)],
             pool,
             job.output,
             options=job.options,
-            outputs=job.outputs,
+            outputs=outputs,
             file_format=job.file_format,
             progress=progress,
         )

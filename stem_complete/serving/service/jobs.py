@@ -1,9 +1,11 @@
-"""Jobs of many scans, as folders: what is there is the state, and any process can read it.
+"""Jobs of many scans, as folders.
 
     <storage>/jobs/<id>/job.json        how scans are read and completed
-                        scans/          the scans as they came, and their dwell maps in dwells/
+                        scans/          the scans as they came
+                        dwells/         their dwell maps
                         started         when it was started, and so its place in the queue
                         cancelled       if it was
+                        model.json      the card of the model that completes it
                         progress.json   how far it is
                         output/         of the batch engine, with its manifest
                         ended.json      what became of each scan
@@ -18,7 +20,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,39 +30,45 @@ import numpy as np
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.data.scans import RasterScan
 from stem_complete.files import atomic_file, write_atomically
+from stem_complete.inference.card import ModelCard
 from stem_complete.inference.image_files import COMPLETED, Outputs, write_tiff
-from stem_complete.serving.service.access import is_id, new_id
+from stem_complete.serving.batch.files import SUFFIXES
 from stem_complete.serving.service.bodies import Body
 from stem_complete.serving.service.completing import How
+from stem_complete.serving.service.folders import Folders, Kept
 from stem_complete.serving.service.limits import Limits
-from stem_complete.serving.service.problems import Problem, bad, not_found
+from stem_complete.serving.service.media import BY_SUFFIX
+from stem_complete.serving.service.problems import Problem, bad
 from stem_complete.vocabulary import CompletionFormat
 
 State = Literal["open", "queued", "running", "done", "failed", "cancelled"]
-OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
-_REMAINS_S = 3600.0
+_MODEL = "model.json"
 _ADDING = threading.Lock()
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, BY_SUFFIX))})$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_GONE_FIX = "check the id; what nobody touches for a while is removed"
 
 
-class Job:
+class Job(Kept):
     """One job.
 
     Args:
         folder: Its folder.
     """
 
+    WHAT, FILE = "job", "job.json"
+    FOLDERS = ("scans", "dwells")
+    PARTS = ("scans", "output", "ended.json")
+
     def __init__(self, folder: Path) -> None:
-        self.folder, self.id = folder, folder.name
+        super().__init__(folder)
         self.output = folder / "output"
         self._scans, self._dwells = folder / "scans", folder / "dwells"
 
     @property
     def settings(self) -> dict[str, Any]:
         """How scans are read and completed."""
-        return _json(self.folder / "job.json")
+        return _json(self.folder / self.FILE)
 
     @property
     def how(self) -> How:
@@ -85,6 +92,12 @@ class Job:
         """Of the output."""
         file_format: CompletionFormat = self.settings["format"]
         return file_format
+
+    @property
+    def model(self) -> ModelCard | None:
+        """The card of the model that completes it, None if it was not begun."""
+        told = _json(self.folder / _MODEL)
+        return ModelCard.model_validate(told) if told else None
 
     @property
     def started_s(self) -> float | None:
@@ -164,15 +177,22 @@ class Job:
             _move(body.dwell, self._dwells / f"{stem}{body.dwell.suffix}")
         _move(body.scan, self._scans / f"{stem}{body.scan.suffix}")
 
-    def listed(self) -> Path:
-        """Writes the list of scans and dwell maps that the batch engine reads."""
+    def bodies(self) -> dict[str, Body]:
+        """Its scans with their dwell maps, by name."""
         dwells = {path.stem: path for path in self._dwells.iterdir()}
-        lines = []
-        for scan in sorted(self._scans.iterdir()):
-            if scan.name.startswith("."):
-                continue
-            dwell = dwells.get(scan.stem)
-            lines.append(str(scan) if dwell is None else f"{scan}\t{dwell}")
+        return {
+            path.stem: Body(path, dwells.get(path.stem), name=path.name)
+            for path in sorted(self._scans.iterdir())
+            if not path.name.startswith(".")
+        }
+
+    def begin(self, model: ModelCard) -> Path:
+        """Notes the model, and lists scans and dwell maps as the batch engine reads them."""
+        write_atomically(self.folder / _MODEL, model.model_dump_json())
+        lines = [
+            str(body.scan) if body.dwell is None else f"{body.scan}\t{body.dwell}"
+            for body in self.bodies().values()
+        ]
         file = self.folder / "scans.txt"
         write_atomically(file, "".join(f"{line}\n" for line in lines))
         return file
@@ -214,6 +234,19 @@ class Job:
         }
         write_atomically(self.folder / "ended.json", json.dumps(told))
 
+    def image_of(self, name: str) -> Path:
+        """Where the completed image of a scan is, or will be."""
+        return self.output / f"{stem_of(name)}{self._ending}"
+
+    @property
+    def _ending(self) -> str:
+        return f"{COMPLETED}{SUFFIXES[self.file_format]}"
+
+    def completed(self) -> list[str]:
+        """Names of the scans that are completed so far."""
+        names = (name for name in self.results() if name.endswith(self._ending))
+        return [name.removesuffix(self._ending) for name in names]
+
     def results(self) -> dict[str, Path]:
         """What is completed so far: files, or folders of OME-Zarr, by name."""
         if not self.output.is_dir():
@@ -235,17 +268,8 @@ class Job:
             return "open"
         return "running" if (self.folder / "progress.json").exists() else "queued"
 
-    def changed_s(self) -> float:
-        """When something of it changed last [s since 1970]."""
-        parts = (self.folder, self._scans, self.output, self.folder / "ended.json")
-        return max(part.stat().st_mtime for part in parts if part.exists())
 
-    def remove(self) -> None:
-        """Removes it with all that it has."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Jobs:
+class Jobs(Folders[Job]):
     """All jobs of a service.
 
     Args:
@@ -254,7 +278,7 @@ class Jobs:
     """
 
     def __init__(self, storage: Path, limits: Limits) -> None:
-        self.folder, self.limits = storage / "jobs", limits
+        super().__init__(storage / "jobs", Job, limits.jobs, limits.kept_s)
 
     def make(
         self, how: How, options: ScanOptions, file_format: CompletionFormat, *, png: bool
@@ -264,17 +288,6 @@ class Jobs:
         Raises:
             Problem: 503, if there are too many.
         """
-        if sum(1 for _ in self.all()) >= self.limits.jobs:
-            raise Problem(
-                503,
-                expected=f"at most {self.limits.jobs} jobs",
-                found="as many",
-                fix="delete some that are done, or wait until they expire",
-                retry_after_s=600,
-            )
-        job = Job(self.folder / new_id())
-        for name in ("scans", "dwells"):
-            (job.folder / name).mkdir(parents=True)
         told = {
             "how": how._asdict(),
             "options": asdict(options),
@@ -282,26 +295,7 @@ class Jobs:
             "png": png,
             "made_s": time.time(),
         }
-        write_atomically(job.folder / "job.json", json.dumps(told))
-        return job
-
-    def find(self, job_id: str) -> Job:
-        """The job of that name.
-
-        Raises:
-            Problem: 404, if there is none.
-        """
-        job = Job(self.folder / job_id) if is_id(job_id) else None
-        if job is None or not (job.folder / "job.json").exists():
-            raise not_found("a job", _GONE_FIX)
-        return job
-
-    def all(self) -> Iterator[Job]:
-        """All jobs, in no order."""
-        if self.folder.is_dir():
-            for folder in self.folder.iterdir():
-                if is_id(folder.name) and (folder / "job.json").exists():
-                    yield Job(folder)
+        return self.new(json.dumps(told))
 
     def queue(self) -> list[Job]:
         """Jobs for which something is to be done, in the order in which they were started."""
@@ -322,31 +316,15 @@ class Jobs:
             "state": state,
             "scans": num,
             "settled": num if state in ("done", "failed") else progress.get("settled", 0),
+            "completed": job.completed(),
             "results": list(job.results()),
             "failed": ended.get("failed", {}),
             "notes": ended.get("notes", {}),
-            "expires_s": job.changed_s() + self.limits.kept_s,
+            "expires_s": job.changed_s() + self.kept_s,
         }
         if state == "queued":
             told["position"] = [each.id for each in self.queue()].index(job.id) + 1
         return told
-
-    def sweep(self) -> None:
-        """Removes jobs that nobody touched for long; those that wait or run stay."""
-        for job in self.all():
-            with suppress(OSError, ValueError):
-                if not job.is_waiting and job.changed_s() + self.limits.kept_s < time.time():
-                    job.remove()
-        remove_remains(self.folder, "job.json")
-
-
-def remove_remains(folder: Path, file: str) -> None:
-    """Removes folders without that file: what was written while another process removed them."""
-    for each in folder.iterdir() if folder.is_dir() else ():
-        with suppress(OSError):
-            is_old = each.stat().st_mtime + _REMAINS_S < time.time()
-            if is_id(each.name) and is_old and not (each / file).exists():
-                shutil.rmtree(each, ignore_errors=True)
 
 
 def stem_of(name: str) -> str:
@@ -355,7 +333,7 @@ def stem_of(name: str) -> str:
     Raises:
         Problem: 422, if it cannot be part of a file's name.
     """
-    stem = re.sub(r"\.(npy|npz|tiff?|png|csv|tsv|parquet)$", "", name, flags=re.IGNORECASE)
+    stem = _SUFFIX.sub("", name)
     if not _NAME.fullmatch(stem) or stem.endswith(COMPLETED):
         raise bad(
             "a name of up to 100 letters, digits, dots, dashes and underscores",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+from stem_complete.console import counted
+from stem_complete.serving.service.problems import too_large
 
 MIB = 2**20
 
@@ -23,6 +27,7 @@ class Limits:
         text_bytes: Of one request that holds no scan and no samples, but settings.
         waiting_pixels: Of all scans that wait, in one process: memory is some 20 bytes for each.
         readers: Bodies that are read, and answers that are encoded, at once.
+        hdf5_s: Longest time that reading one HDF5 body may take [s].
         body_idle_s: Longest pause of a client that sends a body [s].
         body_s: Longest time that a body may take [s].
         connections: At once.
@@ -45,6 +50,7 @@ class Limits:
     text_bytes: int = MIB
     waiting_pixels: int = 8 * 4096 * 4096
     readers: int = 4
+    hdf5_s: float = 30.0
     body_idle_s: float = 60.0
     body_s: float = 1800.0
     connections: int = 1000
@@ -54,3 +60,26 @@ class Limits:
     chunks: int = 20_000
     stored_bytes: int = 64 * 1024 * MIB
     kept_s: float = 24 * 3600.0
+
+
+def check_pixels(shape: tuple[int, ...], limits: Limits, what: str = "an image") -> None:
+    """Checks the shape of an image or stack.
+
+    Raises:
+        Problem: 413 if it has too many pixels.
+    """
+    if prod(map(int, shape[-2:])) > limits.pixels:
+        raise too_large(
+            f"{what} of at most {counted(limits.pixels, 'pixel')}",
+            " x ".join(map(str, shape)),
+        )
+
+
+def check_count(num: int, most: int, what: str, of: str = "a body") -> None:
+    """Checks how many of something there are.
+
+    Raises:
+        Problem: 413 if there are too many.
+    """
+    if num > most:
+        raise too_large(f"at most {counted(most, what)} in {of}", f"{num} or more")

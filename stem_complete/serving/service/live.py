@@ -1,7 +1,8 @@
 """Live scans, as folders: samples come in numbered chunks, in any order, perhaps twice.
 
     <storage>/live/<id>/scan.json       shape, columns, what is known of the scan
-                        path.npz        where the probe goes, if it was said before
+                        path            where the probe goes, if it was said before: rows of x, y
+                                        and dwell as float64
                         chunks/000042   first sample (int64), then rows of float32, little endian
                         finished.json   how many chunks there are
 
@@ -12,10 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
@@ -28,10 +25,10 @@ from stem_complete.data.formats.samples import Samples, path_scans
 from stem_complete.data.scans import RasterScan
 from stem_complete.files import write_atomically
 from stem_complete.scan import ScanPath
-from stem_complete.serving.service.access import is_id, new_id
-from stem_complete.serving.service.jobs import remove_remains
+from stem_complete.serving.service.access import new_id
+from stem_complete.serving.service.folders import Folders, Kept
 from stem_complete.serving.service.limits import Limits
-from stem_complete.serving.service.problems import Problem, bad, not_found, too_large
+from stem_complete.serving.service.problems import Problem, bad, too_large
 
 Column = Literal["x", "y", "dwell", "intensity"]
 
@@ -39,8 +36,6 @@ _HEADER = np.dtype("<i8")
 _SAMPLE = np.dtype("<f4")
 _PATH = np.dtype("<f8")
 """Of x, y and dwell of each sample of a path."""
-
-_GONE_FIX = "check the id; what nobody touches for a while is removed"
 
 
 class LiveSettings(BaseModel):
@@ -61,21 +56,24 @@ class LiveSettings(BaseModel):
     title: str = Field("", max_length=200)
 
 
-class LiveScan:
+class LiveScan(Kept):
     """One live scan.
 
     Args:
         folder: Its folder.
     """
 
+    WHAT, FILE = "live scan", "scan.json"
+    FOLDERS = PARTS = ("chunks",)
+
     def __init__(self, folder: Path) -> None:
-        self.folder, self.id = folder, folder.name
+        super().__init__(folder)
         self._chunks, self._path = folder / "chunks", folder / "path"
 
     @property
     def settings(self) -> LiveSettings:
         """What is known of it."""
-        return LiveSettings.model_validate_json((self.folder / "scan.json").read_bytes())
+        return LiveSettings.model_validate_json((self.folder / self.FILE).read_bytes())
 
     @property
     def num_expected(self) -> int | None:
@@ -261,16 +259,8 @@ class LiveScan:
             "expires_s": self.changed_s() + limits.kept_s,
         }
 
-    def changed_s(self) -> float:
-        """When something of it changed last [s since 1970]."""
-        return max(part.stat().st_mtime for part in (self.folder, self._chunks))
 
-    def remove(self) -> None:
-        """Removes it with all that it has."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class LiveScans:
+class LiveScans(Folders[LiveScan]):
     """All live scans of a service.
 
     Args:
@@ -279,7 +269,8 @@ class LiveScans:
     """
 
     def __init__(self, storage: Path, limits: Limits) -> None:
-        self.folder, self.limits = storage / "live", limits
+        super().__init__(storage / "live", LiveScan, limits.live_scans, limits.kept_s)
+        self.limits = limits
 
     def begin(self, settings: LiveSettings) -> LiveScan:
         """A new scan.
@@ -304,41 +295,4 @@ class LiveScans:
                 "send such columns",
                 "columns",
             )
-        if sum(1 for _ in self.all()) >= self.limits.live_scans:
-            raise Problem(
-                503,
-                expected=f"at most {self.limits.live_scans} live scans",
-                found="as many",
-                fix="delete some that are finished, or wait until they expire",
-                retry_after_s=600,
-            )
-        scan = LiveScan(self.folder / new_id())
-        (scan.folder / "chunks").mkdir(parents=True)
-        write_atomically(scan.folder / "scan.json", settings.model_dump_json())
-        return scan
-
-    def find(self, scan_id: str) -> LiveScan:
-        """The scan of that name.
-
-        Raises:
-            Problem: 404, if there is none.
-        """
-        scan = LiveScan(self.folder / scan_id) if is_id(scan_id) else None
-        if scan is None or not (scan.folder / "scan.json").exists():
-            raise not_found("a live scan", _GONE_FIX)
-        return scan
-
-    def all(self) -> Iterator[LiveScan]:
-        """All live scans, the newest last."""
-        if self.folder.is_dir():
-            found = [path for path in self.folder.iterdir() if (path / "scan.json").exists()]
-            for folder in sorted(found, key=lambda path: path.name):
-                yield LiveScan(folder)
-
-    def sweep(self) -> None:
-        """Removes scans that nobody touched for long."""
-        for scan in self.all():
-            with suppress(OSError):
-                if scan.changed_s() + self.limits.kept_s < time.time():
-                    scan.remove()
-        remove_remains(self.folder, "scan.json")
+        return self.new(settings.model_dump_json())

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -19,16 +19,16 @@ from stem_complete.data.formats.samples import image_shape
 from stem_complete.data.formats.scans import positions_of, read_path
 from stem_complete.data.scan_options import ScanOptions
 from stem_complete.scan import ScanPath
-from stem_complete.serving.service.announced import check_announced, check_pixels
-from stem_complete.serving.service.bodies import spool
+from stem_complete.serving.service.announced import check_announced
+from stem_complete.serving.service.bodies import read_apart, spool
 from stem_complete.serving.service.completing import How
 from stem_complete.serving.service.completions import COMPLETION, SCAN_BODY, answer
 from stem_complete.serving.service.events import KEEP_ALIVE, event
-from stem_complete.serving.service.limits import Limits
+from stem_complete.serving.service.limits import Limits, check_pixels
 from stem_complete.serving.service.live import LiveScan, LiveSettings
-from stem_complete.serving.service.media import BYTES, EVENTS, SUFFIXES, negotiated
+from stem_complete.serving.service.media import BYTES, EVENTS, HDF5, SUFFIXES, negotiated
 from stem_complete.serving.service.problems import Problem, problem_of, too_large
-from stem_complete.serving.service.queries import HowQuery
+from stem_complete.serving.service.queries import HowQuery, ShowQuery
 from stem_complete.serving.service.state import state_of, unless_hung_up
 
 router = APIRouter(prefix="/v1/scans", tags=["live"])
@@ -47,17 +47,13 @@ _CHUNK_BODY: dict[str, Any] = {
 
 
 class PreviewQuery(HowQuery):
-    """What is to be found of a live scan; a self-check takes as long again."""
+    """What is to be found of a live scan; a self-check takes longer than completing."""
 
     self_check: bool = Field(False, description="Predict held-out parts of the scan.")
 
 
-class ShownQuery(PreviewQuery):
+class ShownQuery(PreviewQuery, ShowQuery):
     """Parameters of a preview."""
-
-    show: Literal["image", "error"] = Field(
-        "image", description="Which array, of formats of one: NPY, TIFF, PNG."
-    )
 
 
 class Finish(BaseModel):
@@ -100,7 +96,9 @@ async def set_path(request: Request, scan_id: str) -> Response:
 
         def take() -> None:
             try:
-                scan.set_path(_path(body.scan, scan.settings, state.limits))
+                wanted = (body.scan, scan.settings, state.limits)
+                is_hdf5 = body.scan.suffix == SUFFIXES[HDF5]
+                scan.set_path(read_apart(_path, *wanted) if is_hdf5 else _path(*wanted))
             except Exception as error:
                 raise problem_of(error, "path") from error
 

@@ -10,7 +10,7 @@ from stem_complete.serving.service.problems import Problem
 
 NPY, NPZ = "application/x-npy", "application/x-npz"
 TIFF, PNG, JSON, ZIP = "image/tiff", "image/png", "application/json", "application/zip"
-CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
+CSV, PARQUET, HDF5 = "text/csv", "application/vnd.apache.parquet", "application/x-hdf5"
 FORM, BYTES = "multipart/form-data", "application/octet-stream"
 EVENTS = "text/event-stream"
 
@@ -24,6 +24,7 @@ SUFFIXES = {
     PNG: ".png",
     CSV: ".csv",
     PARQUET: ".parquet",
+    HDF5: ".h5",
 }
 """Of bodies, by their media type."""
 
@@ -34,8 +35,15 @@ _ALIASES = {
     "application/x-parquet": PARQUET,
     "application/parquet": PARQUET,
     "text/tab-separated-values": CSV,
+    "application/x-hdf": HDF5,
 }
-_BY_SUFFIX = {suffix: media for media, suffix in SUFFIXES.items()} | {".tiff": TIFF, ".tsv": CSV}
+BY_SUFFIX = {suffix: media for media, suffix in SUFFIXES.items()} | {
+    ".tiff": TIFF,
+    ".tsv": CSV,
+    ".hdf5": HDF5,
+    ".hspy": HDF5,
+}
+"""Media types of bodies by the suffixes of their files."""
 
 
 class _Wanted(NamedTuple):
@@ -58,7 +66,7 @@ def body_type(content_type: str, file_name: str = "") -> str:
     media = plain_type(content_type)
     if media in ("", BYTES, "application/zip"):
         name = file_name.lower()
-        media = _BY_SUFFIX.get(name[name.rfind(".") :] if "." in name else "", media)
+        media = BY_SUFFIX.get(name[name.rfind(".") :] if "." in name else "", media)
     if media in SUFFIXES:
         return media
     raise Problem(

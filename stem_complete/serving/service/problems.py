@@ -100,13 +100,12 @@ def problem_of(error: Exception, where: str = "body") -> Problem:
             retry_after_s=5,
         )
     if isinstance(error, MemoryError):
-        return Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            expected="a scan that fits in the memory that is free",
-            found="too little of it",
-            fix="try again later, or send a smaller scan",
-            where=where,
-            retry_after_s=30,
+        return too_busy(
+            "a scan that fits in the memory that is free",
+            "too little of it",
+            30,
+            "try again later, or send a smaller scan",
+            where,
         )
     told = type(error).__name__ if isinstance(error, StemCompleteError) else "an error"
     return Problem(
@@ -126,6 +125,24 @@ def too_large(expected: str, found: str, where: str = "body") -> Problem:
         found=found,
         fix="send a smaller scan, or use the command `stem-complete complete`",
         where=where,
+    )
+
+
+def too_busy(
+    expected: str,
+    found: str,
+    retry_after_s: float,
+    fix: str = "try again later",
+    where: str = "request",
+) -> Problem:
+    """Refuses what can be done later."""
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        expected=expected,
+        found=found,
+        fix=fix,
+        where=where,
+        retry_after_s=retry_after_s,
     )
 
 

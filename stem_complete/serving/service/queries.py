@@ -60,10 +60,17 @@ class ReadQuery(HowQuery):
         )
 
 
-class CompleteQuery(ReadQuery):
-    """Parameters of one completion."""
+class ShowQuery(BaseModel):
+    """What of a completion is wanted."""
 
-    name: _Name = Field("", description="What the scan is called; its suffix may say its format.")
+    model_config = ConfigDict(extra="forbid")
+
     show: Literal["image", "error"] = Field(
         "image", description="Which array, of formats of one: NPY, TIFF, PNG."
     )
+
+
+class CompleteQuery(ReadQuery, ShowQuery):
+    """Parameters of one completion."""
+
+    name: _Name = Field("", description="What the scan is called; its suffix may say its format.")

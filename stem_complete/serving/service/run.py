@@ -105,7 +105,6 @@ def run_service(
     if address is None:  # else only the nodes need to have it
         read_card(model_folder(config.model))
     log_as_json()
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # While Ray's processes start; none of it imports Ray.
     warm = threading.Thread(target=import_module, args=["stem_complete.serving.service.app"])
     warm.start()
@@ -114,6 +113,8 @@ def run_service(
         warm.join()
         from ray import serve
 
+        # Of this process alone, once the import has set it to INFO.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         from stem_complete.serving.service.app import make_app
         from stem_complete.serving.service.deployments import APP, OnServe, completers
 
@@ -206,7 +207,7 @@ class _Server(uvicorn.Server):
 
 
 def _quiet() -> dict[str, Any]:
-    return {"log_level": "ERROR", "enable_access_log": False}
+    return {"log_level": "WARNING", "enable_access_log": False}
 
 
 def told(host: str, port: int, seconds: float) -> None:

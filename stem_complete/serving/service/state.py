@@ -26,7 +26,7 @@ from stem_complete.serving.service.limits import Limits
 from stem_complete.serving.service.live import LiveScans
 from stem_complete.serving.service.metrics import Metrics
 from stem_complete.serving.service.previews import Previews
-from stem_complete.serving.service.problems import Problem
+from stem_complete.serving.service.problems import Problem, too_busy
 
 T = TypeVar("T")
 INCOMING = "incoming"
@@ -90,13 +90,7 @@ class State:
             card = await self.completing.card()
         except Exception as error:
             self._card = None
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                expected="a completer that is ready",
-                found="none yet",
-                fix="wait, and try again",
-                retry_after_s=2,
-            ) from error
+            raise too_busy("a completer that is ready", "none yet", 2) from error
         self._card = now, card
         return card
 
@@ -142,13 +136,7 @@ class State:
             Problem: 503, if there is none.
         """
         if self.num_waiting >= self.limits.waiting:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                expected=f"at most {self.limits.waiting} scans that wait for completion",
-                found="more",
-                fix="try again later, or send them as one job",
-                retry_after_s=5,
-            )
+            raise _too_many(self.limits.waiting, "scans", 5)
         self.num_waiting += 1
         self.metrics.waiting.set(self.num_waiting)
         try:
@@ -165,13 +153,7 @@ class State:
         """
         height, width = task.scan.shape
         if self.num_pixels and self.num_pixels + height * width > self.limits.waiting_pixels:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                expected=f"at most {self.limits.waiting_pixels} pixels that wait for completion",
-                found="more",
-                fix="try again later, or send large scans as one job",
-                retry_after_s=10,
-            )
+            raise _too_many(self.limits.waiting_pixels, "pixels", 10)
         self.num_pixels += height * width
         try:
             done = await self.completing.complete(task)
@@ -223,6 +205,15 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def _too_many(most: int, what: str, retry_after_s: float) -> Problem:
+    return too_busy(
+        f"at most {most} {what} that wait for completion",
+        "more",
+        retry_after_s,
+        "try again later, or send the scans as one job",
+    )
 
 
 def _size_of(folder: Path) -> int:

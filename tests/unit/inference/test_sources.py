@@ -113,7 +113,7 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch) -
 def test_a_description_tells_what_a_model_is_for() -> None:
     card = read_card(RELEASED_MODEL)
     text = described(card)
-    assert card.name in text
+    assert "`released`" in text
     assert card.recipe in text
     assert f"1/{1 / card.coverage:.4g}" in text
     assert f"{len(card.training_data)} files" in text

@@ -4,6 +4,7 @@ const TOKEN = "stem-complete-token";
 const MEDIA = {
   npy: "application/x-npy", npz: "application/x-npz", tif: "image/tiff", tiff: "image/tiff",
   png: "image/png", csv: "text/csv", tsv: "text/csv", parquet: "application/vnd.apache.parquet",
+  h5: "application/x-hdf5", hdf5: "application/x-hdf5", hspy: "application/x-hdf5",
 };
 
 /** What the service answered instead of a result (RFC 9457). */
@@ -20,12 +21,17 @@ export const token = {
   set: (text) => (text ? sessionStorage.setItem(TOKEN, text) : sessionStorage.removeItem(TOKEN)),
 };
 
+const mediaOf = (name) => MEDIA[name.split(".").pop().toLowerCase()];
+
+/** Whether a file of that name may be a scan. */
+export const isScan = (name) => mediaOf(name) !== undefined;
+
 /** A file with the media type of its suffix, as browsers know few of these. */
 export function typed(file) {
-  const media = MEDIA[file.name.split(".").pop().toLowerCase()];
+  const media = mediaOf(file.name);
   if (!media) {
     throw new Problem({
-      expected: "a file of TIFF, NPY, NPZ, PNG, CSV, TSV or Parquet", found: file.name,
+      expected: "a file of TIFF, NPY, NPZ, HDF5, PNG, CSV, TSV or Parquet", found: file.name,
       fix: "save the scan as one of these",
     });
   }
@@ -50,11 +56,11 @@ const silent = () => new Problem({
   expected: "an answer of the service", found: "none", fix: "see whether it runs, and try again",
 });
 
-/** The answer to GET, as a `Response`. */
-export async function get(path, accept = "application/json", signal = undefined) {
+/** The answer to a request that sends nothing, as a `Response`. */
+export async function ask(method, path, accept = "application/json", signal = undefined) {
   let answer;
   try {
-    answer = await fetch(path, { headers: headers(accept), signal, cache: "no-cache" });
+    answer = await fetch(path, { method, headers: headers(accept), signal, cache: "no-cache" });
   } catch (error) {
     throw error.name === "AbortError" ? error : silent();
   }
@@ -62,14 +68,17 @@ export async function get(path, accept = "application/json", signal = undefined)
   return answer;
 }
 
+/** The answer to GET. */
+export const get = (path, accept, signal) => ask("GET", path, accept, signal);
+
 /**
  * Sends a form; its answer's bytes. XMLHttpRequest, as fetch does not tell how much was sent.
  * `tell` is called with the fraction that was sent, 1 from when the service has all of it.
  */
-export function send(path, form, accept, { signal, tell = () => {} } = {}) {
+export function send(path, form, accept, { method = "POST", signal, tell = () => {} } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", path);
+    request.open(method, path);
     request.responseType = "arraybuffer";
     for (const [name, value] of Object.entries(headers(accept))) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => tell(event.total ? event.loaded / event.total : 0);
@@ -77,12 +86,14 @@ export function send(path, form, accept, { signal, tell = () => {} } = {}) {
     request.onerror = () => reject(silent());
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     request.onload = () => {
-      if (request.status === 200) return resolve(request.response);
+      if (request.status === 200 || request.status === 201) return resolve(request.response);
       const text = new TextDecoder().decode(request.response);
       return reject(problem(request.status, text, request.getResponseHeader("Retry-After")));
     };
+    if (signal?.aborted) return void request.onabort();
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);
+    return undefined;
   });
 }
 

@@ -2,13 +2,14 @@
 
 import { Problem, get, send, token, typed } from "./api.js";
 import { ERRORS, GREYS, paintRamp } from "./colours.js";
+import { Jobs, filesOf } from "./jobs.js";
 import { Live } from "./live.js";
 import { readNpz } from "./npz.js";
 import { Histogram, ProfilePlot } from "./plots.js";
 import { downloads, factsOf, save, showCheck, terms } from "./result.js";
 import { coverageText, extent, lengthText, nearest, profile, quantiles, short } from "./values.js";
 import { Viewer } from "./viewer.js";
-import { modelFacts, problemFacts } from "./words.js";
+import { modelFacts, modelText, problemFacts } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const NPZ = "application/x-npz";
@@ -67,12 +68,22 @@ function options(isFile) {
   return query;
 }
 
-/** Completes what `makeForm` gives, and shows it. `truth` is what it should look like, if known. */
-async function complete(name, isFile, makeForm, truth = null) {
+/** Ends what is shown as it comes, as something else is to be shown. */
+function begin() {
   live.stop();
   working?.abort();
-  const own = working = new AbortController();
   clearProblem();
+}
+
+/** Scrolls to the images, which on a phone are below all else. */
+function look() {
+  if (matchMedia("(max-width: 699px)").matches) $("work").scrollIntoView();
+}
+
+/** Completes what `makeForm` gives, and shows it. `truth` is what it should look like, if known. */
+async function complete(name, isFile, makeForm, truth = null) {
+  begin();
+  const own = working = new AbortController();
   const query = options(isFile);
   const began = performance.now();
   let sent = 0;
@@ -97,7 +108,7 @@ async function complete(name, isFile, makeForm, truth = null) {
     });
     show(readNpz(bytes), { name, bytes, ask, truth: reference ?? truth });
     say(`Completed ${name}, coverage ${coverageText(shown.about.coverage)}`);
-    if (matchMedia("(max-width: 699px)").matches) $("work").scrollIntoView();
+    look();
   } catch (error) {
     fail(error, () => complete(name, isFile, makeForm, truth));
     if (error.name === "AbortError" && own === working) say("Cancelled");
@@ -111,9 +122,14 @@ async function complete(name, isFile, makeForm, truth = null) {
 }
 
 function completeFiles() {
-  const [scan] = $("scan-file").files;
+  const inFolder = [...$("folder-files").files];
+  const [scan, ...more] = inFolder.length ? inFolder : $("scan-file").files;
   const [second] = $("second-file").files;
   if (!scan) return;
+  if (inFolder.length || more.length) {
+    completeMany([scan, ...more], second, inFolder[0]?.webkitRelativePath.split("/")[0]);
+    return;
+  }
   const role = $("second-role").value;
   complete(scan.name, true, async () => {
     const form = new FormData();
@@ -121,6 +137,15 @@ function completeFiles() {
     if (second) form.append(role, typed(second));
     return { form };
   });
+}
+
+/** Completes scans as a job; with a dwell map of all, if one was chosen. */
+function completeMany(files, second, title) {
+  clearProblem();
+  const query = options(true);
+  query.set("format", $("o-format").value);
+  const dwell = second && $("second-role").value === "dwell" ? second : null;
+  jobs.start(files, title, query, dwell).catch((error) => fail(error, () => completeMany(files, second, title)));
 }
 
 function completeExample(example) {
@@ -132,22 +157,20 @@ function completeExample(example) {
   });
 }
 
-/** Takes dropped files: a scan, and perhaps its dwell map or path, which their names tell. */
+/** Takes dropped files: scans, or one with its dwell map or path, which their names tell. */
 function take(files) {
-  const isSecond = (file) => /dwell|mask|path|position/i.test(file.name);
-  const given = [...files].slice(0, 2);
-  const second = given.length > 1 ? given.find(isSecond) ?? given[1] : null;
-  const scan = given.find((file) => file !== second);
-  if (!scan) return;
-  const put = (input, file) => {
-    const held = new DataTransfer();
-    if (file) held.items.add(file);
-    input.files = held.files;
+  const second = files.length === 2 ? files.find((file) => /dwell|mask|path|position/i.test(file.name)) : null;
+  const scans = files.filter((file) => file !== second);
+  const put = (input, ...held) => {
+    const transfer = new DataTransfer();
+    for (const file of held) transfer.items.add(file);
+    input.files = transfer.files;
   };
-  put($("scan-file"), scan);
-  put($("second-file"), second);
+  put($("folder-files"));
+  put($("scan-file"), ...scans);
+  put($("second-file"), ...(second ? [second] : []));
   if (second) $("second-role").value = /path|position/i.test(second.name) ? "path" : "dwell";
-  $("complete").disabled = false;
+  $("complete").disabled = !scans.length;
   completeFiles();
 }
 
@@ -329,14 +352,9 @@ const viewer = new Viewer({ scan: $("c-scan"), image: $("c-image"), error: $("c-
 });
 const histogram = new Histogram($("histogram"), setLimit);
 const plot = new ProfilePlot($("profile"));
-const live = new Live({
-  list: $("live"),
-  none: $("live-none"),
-  show: (bytes, source) => show(readNpz(bytes), { ...source, bytes }),
-  begin: () => { working?.abort(); clearProblem(); },
-  say,
-  fail,
-});
+const showBytes = (bytes, source) => show(readNpz(bytes), { ...source, bytes });
+const live = new Live({ list: $("live"), none: $("live-none"), show: showBytes, begin, say, fail });
+const jobs = new Jobs({ section: $("jobs"), list: $("job-list"), show: showBytes, begin, look, say, fail });
 
 function setTool(tool) {
   viewer.setTool(tool);
@@ -364,7 +382,7 @@ function askToken() {
 
 async function showModel() {
   const model = await (await get("v1/model")).json();
-  $("open-model").textContent = `Model: ${model.name}`;
+  $("open-model").textContent = `Model: ${modelText(model.name, model.weights_sha256)}`;
   $("model-facts").replaceChildren(...terms(modelFacts(model)).childNodes);
   $("model-data").replaceChildren(...model.training_data.map((file) => {
     const item = document.createElement("li");
@@ -389,6 +407,7 @@ async function start() {
   try {
     await Promise.all([showModel(), showExamples(), live.look()]);
     clearProblem();
+    jobs.resume();
   } catch (error) {
     fail(error, start);
   }
@@ -397,7 +416,12 @@ async function start() {
 // ---- Hands ----
 
 $("scan-form").addEventListener("submit", (event) => { event.preventDefault(); completeFiles(); });
-$("scan-file").addEventListener("change", () => { $("complete").disabled = !$("scan-file").files.length; });
+for (const [input, other] of [["scan-file", "folder-files"], ["folder-files", "scan-file"]]) {
+  $(input).addEventListener("change", () => {
+    $(other).value = "";
+    $("complete").disabled = !$(input).files.length;
+  });
+}
 $("cancel").addEventListener("click", () => working?.abort());
 for (const unit of ["full", "counts", "s", "ms", "us", "ns"]) $("o-dwell_unit").add(new Option(unit, unit));
 
@@ -409,7 +433,7 @@ addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.cl
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragged");
-  take(event.dataTransfer.files);
+  filesOf(event.dataTransfer).then(take).catch(fail);
 });
 
 $("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));

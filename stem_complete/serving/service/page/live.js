@@ -12,7 +12,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export class Live {
   /** @param parts list and none, elements; begin(), show(bytes, source), say(text), fail(error). */
   constructor(parts) {
-    Object.assign(this, parts);
+    Object.assign(this, parts);  // of which `begin` stops it
     this.watched = null;  // id
     this.watching = null;  // AbortController
     setInterval(() => {
@@ -54,7 +54,6 @@ export class Live {
 
   /** Shows a scan as it comes, and once more with a self-check when it is finished. */
   async watch(scan) {
-    this.stop();
     this.begin();
     this.watched = scan.id;
     const own = this.watching = new AbortController();

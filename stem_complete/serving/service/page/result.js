@@ -1,7 +1,7 @@
 // What a completion says of itself, and its files.
 
 import { coverageText, lengthText, short } from "./values.js";
-import { verdict } from "./words.js";
+import { modelText, verdict } from "./words.js";
 
 const MEDIA = {
   npz: "application/x-npz", npy: "application/x-npy", tif: "image/tiff", png: "image/png",
@@ -37,7 +37,7 @@ export function factsOf(about, images, source) {
     ["Coverage", `${coverageText(about.coverage)} of the dose (${short(100 * about.coverage, 3)} %)`],
     ["Expected error", about.expected_error === null ? "not estimated" : `${short(about.expected_error, 3)}${unit} RMS`],
     ...(off === null ? [] : [["From the truth", `${short(off, 3)}${unit} RMS; the published truth has noise, too`]]),
-    ["Model", `${about.model}, ${about.model_sha256.slice(0, 12)}`],
+    ["Model", modelText(about.model, about.model_sha256)],
   ]);
 }
 

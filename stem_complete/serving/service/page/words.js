@@ -57,6 +57,9 @@ export function verdict(about) {
   return { level: "good", title: "The scan agrees with the model", text };
 }
 
+/** A model's name, with the beginning of its weights' hash, which tells it from others. */
+export const modelText = (name, sha256) => (sha256 ? `${name}, ${sha256.slice(0, 12)}` : name);
+
 /** What a model is, as [term, text]. */
 export function modelFacts(model) {
   const { coverages, metrics } = model;
@@ -73,6 +76,20 @@ export function modelFacts(model) {
     ["Made by", Object.entries(model.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
     ["Weights SHA-256", model.weights_sha256 ?? "–"],
   ];
+}
+
+/** Where a job is. */
+export function jobText({ state, position, settled, scans, completed, failed }) {
+  const num = Object.keys(failed).length;
+  const lacking = num ? `, ${num} failed` : "";
+  return {
+    open: "not started",
+    queued: `waiting, number ${position} in the queue`,
+    running: `completing, ${settled} of ${scans}`,
+    done: `done, ${completed.length} of ${scans} completed${lacking}`,
+    failed: `failed after ${completed.length} of ${scans}`,
+    cancelled: `cancelled after ${completed.length} of ${scans}`,
+  }[state];
 }
 
 /** A problem as [term, text], in the order in which it helps. */

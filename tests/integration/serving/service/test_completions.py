@@ -195,6 +195,7 @@ def test_health_model_examples_page_and_metrics(client, body):
     assert client.get("/v1/ready").json()["status"] == "ready"
     card = client.get("/v1/model").json()
     assert card["has_error_map"]
+    assert card["name"] == client.get("/v1/ready").json()["model"] == "released"
     assert "trained" in card["card"]
     page = client.get("/")
     assert "text/html" in page.headers["content-type"]

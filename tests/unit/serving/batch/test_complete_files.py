@@ -204,7 +204,7 @@ def test_a_coverage_that_the_model_does_not_know_is_noted(folder, completer, tex
     np.save("sparse.npy", np.nan_to_num(intensity))
     np.save("map.npy", dwell)
     report = complete_files(["sparse.npy"], completer, "out", dwell="map.npy")
-    assert "coverage 1/40, but tiny was trained at 1/10" in report.notes["sparse.npy"]
+    assert "coverage 1/40, but the model was trained at 1/10" in report.notes["sparse.npy"]
 
 
 class TestPublishedFiles:

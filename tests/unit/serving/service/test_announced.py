@@ -5,14 +5,16 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 
 from stem_complete.serving.service.announced import check_announced
 from stem_complete.serving.service.limits import Limits
-from stem_complete.serving.service.media import CSV, NPY, NPZ, PARQUET, PNG, SUFFIXES, TIFF
+from stem_complete.serving.service.media import CSV, HDF5, NPY, NPZ, PARQUET, PNG, SUFFIXES, TIFF
 from stem_complete.serving.service.problems import Problem
 
 LIMITS = Limits(pixels=10_000, samples=1000, members=4, expanded_bytes=200_000)
@@ -77,8 +79,49 @@ def announcing_tiff(side: int) -> bytes:
     return bytes(content)
 
 
+def hdf5(fill: Callable[[h5py.File], object], **options) -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w", **options) as root:
+        fill(root)
+    return file.getvalue()
+
+
+def virtual(root: h5py.File) -> None:
+    layout = h5py.VirtualLayout((8, 8), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", (8, 8))
+    root.create_virtual_dataset("a", layout)
+
+
+def packed(content: bytes) -> Callable[[h5py.File], object]:
+    """A data set of one chunk, which is packed as another content."""
+
+    def fill(root: h5py.File) -> None:
+        made = root.create_dataset("a", (64, 64), "f4", chunks=(64, 64), compression="gzip")
+        made.id.write_direct_chunk((0, 0), zlib.compress(content))
+
+    return fill
+
+
+def again(root: h5py.File) -> None:
+    """Groups that meet again, along two ways each: 2^n ways for n of them."""
+    root["one"] = root.create_group("other")
+
+
+def texts(root: h5py.File) -> None:
+    root.attrs["a"] = ["text"] * 500
+
+
+def scaled(root: h5py.File) -> None:
+    """With the columns' positions as HDF5's dimension scale, to which a reference leads."""
+    root["a"], root["x"] = ZEROS, np.arange(64)
+    root["x"].make_scale()
+    root["a"].dims[1].attach_scale(root["x"])
+
+
 ZEROS = np.zeros((64, 64), np.float32)
 OTHER_FILE = '<OME><TiffData><UUID FileName="../../secret.tif"/></TiffData></OME>'
+
+GZIP = {"compression": "gzip", "shuffle": True, "fletcher32": True}
 
 BOMBS = {
     "npy that announces terabytes": (NPY, npy_header("(1000000, 1000000)"), 413),
@@ -113,6 +156,59 @@ BOMBS = {
     "csv of many lines": (CSV, b"x,y,i\n" + b"1,2,3\n" * 3000, 413),
     "csv of one very long line": (CSV, b"1," * 2**20, 413),
     "binary csv": (CSV, b"\0\1\2\3", 422),
+    "hdf5 that links to another file": (
+        HDF5,
+        hdf5(lambda root: root.update({"a/b": h5py.ExternalLink("/etc/passwd", "/x")})),
+        422,
+    ),
+    "hdf5 of a virtual data set": (HDF5, hdf5(virtual), 422),
+    "hdf5 whose bytes lie in another file": (
+        HDF5,
+        hdf5(
+            lambda root: root.create_dataset("a", (8, 8), "f4", external=[("/etc/passwd", 0, 256)])
+        ),
+        422,
+    ),
+    "hdf5 of a soft link to a group": (
+        HDF5,
+        hdf5(lambda root: root.update({"a": h5py.SoftLink("/")})),
+        422,
+    ),
+    "hdf5 of groups that meet again": (HDF5, hdf5(again), 422),
+    "hdf5 that announces gigapixels": (
+        HDF5,
+        hdf5(lambda root: root.create_dataset("a", (60_000, 60_000), "f4")),
+        413,
+    ),
+    "hdf5 of a large chunk": (
+        HDF5,
+        hdf5(
+            lambda root: root.create_dataset(
+                "a", (8, 8), "f4", maxshape=(None, 8), chunks=(5000, 8)
+            )
+        ),
+        413,
+    ),
+    "hdf5 of many samples": (HDF5, hdf5(lambda root: root.update({"x": np.zeros(1001)})), 413),
+    "hdf5 of many data sets": (
+        HDF5,
+        hdf5(lambda root: root.update({f"{i}": np.zeros((90, 90)) for i in range(4)})),
+        413,
+    ),
+    "hdf5 of many texts": (HDF5, hdf5(texts), 413),
+    "hdf5 of lists": (
+        HDF5,
+        hdf5(lambda root: root.create_dataset("a", (8,), h5py.vlen_dtype("f4"))),
+        422,
+    ),
+    "hdf5 in another compression": (
+        HDF5,
+        hdf5(lambda root: root.create_dataset("a", data=ZEROS, compression="lzf")),
+        422,
+    ),
+    "hdf5 of a chunk that unpacks to much": (HDF5, hdf5(packed(bytes(10**7))), 413),
+    "hdf5 of a chunk that unpacks to little": (HDF5, hdf5(packed(b"little")), 422),
+    "no hdf5": (HDF5, b"\x89HDF\r\n\x1a\n" + b"\xff" * 100, 422),
     "no parquet": (PARQUET, b"PAR1" + b"\0" * 20 + b"PAR1", 422),
 }
 
@@ -160,6 +256,10 @@ def test_parquet_of_text_or_lists_is_refused(tmp_path):
         (TIFF, tiff(ZEROS, imagej=True)),
         (PNG, png(64, 64)),
         (CSV, b"x,y,intensity\n1,2,3\n"),
+        (HDF5, hdf5(lambda root: root.update({"a": ZEROS, "b": h5py.SoftLink("/a")}))),
+        (HDF5, hdf5(lambda root: root.attrs.update({"none": h5py.Empty("f4"), "unit": "nm"}))),
+        (HDF5, hdf5(scaled)),
+        (HDF5, hdf5(lambda root: root.create_dataset("a", data=ZEROS, **GZIP), userblock_size=512)),
     ],
 )
 def test_what_is_within_the_limits_passes(media, content, tmp_path):
