@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import numpy as np
+from numpy.typing import NDArray
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 
@@ -63,14 +65,15 @@ class Body:
         dwell: File of its dwell map, None if it needs none.
         along: File of its path, likewise.
         name: What the client calls it, "" if nothing.
-        is_pair: Whether `scan` has two images, intensities and dwell map; known once it is read.
+        dwell_map: As stored [h, w], if `scan` has two images, intensities and dwell map; known once
+            it is read.
     """
 
     scan: Path
     dwell: Path | None = None
     along: Path | None = None
     name: str = ""
-    is_pair: bool = False
+    dwell_map: NDArray[np.generic] | None = None
 
 
 async def spool(request: Request, folder: Path, name: str = "") -> Body:
@@ -209,7 +212,7 @@ def _read(body: Body, options: ScanOptions, limits: Limits) -> RasterScan:
         images = read_file(body.scan, options.signal, masks=True).micrographs
         if len(images) == 2:
             image, dwell = images
-            body.is_pair = True
+            body.dwell_map = dwell.pixels
             scan = raster_scan(
                 image.pixels,
                 dwell.pixels,
@@ -236,8 +239,6 @@ def _has(body: Body, *media: str) -> bool:
 
 def _zeros(columns: Mapping[str, Any]) -> Any:
     """Samples without intensities, to ask for the shape of their image."""
-    import numpy as np
-
     from stem_complete.data.formats.samples import Samples
 
     num = max((len(values) for values in columns.values()), default=0)

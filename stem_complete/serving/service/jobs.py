@@ -165,10 +165,10 @@ class Job(Kept):
             for before in folder.glob(f"{stem}.*"):
                 if before.stem == stem:
                     before.unlink()
-        if body.is_pair:  # which the engine would take for two scans
+        if body.dwell_map is not None:  # the engine would take the two images for two scans
             dwell = self._dwells / f"{stem}.npy"
             with atomic_file(dwell) as draft, draft.open("wb") as file:
-                np.save(file, scan.dwell, allow_pickle=False)
+                np.save(file, body.dwell_map, allow_pickle=False)
             with atomic_file(self._scans / f"{stem}.tif") as draft:
                 info = {"title": scan.about.title or name}
                 write_tiff(draft, scan.intensity.astype(np.float32), scan.pixel_size_nm, info)

@@ -115,9 +115,10 @@ def test_a_scan_of_a_job_comes_as_a_single_completion_and_all_as_zip(client, sca
 
 
 def test_two_pages_are_a_scan_and_its_dwell_map_in_a_job_too(client, example):
-    intensity, dwell = example
+    intensity, dwell = example[0], 10 * example[1]
     both = bodies.tiff(np.stack([intensity, dwell]).astype(np.float32), metadata=None)
-    path = client.post("/v1/jobs", params={"self_check": False}).headers["location"]
+    how = {"self_check": False, "dwell_unit": "us", "full_dwell": 10}
+    path = client.post("/v1/jobs", params=how).headers["location"]
     client.put(f"{path}/scans/a.tif", content=both, headers={"Content-Type": "image/tiff"})
     form = {"scan": ("x.npy", bodies.npy(intensity)), "dwell": ("y.npy", bodies.npy(dwell))}
     client.put(f"{path}/scans/b", files=form)

@@ -81,8 +81,8 @@ def test_a_pair_is_known_as_one(tmp_path, texture, spiral):
     np.save(file, np.stack([intensity, dwell]))
     body = Body(file)
     assert read_body(body, AS_STORED, LIMITS).coverage == pytest.approx(dwell.mean(), rel=1e-5)
-    assert body.is_pair
+    np.testing.assert_array_equal(body.dwell_map, dwell)
     np.save(file, intensity)
     body = Body(file)
     read_body(body, AS_STORED, LIMITS)
-    assert not body.is_pair
+    assert body.dwell_map is None
