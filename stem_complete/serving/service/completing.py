@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.inference.card import ModelCard
-from stem_complete.inference.complete import unfamiliar
+from stem_complete.inference.complete import complete_scans, unfamiliar
 from stem_complete.inference.completer import CompletedScan, Completer
 from stem_complete.serving.batch.units import AnyJob, R, U
 from stem_complete.serving.service.batching import Batcher
@@ -137,13 +137,5 @@ class Desk:
         await asyncio.shield(self._batcher.close())
 
     def _complete(self, tasks: Sequence[Task]) -> list[CompletedScan]:
-        completer, how = self.completer, tasks[0].how
-        scans = [task.scan for task in tasks]
-        checks = [completer.self_check(scan) if how.self_check else None for scan in scans]
-        completions = completer.complete_scans(
-            scans, error_map=how.error_map, checks=checks, keep_measured=how.keep_measured
-        )
-        return [
-            CompletedScan(scan, completion, completer.card, check)
-            for scan, completion, check in zip(scans, completions, checks, strict=True)
-        ]
+        scans, how = [task.scan for task in tasks], tasks[0].how
+        return list(complete_scans(self.completer, scans, **how._asdict(), batch_size=len(scans)))
