@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from stem_complete.data.scans import RasterScan
-from stem_complete.inference import register_model
+from stem_complete.inference import load_artifact, register_model, save_artifact
 from stem_complete.inference.sources import RELEASED_MODEL
 from stem_complete.serving.service.access import TOKEN_HASHES, new_token
 from stem_complete.serving.service.completing import Task
@@ -117,8 +116,9 @@ def test_an_alias_that_moves_changes_the_model_and_drops_no_request(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    other = tmp_path / "next"
-    shutil.copytree(RELEASED_MODEL.parent / "experiments" / "release" / "next", other)
+    other = load_artifact(RELEASED_MODEL)
+    next(other.network.parameters()).data *= 1.01
+    save_artifact(tmp_path / "other", other)
     register_model(RELEASED_MODEL, "gold", "production", uri=uri)
     config = ServiceConfig(model="models:/gold@production", poll_model_s=0.3, storage=tmp_path)
     replica = CompleterReplica(config, Handover())
@@ -135,7 +135,7 @@ def test_an_alias_that_moves_changes_the_model_and_drops_no_request(
 
         asking = asyncio.gather(*[until_changed() for _ in range(3)])
         await asyncio.sleep(0.5)
-        await asyncio.to_thread(register_model, other, "gold", "production", uri=uri)
+        await asyncio.to_thread(register_model, tmp_path / "other", "gold", "production", uri=uri)
         await asking
         await replica.close()
         return names

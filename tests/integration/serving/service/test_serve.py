@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -209,8 +210,11 @@ def test_the_python_example_of_the_documentation_works(service, example):
 def test_every_log_entry_of_a_request_has_its_id(service, client):
     client.session.headers["X-Request-Id"] = "find-me-1"
     client.model()
-    lines = [json.loads(x) for x in service.log.read_text().splitlines() if x.startswith("{")]
-    entry = next(x for x in lines if x.get("request_id") == "find-me-1")
+    deadline_s = time.monotonic() + 30
+    while "find-me-1" not in (log := service.log.read_text()):  # it follows the answer
+        assert time.monotonic() < deadline_s, log
+        time.sleep(0.05)
+    (entry,) = (json.loads(line) for line in log.splitlines() if "find-me-1" in line)
     assert entry["route"] == "/v1/model"
     assert entry["status"] == 200
     assert entry["seconds"] >= 0
