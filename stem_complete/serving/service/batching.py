@@ -83,6 +83,10 @@ class Batcher(Generic[Item, Result]):
         async with self._turn:
             return await self._in_thread(work)
 
+    def run(self, work: Callable[[], Other]) -> Other:
+        """Does other work in the thread, after the batch that is under way, and waits for it."""
+        return self._thread.submit(work).result()
+
     async def close(self) -> None:
         """Waits for all batches, and ends the thread."""
         while self._tasks:

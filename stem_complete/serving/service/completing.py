@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from stem_complete.data.scans import RasterScan
@@ -91,16 +91,18 @@ class Completing(Protocol):
 class Desk:
     """A completer whose scans come one by one, and are completed in batches of one shape.
 
-    All of it, batches and units of jobs, is done by one thread: the cores are the network's.
+    All of it, batches and units of jobs, is done by one thread: the cores are the network's. It
+    loads the model, too: a second thread that computes makes OpenMP put the threads of both to
+    sleep after each operation, and completions take 1.5 times as long.
 
     Args:
-        completer: The model.
+        load: Loads the model.
         batch_size: Largest number of scans that are completed together.
     """
 
-    def __init__(self, completer: Completer, batch_size: int) -> None:
-        self.completer = completer
+    def __init__(self, load: Callable[[], Completer], batch_size: int) -> None:
         self._batcher: Batcher[Task, CompletedScan] = Batcher(self._complete, batch_size)
+        self.completer = self._batcher.run(load)
 
     async def complete(self, task: Task) -> Done:
         """See `Completing`."""
@@ -123,9 +125,9 @@ class Desk:
         """See `Completing`."""
         return self.completer.card
 
-    def exchange(self, completer: Completer) -> None:
-        """Takes another model from the next batch on."""
-        self.completer = completer
+    def exchange(self, load: Callable[[], Completer]) -> None:
+        """Takes another model from the next batch on, and waits for it."""
+        self.completer = self._batcher.run(load)
 
     @property
     def busy_s(self) -> float:

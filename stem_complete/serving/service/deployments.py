@@ -12,6 +12,8 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -21,7 +23,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from stem_complete.credentials import Handover
 from stem_complete.errors import ConfigError, StemCompleteError
-from stem_complete.inference.card import ModelCard
+from stem_complete.inference.card import ModelCard, read_card
 from stem_complete.inference.completer import (
     CompletedScan,
     Completer,
@@ -102,7 +104,7 @@ class CompleterReplica:
         credentials.accept()
         log_as_json()
         self.config = config
-        self.desk = Desk(self._load(), config.together)
+        self.desk = Desk(self._load, config.together)
         self._closed = threading.Event()
         if (config.model or "").startswith("models:/") and "@" in (config.model or ""):
             threading.Thread(target=self._follow, name="alias", daemon=True).start()
@@ -130,21 +132,18 @@ class CompleterReplica:
         self._closed.set()
         await self.desk.close()
 
-    def _load(self) -> Completer:
+    def _load(self, folder: Path | None = None) -> Completer:
         config = self.config
-        return load_completer(config.model, config.device, precision=config.precision)
+        return load_completer(folder or config.model, config.device, precision=config.precision)
 
     def _follow(self) -> None:
-        """Loads the version that the alias leads to beside the old one, and takes it then."""
+        """Takes the version that the alias leads to, once it is fetched."""
         while not self._closed.wait(self.config.poll_model_s):
             try:
                 folder = model_folder(self.config.model)
-                completer = load_completer(
-                    folder, self.config.device, precision=self.config.precision
-                )
-                if completer.card != self.desk.completer.card:
-                    self.desk.exchange(completer)
-                    fields = {"sha256": completer.card.weights_sha256}
+                if (card := read_card(folder)) != self.desk.completer.card:
+                    self.desk.exchange(partial(self._load, folder))
+                    fields = {"sha256": card.weights_sha256}
                     log.warning("another model", extra={"fields": fields})
             except (StemCompleteError, OSError) as error:  # the server may be away for a while
                 log.warning("alias", extra={"fields": {"error": str(error)}})

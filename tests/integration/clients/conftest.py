@@ -33,7 +33,7 @@ def token_and_hash() -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def service(completer, token_and_hash, tmp_path_factory) -> Iterator[str]:
     """Address of a service with the untrained model, which wants a token."""
-    desk = Desk(completer, 4)
+    desk = Desk(lambda: completer, 4)
     app = make_app(desk, tmp_path_factory.mktemp("service"), token_hashes=[token_and_hash[1]])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run)

@@ -67,12 +67,14 @@ def test_without_a_command_there_is_help(run):
     assert all(name in done.output for name in COMMANDS)
 
 
-def test_threads_of_torch_rest_while_they_wait_unless_the_user_says_otherwise(run, monkeypatch):
+def test_threads_of_torch_rest_soon_while_they_wait_unless_the_user_says_otherwise(
+    run, monkeypatch
+):
     run("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "9")
     run("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "9"
 
 
 def test_a_working_directory_that_was_removed_is_told(run, tmp_path, monkeypatch):

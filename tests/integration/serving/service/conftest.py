@@ -32,7 +32,7 @@ def make_client(released: Completer, tmp_path_factory) -> Iterator[Callable[...,
     begun: list[tuple[TestClient, Desk]] = []
 
     def make(storage: Path | None = None, **options: Any) -> TestClient:
-        desk = Desk(released, 4)
+        desk = Desk(lambda: released, 4)
         app = make_app(desk, storage or tmp_path_factory.mktemp("storage"), **options)
         client = TestClient(app, raise_server_exceptions=True)
         client.__enter__()

@@ -203,7 +203,7 @@ def test_jobs_wait_in_the_order_in_which_they_were_started(make_client, scans):
 
 def test_a_job_goes_on_when_the_service_is_started_again(make_client, scans, tmp_path, released):
     many = {f"n{i}": scans[f"s{i % 4}"] for i in range(10)}
-    first = Desk(released, 4)
+    first = Desk(lambda: released, 4)
     with TestClient(make_app(first, tmp_path)) as client:
         path = make(client, many, format="npy", self_check=False)
         client.post(f"{path}/start")
@@ -276,7 +276,7 @@ class Shaky:
 
 def test_busy_completers_are_asked_again_and_only_what_kills_them_fails(artifact, scans, tmp_path):
     card = artifact.card.model_copy(update={"calibration": None})  # and there is no error map
-    shaky = Shaky(Desk(Completer(artifact._replace(card=card), "cpu"), 4))
+    shaky = Shaky(Desk(lambda: Completer(artifact._replace(card=card), "cpu"), 4))
     with TestClient(make_app(shaky, tmp_path)) as client:
         path = make(client, {"a": scans["s0"], "deadly": scans["s1"], "z": scans["s2"]})
         client.post(f"{path}/start")
