@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stem_complete.inference import Outputs, completer, load_completer
+from stem_complete.inference import Outputs, load_completer, predictor
 from stem_complete.serving.batch import complete_files
 from stem_complete.serving.batch.files import CompletedFiles
 from stem_complete.serving.batch.shards import CompletionArrays
@@ -21,8 +21,8 @@ from .report import Comparison, Goal
 
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "read and hash": [(Worker, "_begin")],
-    "encode": [(completer, "analyse")],
-    "network": [(completer, "run_network")],
+    "encode": [(predictor, "analyse")],
+    "network": [(predictor, "run_network")],
     "write": [(CompletedFiles, "write"), (CompletionArrays, "write")],
 }
 """Functions of each stage; none calls another one."""

@@ -15,7 +15,9 @@ def report(tmp_path_factory):
     rng = np.random.default_rng(0)
     image = gaussian_filter(rng.normal(size=(64, 64)), 1.2)
     np.save(folder / "mask.npy", np.where(rng.random(image.shape) < 0.4, image, 0.0123))
-    real_scan.main([str(folder / "mask.npy"), "--output", str(folder / "docs")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real_scan, "NUM_DRAWS", 2)
+        real_scan.main([str(folder / "mask.npy"), "--output", str(folder / "docs")])
     return folder / "docs"
 
 

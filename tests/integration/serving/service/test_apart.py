@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 
 from stem_complete.serving.service.apart import Apart, EndedError
-from stem_complete.serving.service.problems import Problem, bad
-
-
-def refuse(text: str) -> None:
-    raise bad(text, "another", "do so")
+from stem_complete.serving.service.limits import Limits, check_pixels
+from stem_complete.serving.service.problems import Problem
 
 
 def test_what_crashes_hangs_or_fails_is_told_and_the_next_is_answered():
     apart, limits = Apart(), {"limit_s": 600.0, "limit_bytes": 2**28}
     assert apart.call(os.getpid, **limits) != os.getpid()
     assert apart.call(os.getpid, **limits) == apart.call(os.getpid, **limits)
-    with pytest.raises(Problem, match="expected numbers, found another"):
-        apart.call(refuse, "numbers", **limits)
+    with pytest.raises(Problem, match="pixels"):
+        apart.call(check_pixels, (10**6, 10**6), Limits(), **limits)
     with pytest.raises(MemoryError):
         apart.call(np.ones, 2**27, **limits)
     with pytest.raises(EndedError):
