@@ -16,6 +16,7 @@ BENCHMARKS = {
     "alrc": "ALRC beside the training step without it",
     "train": "training step of the paper's network beside plain convolutions, or a GPU's peak",
     "complete": "completion by the folded network beside the unfolded one",
+    "threads": "threads of a completion beside one, at rest and on a busy machine",
     "sizes": "large scans: seams beside errors, memory and CPU time beside small scans",
     "stages": "reading, encoding, network and writing beside the whole batch",
     "curves": "curves of tracked runs beside MLflow's client",

@@ -7,7 +7,6 @@ lock. Only a process can be ended then.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -106,7 +105,9 @@ def _serve(line: Connection) -> None:
 
 def _limit_memory(num_bytes: int) -> None:
     """Lets this process have so much more than it has now, where the system tells that."""
-    with suppress(OSError, ValueError):
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # which Windows, of many microscopes' computers, has not
+
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + num_bytes
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
