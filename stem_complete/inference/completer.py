@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.card import ModelCard
 from stem_complete.inference.held_out import check_blocks, check_pixels
 from stem_complete.inference.labelled import as_raster, like
-from stem_complete.inference.measured_pixels import blend_measured
+from stem_complete.inference.measured_pixels import blend_measured, noise_of_measurements
 from stem_complete.inference.predictor import Predictor
 from stem_complete.inference.scaled_scans import scaled
 from stem_complete.inference.self_check import NOT_CHECKED, SelfCheck
@@ -179,19 +178,21 @@ class Completer:
         for scan in rasters:
             check_side(scan)
         judged = [check or NOT_CHECKED for check in checks or [None] * len(rasters)]
+        together = scaled(rasters)
+        found = self._predictor.judged(judged, together)
         completions = []
-        images = self._predictor.apply_in_units(
-            partial(self._predictor.judged, judged), scaled(rasters)
-        )
-        for scan, (predicted, *followed), check in zip(rasters, images, judged, strict=True):
-            (image,) = followed or (predicted,)
+        for number, (scan, check) in enumerate(zip(rasters, judged, strict=True)):
+            one, parts = together.of(number), found.parts_of(number)
+            images = found.images[number : number + 1]
+            image = one.as_float32(images[:, -1:])[0, 0]
             error = None
             if error_map or keep_measured:
                 # What follows the measurements agrees with them, however wrong it is between them.
-                error = self._predictor.expected_error(predicted, scan, check.map_factor)
+                error = self._predictor.expected_error(images[:, :1], one, parts, check.map_factor)
             if keep_measured and error is not None:
-                image, error = blend_measured(image, error, scan)
-            completions.append(Completion(image.astype(np.float32), error if error_map else None))
+                noise = noise_of_measurements(one, parts)
+                image, error = blend_measured(image, error, scan, noise)
+            completions.append(Completion(image, error if error_map else None))
         return list(map(_like, scans, completions))
 
     def self_check(
@@ -222,8 +223,8 @@ class Completer:
             return None
         raster = as_raster(scan)
         check_side(raster)
-        images = self._predictor.apply_in_units(self._predictor.first, scaled([raster]))
-        first: NDArray[np.float32] = images[0, 0].astype(np.float32)
+        one = scaled([raster])
+        first: NDArray[np.float32] = one.as_float32(self._predictor.first(one))[0, 0]
         return first
 
 

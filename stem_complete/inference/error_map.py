@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
-from stem_complete.data.scans import RasterScan
-from stem_complete.scan.adaptive import measured_exactly, reach_of, take_apart
+from stem_complete.scan.adaptive import measured_exactly
 from stem_complete.scan.bands import in_bands, sums_in_bands
 from stem_complete.scan.filters import gaussian, gaussian_reach_px
 from stem_complete.scan.network_input import WHOLE
 from stem_complete.scan.partial_scan import PartialScan
+from stem_complete.scan.parts import Parts, reach_of, take_apart
 
 Image = NDArray[np.floating[Any]]
 
@@ -69,7 +69,7 @@ class ErrorFeatures:
     Attributes:
         of_scan: Those that all pixels share `[6]`.
         unit: The error that the scan's self-prediction suggests, in the units of the scan.
-        std: Standard deviation of the scan, in its units.
+        std: Standard deviation of the scan, in its units; 0 if it is constant.
         typical_gap: See `gaps` `[1, 1, 1, 1]`.
         maps: What the other features are made of, `[1, 1, h, w]` each: gap, see `gaps`, both
             activities, and the local misfit.
@@ -98,20 +98,19 @@ class ErrorFeatures:
         return reach_of(self.maps[0][0, 0, rows], self.typical_gap[0, 0])
 
 
-def error_features(completion: Image, scan: RasterScan) -> ErrorFeatures:
-    """Features of each pixel of a scan's completion [h, w]."""
-    mean, std = scan.mean_and_std()
-    scale = std or 1.0
-    intensity, completed, dwell = (
-        torch.from_numpy(array)[None, None]
-        for array in (
-            _standardised(scan.intensity, mean, scale),
-            _standardised(completion, mean, scale),
-            scan.dwell,
-        )
-    )
-    parts = take_apart(PartialScan(intensity, dwell))
-    del intensity
+def error_features(
+    completion: Tensor, scan: PartialScan, parts: Parts | None = None
+) -> ErrorFeatures:
+    """Features of each pixel of one scan's completion.
+
+    Args:
+        completion: [1, 1, h, w], in the units of the scan.
+        scan: What was measured, best on [-1, 1]: float32 keeps no small contrast on a large offset.
+        parts: Those of the scan, if they are known.
+    """
+    parts = parts or take_apart(scan)
+    dwell = parts.rest.dwell
+    completed = completion.to(dwell.device)
     unit, noise = parts.predicted
     mean_completed = completed.mean()
     completed = in_bands(lambda completed: (completed - mean_completed) / unit, completed)
@@ -123,8 +122,9 @@ def error_features(completion: Image, scan: RasterScan) -> ErrorFeatures:
         )
         for sigma in _ACTIVITY_SIGMAS_PX
     ]
+    # Each less its own mean, as the completion.
     measured = in_bands(
-        lambda rest, waves: (rest + waves + parts.mean) / unit, parts.rest.intensity, parts.waves
+        lambda rest, waves: (rest + waves) / unit, parts.rest.intensity, parts.waves
     )
     exactness = measured_exactly(PartialScan(measured, dwell), completed, parts.std / unit)
     misfit = in_bands(
@@ -157,20 +157,11 @@ def error_features(completion: Image, scan: RasterScan) -> ErrorFeatures:
     ]
     return ErrorFeatures(
         torch.stack([value.flatten()[0] for value in of_scan]).clamp(min=_SMALLEST).log(),
-        scale * float(unit),
-        std,
+        float(unit),
+        float(parts.std) if float(parts.low) < float(parts.high) else 0.0,
         parts.typical_gap,
         (parts.gap, *activities, local),
     )
-
-
-def _standardised(image: Image, mean: float, scale: float) -> NDArray[np.float32]:
-    # In double precision, so that a small contrast on a large offset survives.
-    result = np.empty(image.shape, np.float32)
-    for start in range(0, len(image), _ROWS):
-        rows = slice(start, start + _ROWS)
-        result[rows] = (image[rows] - mean) / scale
-    return result
 
 
 def _activity(images: Tensor, sigma_px: float) -> Tensor:
@@ -200,7 +191,11 @@ class ExpectedErrors(BaseModel, ABC):
         """
 
     def expected_error(
-        self, completion: Image, scan: RasterScan, factor: float = 1.0
+        self,
+        completion: Tensor,
+        scan: PartialScan,
+        parts: Parts | None = None,
+        factor: float = 1.0,
     ) -> NDArray[np.float32]:
         """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan.
 
@@ -208,12 +203,13 @@ class ExpectedErrors(BaseModel, ABC):
         is known there.
 
         Args:
-            completion: Of the model [h, w].
-            scan: What was measured.
+            completion: Of the model [1, 1, h, w].
+            scan: What was measured, see `error_features`.
+            parts: Those of the scan, if they are known.
             factor: On the errors, which it raises to the scan's standard deviation at most, as that
                 is what its mean errs by.
         """
-        return self.expected(error_features(completion, scan), factor)
+        return self.expected(error_features(completion, scan, parts), factor)
 
     def expected(self, features: ErrorFeatures, factor: float = 1.0) -> NDArray[np.float32]:
         """The same from features."""
@@ -230,7 +226,7 @@ class ExpectedErrors(BaseModel, ABC):
             square = (factor**2 * square).clamp(max=features.std**2).maximum(square)
             known = features.reach(rows).double()
             far = features.std**2
-            expected[rows] = (known * square + (1 - known) * far).sqrt().numpy()
+            expected[rows] = (known * square + (1 - known) * far).sqrt().cpu().numpy()
         return expected
 
 
@@ -284,13 +280,12 @@ class ErrorCalibration(ExpectedErrors):
     def log_square(self, features: Tensor) -> Tensor:
         """See `ExpectedErrors`."""
         mean, deviation, low, high = (
-            torch.tensor(each)[:, None, None]
+            features.new_tensor(each)[:, None, None]
             for each in (self.means, self.deviations, self.lowest, self.highest)
         )
         x = (features.maximum(low).minimum(high) - mean) / deviation
-        value = _quadratic(
-            x, torch.tensor(self.slopes), torch.tensor(self.curvatures), self.constant
-        )
+        slopes, curvatures = map(features.new_tensor, (self.slopes, self.curvatures))
+        value = _quadratic(x, slopes, curvatures, self.constant)
         return value.clamp(self.least, self.most)
 
 

@@ -54,11 +54,12 @@ class ErrorNetwork(ExpectedErrors):
 
     def log_square(self, features: Tensor) -> Tensor:
         """See `ExpectedErrors`."""
-        as_column = torch.tensor([self.means, self.deviations])[:, :, None, None]
+        as_column = features.new_tensor([self.means, self.deviations])[:, :, None, None]
         mean, deviation = as_column
         x = ((features - mean) / deviation).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
-        hidden = torch.einsum("nf,fhw->nhw", torch.tensor(self.weights), x)
-        hidden = (hidden + torch.tensor(self.biases)[:, None, None]).tanh_()
-        log_square = torch.einsum("n,nhw->hw", torch.tensor(self.outputs), hidden) + self.constant
+        hidden = torch.einsum("nf,fhw->nhw", features.new_tensor(self.weights), x)
+        hidden = (hidden + features.new_tensor(self.biases)[:, None, None]).tanh_()
+        outputs = features.new_tensor(self.outputs)
+        log_square = torch.einsum("n,nhw->hw", outputs, hidden) + self.constant
         bounded: Tensor = log_square.clamp(*_LOG_SQUARES)
         return bounded

@@ -8,15 +8,15 @@ deviation. `error_map` has what is calibrated now.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor
 
-from stem_complete.data.scans import RasterScan
-
-Image = NDArray[np.floating[Any]]
+from stem_complete.scan import PartialScan
+from stem_complete.scan.parts import Parts
 
 ACTIVITY_SIGMA_PX = 4.0
 """Width of the Gaussian neighbourhood in which the variation is measured."""
@@ -86,18 +86,28 @@ class ErrorTable(BaseModel):
         return self
 
     def expected_error(
-        self, completion: Image, scan: RasterScan, factor: float = 1.0
-    ) -> NDArray[np.float64]:
-        """Expected RMS error of each pixel [h, w] of a completion, in the units of the scan."""
-        _, std = scan.mean_and_std()
-        mean = np.mean(completion, dtype=np.float64)
+        self,
+        completion: Tensor,
+        scan: PartialScan,
+        parts: Parts | None = None,
+        factor: float = 1.0,
+    ) -> NDArray[np.float32]:
+        """See `error_map.ExpectedErrors`; it needs no parts."""
+        del parts
+        image, intensity, dwell = (each[0, 0].double().numpy() for each in (completion, *scan))
+        measured = dwell > 0
+        of_scan, weight = intensity[measured], dwell[measured]
+        off = of_scan - np.average(of_scan, weights=weight)
+        std = float(np.sqrt(np.average(off**2, weights=weight)))
+        mean = image.mean()
         # Farther pixels change nothing: the activity does not see them, and errors do not rise.
         halo = math.ceil(max(self._far, _TRUNCATE * ACTIVITY_SIGMA_PX + 1))
-        expected = np.empty(scan.shape)
+        expected = np.empty(image.shape, np.float32)
         for start in range(0, len(expected), _ROWS):
             above, below = max(start - halo, 0), start + _ROWS + halo
-            centred = (completion[above:below] - mean) / (std or 1.0)
-            features = error_features(centred, ~np.isnan(scan.intensity[above:below]))
+            features = error_features(
+                (image[above:below] - mean) / (std or 1.0), measured[above:below]
+            )
             inner = slice(start - above, start - above + _ROWS)
             error = self.of_features(Features(*(each[inner] for each in features)))
             expected[start : start + _ROWS] = factor * std * error

@@ -167,10 +167,10 @@ def calibrate(
             batch = simulator(image, 0, torch.tensor([number]))
             intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
             scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
-            completed = completer.complete_scan(scan, error_map=False).image.astype(np.float64)
-            features = error_features(completed, scan)
+            completed = completer.complete_scan(scan, error_map=False).image
+            features = error_features(torch.from_numpy(completed)[None, None], batch.scan)
             if features.std > 0:  # a constant scan has no unit to measure its error in
-                yield features, ((completed - truth) / features.unit) ** 2
+                yield features, ((completed.astype(np.float64) - truth) / features.unit) ** 2
             if progress:
                 progress(number + 1, total)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from stem_complete.inference.measured_pixels import noise_of_measurements
 from stem_complete.inference.predictor import Predictor
 from stem_complete.inference.scaled_scans import ScaledScans, scaled
 from stem_complete.inference.self_check import LEAST_PIXELS, TOO_LITTLE, SelfCheck, judge
-from stem_complete.scan import CORRECTED, NetworkInput
-from stem_complete.scan.adaptive import gaps, held_out_blocks, interpolate
+from stem_complete.scan import CORRECTED
+from stem_complete.scan.parts import gaps, held_out_blocks
 
 # Pixels this near to the border of a block share samples with the rest, by the probe's width.
 _SHARED_PX = 2
@@ -33,25 +32,23 @@ def check_blocks(predictor: Predictor, scan: RasterScan) -> SelfCheck:
         return TOO_LITTLE
     scaled_rest = scaled([rest])
     del rest
-
-    def both(image: Tensor, encoded: NetworkInput) -> Tensor:
-        return torch.cat([image, encoded.offset.expand_as(image)], 1)
-
-    found = predictor.apply(lambda scan: predictor.corrected(scan, both), scaled_rest)
-    completed, first = _at(held, found, scaled_rest)
+    images, parts = predictor.with_first(scaled_rest)
+    completed, first = _at(held, images, scaled_rest)
     corrects = predictor.card.encoding in CORRECTED
     measured, dwell = scan.intensity[held], scan.dwell[held]
     check = judge(measured, dwell, completed, first if corrects else None)
     if predictor.card.calibration is None or math.isnan(check.error):
         return check
-    image, offset = found[:, :1], found[:, 1:]
-    trusted = scaled_rest.in_units(offset.lerp(image, check.trust))[0, 0]
-    del found, image, offset, scaled_rest
-    off = measured - trusted[held]
-    rest, _ = hold_out(scan)
-    assert rest is not None
-    expected = predictor.expected_error(trusted, rest)[held].astype(np.float64)
-    return check.expecting(off, dwell.astype(np.float64), expected, noise_of_measurements(rest))
+    trusted = images[:, 1:].lerp(images[:, :1], check.trust)
+    del images
+    (completed,) = _at(held, trusted, scaled_rest)
+    expected = predictor.expected_error(trusted, scaled_rest, parts)[held]
+    return check.expecting(
+        measured - completed,
+        dwell.astype(np.float64),
+        expected.astype(np.float64),
+        noise_of_measurements(scaled_rest, parts),
+    )
 
 
 def check_pixels(predictor: Predictor, scan: RasterScan, check: SelfCheck) -> SelfCheck:
@@ -61,16 +58,13 @@ def check_pixels(predictor: Predictor, scan: RasterScan, check: SelfCheck) -> Se
         return check
     scaled_rest = scaled([rest])
     del rest
-    found = predictor.apply(partial(predictor.judged, [check]), scaled_rest)
-    image = scaled_rest.in_units(found)[0, 0]
-    (interpolated,) = _at(held, predictor.apply(interpolate, scaled_rest), scaled_rest)
-    del found, scaled_rest
+    image, parts = predictor.judged([check], scaled_rest)
     expected = None
     if predictor.card.calibration is not None:
-        rest, _ = hold_out_pixels(scan)
-        assert rest is not None
-        expected = predictor.expected_error(image, rest)[held]
-    completed = image[held].astype(np.float32)
+        expected = predictor.expected_error(image, scaled_rest, parts)[held]
+    (completed,) = _at(held, image, scaled_rest)
+    del image, parts
+    (interpolated,) = _at(held, predictor.interpolated(scaled_rest), scaled_rest)
     return check.followed(scan.intensity[held] - completed, interpolated - completed, expected)
 
 

@@ -1,17 +1,17 @@
-"""A model at work on scans: how they become its input, and its output images in their units."""
+"""A model at work on scans: how they become its input, and its output their completions."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stem_complete.data.scans import RasterScan
 from stem_complete.errors import ConfigError
 from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.scaled_scans import ScaledScans
@@ -20,14 +20,28 @@ from stem_complete.inference.tiling import check_tiles, run_network
 from stem_complete.models.output import bounded_correction, corrected, rms_factor
 from stem_complete.scan import NetworkInput, PartialScan, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate
-from stem_complete.scan.bands import bands, in_bands, sums_in_bands
+from stem_complete.scan.bands import in_bands, sums_in_bands
 from stem_complete.scan.encoding import analyse
 from stem_complete.scan.network_input import Analysis
+from stem_complete.scan.parts import Parts
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
-Complete = Callable[[PartialScan], Tensor]
-"""What is made of scans in [-1, 1]: images [b, c, h, w]."""
+
+class Predicted(NamedTuple):
+    """What a model makes of scans.
+
+    Attributes:
+        images: [b, c, h, w] on [-1, 1], on the CPU.
+        parts: What the scans consist of, on the model's device; None if its encoding does not tell.
+    """
+
+    images: Tensor
+    parts: Parts | None
+
+    def parts_of(self, number: int) -> Parts | None:
+        """Those of one scan."""
+        return None if self.parts is None else self.parts.of(number)
 
 
 class Predictor:
@@ -61,28 +75,76 @@ class Predictor:
         self._network = copy.deepcopy(artifact.network).to(self.device, _dtype(precision))
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def apply(self, complete: Complete, scans: ScaledScans) -> Tensor:
-        """Images [b, c, h, w] of scans, in [-1, 1], on the CPU."""
-        intensity, dwell = scans.scan
+    def judged(self, checks: Sequence[SelfCheck], scans: ScaledScans) -> Predicted:
+        """Completions of which what the scans contradict is left out.
+
+        Where measurements are to be followed, a second channel follows them.
+        """
+        scan = scans.on(self.device)
+        shares = [(check.trust, check.following) for check in checks]
+        trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
+
+        def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
+            if (trust < 1).any():
+                image = encoded.offset + trust * (image - encoded.offset)
+            return image
+
         with torch.inference_mode():
-            return complete(PartialScan(intensity.to(self.device), dwell.to(self.device))).cpu()
+            image, parts = self._corrected(scan, trusted)
+            if (following > 0).any():
+                followed = in_bands(
+                    lambda image, other: image + following * (other - image),
+                    image,
+                    interpolate(scan),
+                )
+                image = torch.cat([image, followed], 1)
+            return Predicted(image.cpu(), parts)
 
-    def apply_in_units(self, complete: Complete, scans: ScaledScans) -> NDArray[np.float64]:
-        """The same in the scans' units."""
-        found = self.apply(complete, scans)
-        images = np.empty(found.shape)
-        for band in bands(found):
-            images[..., band, :] = scans.in_units(found[..., band, :])
-        return images
+    def with_first(self, scans: ScaledScans) -> Predicted:
+        """Completions, and as a second channel the classical ones that the network corrects."""
 
-    def first(self, scan: PartialScan) -> Tensor:
-        """The classical completions [b, 1, h, w] that the network corrects."""
-        found = self._analyse(scan)
-        return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps)
+        def both(image: Tensor, encoded: NetworkInput) -> Tensor:
+            return torch.cat([image, encoded.offset.expand_as(image)], 1)
 
-    def corrected(
+        with torch.inference_mode():
+            images, parts = self._corrected(scans.on(self.device), both)
+            return Predicted(images.cpu(), parts)
+
+    def first(self, scans: ScaledScans) -> Tensor:
+        """The classical completions [b, 1, h, w] that the network corrects, on [-1, 1]."""
+        with torch.inference_mode():
+            found = self._analyse(scans.on(self.device))
+            return in_bands(lambda *maps: found.compose(*maps).offset, *found.maps).cpu()
+
+    def interpolated(self, scans: ScaledScans) -> Tensor:
+        """Images [b, 1, h, w] through the measurements, on [-1, 1]."""
+        with torch.inference_mode():
+            return interpolate(scans.on(self.device)).cpu()
+
+    def expected_error(
+        self, image: Tensor, scan: ScaledScans, parts: Parts | None, factor: float = 1.0
+    ) -> NDArray[np.float32]:
+        """The error map [h, w] of one scan's completion, see `ExpectedErrors.expected_error`.
+
+        NaN if the model was never calibrated.
+
+        Args:
+            image: The completion [1, 1, h, w] on [-1, 1].
+            scan: The scan.
+            parts: Those of the scan, if they are known.
+            factor: On the errors.
+        """
+        calibration = self.card.calibration
+        if calibration is None:
+            return np.full(image.shape[-2:], np.nan, np.float32)
+        with torch.inference_mode():
+            expected = calibration.expected_error(image, scan.scan, parts, factor)
+        expected *= scan.half.item()
+        return expected
+
+    def _corrected(
         self, scan: PartialScan, finish: Callable[[Tensor, NetworkInput], Tensor]
-    ) -> Tensor:
+    ) -> tuple[Tensor, Parts | None]:
         """What `finish` makes of the model's completion [b, 1, h, w] and its input, pixel by pixel.
 
         Bounds are those of the whole scan, however large it is.
@@ -109,43 +171,7 @@ class Predictor:
                 correction = correction * factor
             return finish(corrected(correction, encoded), encoded)
 
-        return in_bands(finished, correction, *found.maps)
-
-    def judged(self, checks: Sequence[SelfCheck], scan: PartialScan) -> Tensor:
-        """Completions [b, 1, h, w] of which what the scans contradict is left out.
-
-        Where measurements are to be followed, a second channel follows them.
-        """
-        shares = [(check.trust, check.following) for check in checks]
-        trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
-
-        def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
-            if (trust < 1).any():
-                image = encoded.offset + trust * (image - encoded.offset)
-            return image
-
-        image = self.corrected(scan, trusted)
-        if (following > 0).any():
-            followed = in_bands(
-                lambda image, other: image + following * (other - image),
-                image,
-                interpolate(scan),
-            )
-            return torch.cat([image, followed], 1)
-        return image
-
-    def expected_error(
-        self, image: NDArray[np.float64], scan: RasterScan, factor: float = 1.0
-    ) -> NDArray[np.float32]:
-        """The error map [h, w] of a scan's completion, see `ExpectedErrors.expected_error`.
-
-        NaN if the model was never calibrated.
-        """
-        if self.card.calibration is None:
-            return np.full(image.shape, np.nan, np.float32)
-        return self.card.calibration.expected_error(image, scan, factor).astype(
-            np.float32, copy=False
-        )
+        return in_bands(finished, correction, *found.maps), found.parts
 
     def _analyse(self, scan: PartialScan) -> Analysis:
         return analyse(scan, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage))

@@ -28,10 +28,28 @@ class ScaledScans(NamedTuple):
     middle: NDArray[np.float64]
     half: NDArray[np.float64]
 
+    def on(self, device: torch.device) -> PartialScan:
+        """The scans on a device."""
+        return PartialScan(*(each.to(device) for each in self.scan))
+
+    def of(self, number: int) -> ScaledScans:
+        """One of the scans."""
+        one = slice(number, number + 1)
+        return ScaledScans(
+            PartialScan(*(each[one] for each in self.scan)), self.middle[one], self.half[one]
+        )
+
     def in_units(self, images: Tensor) -> NDArray[np.float64]:
         """Images [b, c, h, w] on [-1, 1] in the units of the scans."""
         in_units: NDArray[np.float64] = self.middle + self.half * images.double().numpy()
         return in_units
+
+    def as_float32(self, images: Tensor) -> NDArray[np.float32]:
+        """The same in single precision, for which large images need little memory beside."""
+        result = np.empty(images.shape, np.float32)
+        for band in bands(images):
+            result[..., band, :] = self.in_units(images[..., band, :])
+        return result
 
 
 def scaled(scans: Sequence[RasterScan]) -> ScaledScans:

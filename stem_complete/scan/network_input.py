@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from stem_complete.scan.parts import Parts
+
 
 class Bound(NamedTuple):
     """What bounds a completion, whatever the network says.
@@ -64,10 +66,12 @@ class Analysis:
     Attributes:
         maps: Images `[b, 1, h, w]`, far fewer than the channels and bounds of the input.
         compose: The input of a window from the maps there, pixel by pixel.
+        parts: What the scans consist of, if the encoding takes them apart.
     """
 
     maps: tuple[Tensor, ...]
     compose: Callable[..., NetworkInput]
+    parts: Parts | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

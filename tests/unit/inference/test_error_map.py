@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from error_maps import expected_error, on_scale
 from pydantic import ValidationError
 
 from stem_complete.data.scans import RasterScan
@@ -17,6 +18,7 @@ from stem_complete.inference.error_map import (
     calibrated,
     error_features,
 )
+from stem_complete.inference.scaled_scans import scaled
 
 NOISES = (0.0, 0.3)
 
@@ -33,6 +35,11 @@ def completed(texture, spiral, seed, coverage="1/20", noise=0.0):
     scan = RasterScan(intensity, dwell)
     image = normalised_convolution(scan, sigma_pitches=3 * scan.coverage, dwell_exponent=1)
     return scan, image.astype(np.float64), truth
+
+
+def features_of(scan, image):
+    """Features of the pixels of a completion."""
+    return error_features(*on_scale(scan, image))
 
 
 SHAPE = (8, 20)
@@ -100,8 +107,9 @@ def fitted(texture, spiral):
             scan, image, truth = completed(
                 texture, spiral, seed, ("1/20", "1/5")[seed % 2], NOISES[seed // 2 % 2]
             )
-            features = error_features(image, scan)
-            yield features, ((image - truth) / features.unit) ** 2
+            features = features_of(scan, image)
+            unit = scaled([scan]).half.item() * features.unit
+            yield features, ((image - truth) / unit) ** 2
 
     return calibrated(completions())
 
@@ -114,7 +122,7 @@ def test_predicted_and_actual_errors_agree_on_other_images(
     expected, actual = [], []
     for seed in range(100, 108):
         scan, image, truth = completed(texture, spiral, seed, coverage, noise)
-        expected.append(fitted.expected_error(image, scan) ** 2)
+        expected.append(expected_error(fitted, scan, image) ** 2)
         actual.append((image - truth) ** 2)
     expected, actual = np.stack(expected), np.stack(actual)
     assert 1 / 1.8 < expected.mean() / actual.mean() < 1.8  # of squares: 1.33 of errors
@@ -125,8 +133,8 @@ def test_predicted_and_actual_errors_agree_on_other_images(
 
 def test_the_error_rises_away_from_the_path(fitted, texture, spiral):
     scan, image, _ = completed(texture, spiral, 100)
-    error = fitted.expected_error(image, scan)
-    gap = error_features(image, scan).of_pixels()[0].numpy()
+    error = expected_error(fitted, scan, image)
+    gap = features_of(scan, image).of_pixels()[0].numpy()
     near, far = error[gap < np.quantile(gap, 0.2)], error[gap > np.quantile(gap, 0.8)]
     assert far.mean() > 1.2 * near.mean()
 
@@ -135,14 +143,14 @@ def test_nothing_is_known_where_nothing_was_measured_near(fitted, texture, spira
     scan, image, _ = completed(texture, spiral, 100)
     half = np.arange(128) < 64
     half_scan = RasterScan(np.where(half, scan.intensity, np.nan), np.where(half, scan.dwell, 0))
-    error = fitted.expected_error(image, half_scan)
+    error = expected_error(fitted, half_scan, image)
     assert error[:, 110:].min() >= half_scan.mean_and_std()[1] * (1 - 1e-6)
     assert np.median(error[:, :50]) < np.median(error[:, 110:])
 
 
 def test_it_is_raised_to_the_deviation_of_the_scan_at_most(fitted, texture, spiral):
     scan, image, _ = completed(texture, spiral, 100)
-    plain, twice, ten_times = (fitted.expected_error(image, scan, by) for by in (1.0, 2.0, 10.0))
+    plain, twice, ten_times = (expected_error(fitted, scan, image, by) for by in (1.0, 2.0, 10.0))
     _, std = scan.mean_and_std()
     small = plain < std / 2
     assert small.any()
@@ -153,9 +161,9 @@ def test_it_is_raised_to_the_deviation_of_the_scan_at_most(fitted, texture, spir
 @pytest.mark.parametrize(("gain", "offset"), [(1e-3, 50.0), (3e4, 0.0), (-2.0, 1.0)])
 def test_it_follows_gain_and_offset(fitted, texture, spiral, gain, offset):
     scan, image, _ = completed(texture, spiral, 100)
-    error = fitted.expected_error(image, scan)
+    error = expected_error(fitted, scan, image)
     other = RasterScan(gain * scan.intensity + offset, scan.dwell)
-    shifted = fitted.expected_error(gain * image + offset, other)
+    shifted = expected_error(fitted, other, gain * image + offset)
     np.testing.assert_allclose(shifted, abs(gain) * error, rtol=0.02)
 
 
@@ -163,7 +171,7 @@ def test_a_constant_scan_has_a_finite_error(fitted):
     dwell = np.zeros((64, 64))
     dwell[::4] = 1
     scan = RasterScan(np.where(dwell > 0, 7.0, np.nan), dwell)
-    assert np.isfinite(fitted.expected_error(np.full((64, 64), 7.0), scan)).all()
+    assert np.isfinite(expected_error(fitted, scan, np.full((64, 64), 7.0))).all()
 
 
 @pytest.mark.parametrize(

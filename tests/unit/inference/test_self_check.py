@@ -15,6 +15,7 @@ from stem_complete.inference.held_out import hold_out, hold_out_pixels
 from stem_complete.inference.predictor import Predictor
 from stem_complete.inference.self_check import NOT_CHECKED, judge
 from stem_complete.scan import GEOMETRIES, archimedean
+from stem_complete.scan.parts import take_apart
 
 SHAPE = (128, 160)
 
@@ -121,15 +122,32 @@ def test_the_scans_that_it_makes_are_let_go_before_the_network_runs(image, monke
 
     for hold in (hold_out, hold_out_pixels):
         monkeypatch.setattr(f"stem_complete.inference.held_out.{hold.__name__}", spied(hold))
-    apply = Predictor.apply
+    analyse = Predictor._analyse
     monkeypatch.setattr(
         Predictor,
-        "apply",
-        lambda *args: (alive.extend(rest() for rest in rests), apply(*args))[1],
+        "_analyse",
+        lambda *args: (alive.extend(rest() for rest in rests), analyse(*args))[1],
     )
     completer.self_check(masked(image))
-    assert len(rests) == 4
-    assert alive == [None] * 7
+    assert len(rests) == 2
+    assert alive == [None] * 3
+
+
+def test_each_scan_is_taken_apart_once(image, monkeypatch):
+    """By the encoding; error map and self-check know its parts from there."""
+    completer, times = load_completer(device="cpu"), []
+
+    def counted(scan):
+        times.append(scan)
+        return take_apart(scan)
+
+    for module in ("scan.adaptive", "inference.error_map", "inference.measured_pixels"):
+        monkeypatch.setattr(f"stem_complete.{module}.take_apart", counted)
+    scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
+    completer.complete_scan(scan, keep_measured=True)
+    assert len(times) == 1
+    completer.self_check(scan)
+    assert len(times) == 2
 
 
 def masked(image, noise=0.0):

@@ -21,9 +21,9 @@ from stem_complete.scan import (
     serpentine_raster,
     uniform,
 )
-from stem_complete.scan.adaptive import gaps, without_outliers
 from stem_complete.scan.filters import gaussian
 from stem_complete.scan.lattice import regularity
+from stem_complete.scan.parts import gaps, without_outliers
 from stem_complete.scan.random import Stream
 
 SHAPE = (128, 128)
