@@ -10,13 +10,15 @@ function of nothing is a factor on that error.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
@@ -116,11 +118,12 @@ def error_features(
     completed = in_bands(lambda completed: (completed - mean_completed) / unit, completed)
     activities = [
         in_bands(
-            lambda images, sigma=sigma: _activity(images, sigma),
+            lambda images, around=around: _activity(images, around),
             completed,
-            halo=gaussian_reach_px(sigma),
+            halo=around.halo_px,
+            multiple=around.side_px,
         )
-        for sigma in _ACTIVITY_SIGMAS_PX
+        for around in map(_Neighbourhood, _ACTIVITY_SIGMAS_PX)
     ]
     # Each less its own mean, as the completion.
     measured = in_bands(
@@ -141,11 +144,13 @@ def error_features(
     )
     del misfit
     overall = square.sum((2, 3), keepdim=True) / total
+    near = _Neighbourhood(_MISFIT_SIGMA_PX)
     local = in_bands(
-        lambda dwell, square: _local_misfit(dwell, square, overall),
+        lambda dwell, square: _local_misfit(dwell, square, overall, near),
         dwell,
         square,
-        halo=gaussian_reach_px(_MISFIT_SIGMA_PX),
+        halo=near.halo_px,
+        multiple=near.side_px,
     )
     of_scan = [
         noise / unit,
@@ -164,15 +169,50 @@ def error_features(
     )
 
 
-def _activity(images: Tensor, sigma_px: float) -> Tensor:
+class _Neighbourhood(NamedTuple):
+    """A Gaussian neighbourhood, of squares that are small beside it: in a sixth of the time.
+
+    Means differ by some thousandths from those of single pixels.
+    """
+
+    sigma_px: float
+
+    @property
+    def side_px(self) -> int:
+        """Side of the squares: a quarter to half of the Gaussian's width."""
+        return 1 << int(math.log2(self.sigma_px / 2))
+
+    @property
+    def _sigma(self) -> float:
+        """Width of the Gaussian [squares]: squares and the interpolation between them blur, too."""
+        side = self.side_px
+        return math.sqrt(self.sigma_px**2 - (side**2 - 1) / 4) / side
+
+    @property
+    def halo_px(self) -> int:
+        """Distance that means depend on."""
+        return self.side_px * (gaussian_reach_px(self._sigma) + 1)
+
+    def means(self, images: Tensor) -> Tensor:
+        """Means of images around each pixel; beyond their borders they are 0."""
+        h, w = images.shape[-2:]
+        side = self.side_px
+        # With one square more on each side, between which and the last one is interpolated.
+        padded = F.pad(images, (side, side + -w % side, side, side + -h % side))
+        blurred = gaussian(F.avg_pool2d(padded, side), self._sigma)
+        enlarged = F.interpolate(blurred, scale_factor=side, mode="bilinear")
+        return enlarged[..., side : side + h, side : side + w]
+
+
+def _activity(images: Tensor, around: _Neighbourhood) -> Tensor:
     """Standard deviations of images around each pixel."""
-    local_mean, square = gaussian(torch.cat([images, images.square()], 1), sigma_px).chunk(2, 1)
+    local_mean, square = around.means(torch.cat([images, images.square()], 1)).chunk(2, 1)
     return (square - local_mean.square()).clamp(min=0).sqrt()
 
 
-def _local_misfit(dwell: Tensor, square: Tensor, overall: Tensor) -> Tensor:
+def _local_misfit(dwell: Tensor, square: Tensor, overall: Tensor, near: _Neighbourhood) -> Tensor:
     """Root mean square misfit around each pixel, of squares weighted by the dwell."""
-    sums, weight = gaussian(torch.cat([square, dwell], 1), _MISFIT_SIGMA_PX).chunk(2, 1)
+    sums, weight = near.means(torch.cat([square, dwell], 1)).chunk(2, 1)
     local = (sums + _LITTLE_DWELL * overall) / (weight + _LITTLE_DWELL)
     return local.clamp(min=0).sqrt()
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from error_maps import expected_error, on_scale
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.baselines import normalised_convolution
@@ -15,10 +16,12 @@ from stem_complete.inference.error_map import (
     FEATURES,
     ErrorCalibration,
     ErrorFeatures,
+    _Neighbourhood,
     calibrated,
     error_features,
 )
 from stem_complete.inference.scaled_scans import scaled
+from stem_complete.scan.parts import take_apart
 
 NOISES = (0.0, 0.3)
 
@@ -165,6 +168,27 @@ def test_it_follows_gain_and_offset(fitted, texture, spiral, gain, offset):
     other = RasterScan(gain * scan.intensity + offset, scan.dwell)
     shifted = expected_error(fitted, other, gain * image + offset)
     np.testing.assert_allclose(shifted, abs(gain) * error, rtol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (131, 90)])
+def test_a_large_completion_has_the_features_of_its_bands(texture, monkeypatch, shape):
+    image = texture(0, shape)
+    scan = RasterScan(np.where(np.random.default_rng(0).random(shape) < 0.3, image, np.nan))
+    whole = features_of(scan, image)
+    parts = take_apart(on_scale(scan, image)[1])
+    monkeypatch.setattr("stem_complete.scan.bands._CPU_BAND_PX", 24 * shape[1])
+    in_bands = error_features(*on_scale(scan, image), parts)
+    for one, other in zip(whole.maps, in_bands.maps, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_neighbourhoods_are_gaussian(texture):
+    image = texture(0, (128, 150))
+    for sigma in (4.0, 6.0, 12.0):
+        around = _Neighbourhood(sigma)
+        means = around.means(torch.from_numpy(image).float()[None, None])[0, 0].numpy()
+        expected = gaussian_filter(image, sigma, mode="constant")
+        assert np.abs(means - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_a_constant_scan_has_a_finite_error(fitted):
