@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scan_bodies as bodies
 import yaml
 
 from stem_complete.data.scans import RasterScan
@@ -30,12 +31,12 @@ PATIENT = {
 
 ON_CLUSTER = '''
 """Deploys the whole service on a Ray cluster of its own, and asks it through Serve's proxy."""
-import io, os, socket, sys
+import io, socket, sys
 import numpy as np, ray, requests
 from ray import serve
 from stem_complete.serving.service.deployments import cluster_app
 
-storage, token, scan = sys.argv[1:]
+storage, token, *scans = sys.argv[1:]
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -43,15 +44,17 @@ ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_
 serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
 serve.run(cluster_app({"storage": storage, "batch_size": 2}), name="stem-complete")
 url, known = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {token}"}
-body = open(scan, "rb").read()
-npz = {"Content-Type": "application/x-npz", "Accept": "application/x-npy"}
 assert requests.get(f"{url}/v1/health").status_code == 200
 assert requests.get(f"{url}/v1/model").status_code == 401
-answer = requests.post(
-    f"{url}/v1/complete?self_check=false", body, headers={**npz, **known}
-)
-assert answer.status_code == 200, answer.text
-np.save(os.path.join(storage, "image.npy"), np.load(io.BytesIO(answer.content)))
+for scan in scans:  # HDF5 is read in a process apart
+    media = {"Content-Type": f"application/x-{scan.rpartition('.')[2]}"}
+    answer = requests.post(
+        f"{url}/v1/complete?self_check=false",
+        open(scan, "rb").read(),
+        headers={**media, "Accept": "application/x-npy", **known},
+    )
+    assert answer.status_code == 200, answer.text
+    np.save(f"{scan}.npy", np.load(io.BytesIO(answer.content)))
 live = requests.post(f"{url}/v1/scans", json={"shape": [64, 64]}, headers=known).json()
 rows = np.stack(np.meshgrid(np.arange(64.0), np.arange(64.0)), -1).reshape(-1, 2)
 rows = np.column_stack([rows, np.sin(rows[:, 0] / 5)])[::3].astype("<f4")
@@ -72,10 +75,11 @@ def test_the_application_answers_behind_serves_proxy(tmp_path, example, released
     deployed = Path(__file__).parents[4] / "cluster" / "serve.yaml"
     ServeDeploySchema.model_validate(yaml.safe_load(deployed.read_text()))
     token, its_hash = new_token()
-    scan = tmp_path / "scan.npz"
-    np.savez(scan, intensity=example[0], dwell=example[1])
+    scans = {tmp_path / "scan.npz": bodies.npz, tmp_path / "scan.hdf5": bodies.hdf5}
+    for scan, body in scans.items():
+        scan.write_bytes(body(intensity=example[0], dwell=example[1]))
     done = subprocess.run(
-        [sys.executable, "-c", ON_CLUSTER, str(tmp_path), token, str(scan)],
+        [sys.executable, "-c", ON_CLUSTER, str(tmp_path), token, *map(str, scans)],
         env={**os.environ, **PATIENT, TOKEN_HASHES: its_hash},
         capture_output=True,
         text=True,
@@ -83,8 +87,9 @@ def test_the_application_answers_behind_serves_proxy(tmp_path, example, released
     )
     assert done.stdout.endswith("all is well\n"), done.stdout + done.stderr
     expected = released.complete_scan(RasterScan(*example)).image
-    found = np.load(tmp_path / "image.npy")
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
+    for scan in scans:
+        found = np.load(f"{scan}.npy")
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
 
 
 def test_a_service_for_others_is_not_deployed_without_tokens(monkeypatch, tmp_path):
