@@ -63,6 +63,7 @@ def small_config(small_store, tmp_path):
                 "training.validation_examples=3",
                 "training.checkpoint_every_steps=2",
                 "training.num_pictures=1",
+                "training.calibration_scans=2",
                 *overrides,
             ],
         )

@@ -327,6 +327,9 @@ class TrainingConfig(Section):
     keep_checkpoints: PositiveInt = Field(2, description="newest ones")
     keep_best: NonNegativeInt = Field(1, description="and so many with the lowest validation error")
     export: Literal["last", "best"] = Field("last", description="checkpoint that becomes the model")
+    calibration_scans: PositiveInt = Field(
+        64, description="validation scans, for each kind of noise, that its error map is fitted to"
+    )
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: convolutions by autocast; losses and statistics stay float32"
     )

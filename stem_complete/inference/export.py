@@ -48,7 +48,7 @@ def export_checkpoint(
     *,
     which: Literal["last", "best"] = "last",
     store: str | Path | None = None,
-    num_calibration_scans: int = 64,
+    num_calibration_scans: int | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> UPath:
@@ -62,7 +62,8 @@ def export_checkpoint(
         output: Path or URL of the model folder; a model there is replaced.
         which: Checkpoint of a run: the newest, or the one with the lowest validation RMSE.
         store: The run's micrographs, where they have moved since.
-        num_calibration_scans: So many are completed for the error map for each kind of noise.
+        num_calibration_scans: So many are completed for the error map for each kind of noise; None:
+            as the run's config says.
         device: As for `Completer`.
         progress: Called after each of them.
 
@@ -82,7 +83,7 @@ def export_checkpoint(
         Completer(artifact, device),
         config,
         micrographs,
-        num_scans=num_calibration_scans,
+        num_scans=num_calibration_scans or config.training.calibration_scans,
         progress=progress,
     )
     card = artifact.card.model_copy(update={"calibration": calibration})

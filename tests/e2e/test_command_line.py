@@ -27,6 +27,7 @@ SMALL = (
     "training.log_every_steps=2",
     "training.validate_every_steps=10",
     "training.validation_examples=4",
+    "training.calibration_scans=8",
     "training.checkpoint_every_steps=5",
 )
 

@@ -181,7 +181,7 @@ def test_the_demo_runs_the_whole_chain(full, tmp_path):
         *(full / "bin" / "stem-complete", "demo", "--output", tmp_path / "demo"),
         *("training.steps=2", "training.log_every_steps=1", "training.validate_every_steps=2"),
         *("training.validation_examples=1", "training.batch_size=2", "scaling.num_workers=1"),
-        "augmentation.noises=[]",  # each is calibrated by scans of its own
+        "training.calibration_scans=2",
         cwd=tmp_path,
     )
     output = tmp_path / "demo"

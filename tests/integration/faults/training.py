@@ -45,6 +45,7 @@ def short_run(store: Path, storage: Path, *changes: str, name: str = "run") -> C
             "training.validate_every_steps=60",
             "training.validation_examples=3",
             "training.num_pictures=1",
+            "training.calibration_scans=2",
             "scaling.num_workers=2",
             "scaling.max_failures=-1",
             "tracking.system_metrics_every_s=0",
