@@ -16,7 +16,7 @@ def report(tmp_path_factory):
     image = gaussian_filter(rng.normal(size=(64, 64)), 1.2)
     np.save(folder / "mask.npy", np.where(rng.random(image.shape) < 0.4, image, 0.0123))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(real_scan, "NUM_DRAWS", 2)
+        patch.setattr(real_scan, "NUM_DRAWS", 1)
         real_scan.main([str(folder / "mask.npy"), "--output", str(folder / "docs")])
     return folder / "docs"
 
