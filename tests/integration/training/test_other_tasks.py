@@ -76,7 +76,8 @@ def test_classification_and_its_frozen_blocks_are_the_same_on_any_number_of_work
             ["classification"],
             [
                 *(f"name={name}", f"storage={tmp_path}", f"data.store={cifar10}"),
-                *("resnet.width=2", "training.batch_size=4", "training.steps=4"),
+                # With 2 or 4, torch 2.13's gradients of convolutions crash on some processors.
+                *("resnet.width=8", "training.batch_size=4", "training.steps=4"),
                 *("optimizer.learning_rate=0.01", f"optimizer.stages=[{{start: 0}}, {frozen}]"),
                 *("training.checkpoint_every_steps=2", "training.keep_checkpoints=3"),
                 *("training.validation_examples=2", "training.log_every_steps=1"),
