@@ -170,9 +170,10 @@ def error_features(
 
 
 class _Neighbourhood(NamedTuple):
-    """A Gaussian neighbourhood, of squares that are small beside it: in a sixth of the time.
+    """A Gaussian neighbourhood of a pixel, made of small squares of pixels.
 
-    Means differ by some thousandths from those of single pixels.
+    Its means take a sixth of the time of those of single pixels, and error maps by them differ by a
+    thousandth in the median.
     """
 
     sigma_px: float

@@ -1,4 +1,7 @@
-"""Completion: the folded network beside the unfolded one and beside a large matrix product."""
+"""Completion: the folded network beside the unfolded one and beside a large matrix product.
+
+Error map and self-check of the released model, beside its completion.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -8,15 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stem_complete import load_completer
 from stem_complete.benchmark import durations
+from stem_complete.data.bundled import example_micrographs
+from stem_complete.data.formats.micrographs import read_micrograph
+from stem_complete.data.scans import RasterScan
 from stem_complete.models import build_network, fold_norms
+from stem_complete.scan import archimedean
 
 from . import Setting
 from .report import Comparison, Goal
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """Forward passes of the generator on one image."""
+    """Forward passes of the generator on one image, and what the released model adds to one."""
+    yield from _network(setting)
+    yield from _released(setting)
+
+
+def _network(setting: Setting) -> Iterator[Comparison]:
     device = setting.device
     preset, size = ("compact", 128) if setting.quick else ("paper", 512)
     unfolded = build_network(preset).generator.eval().to(device)
@@ -59,6 +72,25 @@ def run(setting: Setting) -> Iterator[Comparison]:
             f"torch.mm of two {side}x{side} matrices",
             [2 * side**3 / value / 1e9 for value in seconds[f"mm, {form}"]],
             note="Winograd's algorithm may do fewer operations than are counted",
+        )
+
+
+def _released(setting: Setting) -> Iterator[Comparison]:
+    size = 64 if setting.quick else 512
+    completer = load_completer(device=setting.device)
+    image = read_micrograph(example_micrographs()[-1]).pixels[:size, :size].astype(np.float64)
+    dwell = archimedean((size, size), "1/20").dwell_map().numpy()
+    scan = RasterScan(np.where(dwell > 0, image, np.nan), dwell)
+    without = "completion without error map"
+    cases: dict[str, Callable[[], object]] = {
+        without: lambda: completer.complete_scan(scan, error_map=False),
+        "completion with error map": lambda: completer.complete_scan(scan),
+        "self-check": lambda: completer.self_check(scan),
+    }
+    seconds = durations(cases, setting.rounds)
+    for name in list(cases)[1:]:
+        yield Comparison(
+            f"released model, {size}x{size}: {name}", "s", seconds[name], without, seconds[without]
         )
 
 
