@@ -118,7 +118,7 @@ class Completer:
             intensity_range: Lowest and highest intensity of the specimen, for models with the
                 "reference" encoding, which must guess them otherwise: the measured ones. Models
                 with another encoding follow any gain and offset by themselves.
-            error_map: Whether to estimate the error too, which takes a seventh more time.
+            error_map: Whether to estimate the error too, which takes a fifth more time.
             check: As for `complete_scan`.
             keep_measured: As for `complete_scan`.
 
