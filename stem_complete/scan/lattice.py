@@ -19,22 +19,27 @@ from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixe
 # which one in a million waves of noise does.
 _THRESHOLD = 3.75
 _AROUND = 15  # width of that surrounding along each axis [frequencies], odd
+# And whose power exceeds this multiple of what the other waves there would leave at it: where a
+# path repeats itself, it measures long waves as short ones.
+_LEAST_TO_ALIASES = 3.0
+_NEAREST_ALIAS = 3.0  # smallest distance of an alias from its wave [frequencies]
+_REPEATED = 4.0  # power of a frequency of the path to those around it from which on it counts
 _STAGES = 3  # of the pursuit
 _STEPS = 4  # of conjugate gradients per stage
 _RIDGE = 0.2  # regularisation of the least squares, in units of the mean weight
 _DWELL_EXPONENT = 4.0  # short dwells are noisy, and without them aliases are less regular
-# Longest wavelengths in distances between a spiral's turns. Splines bridge longer ones than the
-# first, but all up to the second are fitted: their aliases would be taken for shorter waves.
-_LONGEST_PITCHES = 4.0
-_LONGEST_FITTED_PITCHES = 8.0
-_LOWEST_REGULAR = 0.05  # frequency [1 / half-size px]
+# Longest wavelengths in gaps between a spiral's turns, which are one pixel wide. Splines bridge
+# longer ones than the first, but all up to the second are fitted: their aliases would be taken for
+# shorter waves.
+_LONGEST_GAPS = 4.0
+_LONGEST_FITTED_GAPS = 8.0
 
 
 def plane_waves(scan: PartialScan) -> Tensor:
     """Images [b, 1, h, w] of the plane waves found in partial scans; 0 where none is found.
 
     A wave through the whole image is measured many times by a spiral, however far apart its turns
-    are. Waves shorter than 4 px are left out.
+    are. Waves shorter than 4 px are left out, and what may be aliases of other waves.
 
     Args:
         scan: Partial scans.
@@ -56,40 +61,50 @@ def plane_waves(scan: PartialScan) -> Tensor:
     low_pass = torch.exp(-2 * (torch.pi * half_pitch * frequency).square())
     reach = _filter(weight, low_pass).clamp(min=1e-6 * mean_weight).clamp(min=tiny)
     total = total - weight * _filter(total, low_pass) / reach
-    allowed = (frequency > 1 / (_LONGEST_FITTED_PITCHES * half_pitch)) & (frequency < 0.5)
+    half_gap = (half_pitch - 0.5).clamp(min=0)
+    allowed = (frequency > 1 / (_LONGEST_FITTED_GAPS * half_gap)) & (frequency < 0.5)
+    aliases = _Aliases(weight)
 
     waves = torch.zeros_like(total)
     chosen = torch.zeros_like(allowed)
     for _ in range(_STAGES):
         power = _spectrum(total - weight * waves).abs().square()
-        around = F.avg_pool2d(power, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-        strong = (allowed & (power > _THRESHOLD**2 * around)).to(weight.dtype)
+        least = (_THRESHOLD**2 * _around(power)).maximum(_LEAST_TO_ALIASES * aliases.of(power))
+        strong = (allowed & (power > least)).to(weight.dtype)
         # A wave whose frequency lies between two of the spectrum's needs its neighbours too.
         beside = F.max_pool2d(strong, (3, 1), 1, (1, 0)) + F.max_pool2d(strong, (1, 3), 1, (0, 1))
         chosen = chosen | (allowed & (beside > 0))
         waves = _fit(waves, weight, total, chosen.to(weight.dtype), _RIDGE * mean_weight)
 
-    short = frequency > 1 / (_LONGEST_PITCHES * half_pitch)
+    short = frequency > 1 / (_LONGEST_GAPS * half_gap)
     # The centre of a half-size pixel is a quarter of its size beyond its first full-size pixel's.
     shift = torch.exp(-0.5j * torch.pi * (rows + columns))
     enlarged: Tensor = _enlarge(_spectrum(waves) * short * shift, waves.shape)
     return enlarged[..., :h, :w]
 
 
-def regularity(dwell: Tensor) -> Tensor:
-    """How alike the distances between measurements are [b, 1, 1, 1], from 0 to 1.
+class _Aliases:
+    """What waves look like at other frequencies, by where they are measured.
 
-    It is the strongest frequency of the dwell map, but for the lowest, which a denser middle has
-    too. Of a wave that regular lines measure, as every fifth of a raster, no shorter one can be
-    told apart.
+    Args:
+        weight: Weights of the measurements `[b, 1, h, w]`.
     """
-    h, w = dwell.shape[-2:]
-    weight = F.avg_pool2d(F.pad(dwell_weights(dwell, _DWELL_EXPONENT), (0, w % 2, 0, h % 2)), 2)
-    power = _spectrum(weight).abs()
-    mean = power[..., :1, :1]
-    _, _, frequency = _frequencies(weight)
-    power = power * (frequency > _LOWEST_REGULAR)
-    return power.amax((2, 3), keepdim=True) / mean.clamp(min=torch.finfo(dwell.dtype).tiny)
+
+    def __init__(self, weight: Tensor) -> None:
+        self._shape = h, w = weight.shape[-2:]
+        rows, columns, _ = _frequencies(weight)
+        power = _spectrum(weight).abs().square()
+        largest = power[..., :1, :1].clamp(min=torch.finfo(weight.dtype).tiny)
+        others = torch.hypot(rows * h, columns * w) >= _NEAREST_ALIAS
+        share = power / largest * (others & (power > _REPEATED * _around(power * others)))
+        self._share = torch.fft.irfft2(share, s=self._shape)
+
+    def of(self, power: Tensor) -> Tensor:
+        """Mean power of the aliases at each frequency of waves of such powers and any phases."""
+        h, w = self._shape
+        product = self._share * torch.fft.irfft2(power, s=self._shape)
+        aliases: Tensor = h * w * _spectrum(product).real
+        return aliases
 
 
 def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Tensor) -> Tensor:
@@ -107,6 +122,11 @@ def _fit(waves: Tensor, weight: Tensor, total: Tensor, chosen: Tensor, ridge: Te
         last, size = size, sum_pixels(rest.square())
         direction = rest + size / last.clamp(min=tiny) * direction
     return waves
+
+
+def _around(power: Tensor) -> Tensor:
+    """Mean power around each frequency."""
+    return F.avg_pool2d(power, _AROUND, 1, _AROUND // 2, count_include_pad=False)
 
 
 def _frequencies(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

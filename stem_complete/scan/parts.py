@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stem_complete.scan.bands import in_bands
-from stem_complete.scan.lattice import plane_waves, regularity
+from stem_complete.scan.lattice import plane_waves
 from stem_complete.scan.partial_scan import PartialScan, standardise, sum_pixels
 from stem_complete.scan.splines import spline_fill
 
@@ -38,7 +38,6 @@ _POOL = 4  # side of the squares whose mean errors are compared [half-size px]
 
 _FEW, _MOST = 0.5, 0.9  # fractions of a block's neighbours with a measurement
 _NEAR, _FAR = 2.5, 5.0  # gaps between which the network's reach falls from 1 to 0
-_IRREGULAR, _REGULAR = 0.4, 0.7  # between which waves are given up; a spiral at 1/87 has 0.38
 _OUTLIERS = 0.005  # fraction of the samples on either side that may be outliers
 _RANGE_MARGIN = 2.0  # how far they may lie outside of the others' range, in units of that range
 _QUANTILE_SAMPLES = 2**16
@@ -107,9 +106,8 @@ def take_apart(scan: PartialScan) -> Parts:
     del scan
     gap, typical = gaps(dwell)
 
-    told_apart = ((_REGULAR - regularity(dwell)) / (_REGULAR - _IRREGULAR)).clamp(0, 1)
     waves = in_bands(
-        lambda gap, waves: reach_of(gap, typical) * told_apart * waves,
+        lambda gap, waves: reach_of(gap, typical) * waves,
         gap,
         plane_waves(PartialScan(centred, dwell)),
     )

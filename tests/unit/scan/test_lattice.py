@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stem_complete.scan import (
+    GEOMETRIES,
     NoNoise,
     PartialScan,
     ReferenceNoise,
@@ -17,6 +18,7 @@ from stem_complete.scan import (
     plane_waves,
     spline_fill,
 )
+from stem_complete.scan.filters import gaussian
 
 KEYS = example_keys(0, 0, torch.arange(2), Stream.NOISE)
 PLATE = {"fidelity": 10.0, "dwell_exponent": 0.0, "stiffness": 4.0}
@@ -106,6 +108,17 @@ def test_no_particle_with_a_lattice_is_much_worse_for_it(contrast):
     without, with_waves = plate_errors(scan, images)
     assert (with_waves < 1.3 * without).all()
     assert contrast == 1 or (with_waves / without).log().mean() < 0
+
+
+@pytest.mark.parametrize("coverage", [1 / 2, 1 / 5, 1 / 10])
+@pytest.mark.parametrize("geometry", ["hilbert", "sparse_rows", "jittered_grid"])
+def test_no_long_wave_is_taken_for_a_short_one(geometry, coverage):
+    # Paths that repeat themselves see aliases of anything smooth, which made errors twice as large.
+    smooth = gaussian(normal(KEYS, (1, 256, 256)), 8.0)
+    truth = smooth / rms(smooth)[:, None, None, None]
+    dwell = GEOMETRIES[geometry]((256, 256), coverage).dwell_map()[None, None]
+    without, with_waves = plate_errors(acquire_pixels(truth, dwell, NoNoise(), KEYS), truth)
+    assert (with_waves < 1.02 * without).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 5), (33, 70)])
