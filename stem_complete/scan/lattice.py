@@ -19,11 +19,12 @@ from stem_complete.scan.partial_scan import PartialScan, dwell_weights, sum_pixe
 # which one in a million waves of noise does.
 _THRESHOLD = 3.75
 _AROUND = 15  # width of that surrounding along each axis [frequencies], odd
-# And whose power exceeds this multiple of what the other waves there would leave at it: where a
-# path repeats itself, it measures long waves as short ones.
+# Its power must also exceed this multiple of the power that aliases of all other waves have there:
+# a path that repeats itself measures long waves as short ones.
 _LEAST_TO_ALIASES = 3.0
 _NEAREST_ALIAS = 3.0  # smallest distance of an alias from its wave [frequencies]
-_REPEATED = 4.0  # power of a frequency of the path to those around it from which on it counts
+# A path repeats itself at frequencies whose power exceeds this multiple of the power around them.
+_REPEATED = 4.0
 _STAGES = 3  # of the pursuit
 _STEPS = 4  # of conjugate gradients per stage
 _RIDGE = 0.2  # regularisation of the least squares, in units of the mean weight
