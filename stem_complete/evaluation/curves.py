@@ -127,10 +127,10 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
 
 
 def _averaged(panel: Panel) -> dict[str, list[LearningCurve]]:
-    """The curves that have a finite value, by arm."""
+    """The curves that have a finite value, by arm, with as many points as are drawn."""
     width = panel.boxcar_steps or 0
     return {
-        arm: [mean for seed in seeds if len((mean := boxcar_mean(seed, width)).steps)]
+        arm: [_thinned(mean) for seed in seeds if len((mean := boxcar_mean(seed, width)).steps)]
         for arm, seeds in panel.curves.items()
     }
 
@@ -142,13 +142,13 @@ def _draw_arms(axes: Any, averaged: Mapping[str, Sequence[LearningCurve]]) -> No
         line = ARM_LINES[index % len(ARM_LINES)]
         if len(seeds) > 1:
             for seed in seeds:
-                axes.plot(*_thinned(seed), color=colour, linewidth=0.6, alpha=0.45)
+                axes.plot(*seed, color=colour, linewidth=0.6, alpha=0.45)
         if seeds:
             mean = mean_curve(seeds)
             marker = "o" if len(mean.steps) == 1 else ""  # a line of one point is invisible
             label = f"{arm} ({len(seeds)} runs)" if len(seeds) > 1 else arm
             style = {"color": colour, "linestyle": line, "linewidth": 1.4}
-            axes.plot(*_thinned(mean), **style, marker=marker, markersize=3, label=label)
+            axes.plot(*mean, **style, marker=marker, markersize=3, label=label)
 
 
 def _thinned(curve: LearningCurve) -> LearningCurve:

@@ -303,10 +303,10 @@ def _summary(loss: Curve, others: _Others, boxcar_steps: int, to_reach: float | 
     ratios = _ratios(others.largest.get(run, loss), mean)
     return {
         "final_loss": _final(loss),
-        "final_rmse": errors[-1] if errors else None,
-        "best_rmse": min(errors, default=None),
+        "final_rmse": float(errors[-1]) if len(errors) else None,
+        "best_rmse": float(errors.min()) if len(errors) else None,
         "steps_to_loss": _first_step(mean, to_reach),
-        "clip_fraction": fmean(fractions) if fractions else None,
+        "clip_fraction": float(fractions.mean()) if len(fractions) else None,
         "threshold": _final(others.threshold.get(run)),
         "num_spikes": float((ratios > _SPIKE).sum()) if len(ratios) else None,
         "largest_spike": float(ratios.max()) if len(ratios) else None,
@@ -317,7 +317,8 @@ def _summary(loss: Curve, others: _Others, boxcar_steps: int, to_reach: float | 
 def _final(curve: Curve | None) -> float | None:
     """Mean of the last tenth."""
     values = _finite(curve)
-    return fmean(values[-max(round(len(values) * _FINAL_FRACTION), 1) :]) if values else None
+    last = values[-max(round(len(values) * _FINAL_FRACTION), 1) :]
+    return float(last.mean()) if len(last) else None
 
 
 def _first_step(mean: LearningCurve, loss: float | None) -> float | None:
@@ -327,8 +328,8 @@ def _first_step(mean: LearningCurve, loss: float | None) -> float | None:
     return float(reached[0]) if len(reached) else None
 
 
-def _finite(curve: Curve | None) -> list[float]:
-    return [] if curve is None else curve.values[np.isfinite(curve.values)].tolist()
+def _finite(curve: Curve | None) -> NDArray[np.float64]:
+    return np.empty(0) if curve is None else curve.values[np.isfinite(curve.values)]
 
 
 def _ratios(largest: Curve, mean: LearningCurve) -> NDArray[np.float64]:

@@ -21,10 +21,10 @@ MOST_RUNS, MOST_S = 200, 20.0
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """Reading beside MLflow's client, and a comparison of many runs beside its limit."""
-    num_runs, num_points = (2, 1_000) if setting.quick else (20, 100_000)
+    num_runs, num_points = (2, 1_000) if setting.quick else (MOST_RUNS, 100_000)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = default_uri(setting.folder)
-    ids = [_tracked(setting, uri, f"arm{k % 4}-seed{k // 4}", num_points) for k in range(num_runs)]
+    ids = [_tracked(setting, uri, k, num_points) for k in range(num_runs)]
     client = connect(uri)
     cases: dict[str, Callable[[], object]] = {
         "ours": lambda: points.reader(client, setting.folder / "mlflow.db")(ids[0], LOSS),
@@ -43,20 +43,20 @@ def run(setting: Setting) -> Iterator[Comparison]:
     )  # fmt: skip
     yield Comparison(
         f"comparison of {num_runs} runs of {num_points:,} points", "s", seconds["compare"],
-        f"as much of {MOST_S:g} s for {MOST_RUNS}",
-        [MOST_S * num_runs / MOST_RUNS] * setting.rounds,
-        Goal("<=", 1.0),
+        "its limit", [MOST_S] * setting.rounds, Goal("<=", 1.0),
     )  # fmt: skip
 
 
-def _tracked(setting: Setting, uri: str, name: str, num_points: int) -> str:
-    """A run with a curve, written past MLflow, which would take minutes."""
+def _tracked(setting: Setting, uri: str, number: int, num_points: int) -> str:
+    """A run of one of four arms, with a curve that is written past MLflow, which takes minutes."""
+    name = f"arm{number % 4}-seed{number // 4}"
     values = {"name": name, "storage": setting.folder / "runs", "data": {"store": "none"}}
     run_id = open_run(Config.model_validate(values), uri).run_id
     assert run_id is not None
-    losses = 1 + np.random.default_rng(0).gamma(2, size=num_points) / 10
+    losses = 1 + np.random.default_rng(number).gamma(2, size=num_points) / 10
+    started_ms = 1_700_000_000_000 + 50 * num_points * number  # one after the other
     rows = [
-        (LOSS, value, 1_700_000_000_000 + 50 * k, run_id, k, False)
+        (LOSS, value, started_ms + 50 * k, run_id, k, False)
         for k, value in enumerate(losses.tolist(), 1)
     ]
     with sqlite3.connect(setting.folder / "mlflow.db") as database:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,16 @@ def test_a_database_says_what_mlflows_client_says(uri: str, runs: dict[str, str]
     for file in (sqlite_file(uri), None):
         of_none = points.reader(connect(uri), file)(run, "none")
         assert [len(each) for each in of_none] == [0, 0, 0]
+
+
+def test_the_points_of_one_run_are_found_without_those_of_others(
+    uri: str, runs: dict[str, str]
+) -> None:
+    with closing(sqlite3.connect(sqlite_file(uri))) as database:
+        plan = database.execute(f"EXPLAIN QUERY PLAN {points.QUERY}", (runs["alone"], LOSS))
+        (step,) = [detail for *_, detail in plan]
+    assert "USING INDEX" in step
+    assert "run_uuid=? AND key=?" in step
 
 
 def test_an_unknown_experiment_names_those_there_are(uri: str, runs: dict[str, str]) -> None:
