@@ -143,8 +143,9 @@ def calibrate(
 
     The scans vary as those that `config` describes for training, so that every geometry, coverage
     and noise has its share. Crops are spread evenly over the split; with fewer crops than scans,
-    crops are scanned again. Sums of two micrographs and smooth ones, which are made for training
-    alone, are left out. Errors are differences from the blurred micrographs.
+    crops are scanned again. They are scanned whole and as they are: parts of them at other scales,
+    sums of two and smooth ones are made for training alone. Errors are differences from the blurred
+    micrographs.
 
     Args:
         completer: The model.
@@ -179,10 +180,11 @@ def calibrate(
 
 
 def _of_micrographs(config: Config) -> Config:
-    """The config without specimens that no micrograph shows."""
+    """The config with micrographs as they are."""
     if config.augmentation is None:
         return config
-    as_they_are = {"overlay": False, "smooth_fraction": 0.0}
+    as_they_are = {"crop_px": None, "max_zoom": 1.0, "contrast": False}
+    as_they_are |= {"overlay": False, "smooth_fraction": 0.0, "sharp_fraction": 0.0}
     augmentation = config.augmentation.model_copy(update=as_they_are)
     return config.model_copy(update={"augmentation": augmentation})
 

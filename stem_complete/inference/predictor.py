@@ -17,7 +17,12 @@ from stem_complete.inference.artifact import Artifact
 from stem_complete.inference.scaled_scans import ScaledScans
 from stem_complete.inference.self_check import SelfCheck
 from stem_complete.inference.tiling import check_tiles, run_network
-from stem_complete.models.output import bounded_correction, corrected, rms_factor
+from stem_complete.models.output import (
+    bounded_correction,
+    corrected,
+    credible_share,
+    rms_factor,
+)
 from stem_complete.scan import NetworkInput, PartialScan, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate
 from stem_complete.scan.bands import in_bands, sums_in_bands
@@ -163,7 +168,8 @@ class Predictor:
             *found.maps,
         )
         del output
-        factor = rms_factor(sums_in_bands(torch.square, correction) / math.prod(found.shape))
+        mean_square = sums_in_bands(torch.square, correction) / math.prod(found.shape)
+        factor = credible_share(mean_square) * rms_factor(mean_square)
 
         def finished(correction: Tensor, *maps: Tensor) -> Tensor:
             encoded = found.compose(*maps)

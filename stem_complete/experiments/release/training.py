@@ -4,6 +4,7 @@
     torchrun --nproc-per-node 2 -m stem_complete.experiments.release.training --store ...
     python -m stem_complete.experiments.release.training --keep results
     python -m stem_complete.experiments.release.training --publish results
+    python -m stem_complete.experiments.release.training --store released.zarr --calibrate
 
 The store is that of `stem_complete.experiments.release.store`. The first slice in an output folder
 is a warm start: it has the weights and ALRC moments of `next/`, or of the released model if there
@@ -13,6 +14,8 @@ needs neither Ray nor MLflow, and may be stopped at any time. The output folder 
 
 `--keep` puts that model, and what further training needs, into `next/`, for the next slice on
 another machine. `--publish` puts them into the package, in place of the released model.
+`--calibrate` fits the error map of the released model anew, on the store's validation split: its
+weights stay as they are.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stem_complete.config import Config, load_config
-from stem_complete.console import errors_in_one_line, say
+from stem_complete.console import ProgressBar, errors_in_one_line, say
+from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import under_torchrun
 from stem_complete.errors import ArtifactError
 from stem_complete.experiments.release.warm_start import save_rest, write_start
-from stem_complete.inference import MODEL_FOLDER, RELEASED_MODEL
+from stem_complete.files import write_atomically
+from stem_complete.inference import MODEL_FOLDER, RELEASED_MODEL, Completer
 from stem_complete.inference.card import CARD_FILE, read_card
+from stem_complete.inference.export import calibrate
+from stem_complete.inference.sources import load_model
 from stem_complete.launch import launch
 from stem_complete.training import Checkpoints
 from stem_complete.vocabulary import WEIGHTS_FILE
@@ -75,6 +82,24 @@ def keep(run: Path) -> None:
     _take_over(run, NEXT, NEXT / REST.name)
 
 
+def calibrate_released(store: Path) -> None:
+    """Fits the released model's error map anew, after a change of what it is fitted to."""
+    released = load_model(RELEASED_MODEL)
+    config = Config.model_validate(released.card.config)
+    num_scans = load_config([RECIPE], [f"data.store={store}"]).training.calibration_scans
+    with ProgressBar("calibrating") as bar:
+        calibration = calibrate(
+            Completer(released, "cpu"),
+            config,
+            MicrographStore(store),
+            num_scans=num_scans,
+            progress=bar.show,
+        )
+    card = released.card.model_copy(update={"calibration": calibration})
+    write_atomically(RELEASED_MODEL / CARD_FILE, card.model_dump_json(indent=2) + "\n")
+    say(f"{RELEASED_MODEL}: error map calibrated")
+
+
 def _take_over(run: Path, target: Path, rest: Path) -> None:
     model = run / MODEL_FOLDER
     checkpoint = Checkpoints(run).latest()
@@ -109,12 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="wall time, export aside")
     parser.add_argument("--keep", type=Path, metavar="OUTPUT", help="only keep its results")
     parser.add_argument("--publish", type=Path, metavar="OUTPUT", help="only release its results")
+    parser.add_argument("--calibrate", action="store_true", help="only fit the released error map")
     parser.add_argument("overrides", nargs="*", help="section.field=value changes to the recipe")
     options = parser.parse_args(arguments)
     for output, take_over in ((options.keep, keep), (options.publish, publish)):
         if output is not None:
             take_over(output / load_config([RECIPE]).name)
             return
+    if options.calibrate and options.store is not None:
+        calibrate_released(options.store)
+        return
     if options.store is None or options.output is None:
         parser.error("--store and --output are needed")
     changes = [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tensor_scans
 
 from stem_complete.models import to_completion
-from stem_complete.models.output import LIMIT, RMS_LIMIT
+from stem_complete.models.output import LIMIT, RMS_LIMIT, SCATTER, credible_share
 from stem_complete.scan import encode
 
 
@@ -36,3 +37,10 @@ def test_no_output_of_a_network_leaves_its_bounds(scan, size, seed):
     scatter = encoded.scale * 2 ** encoded.x[:, 4:5, :1, :1]
     assert (completion >= low - scatter - rounding).all()
     assert (completion <= high + scatter + rounding).all()
+
+
+@given(st.floats(0, 1e3))
+def test_small_corrections_count_little_and_large_ones_wholly(rms):
+    share = credible_share(torch.tensor(rms).square().view(1, 1, 1, 1)).item()
+    assert share == pytest.approx(1 / (1 + (SCATTER / rms) ** 4) if rms > 1e-3 else 0, abs=1e-6)
+    assert (share < 0.5) == (rms < SCATTER) or math.isclose(rms, SCATTER, rel_tol=1e-6)
