@@ -22,7 +22,7 @@ from stem_complete.scan import (
     uniform,
 )
 from stem_complete.scan.filters import gaussian
-from stem_complete.scan.parts import gaps, without_outliers
+from stem_complete.scan.parts import gaps, reach_of, without_outliers
 from stem_complete.scan.random import Stream
 
 SHAPE = (128, 128)
@@ -101,6 +101,16 @@ def test_gaps_are_those_of_the_visited_part():
     assert gap_of_half[..., -1].min() > 3 * gap.max()
     # But for the border, the part that was visited has the gaps that it has in a whole scan.
     torch.testing.assert_close(gap_of_half[..., :48], gap[..., :48], rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("coverage", [1 / 5, 1 / 10])
+@pytest.mark.parametrize("geometry", ["lissajous", "line_hop", "sparse_rows", "random"])
+def test_the_gaps_of_a_scan_that_is_dense_in_part_are_within_reach(geometry, coverage):
+    dwell = GEOMETRIES[geometry]((512, 512), coverage, seed=0).dwell_map()[None, None]
+    gap, typical = gaps(dwell)
+    assert (reach_of(gap, typical) < 1).float().mean() < 0.01
+    dwell[..., 256:] = 0
+    assert reach_of(*gaps(dwell))[..., -128:].max() == 0
 
 
 def test_nothing_is_added_where_nothing_was_measured_near():
