@@ -141,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if output is not None:
             take_over(output / load_config([RECIPE]).name)
             return
-    if options.calibrate and options.store is not None:
+    if options.calibrate:
+        if options.store is None:
+            parser.error("--store is needed")
         calibrate_released(options.store)
         return
     if options.store is None or options.output is None:
