@@ -18,7 +18,7 @@ SCATTER = 0.12
 """Root mean square correction, in the same units, half of which is a trained network's own scatter.
 
 Dense scans of smooth specimens are completed far better than what is held out of them suggests, and
-small corrections spoil them. Of 420 validation scans, two thirds of them of blurred micrographs, some
+small corrections spoil them. Of 420 validation scans, most of them of blurred micrographs, some
 became better by up to a third, and none worse by more than a tenth.
 """
 
