@@ -27,7 +27,7 @@ class Limits:
         text_bytes: Of one request that holds no scan and no samples, but settings.
         waiting_pixels: Of all scans that wait, in one process: memory is some 20 bytes for each.
         readers: Bodies that are read, and answers that are encoded, at once.
-        hdf5_s: Longest time that reading one HDF5 body may take [s].
+        hdf5_s: CPU time that reading one HDF5 body may take [s]; see `Apart.call`.
         body_idle_s: Longest pause of a client that sends a body [s].
         body_s: Longest time that a body may take [s].
         connections: At once.
