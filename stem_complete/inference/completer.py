@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from stem_complete.data.scans import PathScan, RasterScan
 from stem_complete.errors import DataError
@@ -18,7 +19,7 @@ from stem_complete.inference.held_out import check_blocks, check_pixels
 from stem_complete.inference.labelled import as_raster, like
 from stem_complete.inference.measured_pixels import blend_measured, noise_of_measurements
 from stem_complete.inference.predictor import Predictor
-from stem_complete.inference.scaled_scans import scaled
+from stem_complete.inference.scaled_scans import ScaledScans, scaled
 from stem_complete.inference.self_check import NOT_CHECKED, SelfCheck
 from stem_complete.inference.sources import load_model
 from stem_complete.scan import CORRECTED
@@ -182,15 +183,17 @@ class Completer:
         found = self._predictor.judged(judged, together)
         completions = []
         for number, (scan, check) in enumerate(zip(rasters, judged, strict=True)):
-            one, parts = together.of(number), found.parts_of(number)
-            images = found.images[number : number + 1]
+            one, predicted = together.of(number), found.of(number)
+            images = predicted.images
             image = one.as_float32(images[:, -1:])[0, 0]
             error = None
             if error_map or keep_measured:
                 # What follows the measurements agrees with them, however wrong it is between them.
-                error = self._predictor.expected_error(images[:, :1], one, parts, check.map_factor)
+                error = self._predictor.expected_error(
+                    images[:, :1], one, predicted, check.map_factor
+                )
             if keep_measured and error is not None:
-                noise = noise_of_measurements(one, parts)
+                noise = noise_of_measurements(one, predicted.parts)
                 image, error = blend_measured(image, error, scan, noise)
             completions.append(Completion(image, error if error_map else None))
         return list(map(_like, scans, completions))
@@ -221,11 +224,24 @@ class Completer:
         """
         if self.card.encoding not in CORRECTED:
             return None
+        return self._image(self._predictor.first, scan)
+
+    def network_completion(self, scan: RasterScan | PathScan | ArrayLike) -> NDArray[np.float32]:
+        """The completion [h, w] without local means of what was measured without gaps.
+
+        Raises:
+            DataError: A side is less than 32 px.
+        """
+        return self._image(self._predictor.by_network, scan)
+
+    def _image(
+        self, make: Callable[[ScaledScans], Tensor], scan: RasterScan | PathScan | ArrayLike
+    ) -> NDArray[np.float32]:
         raster = as_raster(scan)
         check_side(raster)
         one = scaled([raster])
-        first: NDArray[np.float32] = one.as_float32(self._predictor.first(one))[0, 0]
-        return first
+        image: NDArray[np.float32] = one.as_float32(make(one))[0, 0]
+        return image
 
 
 def load_completer(

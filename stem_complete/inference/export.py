@@ -144,8 +144,8 @@ def calibrate(
     The scans vary as those that `config` describes for training, so that every geometry, coverage
     and noise has its share. Crops are spread evenly over the split; with fewer crops than scans,
     crops are scanned again. They are scanned whole and as they are: parts of them at other scales,
-    sums of two and smooth ones are made for training alone. Errors are differences from the blurred
-    micrographs.
+    sums of two and smooth ones are made for training alone. Errors are differences of the network's
+    completions from the blurred micrographs.
 
     Args:
         completer: The model.
@@ -169,7 +169,7 @@ def calibrate(
             batch = simulator(image, 0, torch.tensor([number]))
             intensity, dwell, truth = (t[0, 0].numpy() for t in (*batch.scan, batch.truth))
             scan = RasterScan(intensity, dwell, intensity_range=INTENSITY_RANGE)
-            completed = completer.complete_scan(scan, error_map=False).image
+            completed = completer.network_completion(scan)
             features = error_features(torch.from_numpy(completed)[None, None], batch.scan)
             if features.std > 0:  # a constant scan has no unit to measure its error in
                 yield features, ((completed.astype(np.float64) - truth) / features.unit) ** 2

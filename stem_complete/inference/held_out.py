@@ -32,22 +32,22 @@ def check_blocks(predictor: Predictor, scan: RasterScan) -> SelfCheck:
         return TOO_LITTLE
     scaled_rest = scaled([rest])
     del rest
-    images, parts = predictor.with_first(scaled_rest)
-    completed, first = _at(held, images, scaled_rest)
+    found = predictor.with_first(scaled_rest)
+    completed, first = _at(held, found.images, scaled_rest)
     corrects = predictor.card.encoding in CORRECTED
     measured, dwell = scan.intensity[held], scan.dwell[held]
     check = judge(measured, dwell, completed, first if corrects else None)
     if predictor.card.calibration is None or math.isnan(check.error):
         return check
-    trusted = images[:, 1:].lerp(images[:, :1], check.trust)
-    del images
+    trusted = found.images[:, 1:].lerp(found.images[:, :1], check.trust)
+    found = found._replace(images=trusted)
     (completed,) = _at(held, trusted, scaled_rest)
-    expected = predictor.expected_error(trusted, scaled_rest, parts)[held]
+    expected = predictor.expected_error(trusted, scaled_rest, found)[held]
     return check.expecting(
         measured - completed,
         dwell.astype(np.float64),
         expected.astype(np.float64),
-        noise_of_measurements(scaled_rest, parts),
+        noise_of_measurements(scaled_rest, found.parts),
     )
 
 
@@ -58,12 +58,12 @@ def check_pixels(predictor: Predictor, scan: RasterScan, check: SelfCheck) -> Se
         return check
     scaled_rest = scaled([rest])
     del rest
-    image, parts = predictor.judged([check], scaled_rest)
+    found = predictor.judged([check], scaled_rest)
     expected = None
     if predictor.card.calibration is not None:
-        expected = predictor.expected_error(image, scaled_rest, parts)[held]
-    (completed,) = _at(held, image, scaled_rest)
-    del image, parts
+        expected = predictor.expected_error(found.images, scaled_rest, found)[held]
+    (completed,) = _at(held, found.images, scaled_rest)
+    del found
     (interpolated,) = _at(held, predictor.interpolated(scaled_rest), scaled_rest)
     return check.followed(scan.intensity[held] - completed, interpolated - completed, expected)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stem_complete.errors import ConfigError
 from stem_complete.inference.artifact import Artifact
+from stem_complete.inference.card import ModelCard
 from stem_complete.inference.scaled_scans import ScaledScans
 from stem_complete.inference.self_check import SelfCheck
 from stem_complete.inference.tiling import check_tiles, run_network
@@ -23,9 +24,10 @@ from stem_complete.models.output import (
     credible_share,
     rms_factor,
 )
-from stem_complete.scan import NetworkInput, PartialScan, fill_sigma_px
+from stem_complete.scan import PartialScan, fill_sigma_px
 from stem_complete.scan.adaptive import interpolate
 from stem_complete.scan.bands import in_bands, sums_in_bands
+from stem_complete.scan.dense import LocalMeans, averaged_where_dense
 from stem_complete.scan.encoding import analyse
 from stem_complete.scan.network_input import Analysis
 from stem_complete.scan.parts import Parts
@@ -39,14 +41,20 @@ class Predicted(NamedTuple):
     Attributes:
         images: [b, c, h, w] on [-1, 1], on the CPU.
         parts: What the scans consist of, on the model's device; None if its encoding does not tell.
+        means: How far the images are local means, on the model's device; None if they are not.
     """
 
     images: Tensor
     parts: Parts | None
+    means: LocalMeans | None
 
-    def parts_of(self, number: int) -> Parts | None:
-        """Those of one scan."""
-        return None if self.parts is None else self.parts.of(number)
+    def of(self, number: int) -> Predicted:
+        """What it makes of one scan."""
+        return Predicted(
+            self.images[number : number + 1],
+            None if self.parts is None else self.parts.of(number),
+            None if self.means is None else self.means.of(number),
+        )
 
 
 class Predictor:
@@ -75,6 +83,7 @@ class Predictor:
         self.card = artifact.card
         self.device = _device(device)
         self._tile_px, self._overlap_px = tile_px, overlap_px
+        self._blur_sigma_px = _blur_sigma_px(self.card)
         check_tiles(artifact.network.stride, tile_px, overlap_px)
         # Convolutions on CPUs take two thirds of the time in this memory format.
         self._network = copy.deepcopy(artifact.network).to(self.device, _dtype(precision))
@@ -89,13 +98,15 @@ class Predictor:
         shares = [(check.trust, check.following) for check in checks]
         trust, following = scan.intensity.new_tensor(shares).T[:, :, None, None, None]
 
-        def trusted(image: Tensor, encoded: NetworkInput) -> Tensor:
-            if (trust < 1).any():
-                image = encoded.offset + trust * (image - encoded.offset)
-            return image
+        def trusted(image: Tensor, *maps: Tensor) -> Tensor:
+            encoded = found.compose(*maps)
+            return encoded.offset.lerp(image, trust)
 
         with torch.inference_mode():
-            image, parts = self._corrected(scan, trusted)
+            image, found = self._by_network(scan)
+            if (trust < 1).any():
+                image = in_bands(trusted, image, *found.maps)
+            image, means = self._averaged(image, found)
             if (following > 0).any():
                 followed = in_bands(
                     lambda image, other: image + following * (other - image),
@@ -103,17 +114,23 @@ class Predictor:
                     interpolate(scan),
                 )
                 image = torch.cat([image, followed], 1)
-            return Predicted(image.cpu(), parts)
+            return Predicted(image.cpu(), found.parts, means)
 
     def with_first(self, scans: ScaledScans) -> Predicted:
         """Completions, and as a second channel the classical ones that the network corrects."""
 
-        def both(image: Tensor, encoded: NetworkInput) -> Tensor:
-            return torch.cat([image, encoded.offset.expand_as(image)], 1)
+        def both(image: Tensor, *maps: Tensor) -> Tensor:
+            return torch.cat([image, found.compose(*maps).offset.expand_as(image)], 1)
 
         with torch.inference_mode():
-            images, parts = self._corrected(scans.on(self.device), both)
-            return Predicted(images.cpu(), parts)
+            image, found = self._by_network(scans.on(self.device))
+            image, means = self._averaged(image, found)
+            return Predicted(in_bands(both, image, *found.maps).cpu(), found.parts, means)
+
+    def by_network(self, scans: ScaledScans) -> Tensor:
+        """Completions [b, 1, h, w] on [-1, 1] without local means of what was measured."""
+        with torch.inference_mode():
+            return self._by_network(scans.on(self.device))[0].cpu()
 
     def first(self, scans: ScaledScans) -> Tensor:
         """The classical completions [b, 1, h, w] that the network corrects, on [-1, 1]."""
@@ -127,7 +144,7 @@ class Predictor:
             return interpolate(scans.on(self.device)).cpu()
 
     def expected_error(
-        self, image: Tensor, scan: ScaledScans, parts: Parts | None, factor: float = 1.0
+        self, image: Tensor, scan: ScaledScans, found: Predicted, factor: float = 1.0
     ) -> NDArray[np.float32]:
         """The error map [h, w] of one scan's completion, see `ExpectedErrors.expected_error`.
 
@@ -136,21 +153,24 @@ class Predictor:
         Args:
             image: The completion [1, 1, h, w] on [-1, 1].
             scan: The scan.
-            parts: Those of the scan, if they are known.
+            found: What was made of it.
             factor: On the errors.
         """
         calibration = self.card.calibration
         if calibration is None:
             return np.full(image.shape[-2:], np.nan, np.float32)
         with torch.inference_mode():
-            expected = calibration.expected_error(image, scan.scan, parts, factor)
+            of_network = calibration.expected_error(image, scan.scan, found.parts, factor)
+            if found.means is None:
+                expected = of_network
+            else:
+                before = torch.from_numpy(of_network).to(found.means.share)
+                expected = found.means.expected_error(before)[0, 0].float().cpu().numpy()
         expected *= scan.half.item()
         return expected
 
-    def _corrected(
-        self, scan: PartialScan, finish: Callable[[Tensor, NetworkInput], Tensor]
-    ) -> tuple[Tensor, Parts | None]:
-        """What `finish` makes of the model's completion [b, 1, h, w] and its input, pixel by pixel.
+    def _by_network(self, scan: PartialScan) -> tuple[Tensor, Analysis]:
+        """The network's completion [b, 1, h, w], and what it corrects.
 
         Bounds are those of the whole scan, however large it is.
         """
@@ -171,16 +191,27 @@ class Predictor:
         mean_square = sums_in_bands(torch.square, correction) / math.prod(found.shape)
         factor = credible_share(mean_square) * rms_factor(mean_square)
 
-        def finished(correction: Tensor, *maps: Tensor) -> Tensor:
+        def completed(correction: Tensor, *maps: Tensor) -> Tensor:
             encoded = found.compose(*maps)
             if encoded.bound is not None:
                 correction = correction * factor
-            return finish(corrected(correction, encoded), encoded)
+            return corrected(correction, encoded)
 
-        return in_bands(finished, correction, *found.maps), found.parts
+        return in_bands(completed, correction, *found.maps), found
+
+    def _averaged(self, image: Tensor, found: Analysis) -> tuple[Tensor, LocalMeans | None]:
+        if found.parts is None or self._blur_sigma_px is None:
+            return image, None
+        return averaged_where_dense(image, found.parts, self._blur_sigma_px)
 
     def _analyse(self, scan: PartialScan) -> Analysis:
         return analyse(scan, self.card.encoding, sigma_px=fill_sigma_px(self.card.coverage))
+
+
+def _blur_sigma_px(card: ModelCard) -> float | None:
+    """How completions are blurred beside what is measured [px]; None if they are not."""
+    scan = card.config.get("scan", {})
+    return scan["blur_sigma_px"] if scan.get("sample") == "original" else None
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -51,9 +51,14 @@ def blur(images: Tensor, sigma_px: float = REFERENCE_BLUR_SIGMA_PX) -> Tensor:
 
     It equals OpenCV's `GaussianBlur` of size (5, 5) with BORDER_REFLECT_101.
     """
-    weights = [math.exp(-(distance**2) / (2 * sigma_px**2)) for distance in range(3)]
+    return filter_mirrored(images, gaussian_taps(sigma_px, 2))
+
+
+def gaussian_taps(sigma_px: float, reach_px: int) -> list[float]:
+    """Weights of a Gaussian that ends at this distance, for `filter_mirrored`; 1 in the sum."""
+    weights = [math.exp(-(distance**2) / (2 * sigma_px**2)) for distance in range(reach_px + 1)]
     total = weights[0] + 2 * sum(weights[1:])
-    return filter_mirrored(images, [weight / total for weight in weights])
+    return [weight / total for weight in weights]
 
 
 def filter_mirrored(images: Tensor, taps: Sequence[float | Tensor]) -> Tensor:

@@ -100,10 +100,12 @@ def test_a_completion_leaves_out_what_its_scan_contradicts(spiral, texture):
     scan = RasterScan(*spiral(texture(0)))
     check = released.self_check(scan)
     plain, first = released.complete_scan(scan).image, released.first_completion(scan)
+    gaps = plain == released.network_completion(scan)  # elsewhere are means of what was measured
+    assert gaps.mean() > 0.7
     none = released.complete_scan(scan, check=check._replace(trust=0.0)).image
-    np.testing.assert_allclose(none, first, atol=1e-5)
+    np.testing.assert_allclose(none[gaps], first[gaps], atol=1e-5)
     half = released.complete_scan(scan, check=check._replace(trust=0.5)).image
-    np.testing.assert_allclose(half, (plain + first) / 2, atol=1e-5)
+    np.testing.assert_allclose(half[gaps], (plain + first)[gaps] / 2, atol=1e-5)
     whole = released.complete_scan(scan, check=check._replace(trust=1.0)).image
     np.testing.assert_array_equal(whole, plain)
 
