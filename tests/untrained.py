@@ -19,7 +19,7 @@ from stem_complete.inference import (
     build_artifact,
     save_artifact,
 )
-from stem_complete.inference.error_map import FEATURES
+from stem_complete.inference.error_features import FEATURES
 from stem_complete.models import TwoStageNetwork, build_network, initialise
 from stem_complete.scan import PartialScan, archimedean, encode
 

@@ -12,7 +12,8 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from stem_complete.inference.error_map import FEATURES, ExpectedErrors
+from stem_complete.inference.error_features import FEATURES
+from stem_complete.inference.error_map import ExpectedErrors
 
 _MOST_DEVIATIONS = 4.0  # of a feature from its mean over validation scans
 _LOG_SQUARES = (-12.0, 10.0)

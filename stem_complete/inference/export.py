@@ -24,12 +24,9 @@ from stem_complete.inference.artifact import Artifact, build_artifact, save_arti
 from stem_complete.inference.card import CARD_FILE, TrainingSource
 from stem_complete.inference.complete import Progress
 from stem_complete.inference.completer import Completer
-from stem_complete.inference.error_map import (
-    ErrorCalibration,
-    ErrorFeatures,
-    calibrated,
-    error_features,
-)
+from stem_complete.inference.error_features import ErrorFeatures, error_features
+from stem_complete.inference.error_fit import calibrated
+from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.storage.paths import clear_errors, is_local, remove, storage_path
 from stem_complete.training import Checkpoint, Checkpoints, build_task, load_checkpoint
 from stem_complete.training.checkpoint_folder import METADATA_FILE

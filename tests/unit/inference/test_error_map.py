@@ -11,15 +11,15 @@ from scipy.ndimage import gaussian_filter
 
 from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.baselines import normalised_convolution
-from stem_complete.inference import error_map
-from stem_complete.inference.error_map import (
+from stem_complete.inference import error_fit
+from stem_complete.inference.error_features import (
     FEATURES,
-    ErrorCalibration,
     ErrorFeatures,
     _Neighbourhood,
-    calibrated,
     error_features,
 )
+from stem_complete.inference.error_fit import calibrated
+from stem_complete.inference.error_map import ErrorCalibration
 from stem_complete.inference.scaled_scans import scaled
 from stem_complete.scan.parts import take_apart
 
@@ -226,7 +226,7 @@ class TestKnownLaw:
 
     @pytest.fixture(autouse=True)
     def few_pixels(self, monkeypatch):
-        monkeypatch.setattr(error_map, "_PIXELS_PER_SCAN", 40)
+        monkeypatch.setattr(error_fit, "_PIXELS_PER_SCAN", 40)
 
     @pytest.fixture(autouse=True)
     def measured_near(self, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from stem_complete.inference.card import ModelCard
-from stem_complete.inference.error_map import FEATURES
+from stem_complete.inference.error_features import FEATURES
 from stem_complete.inference.error_network import ErrorNetwork
 
 NUM = len(FEATURES)
