@@ -23,12 +23,12 @@ SHAPE = (128, 128)
 BLUR_PX = 2.5
 
 
-def scanned(name, coverage, dose=None):
+def scanned(name, coverage, dose=None, *, shape=SHAPE, sigma_px=5.0):
     keys = example_keys(0, 0, torch.arange(2), Stream.NOISE)
-    smooth = gaussian(uniform(keys, (1, *SHAPE)) - 0.5, 5.0)
+    smooth = gaussian(uniform(keys, (1, *shape)) - 0.5, sigma_px)
     images = smooth / smooth.abs().amax((1, 2, 3), keepdim=True)
     simulator = ScanSimulator(
-        GEOMETRIES[name](SHAPE, coverage), Detector(dose), 0, sample="original"
+        GEOMETRIES[name](shape, coverage), Detector(dose), 0, sample="original"
     )
     batch = simulator(images, 0, torch.arange(2))
     return batch.scan, batch.truth
@@ -92,3 +92,18 @@ def test_one_scan_of_a_batch_is_averaged_as_alone():
     alone, own = averaged_where_dense(truth[1:] + 0.05, take_apart(second), BLUR_PX)
     torch.testing.assert_close(together[1:], alone)
     torch.testing.assert_close(means.of(1).share, own.share)
+
+
+def test_dead_lines_and_hot_pixels_are_left_to_the_completion():
+    scan, truth = scanned("serpentine_raster", 1.0, shape=(384, 384), sigma_px=10.0)
+    intensity = scan.intensity.clone()
+    intensity[:, :, 60] = -2
+    intensity[:, :, 20::80, 10::80] = 20
+    off = truth + 0.05
+    image, means = averaged_where_dense(
+        off, take_apart(PartialScan(intensity, scan.dwell)), BLUR_PX
+    )
+    torch.testing.assert_close(image[:, :, 59:62], off[:, :, 59:62])
+    torch.testing.assert_close(image[:, :, 20::80, 10::80], off[:, :, 20::80, 10::80])
+    assert (off_by(image, truth) < off_by(off, truth)).all()
+    assert means.share.mean() > 0.7
