@@ -263,7 +263,10 @@ def test_reports_take_the_place_of_earlier_ones(tmp_path, monkeypatch):
         (output / part).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (2400, 400)).save(output / part)
     (output / "unseen" / "protocol.csv").write_text("geometry\n")
-    reports = report.Reports(protocol_report(0.8), protocol_report(0.6), equal_dose_report())
+    report.update_pages({"held_out": protocol_report(0.6)}, output)
+    assert card.read_text().count("earlier") == 2
+    assert "earlier" in readme.read_text()
+    reports = {"unseen": protocol_report(0.8), "equal_dose": equal_dose_report()}
     report.update_pages(reports, output)
     unseen, equal_dose, held_out = card.read_text().split("text\n")
     assert "earlier" not in card.read_text()
@@ -294,7 +297,9 @@ def test_the_released_model_is_evaluated_in_parts(small_store, tmp_path, monkeyp
     for module in (evaluation.protocol, evaluation.equal_dose):
         monkeypatch.setattr(module, "load_micrographs", lambda *_, **__: crops)
     first = report.evaluate_released(["none"], tmp_path)
-    assert [cell.ratio is not None for cell in first.unseen.cells()] == [True]
+    assert [cell.ratio is not None for cell in first["unseen"].cells()] == [True]
     assert (tmp_path / "equal_dose" / "equal_dose.md").exists()
     assert "nearest" in (tmp_path / "published.txt").read_text()
-    assert report.evaluate_released(["none"], tmp_path).unseen.rows == first.unseen.rows
+    again = report.evaluate_released(["none"], tmp_path, parts=["unseen"])
+    assert list(again) == ["unseen"]
+    assert again["unseen"].rows == first["unseen"].rows

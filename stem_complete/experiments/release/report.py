@@ -13,8 +13,9 @@ OUTPUT then holds
     published.txt        what `stem-complete evaluate --published` prints
 
 The tables take the place of those between <!-- NAME --> and <!-- /NAME --> in the model's card and
-in the README: `unseen`, and in the card `held_out` and `equal_dose`. Of the pictures only bundled
-micrographs become part of the repository. Read again what the text beside them says.
+in the README: `unseen`, and in the card `held_out` and `equal_dose`. `--part unseen` evaluates and
+updates that alone. Of the pictures only bundled micrographs become part of the repository. Read
+again what the text beside them says.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -73,18 +73,16 @@ SHOWN = ("lissajous", "hilbert", "line_hop", "random")  # in the README, beside 
 WIDTH_PX = 1200
 
 
-class Reports(NamedTuple):
-    """What was found of the released model."""
-
-    unseen: Report
-    held_out: Report
-    equal_dose: Report
+PARTS = ("unseen", "held_out", "equal_dose")
 
 
 def evaluate_released(
-    unseen: Sequence[str], output: Path, more_baselines: Sequence[str] = ()
-) -> Reports:
-    """Evaluates the released model, and writes what is found to `output`."""
+    unseen: Sequence[str],
+    output: Path,
+    more_baselines: Sequence[str] = (),
+    parts: Sequence[str] = PARTS,
+) -> dict[str, Report]:
+    """Evaluates the released model, and writes what is found to `output`: reports by part."""
     completer = load_completer()
     held_out = [file for file in example_micrographs() if file.name.startswith(HELD_OUT)]
     protocols: dict[str, tuple[Sequence[str | Path], Sequence[Condition]]] = {
@@ -93,6 +91,8 @@ def evaluate_released(
     }
     found = {}
     for name, (files, conditions) in protocols.items():
+        if name not in parts:
+            continue
         with ProgressBar(name) as bar:
             found[name] = evaluate_protocol(
                 files,
@@ -103,39 +103,49 @@ def evaluate_released(
                 output=output / name,
                 progress=bar.show,
             ).whole()
-    with ProgressBar("equal dose") as bar:
-        equal_dose = compare_at_equal_dose(
-            unseen,
-            completer,
-            group_pattern=CROP_OF_ONE_FIELD,
-            output=output / "equal_dose",
-            progress=bar.show,
-        ).whole()
+    if "equal_dose" in parts:
+        with ProgressBar("equal dose") as bar:
+            found["equal_dose"] = compare_at_equal_dose(
+                unseen,
+                completer,
+                group_pattern=CROP_OF_ONE_FIELD,
+                output=output / "equal_dose",
+                progress=bar.show,
+            ).whole()
     published = by_method(evaluate_published({MODEL: Model(completer)} | baseline_methods()))
     (output / "published.txt").write_text(published + "\n")
     say(published)
-    return Reports(found["unseen"], found["held_out"], equal_dose)
+    return found
 
 
-def update_pages(reports: Reports, output: Path) -> None:
+def update_pages(reports: Mapping[str, Report], output: Path) -> None:
     """Puts tables and pictures of the reports into the model's card and the README.
+
+    Args:
+        reports: By part.
+        output: Their folder.
 
     Raises:
         DataError: A page has no place for its table.
     """
-    tables = {
-        "unseen": by_condition(reports.unseen, every_cell=False),
-        "held_out": by_condition(reports.held_out),
-        "equal_dose": equal_dose_tables(reports.equal_dose),
+    tables: dict[str, Callable[[Report], str]] = {
+        "unseen": lambda report: by_condition(report, every_cell=False),
+        "held_out": by_condition,
+        "equal_dose": equal_dose_tables,
     }
-    readme = replaced(README, {"unseen": summary(reports.unseen.cells())})
-    card = replaced(CARD, tables)
-    README.write_text(readme)
+    card = replaced(CARD, {name: tables[name](report) for name, report in reports.items()})
+    if "unseen" in reports:
+        readme = replaced(README, {"unseen": summary(reports["unseen"].cells())})
+        README.write_text(readme)
+        shutil.copy(output / "unseen" / "protocol.csv", RELEASED_MODEL / "protocol.csv")
     CARD.write_text(card)
-    shutil.copy(output / "unseen" / "protocol.csv", RELEASED_MODEL / "protocol.csv")
-    _shrink(output / "unseen" / "ratios.png", RELEASED_MODEL / "ratios.jpg")
-    _shrink(output / "equal_dose" / "equal_dose.png", RELEASED_MODEL / "equal_dose.jpg")
-    _shrink(output / "held_out" / "worst.png", RELEASED_MODEL / "worst.jpg")
+    for name, picture in (
+        ("unseen", "ratios"),
+        ("equal_dose", "equal_dose"),
+        ("held_out", "worst"),
+    ):
+        if name in reports:
+            _shrink(output / name / f"{picture}.png", RELEASED_MODEL / f"{picture}.jpg")
     with tempfile.TemporaryDirectory() as folder:
         figure = Path(folder) / "figure.png"
         _draw_examples(figure)
@@ -209,8 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("micrographs", nargs="+", help="files, folders, globs")
     parser.add_argument("--output", type=Path, required=True, help="folder of reports")
     parser.add_argument("--baseline", action="append", default=[], help="a slow one too: bm3d")
+    parser.add_argument("--part", action="append", choices=PARTS, help="this alone; repeatable")
     options = parser.parse_args(arguments)
-    reports = evaluate_released(options.micrographs, options.output, options.baseline)
+    reports = evaluate_released(
+        options.micrographs, options.output, options.baseline, options.part or PARTS
+    )
     update_pages(reports, options.output)
 
 
