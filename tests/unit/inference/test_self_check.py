@@ -143,7 +143,7 @@ def test_each_scan_is_taken_apart_once(image, monkeypatch):
         times.append(scan)
         return take_apart(scan)
 
-    for module in ("scan.adaptive", "inference.error_map", "inference.measured_pixels"):
+    for module in ("scan.adaptive", "inference.error_features", "inference.measured_pixels"):
         monkeypatch.setattr(f"stem_complete.{module}.take_apart", counted)
     scan = scan_of(image, archimedean(SHAPE, 1 / 5).dwell_map().numpy())
     completer.complete_scan(scan, keep_measured=True)
