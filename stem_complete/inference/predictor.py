@@ -211,7 +211,7 @@ class Predictor:
 def _blur_sigma_px(card: ModelCard) -> float | None:
     """How completions are blurred beside what is measured [px]; None if they are not."""
     scan = card.config.get("scan", {})
-    return scan["blur_sigma_px"] if scan.get("sample") == "original" else None
+    return scan.get("blur_sigma_px") if scan.get("sample") == "original" else None
 
 
 def _dtype(precision: str) -> torch.dtype:

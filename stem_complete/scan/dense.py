@@ -111,7 +111,8 @@ def averaged_where_dense(
 
     maps = (completion, parts.rest.intensity, parts.waves, dwell)
     means, finest, rough = in_bands(averaged, *maps, halo=_HALO).chunk(3, 1)
-    typical = sums_in_bands(torch.mul, dense, rough) / area.clamp(min=1)
+    tiny = torch.finfo(dwell.dtype).tiny  # where a constant scan has 0
+    typical = (sums_in_bands(torch.mul, dense, rough) / area.clamp(min=1)).clamp(min=tiny)
     dense = in_bands(
         lambda dense, rough: _less_rough(dense, rough / typical),
         dense,
@@ -129,8 +130,10 @@ def averaged_where_dense(
     # The deviation of normal noise follows from its mean size; the norm of the filter is 6.
     finest, square = (sums[:, 1:] / area).chunk(2, 1)
     noise = math.sqrt(math.pi / 2) / 6 / _FINEST_OF_NOISE * finest
-    distance = square.sqrt().clamp(min=torch.finfo(square.dtype).tiny)
-    clear = ((_MUCH - noise / parts.predicted.error) / (_MUCH - _LITTLE)).clamp(0, 1)
+    distance = square.sqrt().clamp(min=tiny)
+    clear = ((_MUCH - noise / parts.predicted.error.clamp(min=tiny)) / (_MUCH - _LITTLE)).clamp(
+        0, 1
+    )
     share = (1 - (_OWN_NOISE * noise / distance) ** _EXPONENT).clamp(min=0) * clear * dense
     image = in_bands(
         lambda completion, means, share: completion + share * (means - completion),

@@ -85,6 +85,18 @@ def test_an_offset_changes_nothing_but_itself():
     torch.testing.assert_close(other - 100, image, atol=1e-4, rtol=0)
 
 
+def test_a_constant_scan_stays_constant_beside_another_one():
+    scan, truth = scanned("serpentine_raster", 1.0)
+    intensity = torch.cat([scan.intensity[:1], torch.full_like(scan.intensity[1:], 0.5)])
+    both = torch.cat([truth[:1] + 0.05, torch.full_like(truth[1:], 0.5)])
+    image, means = averaged_where_dense(
+        both, take_apart(PartialScan(intensity, scan.dwell)), BLUR_PX
+    )
+    torch.testing.assert_close(image[1:], both[1:])
+    assert off_by(image, truth)[0] < 0.01
+    assert means.expected_error(torch.zeros_like(truth)).isfinite().all()
+
+
 def test_one_scan_of_a_batch_is_averaged_as_alone():
     scan, truth = scanned("archimedean", 1 / 2)
     together, means = averaged_where_dense(truth + 0.05, take_apart(scan), BLUR_PX)
