@@ -100,40 +100,16 @@ def averaged_where_dense(
     area = sum_pixels(dense)
     if (area < _LEAST_AREA * dense[0].numel()).all() or min(dwell.shape[-2:]) <= _REACH_PX:
         return completion, None
-    taps = gaussian_taps(_rest_px(blur_sigma_px), _REACH_PX)
-
-    def averaged(completion: Tensor, intensity: Tensor, waves: Tensor, dwell: Tensor) -> Tensor:
-        filled = torch.where(dwell > 0, parts.mean + waves + intensity, completion)
-        means = filter_mirrored(filled, taps)
-        rough = _filtered(filled, _LAPLACIAN).abs()
-        rough = F.avg_pool2d(rough, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-        return torch.cat([means, _filtered(means, _FINEST), rough], 1)
-
-    maps = (completion, parts.rest.intensity, parts.waves, dwell)
-    means, finest, rough = in_bands(averaged, *maps, halo=_HALO).chunk(3, 1)
+    means, finest, rough = _means(completion, parts, blur_sigma_px)
     tiny = torch.finfo(dwell.dtype).tiny  # where a constant scan has 0
     typical = (sums_in_bands(torch.mul, dense, rough) / area.clamp(min=1)).clamp(min=tiny)
-    dense = in_bands(
-        lambda dense, rough: _less_rough(dense, rough / typical),
-        dense,
-        rough,
-    )
+    dense = in_bands(lambda dense, rough: _less_rough(dense, rough / typical), dense, rough)
     del rough
-
-    def noise_and_distance(*maps: Tensor) -> Tensor:
-        means, finest, completion, dense = maps
-        square = (means - completion).square()
-        return torch.cat([dense, dense * finest.abs(), dense * square], 1)
-
-    sums = sums_in_bands(noise_and_distance, means, finest, completion, dense)
-    area = sums[:, :1].clamp(min=1)
-    # The deviation of normal noise follows from its mean size; the norm of the filter is 6.
-    finest, square = (sums[:, 1:] / area).chunk(2, 1)
-    noise = math.sqrt(math.pi / 2) / 6 / _FINEST_OF_NOISE * finest
-    distance = square.sqrt().clamp(min=tiny)
-    clear = ((_MUCH - noise / parts.predicted.error.clamp(min=tiny)) / (_MUCH - _LITTLE)).clamp(
-        0, 1
-    )
+    noise, distance = _noise_and_distance(means, finest, completion, dense)
+    del finest
+    distance = distance.clamp(min=tiny)
+    hidden = noise / parts.predicted.error.clamp(min=tiny)
+    clear = ((_MUCH - hidden) / (_MUCH - _LITTLE)).clamp(0, 1)
     share = (1 - (_OWN_NOISE * noise / distance) ** _EXPONENT).clamp(min=0) * clear * dense
     image = in_bands(
         lambda completion, means, share: completion + share * (means - completion),
@@ -144,6 +120,48 @@ def averaged_where_dense(
     # Details are taken for noise here, but not if both agree.
     least = (_SHARED_NOISE * noise).minimum(_MOST_DISTANCES * distance)
     return image, LocalMeans(share, noise.minimum(distance), least * dense)
+
+
+def _means(completion: Tensor, parts: Parts, blur_sigma_px: float) -> tuple[Tensor, ...]:
+    """Local means, their finest details, and the roughness around each pixel, `[b, 1, h, w]` each.
+
+    Gaps are filled with the completion.
+    """
+    taps = gaussian_taps(_rest_px(blur_sigma_px), _REACH_PX)
+
+    def averaged(completion: Tensor, intensity: Tensor, waves: Tensor, dwell: Tensor) -> Tensor:
+        filled = torch.where(dwell > 0, parts.mean + waves + intensity, completion)
+        means = filter_mirrored(filled, taps)
+        rough = _filtered(filled, _LAPLACIAN).abs()
+        rough = F.avg_pool2d(rough, _AROUND, 1, _AROUND // 2, count_include_pad=False)
+        return torch.cat([means, _filtered(means, _FINEST), rough], 1)
+
+    maps = (completion, parts.rest.intensity, parts.waves, parts.rest.dwell)
+    return in_bands(averaged, *maps, halo=_HALO).chunk(3, 1)
+
+
+def _noise_and_distance(
+    means: Tensor, finest: Tensor, completion: Tensor, dense: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Deviation of the means' noise, and of the means from the completion, `[b, 1, 1, 1]` each.
+
+    Args:
+        means: Local means `[b, 1, h, w]`.
+        finest: Their finest details `[b, 1, h, w]`.
+        completion: Of each scan `[b, 1, h, w]`.
+        dense: Weights of the pixels `[b, 1, h, w]`.
+    """
+
+    def sizes(*maps: Tensor) -> Tensor:
+        means, finest, completion, dense = maps
+        square = (means - completion).square()
+        return torch.cat([dense, dense * finest.abs(), dense * square], 1)
+
+    sums = sums_in_bands(sizes, means, finest, completion, dense)
+    finest, square = (sums[:, 1:] / sums[:, :1].clamp(min=1)).chunk(2, 1)
+    # The deviation of normal noise follows from its mean size; the norm of the filter is 6.
+    noise = math.sqrt(math.pi / 2) / 6 / _FINEST_OF_NOISE * finest
+    return noise, square.sqrt()
 
 
 def _without_gaps(dwell: Tensor) -> Tensor:
