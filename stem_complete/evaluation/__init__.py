@@ -25,16 +25,8 @@ from stem_complete.evaluation.details_tables import (
 from stem_complete.evaluation.equal_dose import compare_at_equal_dose
 from stem_complete.evaluation.equal_dose_tables import equal_dose_figure, equal_dose_tables
 from stem_complete.evaluation.figures import CompletionExample, completion_figure, contact_sheet
-from stem_complete.evaluation.ground_truth import (
-    KnownMicrograph,
-    KnownScan,
-    Micrographs,
-    load_micrographs,
-    published_micrographs,
-    published_scans,
-    simulate,
-)
 from stem_complete.evaluation.heat_map import ratios_figure
+from stem_complete.evaluation.known_scans import KnownScan, published_scans, simulate
 from stem_complete.evaluation.methods import (
     DEFAULT_BASELINES,
     PROTOCOL_BASELINES,
@@ -45,6 +37,12 @@ from stem_complete.evaluation.methods import (
     model_methods,
 )
 from stem_complete.evaluation.metrics import all_metrics, rmse
+from stem_complete.evaluation.micrographs import (
+    KnownMicrograph,
+    Micrographs,
+    load_micrographs,
+    published_micrographs,
+)
 from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.protocol import (
     COVERAGES,

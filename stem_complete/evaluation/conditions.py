@@ -17,8 +17,9 @@ from stem_complete.config import (
     validate_config,
 )
 from stem_complete.errors import ConfigError
+from stem_complete.files import sha256
 from stem_complete.inference.card import ModelCard
-from stem_complete.scan import ScanSimulator
+from stem_complete.scan import GEOMETRIES, ScanSimulator
 from stem_complete.training.simulation import build_detection, make_path
 from stem_complete.vocabulary import Geometry, Sample, format_coverage, parse_coverage
 
@@ -49,6 +50,11 @@ class Condition(NamedTuple):
         """Geometry, coverage and noise as reports name them."""
         geometry = Path(self.geometry).name  # of a file without its folder
         return geometry, format_coverage(self.coverage), noise_label(self.noise)
+
+    @property
+    def path_sha256(self) -> str | None:
+        """Hash of the file of positions; None of a named geometry."""
+        return None if self.geometry in GEOMETRIES else sha256(Path(self.geometry))
 
     def simulator(
         self, shape: tuple[int, int], seed: int = 0, *, path_seed: int = 0

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stem_complete.evaluation.atom_columns import column_errors, find_columns, spacing_px
 from stem_complete.evaluation.gaps import bins_of, rmse_by_bin
-from stem_complete.evaluation.ground_truth import KnownScan
+from stem_complete.evaluation.known_scans import KnownScan
 from stem_complete.evaluation.report import Details
 from stem_complete.evaluation.resolution import (
     ONE_SEVENTH,

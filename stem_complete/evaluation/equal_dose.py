@@ -21,8 +21,9 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
 from stem_complete.evaluation.equal_dose_tables import BLURRED, equal_dose_figure, equal_dose_tables
-from stem_complete.evaluation.ground_truth import Data, KnownScan, load_micrographs, position_of
+from stem_complete.evaluation.known_scans import KnownScan, position_of
 from stem_complete.evaluation.methods import Baseline, Method, Model
+from stem_complete.evaluation.micrographs import Data, load_micrographs
 from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.protocol import MAX_PER_FIELD
 from stem_complete.evaluation.report import MODEL, Report

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stem_complete.evaluation.ground_truth import KnownScan
+from stem_complete.evaluation.known_scans import KnownScan
 from stem_complete.evaluation.metrics import rmse
 from stem_complete.evaluation.page import DPI, GAP_IN, TEXT_PT, styled
 from stem_complete.inference.image_files import display_range

@@ -13,12 +13,11 @@ from uuid import uuid4
 import stem_complete
 from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
-from stem_complete.evaluation.ground_truth import KnownMicrograph
 from stem_complete.evaluation.methods import Baseline, First, Method, Model, suiting
+from stem_complete.evaluation.micrographs import KnownMicrograph
 from stem_complete.evaluation.report import Details, Row, plain
 from stem_complete.evaluation.scoring import Measures
 from stem_complete.evaluation.tuned import parameters
-from stem_complete.files import sha256
 from stem_complete.scan import GEOMETRIES
 from stem_complete.storage.manifest import Manifest, Record
 
@@ -109,9 +108,8 @@ class KeptScores:
 
     def _identity(self, unit: ScanUnit) -> dict[str, Any]:
         condition = unit.condition
-        path = condition.geometry
         of = self._same | {
-            "path_sha256": None if path in GEOMETRIES else sha256(Path(path)),
+            "path_sha256": condition.path_sha256,
             "pixels": unit.crop.pixels_sha256,
             "condition": condition._asdict() | {"noise": condition.noise.model_dump()},
             "methods": {

@@ -9,7 +9,7 @@ from typing import Any
 from stem_complete.data.scans import RasterScan
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation.baselines import BASELINES
-from stem_complete.evaluation.ground_truth import KnownScan
+from stem_complete.evaluation.known_scans import KnownScan
 from stem_complete.evaluation.report import FIRST, MODEL
 from stem_complete.evaluation.tuned import DENOISERS, dose_of, parameters
 from stem_complete.extras import require

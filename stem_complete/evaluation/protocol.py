@@ -15,13 +15,8 @@ from stem_complete.data.examples import Split
 from stem_complete.errors import ConfigError
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.figures import CompletionExample, completion_figure
-from stem_complete.evaluation.ground_truth import (
-    Data,
-    Micrographs,
-    load_micrographs,
-    simulate,
-)
 from stem_complete.evaluation.heat_map import ratios_figure
+from stem_complete.evaluation.known_scans import simulate
 from stem_complete.evaluation.methods import (
     PROTOCOL_BASELINES,
     Baseline,
@@ -29,6 +24,7 @@ from stem_complete.evaluation.methods import (
     baseline_methods,
     model_methods,
 )
+from stem_complete.evaluation.micrographs import Data, Micrographs, load_micrographs
 from stem_complete.evaluation.page import save_png
 from stem_complete.evaluation.report import MODEL, Report, Worst
 from stem_complete.evaluation.tables import NUM_WORST, as_csv, by_condition

@@ -14,15 +14,10 @@ import stem_complete
 from stem_complete.evaluation.baselines import BASELINES
 from stem_complete.evaluation.conditions import Condition
 from stem_complete.evaluation.details import Examiner
-from stem_complete.evaluation.ground_truth import (
-    KnownScan,
-    Micrographs,
-    published_micrographs,
-    published_scans,
-    simulate,
-)
+from stem_complete.evaluation.known_scans import KnownScan, published_scans, simulate
 from stem_complete.evaluation.methods import Method, Model, suiting
 from stem_complete.evaluation.metrics import all_metrics, rmse
+from stem_complete.evaluation.micrographs import Micrographs, published_micrographs
 from stem_complete.evaluation.report import MODEL, Report, Row, grouped
 from stem_complete.vocabulary import INTENSITY_RANGE
 

@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 
 from stem_complete.errors import ConfigError, DataError, Failure, StemCompleteError, failure_of
 from stem_complete.evaluation.conditions import Condition
-from stem_complete.evaluation.ground_truth import Micrographs, simulate
 from stem_complete.evaluation.kept_scores import KeptScores, ScanUnit
+from stem_complete.evaluation.known_scans import simulate
 from stem_complete.evaluation.methods import First, Method, Model, suiting
+from stem_complete.evaluation.micrographs import Micrographs
 from stem_complete.evaluation.report import Report, Row
 from stem_complete.evaluation.scoring import ERRORS_ALONE, Measures, report_of, scores, setup_of
 from stem_complete.inference import Completer

@@ -23,7 +23,7 @@ from stem_complete.evaluation import (
     Row,
     baseline_methods,
     chosen,
-    ground_truth,
+    known_scans,
 )
 from stem_complete.experiments import ablation, tune_baselines
 from stem_complete.experiments.release import report, store, training, warm_start
@@ -289,7 +289,7 @@ def test_the_released_model_is_evaluated_in_parts(small_store, tmp_path, monkeyp
     monkeypatch.setattr(report, "PROTOCOL", some)
     monkeypatch.setattr(report, "chosen", lambda _: some)
     monkeypatch.setattr(report, "baseline_methods", lambda: baseline_methods(["nearest"]))
-    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
+    monkeypatch.setattr(known_scans, "published_triples", lambda: published_triples()[:1])
     monkeypatch.setattr(report, "example_micrographs", list)
     budgets = evaluation.compare_at_equal_dose.__kwdefaults__ | {"budgets": (10.0,)}
     monkeypatch.setattr(evaluation.compare_at_equal_dose, "__kwdefaults__", budgets)

@@ -13,7 +13,7 @@ from stem_complete.evaluation import (
     KnownScan,
     baseline_methods,
     evaluate_published,
-    ground_truth,
+    known_scans,
     rmse,
 )
 from stem_complete.evaluation.denoisers import bm3d, non_local_means
@@ -89,6 +89,6 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_published_scans_have_no_dose_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground_truth, "published_triples", lambda: published_triples()[:1])
+    monkeypatch.setattr(known_scans, "published_triples", lambda: published_triples()[:1])
     report = evaluate_published(baseline_methods(["nearest", "non_local_means"]))
     assert {row.method for row in report.rows} == {"nearest"}

@@ -12,7 +12,7 @@ from stem_complete.data.scans import RasterScan
 from stem_complete.evaluation import Report, Row, details_figure, evaluation_page, write_rows
 from stem_complete.evaluation.details import Examiner
 from stem_complete.evaluation.gaps import BINS
-from stem_complete.evaluation.ground_truth import KnownScan
+from stem_complete.evaluation.known_scans import KnownScan
 from stem_complete.evaluation.report import Details
 
 SETUP = {"model": None, "versions": {"numpy": "2"}}
