@@ -22,7 +22,7 @@ from stem_complete.distributed import WorkerContext, gather_objects
 from stem_complete.errors import CollectiveError, ConfigError, StemCompleteError, TrainingError
 from stem_complete.launch.mailbox import MailboxHandler, MailboxRecorder, poll_in_background
 from stem_complete.launch.messages import GroupStarted
-from stem_complete.launch.runs import recording
+from stem_complete.launch.recording import recording
 from stem_complete.storage.claim import ClaimLostError
 from stem_complete.storage.paths import StorageError
 from stem_complete.training import StopRequest, train

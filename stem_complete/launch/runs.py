@@ -6,13 +6,11 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
-import torch
 import yaml
 from upath import UPath
 
@@ -22,7 +20,6 @@ from stem_complete.config import (
     differences,
     expand_sweep,
     in_lines,
-    validate_config,
 )
 from stem_complete.console import (
     ProgressBar,
@@ -31,9 +28,7 @@ from stem_complete.console import (
     counted,
     heading,
     say,
-    waiting,
 )
-from stem_complete.data.examples import check_trainable
 from stem_complete.distributed import (
     WorkerContext,
     from_main,
@@ -41,32 +36,25 @@ from stem_complete.distributed import (
     torchrun_context,
     under_torchrun,
 )
-from stem_complete.errors import ConfigError
 from stem_complete.extras import program, require
 from stem_complete.files import leave_removed_folder
-from stem_complete.inference import MODEL_FOLDER, model_folder
-from stem_complete.inference.card import CARD_FILE, ArchitectureCard, read_card
+from stem_complete.inference import MODEL_FOLDER
+from stem_complete.inference.card import CARD_FILE
 from stem_complete.inference.export import export_checkpoint
-from stem_complete.storage.claim import Claim, ClaimLostError, claimed
+from stem_complete.launch.preparation import check, prepared
+from stem_complete.launch.recording import recording, tracked_run
+from stem_complete.storage.claim import Claim, claimed
 from stem_complete.tracking import (
     URI_VARIABLE,
-    MlflowRecorder,
     TrackedRun,
-    finish_run,
-    open_run,
     places,
-    system_metrics,
     tracking_uri,
 )
 from stem_complete.tracking.links import kept_place
 from stem_complete.training import (
     TASKS,
-    Checkpoints,
-    Recorder,
-    Recorders,
     StopRequest,
     TrainingResult,
-    check_used,
     exit_on_sigterm,
     open_examples,
     stop_on_signals,
@@ -74,10 +62,6 @@ from stem_complete.training import (
 )
 from stem_complete.training.ending import DivergedError, ending_kept
 from stem_complete.training.resume import Before, find_before
-from stem_complete.training.start import start_folder
-from stem_complete.vocabulary import RELEASED
-
-AnyPath = TypeVar("AnyPath", Path, UPath)
 
 _log = logging.getLogger(__name__)
 
@@ -138,10 +122,10 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
     on_ray = not (local or under_torchrun())
     needed = {"ray": on_ray, "mlflow": config.tracking.enabled}
     require(*(package for package, needs in needed.items() if needs), purpose="training")
-    config = _with_workers(_with_absolute_paths(config), local=local)
+    config = prepared(config, local=local)
     runs = expand_sweep(config)
     for run in runs:
-        _check(run)
+        check(run)
     if on_ray:
         from stem_complete.launch.cluster import check_address
 
@@ -173,7 +157,7 @@ def _launch_all(
     from_main(lambda: [_find_before(run) for run in runs])
     with (
         _claimed(config, StopRequest()),
-        _tracked(config, uri, resume=True) as parent,
+        tracked_run(config, uri, resume=True) as parent,
     ):
         one = partial(_launch_one, uri=uri, context=context, training=training, parent=parent)
         return _launch_each(config, runs, one, context)
@@ -232,7 +216,7 @@ def _launch_one(
             rate = config.optimizer.learning_rate
             with (
                 ending_kept(config.run_folder, stop, rate) as keep_ending,
-                _tracked(config, uri, resume=resume, parent=parent) as tracked,
+                tracked_run(config, uri, resume=resume, parent=parent) as tracked,
             ):
                 if tracked is not None and tracked.run_id is not None:
                     seen = places(tracked.uri, tracked.experiment_id, tracked.run_id)
@@ -345,47 +329,6 @@ def _train_in_process(
         return train(config, context, recorder=recorder, stop=stop, claim=claim)
 
 
-@contextmanager
-def recording(
-    context: WorkerContext, tracked: TrackedRun | None, show: Callable[[], Recorder]
-) -> Iterator[Recorder]:
-    """Recorder of a worker: the first one shows, by what `show` makes, and sends to MLflow.
-
-    The first worker of each node records its system metrics meanwhile.
-    """
-    recorders: list[Recorder] = []
-    if context.is_main:
-        recorders = [show(), *([MlflowRecorder(tracked)] if tracked else [])]
-    with system_metrics(tracked, context), closing(Recorders(recorders)) as recorder:
-        yield recorder
-
-
-@contextmanager
-def _tracked(
-    config: Config, uri: str | None, *, resume: bool, parent: TrackedRun | None = None
-) -> Iterator[TrackedRun | None]:
-    """An MLflow run, closed with the status in which the block ends; None without tracking."""
-    if uri is None:
-        yield None
-        return
-    leave_removed_folder()
-    with waiting("opening the MLflow run"):
-        run = open_run(config, uri, parent=parent, resume=resume)
-    status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
-    try:
-        yield run
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    except ClaimLostError:
-        status = None  # it is the other process's run now
-        raise
-    finally:
-        if status is not None:
-            finish_run(run, status)
-
-
 def _say_what_is_trained(config: Config) -> None:
     """Where it is kept, and what differs from the defaults."""
     say(aligned({"run": config.run_folder, "data": config.data.store}))
@@ -398,79 +341,3 @@ def _say_what_is_trained(config: Config) -> None:
 
 def _as_yaml(config: Config) -> str:
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
-def _with_workers(config: Config, *, local: bool) -> Config:
-    """One worker if `local`, and all of torchrun's unless the config has a number of its own."""
-    scaling = config.scaling
-    num_workers = scaling.num_workers
-    if local:
-        num_workers = 1
-    elif under_torchrun() and num_workers == 1:
-        num_workers = int(os.environ["WORLD_SIZE"])
-    if num_workers == scaling.num_workers:
-        return config
-    values = config.model_dump(mode="json")
-    values["scaling"] |= {"num_workers": num_workers, "min_workers": None}
-    return validate_config(values, where=f"{config.name} on {num_workers} workers")
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    """The config with absolute paths, as workers run in other folders.
-
-    A submitted job runs in a copy of its folder that is thrown away, so it may have no others.
-    """
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    storage = UPath(config.storage)
-    for key, path in (("storage", storage), ("data.store", config.data.store)):
-        if submitted and isinstance(path, Path) and not path.is_absolute():
-            raise ConfigError(
-                expected=f"an absolute path for {key} in a submitted job",
-                found=str(path),
-                where=config.name,
-                fix=f"add {key}=/a/folder/that/all/nodes/see",
-            )
-    data = config.data.model_copy(update={"store": _absolute(config.data.store)})
-    start = config.training.start
-    if start not in (None, RELEASED):
-        start = str(_absolute(model_folder(start)))
-    training = config.training.model_copy(update={"start": start})
-    return config.model_copy(
-        update={"storage": str(_absolute(storage)), "data": data, "training": training}
-    )
-
-
-def _absolute(path: AnyPath) -> AnyPath:
-    """A path that does not lead through a folder which may be removed, as `folder/../runs` does."""
-    return path.resolve() if ".." in path.parts else path.absolute()
-
-
-def _check(config: Config) -> None:
-    """Finds, before any worker starts, what would make each of them fail."""
-    check_used(config)
-    check_trainable(open_examples(config), config.data.store)
-    if config.training.start is not None and not Checkpoints(config.run_folder).folders():
-        _check_start(config, start_folder(config.training.start))
-    if config.scaling.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
-        raise ConfigError(
-            expected="a CUDA device (scaling.use_gpu is true)",
-            found="none",
-            where=config.name,
-            fix="add scaling.use_gpu=false",
-        )
-
-
-def _check_start(config: Config, folder: Path) -> None:
-    """Checks that a run can begin with the weights of a model."""
-    card = read_card(folder)
-    for what, found, expected in (
-        ("encoding", card.encoding, config.model.encoding),
-        ("architecture", card.architecture, ArchitectureCard.of(config)),
-    ):
-        if found != expected:
-            raise ConfigError(
-                expected=f"training.start with the {what} of the config: {expected}",
-                found=str(found),
-                where=folder,
-                fix=f"train with the config of its recipe, {card.recipe}",
-            )

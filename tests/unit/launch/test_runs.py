@@ -16,7 +16,8 @@ from stem_complete.data.examples import record_of
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import BusyError, ConfigError, StoreError, TrainingError
-from stem_complete.launch import launch, runs
+from stem_complete.launch import launch, preparation, recording, runs
+from stem_complete.launch.preparation import prepared
 from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
 from stem_complete.training import Checkpoints, Recorders, TrainingResult
 from stem_complete.training.ending import read_ending
@@ -62,10 +63,15 @@ class World:
 @pytest.fixture
 def world(monkeypatch) -> World:
     world = World()
-    for name in ("train", "open_run", "finish_run", "export_checkpoint"):
-        monkeypatch.setattr(runs, name, getattr(world, name))
-    monkeypatch.setattr(runs, "MlflowRecorder", lambda _: Recorders())
-    monkeypatch.setattr(runs, "system_metrics", lambda *_: nullcontext())
+    for module, name in (
+        (runs, "train"),
+        (runs, "export_checkpoint"),
+        (recording, "open_run"),
+        (recording, "finish_run"),
+    ):
+        monkeypatch.setattr(module, name, getattr(world, name))
+    monkeypatch.setattr(recording, "MlflowRecorder", lambda _: Recorders())
+    monkeypatch.setattr(recording, "system_metrics", lambda *_: nullcontext())
     return world
 
 
@@ -204,9 +210,9 @@ def test_alone_means_one_worker_whatever_the_config_says(world, small_config):
 class TestWorkersUnderTorchrun:
     @pytest.fixture
     def with_workers(self, monkeypatch, small_config):
-        monkeypatch.setattr(runs, "under_torchrun", lambda: True)
+        monkeypatch.setattr(preparation, "under_torchrun", lambda: True)
         monkeypatch.setenv("WORLD_SIZE", "4")
-        return lambda *changes: runs._with_workers(small_config(*changes), local=False)
+        return lambda *changes: prepared(small_config(*changes), local=False)
 
     def test_are_as_many_as_it_started(self, with_workers):
         assert with_workers().scaling.num_workers == 4
@@ -244,7 +250,7 @@ class TestPaths:
 
     def test_that_are_urls_stay(self, small_config, monkeypatch):
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-        config = runs._with_absolute_paths(small_config("storage=memory://runs"))
+        config = prepared(small_config("storage=memory://runs"), local=True)
         assert config.storage == "memory://runs"
 
 
@@ -256,7 +262,7 @@ def test_what_cannot_be_trained_on_fails_before_anything_is_made(world, small_co
 
 
 def test_a_gpu_that_is_not_there_is_told_before_any_worker_starts(world, small_config, monkeypatch):
-    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(preparation.torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match=r"a CUDA device.*add scaling.use_gpu=false"):
         launch(small_config("scaling.use_gpu=true"), local=True)
