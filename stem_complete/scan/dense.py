@@ -28,6 +28,10 @@ _REACH_PX = 3  # at which that Gaussian ends
 
 _AROUND = 5  # side of the squares in which pixels are counted [px]
 _GAPS, _NO_GAPS = 0.8, 0.95  # fractions of them that were measured
+# Paths that noise has made some pixels wide leave no gaps in such squares on them, but in these,
+# which are made of blocks.
+_BLOCK_PX, _WIDE_BLOCKS = 4, 5
+_WIDE_GAPS, _NO_WIDE_GAPS = 0.5, 0.7
 _LEAST_AREA = 0.01  # fraction of the image, below which nothing is averaged
 
 # What is left of counting noise in the finest details of the means, in units of what is left in
@@ -96,7 +100,7 @@ def averaged_where_dense(
         blur_sigma_px: Of the blurred micrographs that completions are of, see `filters.blur`.
     """
     dwell = parts.rest.dwell
-    dense = in_bands(_without_gaps, dwell, halo=_AROUND // 2)
+    dense = in_bands(_without_gaps, dwell, halo=_BLOCK_PX * _WIDE_BLOCKS, multiple=_BLOCK_PX)
     area = sum_pixels(dense)
     if (area < _LEAST_AREA * dense[0].numel()).all() or min(dwell.shape[-2:]) <= _REACH_PX:
         return completion, None
@@ -133,7 +137,7 @@ def _means(completion: Tensor, parts: Parts, blur_sigma_px: float) -> tuple[Tens
         filled = torch.where(dwell > 0, parts.mean + waves + intensity, completion)
         means = filter_mirrored(filled, taps)
         rough = _filtered(filled, _LAPLACIAN).abs()
-        rough = F.avg_pool2d(rough, _AROUND, 1, _AROUND // 2, count_include_pad=False)
+        rough = _mean_around(rough, _AROUND)
         return torch.cat([means, _filtered(means, _FINEST), rough], 1)
 
     maps = (completion, parts.rest.intensity, parts.waves, parts.rest.dwell)
@@ -165,10 +169,22 @@ def _noise_and_distance(
 
 
 def _without_gaps(dwell: Tensor) -> Tensor:
-    """How far all pixels around each one were measured `[b, 1, h, w]`, from 0 to 1."""
+    """How far all pixels around each one were measured `[b, 1, h, w]`, from 0 to 1.
+
+    They are also part of some wider square that was.
+    """
     measured = (dwell > 0).to(dwell.dtype)
-    around = F.avg_pool2d(measured, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-    return ((around - _GAPS) / (_NO_GAPS - _GAPS)).clamp(0, 1)
+    around = _mean_around(measured, _AROUND)
+    wide = F.avg_pool2d(measured, _BLOCK_PX, ceil_mode=True, count_include_pad=False)
+    wide = F.max_pool2d(_mean_around(wide, _WIDE_BLOCKS), _WIDE_BLOCKS, 1, _WIDE_BLOCKS // 2)
+    wide = F.interpolate(wide, scale_factor=_BLOCK_PX)[..., : dwell.shape[-2], : dwell.shape[-1]]
+    near = ((around - _GAPS) / (_NO_GAPS - _GAPS)).clamp(0, 1)
+    return near * ((wide - _WIDE_GAPS) / (_NO_WIDE_GAPS - _WIDE_GAPS)).clamp(0, 1)
+
+
+def _mean_around(images: Tensor, side: int) -> Tensor:
+    """Means of the squares around each pixel, of what of them lies in the image."""
+    return F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
 
 
 def _less_rough(dense: Tensor, roughness: Tensor) -> Tensor:

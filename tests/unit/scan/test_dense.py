@@ -10,6 +10,7 @@ from stem_complete.scan import (
     Detector,
     PartialScan,
     ScanSimulator,
+    bands,
     example_keys,
     uniform,
 )
@@ -119,3 +120,23 @@ def test_dead_lines_and_hot_pixels_are_left_to_the_completion():
     torch.testing.assert_close(image[:, :, 20::80, 10::80], off[:, :, 20::80, 10::80])
     assert (off_by(image, truth) < off_by(off, truth)).all()
     assert means.share.mean() > 0.7
+
+
+def test_a_path_some_pixels_wide_leaves_gaps_beside_it():
+    scan, truth = scanned("serpentine_raster", 1.0)
+    on_path = (torch.arange(SHAPE[0]) % 20 < 6).view(1, 1, -1, 1)
+    image, means = averaged_where_dense(
+        truth + 0.05, take_apart(PartialScan(scan.intensity, scan.dwell * on_path)), BLUR_PX
+    )
+    torch.testing.assert_close(image, truth + 0.05)
+    assert means is None or not means.share.any()
+
+
+def test_bands_of_a_large_image_change_nothing(monkeypatch):
+    shape = (150, 134)
+    scan, truth = scanned("archimedean_angular", 1 / 2, shape=shape)
+    parts = take_apart(scan)
+    whole, _ = averaged_where_dense(truth + 0.05, parts, BLUR_PX)
+    monkeypatch.setattr(bands, "_CPU_BAND_PX", 2 * 134 * 30)
+    image, _ = averaged_where_dense(truth + 0.05, parts, BLUR_PX)
+    torch.testing.assert_close(image, whole)
