@@ -28,8 +28,8 @@ _REACH_PX = 3  # at which that Gaussian ends
 
 _AROUND = 5  # side of the squares in which pixels are counted [px]
 _GAPS, _NO_GAPS = 0.8, 0.95  # fractions of them that were measured
-# Paths that noise has made some pixels wide leave no gaps in such squares on them, but in these,
-# which are made of blocks.
+# A path that noise has made five pixels wide fills these squares. The gaps beside it show in wider
+# ones, which are made of blocks [px]: from a distance of 10 px between its turns nothing counts.
 _BLOCK_PX, _WIDE_BLOCKS = 4, 5
 _WIDE_GAPS, _NO_WIDE_GAPS = 0.5, 0.7
 _LEAST_AREA = 0.01  # fraction of the image, below which nothing is averaged
@@ -171,7 +171,7 @@ def _noise_and_distance(
 def _without_gaps(dwell: Tensor) -> Tensor:
     """How far all pixels around each one were measured `[b, 1, h, w]`, from 0 to 1.
 
-    They are also part of some wider square that was.
+    Pixels count if a wider square that contains them was mostly measured, too.
     """
     measured = (dwell > 0).to(dwell.dtype)
     around = _mean_around(measured, _AROUND)
