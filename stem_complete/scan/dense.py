@@ -28,6 +28,8 @@ _REACH_PX = 3  # at which that Gaussian ends
 
 _AROUND = 5  # side of the squares in which pixels are counted [px]
 _GAPS, _NO_GAPS = 0.8, 0.95  # fractions of them that were measured
+# What a pixel has of a row beside it is half of that row's, and tells nothing of its own.
+_FAINT = 0.5  # dwell up to which a pixel counts as a gap, in units of the mean around it
 # A path that noise has made five pixels wide fills these squares. The gaps beside it show in wider
 # ones, which are made of blocks [px]: from a distance of 10 px between its turns nothing counts.
 _BLOCK_PX, _WIDE_BLOCKS = 4, 5
@@ -100,7 +102,7 @@ def averaged_where_dense(
         blur_sigma_px: Of the blurred micrographs that completions are of, see `filters.blur`.
     """
     dwell = parts.rest.dwell
-    dense = in_bands(_without_gaps, dwell, halo=_BLOCK_PX * _WIDE_BLOCKS, multiple=_BLOCK_PX)
+    dense = in_bands(_without_gaps, dwell, halo=_BLOCK_PX * (_WIDE_BLOCKS + 1), multiple=_BLOCK_PX)
     area = sum_pixels(dense)
     if (area < _LEAST_AREA * dense[0].numel()).all() or min(dwell.shape[-2:]) <= _REACH_PX:
         return completion, None
@@ -173,7 +175,7 @@ def _without_gaps(dwell: Tensor) -> Tensor:
 
     Pixels count if a wider square that contains them was mostly measured, too.
     """
-    measured = (dwell > 0).to(dwell.dtype)
+    measured = (dwell > _FAINT * _mean_around(dwell, _AROUND)).to(dwell.dtype)
     around = _mean_around(measured, _AROUND)
     wide = F.avg_pool2d(measured, _BLOCK_PX, ceil_mode=True, count_include_pad=False)
     wide = F.max_pool2d(_mean_around(wide, _WIDE_BLOCKS), _WIDE_BLOCKS, 1, _WIDE_BLOCKS // 2)

@@ -132,6 +132,15 @@ def test_a_path_some_pixels_wide_leaves_gaps_beside_it():
     assert means is None or not means.share.any()
 
 
+def test_what_a_row_beside_left_in_a_pixel_is_not_its_own_measurement():
+    scan, truth = scanned("sparse_rows", 1 / 2)
+    first = analyse_adaptive(scan).window().offset
+    image, means = averaged_where_dense(first, take_apart(scan), BLUR_PX)
+    assert (off_by(image, truth) < off_by(first, truth)).all()
+    said = means.expected_error((first - truth).abs()).square().mean((1, 2, 3)).sqrt()
+    assert (said > 0.7 * off_by(image, truth)).all()
+
+
 def test_bands_of_a_large_image_change_nothing(monkeypatch):
     shape = (150, 134)
     scan, truth = scanned("serpentine_raster", 1.0, shape=shape)
