@@ -73,7 +73,7 @@ class RunningService:
         """Asks it to end, and waits; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
+        return self.process.wait(_HANGS_S)
 
 
 def _command(process: psutil.Process) -> list[str]:
