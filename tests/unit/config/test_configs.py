@@ -48,7 +48,7 @@ def test_a_file_of_ones_own_comes_before_the_bundled_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["compat", "compat.yaml", "elsewhere/compact.yaml"])
 def test_a_config_that_is_not_there_is_an_error_that_lists_the_bundled_ones(name):
     with pytest.raises(
-        ConfigError, match="any_dose, any_scan, classification, clipping, compact, comparison, demo"
+        ConfigError, match="any_dose, any_scan, classification, clipping, compact, comparison, comp"
     ):
         load_config([name])
 
@@ -106,6 +106,24 @@ def test_the_published_cifar_code_differs_in_its_loss_only() -> None:
         "loss.alrc.decay": (0.997, 0.997),
         "loss.alrc.intake": 0.001,
     }
+
+
+def test_arms_of_the_comparison_at_two_rates_do_what_their_names_say() -> None:
+    below = load_config(["compact"])
+    runs = expand_sweep(load_config(["compact", "comparison_rates"], ["sweep.seeds=[0]"]))
+    arms = [run.name.removesuffix("-seed0").split("-", 2) for run in runs]
+    of_each = ["none", "alrc", "huber", "alrc-huber"]
+    assert arms == [
+        [rate, error, arm]
+        for rate in ("stable", "unstable")
+        for error, of_error in (("squared", of_each), ("quartic", of_each[:2]))
+        for arm in of_error
+    ]
+    for run, (rate, error, arm) in zip(runs, arms, strict=True):
+        assert run.loss.power == {"squared": 2, "quartic": 4}[error]
+        assert run.loss.alrc == (below.loss.alrc if "alrc" in arm else None)
+        assert run.loss.huber == ("huber" in arm)
+        assert run.optimizer.learning_rate == {"stable": 1e-3, "unstable": 1.6e-2}[rate]
 
 
 @pytest.mark.parametrize("base", ["paper", "reference_code", "compact"])
