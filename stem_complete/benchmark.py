@@ -24,9 +24,9 @@ from stem_complete.distributed import WorkerContext
 from stem_complete.inference import load_completer
 from stem_complete.scan import PartialScan
 from stem_complete.training import build_task
-from stem_complete.training.completion import CompletionTask
 from stem_complete.training.state import build_state
 from stem_complete.training.step import build_step
+from stem_complete.training.task import Task
 
 BATCHES_LOADED = 32  # at a time: so many that those that were read ahead hardly count
 _PACKAGES = ("torch", "numpy", "zarr", "safetensors")
@@ -92,11 +92,11 @@ def benchmark(
     ]
 
 
-def training_step(config: Config, task: CompletionTask, images: Tensor) -> Step:
-    """A step of one worker on `images`, [b, 1, h, w], by the training loop's own code."""
-    positions = torch.arange(len(images), device=images.device)
-    take_step = build_step(config, build_state(config, task), WorkerContext(device=images.device))
-    batches = [Batch(images, positions, positions)]
+def training_step(config: Config, task: Task, examples: Tensor) -> Step:
+    """A step of one worker on examples of the task, [b, ...], by the training loop's own code."""
+    positions = torch.arange(len(examples), device=examples.device)
+    take_step = build_step(config, build_state(config, task), WorkerContext(device=examples.device))
+    batches = [Batch(examples, positions, positions)]
 
     def step() -> None:
         take_step(batches)

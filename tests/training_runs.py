@@ -51,8 +51,7 @@ def assert_close_state(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         scale = max(float(value.float().norm()), 0.1)
-        if not name.endswith(".rest"):
-            assert float((other[name].float() - value.float()).norm()) < 2e-3 * scale, name
+        assert float((other[name].float() - value.float()).norm()) < 2e-3 * scale, name
 
 
 def write_config(config, file):

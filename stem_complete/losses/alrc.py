@@ -59,7 +59,6 @@ class ALRC(nn.Module):
 
     mu1: Tensor
     mu2: Tensor
-    rest: Tensor
     pending: Tensor
     num_nonfinite: Tensor
 
@@ -98,32 +97,31 @@ class ALRC(nn.Module):
         self.variance_floor = variance_floor
         self.offset = offset
         self._intakes = [1 - rate if intake is None else intake for rate in decay]
-        self.register_buffer("mu1", torch.tensor(mu1_start, dtype=torch.float32))
-        self.register_buffer("mu2", torch.tensor(mu2_start, dtype=torch.float32))
-        # Low-order bits of mu1 and mu2, [2] (compensated summation). Without them
-        # `(1 - decay) * (mean - mu)` falls below half a unit in the last place of mu once losses
-        # vary little, and mu stops short; and mu2 - mu1^2 cancels.
-        self.register_buffer("rest", torch.zeros(2, dtype=torch.float32))
+        # In float32 `(1 - decay) * (mean - mu)` falls below half a unit in the last place of mu
+        # once losses vary little, so that mu stops short; and mu2 - mu1^2 cancels.
+        self.register_buffer("mu1", torch.tensor(mu1_start, dtype=torch.float64))
+        self.register_buffer("mu2", torch.tensor(mu2_start, dtype=torch.float64))
         self.register_buffer("num_nonfinite", torch.zeros((), dtype=torch.float32))
         pending = torch.zeros(NUM_STATISTICS, dtype=torch.float32)
         self.register_buffer("pending", pending, persistent=False)
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """mu1 and mu2 to double precision, []."""
-        rest1, rest2 = self.rest.double().unbind()
-        return self.mu1.double() + rest1, self.mu2.double() + rest2
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            _read_moments_of_earlier_versions
+        )
 
     @property
     def stddev(self) -> Tensor:
         """Running standard deviation of the loss, []."""
-        mu1, mu2 = self._moments()
-        # Different decay rates, or rounding, can make the difference negative.
-        return ((mu2 - mu1**2).clamp(min=0) + self.variance_floor).sqrt().float()
+        return self._stddev().float()
 
     @property
     def threshold(self) -> Tensor:
         """Loss to which the next step clips, []; in the units of the loss plus `offset`."""
-        return self.mu1 + self.num_stddev * self.stddev
+        return (self.mu1 + self.num_stddev * self._stddev()).float()
+
+    def _stddev(self) -> Tensor:
+        # Different decay rates, or rounding, can make the difference negative.
+        variance = (self.mu2 - self.mu1 * self.mu1).clamp(min=0)
+        return (variance + self.variance_floor if self.variance_floor else variance).sqrt()
 
     def forward(self, loss: Tensor) -> Tensor:
         """Clipped losses, of the shape of `loss`.
@@ -132,36 +130,34 @@ class ALRC(nn.Module):
             loss: Losses of any shape, not negative once `offset` is added.
         """
         shifted = loss + self.offset if self.offset else loss
-        clipped = shifted * self._scale(shifted.detach().float()).to(loss.dtype)
+        raw = shifted.detach().float()
+        finite = raw.isfinite()
+        clipped = shifted * self._scale(raw, finite).to(loss.dtype)
         if self.training:
-            seen = shifted if self.moments == "raw" else clipped
-            self._accumulate(seen.detach().float())
+            seen = raw if self.moments == "raw" else clipped.detach().float()
+            self._accumulate(seen, finite)
             if not self.accumulate:
                 self.commit()
         return clipped - self.offset if self.offset else clipped
 
-    def _scale(self, loss: Tensor) -> Tensor:
+    def _scale(self, loss: Tensor, finite: Tensor) -> Tensor:
         """Factor on each loss, a constant to the gradient."""
         # Compare first, divide after: threshold / loss is NaN where both are zero. A loss that is
         # not finite keeps factor 1, so that it stays visible.
         threshold = self.threshold
-        clip = (loss > threshold) & loss.isfinite()
-        scale = torch.where(clip, threshold / loss, 1.0)
+        scale = torch.where((loss > threshold) & finite, threshold / loss, 1.0)
         if self.num_stddev_below is not None:
-            floor = self.mu1 - self.num_stddev_below * self.stddev
+            floor = (self.mu1 - self.num_stddev_below * self._stddev()).float()
             scale = torch.where((loss < floor) & (loss > 0), floor / loss, scale)
         return scale
 
-    def _accumulate(self, loss: Tensor) -> None:
-        finite = loss.isfinite()
-        loss = torch.where(finite, loss, 0.0)
-        num_finite = finite.sum().float()
+    def _accumulate(self, loss: Tensor, finite: Tensor) -> None:
+        loss = loss.nan_to_num(0.0, 0.0, 0.0)
         # The square may overflow where the loss itself does not: such a step would leave mu2
         # infinite for ever, so the largest float stands in for it.
-        square = (loss**2).sum().clamp(max=torch.finfo(torch.float32).max)
-        self.pending += torch.stack(
-            (loss.sum(), square, num_finite, float(finite.numel()) - num_finite)
-        )
+        square = (loss * loss).sum().clamp(max=torch.finfo(torch.float32).max)
+        num_finite = finite.sum(dtype=torch.float32)
+        self.pending += torch.stack((loss.sum(), square, num_finite, finite.numel() - num_finite))
 
     def commit(self, statistics: Tensor | None = None) -> None:
         """Updates the moments from what was accumulated since the last commit.
@@ -178,23 +174,25 @@ class ALRC(nn.Module):
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(statistics)
         loss_sum, square_sum, num_finite, num_nonfinite = statistics.double().unbind()
-        count = num_finite.clamp(min=1)
-        before = torch.stack(self._moments())
-        means = (loss_sum / count, square_sum / count)
+        any_finite, count = num_finite > 0, num_finite.clamp(min=1)
         # Rates stay Python numbers: as a tensor they would make the host wait for the device.
-        moved = [
-            rate * moment + intake * mean
-            for rate, intake, moment, mean in zip(
-                self.decay, self._intakes, before, means, strict=True
-            )
-        ]
-        after = torch.where(num_finite > 0, torch.stack(moved), before)
-        heads = after.float()
-        self.mu1.copy_(heads[0])
-        self.mu2.copy_(heads[1])
-        self.rest.copy_(after - heads.double())
+        for moment, total, rate, intake in zip(
+            (self.mu1, self.mu2), (loss_sum, square_sum), self.decay, self._intakes, strict=True
+        ):
+            moved = (intake * (total / count)).add(moment, alpha=rate)
+            moment.copy_(torch.where(any_finite, moved, moment))
         self.num_nonfinite += num_nonfinite
         self.pending.zero_()
+
+
+def _read_moments_of_earlier_versions(
+    _module: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object
+) -> None:
+    """Puts what was float32 moments, and what rounding had left of both in `rest`, together."""
+    if (rest := state.pop(f"{prefix}rest", None)) is None:
+        return
+    for name, low_bits in zip(("mu1", "mu2"), rest, strict=True):
+        state[f"{prefix}{name}"] = state[f"{prefix}{name}"].double() + low_bits.double()
 
 
 class ClippingLosses(nn.Module):

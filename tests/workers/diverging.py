@@ -24,7 +24,7 @@ with torchrun_context(use_gpu=False) as context:
         commit(self, sums, usable)
         num_commits += 1
         if num_commits == 3 and context.rank == 1:
-            self.alrc["inner"].mu2.view(torch.int32).bitwise_xor_(1)
+            self.alrc["inner"].mu2.view(torch.int64).bitwise_xor_(1)
 
     CompletionTask.commit = commit_and_flip
     try:

@@ -184,6 +184,24 @@ def test_survives_save_and_load():
     assert torch.equal(alrc.threshold, again.threshold)
 
 
+def test_moments_that_earlier_versions_saved_in_two_parts_are_read_as_one():
+    exact = torch.tensor([25.0 + 3e-7, 900.0 + 1e-5], dtype=torch.float64)
+    heads = exact.float()
+    alrc = torch.nn.ModuleDict({"outer": ALRC()})
+    new = alrc.state_dict()
+    saved = {
+        "outer.mu1": heads[0],
+        "outer.mu2": heads[1],
+        "outer.rest": (exact - heads.double()).float(),
+        "outer.num_nonfinite": torch.tensor(2.0),
+    }
+    assert saved.keys() == new.keys() | {"outer.rest"}
+    alrc.load_state_dict(saved)
+    moments = torch.stack((alrc["outer"].mu1, alrc["outer"].mu2))
+    torch.testing.assert_close(moments, exact, rtol=1e-13, atol=0)
+    assert alrc["outer"].num_nonfinite == 2
+
+
 def test_signed_losses_through_an_offset():
     alrc = ALRC(mu1_start=10.0, mu2_start=101.0, offset=10.0)
     loss = torch.tensor([-5.0, 20.0], requires_grad=True)
@@ -208,7 +226,7 @@ def test_keeps_the_dtype_of_the_loss(dtype):
     out = alrc(torch.tensor([1.0, 100.0], dtype=dtype))
     assert out.dtype == dtype
     assert out.tolist() == pytest.approx([1.0, 4.0], rel=1e-2)
-    assert alrc.mu1.dtype == torch.float32
+    assert alrc.mu1.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
