@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,53 +13,32 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stem_complete.console import format_digits
 from stem_complete.errors import TrackingError
 from stem_complete.evaluation import (
     LearningCurve,
     Panel,
-    boxcar_mean,
     curves_figure,
     grouped,
     markdown_table,
     save_png,
 )
 from stem_complete.experiments.paired import Difference, difference
+from stem_complete.experiments.run_summary import (
+    COLUMNS,
+    PERCENT,
+    Curves,
+    Summary,
+    final_loss,
+    has_diverged,
+    summary,
+)
 from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, TrackedRuns
 
 _PAPERS_BOXCAR_STEPS = 2500
-_FINAL_FRACTION = 0.1
-_SPIKE = 5.0
-"""A loss so many times the mean around it is a spike."""
-_LONGEST_GAP = 5.0  # between records, in units of the usual one; a longer one is a pause
-
-_COLUMNS = {
-    "final_loss": "final loss",
-    "final_rmse": "final validation RMSE [%]",
-    "best_rmse": "best validation RMSE [%]",
-    "steps_to_loss": "steps to the loss",
-    "clip_fraction": "clipped [%]",
-    "threshold": "threshold",
-    "num_spikes": "spikes",
-    "largest_spike": "largest spike",
-    "minutes": "time [min]",
-}
-_PERCENT = {"final_rmse", "best_rmse", "clip_fraction"}
 _TESTED = ("final_loss", "best_rmse")
-
-Summary = dict[str, float | None]
-"""The keys of `_COLUMNS`; None where the run does not say.
-
-`final_loss` is the mean of the last tenth of the logged losses, `threshold` that of the last tenth
-of the thresholds, `clip_fraction` the mean of all logged fractions. `steps_to_loss` is where the
-boxcar mean first falls to the loss that is asked for. `num_spikes` counts the logged intervals with
-a loss of more than five times the boxcar mean around, `largest_spike` is the largest such ratio;
-runs of earlier versions have recorded the intervals' means alone. `minutes` leaves pauses out. RMSE
-is on images scaled to [0, 1] by the truth's own range.
-"""
 
 
 @dataclass(frozen=True)
@@ -68,21 +49,23 @@ class Arm:
         name: What the runs share.
         runs: What came of each, by name.
         seeds: Those of the runs that have one.
+        diverged: Names of the runs that ended with losses that are not finite.
     """
 
     name: str
     runs: dict[str, Summary]
     seeds: dict[str, int]
+    diverged: tuple[str, ...]
 
     @property
     def mean(self) -> Summary:
         """Mean over seeds, of those that have a value."""
-        return {key: fmean(v) if (v := self._values(key)) else None for key in _COLUMNS}
+        return {key: fmean(v) if (v := self._values(key)) else None for key in COLUMNS}
 
     @property
     def std(self) -> Summary:
         """Standard deviation over seeds, with n - 1; None with fewer than two."""
-        return {key: stdev(v) if len(v := self._values(key)) > 1 else None for key in _COLUMNS}
+        return {key: stdev(v) if len(v := self._values(key)) > 1 else None for key in COLUMNS}
 
     def _values(self, key: str) -> list[float]:
         return [value for run in self.runs.values() if (value := run[key]) is not None]
@@ -135,12 +118,12 @@ class Comparison:
     @property
     def markdown(self) -> str:
         """Tables: the arms, mean +- standard deviation over seeds; and what each changes."""
-        columns = {key: name for key, name in _COLUMNS.items() if self._is_known(key)}
+        columns = {key: name for key, name in COLUMNS.items() if self._is_known(key)}
         if "steps_to_loss" in columns and self.loss_to_reach is not None:
             columns["steps_to_loss"] = f"steps to a loss of {format_digits(self.loss_to_reach)}"
         header = ["arm", "seeds", *columns.values()]
         rows = [
-            [arm.name, str(len(arm.runs)), *(_cell(arm, key) for key in columns)]
+            [arm.name, _number_of_runs(arm), *(_cell(arm, key) for key in columns)]
             for arm in self.arms
         ]
         tables = [markdown_table(header, rows)]
@@ -155,11 +138,23 @@ class Comparison:
         rows = []
         for arm, changes in self.differences.items():
             for key, change in changes.items():
-                scale = 100 if key in _PERCENT else 1
+                scale = 100 if key in PERCENT else 1
                 mean, low, high = (f"{scale * v:+.3g}" for v in change[:3])
-                row = [arm, _COLUMNS[key], str(change.num_seeds), mean, f"{low} to {high}"]
+                row = [arm, COLUMNS[key], str(change.num_seeds), mean, f"{low} to {high}"]
                 rows.append([*row, f"{change.p:.2g}"])
         return markdown_table(["arm", "of", "seeds", "change", "95 % interval", "p"], rows)
+
+    @property
+    def csv(self) -> str:
+        """A row for each run, with the keys of `Summary`; what a run does not say is empty."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["arm", "run", "seed", "diverged", *COLUMNS])
+        for arm in self.arms:
+            for name, values in arm.runs.items():
+                row = [arm.name, name, arm.seeds.get(name), name in arm.diverged]
+                writer.writerow([*row, *values.values()])
+        return file.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; None where a value is missing."""
@@ -171,7 +166,13 @@ class Comparison:
             "baseline": self.baseline,
             "superseded_runs": self.superseded,
             "arms": {
-                arm.name: {"runs": arm.runs, "mean": arm.mean, "std": arm.std} for arm in self.arms
+                arm.name: {
+                    "runs": arm.runs,
+                    "mean": arm.mean,
+                    "std": arm.std,
+                    "diverged": list(arm.diverged),
+                }
+                for arm in self.arms
             },
             "differences": {
                 arm: {key: change._asdict() for key, change in changes.items()}
@@ -192,9 +193,11 @@ def compare(
     baseline: str | None = None,
     loss_to_reach: float | None = None,
 ) -> Comparison:
-    """The arms of an experiment; writes `learning_curves.png`, `comparison.json` and `.md`.
+    """The arms of an experiment; writes `learning_curves.png` and `comparison`
+    as `.json`, `.md` and `.csv`.
 
-    Of several runs with one name, the latest counts. Differences from the baseline are tested by
+    Of several runs with one name, the latest counts. Runs that diverged are counted, and have no
+    final values. Differences from the baseline are tested by
     Student's t over seeds, paired; with many arms some are significant by chance.
 
     Args:
@@ -241,9 +244,9 @@ def compare(
         )
     others = _others(runs, metric, losses)
     if loss_to_reach is None:
-        finals = [[v for c in of if (v := _final(c)) is not None] for of in by_arm.values()]
+        finals = [[v for c in of if (v := final_loss(c)) is not None] for of in by_arm.values()]
         loss_to_reach = max((fmean(of_arm) for of_arm in finals if of_arm), default=None)
-    summaries = {c.name: _summary(c, others, boxcar_steps, loss_to_reach) for c in losses}
+    summaries = {c.name: summary(c, others.of(c), boxcar_steps, loss_to_reach) for c in losses}
 
     output.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(
@@ -257,6 +260,7 @@ def compare(
                 arm,
                 {c.name: summaries[c.name] for c in of},
                 {c.name: c.seed for c in of if c.seed is not None},
+                tuple(c.name for c in of if has_diverged(c)),
             )
             for arm, of in by_arm.items()
         ),
@@ -265,16 +269,21 @@ def compare(
     )
     write_atomically(output / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
     write_atomically(output / "comparison.md", comparison.markdown)
+    write_atomically(output / "comparison.csv", comparison.csv)
     return comparison
 
 
 class _Others(NamedTuple):
-    """Other curves of the runs, by run id."""
+    """Other curves of the runs, by run id; the fields are those of `Curves`."""
 
     rmse: dict[str, Curve]
     clip_fraction: dict[str, Curve]
     threshold: dict[str, Curve]
     largest: dict[str, Curve]
+
+    def of(self, loss: Curve) -> Curves:
+        """Those of one run."""
+        return Curves(*(by_run.get(loss.run_id) for by_run in self))
 
 
 def _others(runs: TrackedRuns, metric: str, losses: Sequence[Curve]) -> _Others:
@@ -294,61 +303,6 @@ def _latest(curves: Sequence[Curve]) -> list[Curve]:
     """The newest curve of each run name, in the order of `curves`."""
     newest = {c.name: c for c in sorted(curves, key=lambda curve: curve.started_ms)}
     return [curve for curve in curves if newest[curve.name] is curve]
-
-
-def _summary(loss: Curve, others: _Others, boxcar_steps: int, to_reach: float | None) -> Summary:
-    run = loss.run_id
-    errors, fractions = _finite(others.rmse.get(run)), _finite(others.clip_fraction.get(run))
-    mean = boxcar_mean(LearningCurve(loss.steps, loss.values), boxcar_steps)
-    ratios = _ratios(others.largest.get(run, loss), mean)
-    return {
-        "final_loss": _final(loss),
-        "final_rmse": float(errors[-1]) if len(errors) else None,
-        "best_rmse": float(errors.min()) if len(errors) else None,
-        "steps_to_loss": _first_step(mean, to_reach),
-        "clip_fraction": float(fractions.mean()) if len(fractions) else None,
-        "threshold": _final(others.threshold.get(run)),
-        "num_spikes": float((ratios > _SPIKE).sum()) if len(ratios) else None,
-        "largest_spike": float(ratios.max()) if len(ratios) else None,
-        "minutes": _minutes(loss),
-    }
-
-
-def _final(curve: Curve | None) -> float | None:
-    """Mean of the last tenth."""
-    values = _finite(curve)
-    last = values[-max(round(len(values) * _FINAL_FRACTION), 1) :]
-    return float(last.mean()) if len(last) else None
-
-
-def _first_step(mean: LearningCurve, loss: float | None) -> float | None:
-    if loss is None:
-        return None
-    reached = mean.steps[mean.values <= loss]
-    return float(reached[0]) if len(reached) else None
-
-
-def _finite(curve: Curve | None) -> NDArray[np.float64]:
-    return np.empty(0) if curve is None else curve.values[np.isfinite(curve.values)]
-
-
-def _ratios(largest: Curve, mean: LearningCurve) -> NDArray[np.float64]:
-    """Of the finite losses to the mean around them."""
-    finite = np.isfinite(largest.values) & (largest.values > 0)
-    if not len(mean.steps):
-        return np.empty(0)
-    around: NDArray[np.float64] = np.interp(largest.steps[finite], mean.steps, mean.values)
-    return largest.values[finite] / around
-
-
-def _minutes(curve: Curve) -> float | None:
-    """How long it was trained; pauses between stops and starts count as usual gaps."""
-    gaps = np.diff(curve.times_ms) / 60_000
-    if not len(gaps):
-        return None
-    # As long for the first record, which nothing was before.
-    usual = float(np.median(gaps))
-    return float(np.where(gaps > _LONGEST_GAP * usual, usual, gaps).sum()) + usual
 
 
 def _draw(
@@ -384,9 +338,16 @@ def _draw(
     return path
 
 
+def _number_of_runs(arm: Arm) -> str:
+    diverged = f", {len(arm.diverged)} diverged" if arm.diverged else ""
+    return f"{len(arm.runs)}{diverged}"
+
+
 def _cell(arm: Arm, key: str) -> str:
     mean, std = arm.mean[key], arm.std[key]
     if mean is None:
         return ""
-    scale = 100 if key in _PERCENT else 1
+    if key == "steps":
+        return f"{mean:,.0f}" + (f" +- {std:,.0f}" if std else "")
+    scale = 100 if key in PERCENT else 1
     return f"{scale * mean:.3g}" + ("" if std is None else f" +- {scale * std:.2g}")

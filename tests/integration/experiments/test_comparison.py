@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,12 +81,20 @@ def test_arms_are_summarised_over_seeds(
     written = (tmp_path / "out" / "comparison.md").read_text()
     assert written == comparison.markdown
     header, _, first, second = written.splitlines()
-    assert [cell.strip() for cell in header.split("|")][1:4] == ["arm", "seeds", "final loss"]
+    names = [cell.strip() for cell in header.split("|")]
+    assert names[1:5] == ["arm", "seeds", "steps", "final loss"]
     cells = [cell.strip() for cell in first.split("|")][1:-1]
-    assert cells[:5] == ["alrc", "3", "2.33 +- 1.5", "11.7 +- 7.6", "9.33 +- 6.1"]
-    assert [cell.strip() for cell in second.split("|")][1:6] == ["mse", "1", "3", "", ""]
+    assert cells[:6] == ["alrc", "3", "5,000", "2.33 +- 1.5", "11.7 +- 7.6", "9.33 +- 6.1"]
+    assert [cell.strip() for cell in second.split("|")][1:7] == ["mse", "1", "5,000", "3", "", ""]
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == [*(f"alrc-seed{k}" for k in range(3)), "mse-seed0"]
+    assert [float(row["final_loss"]) for row in rows] == pytest.approx([1, 2, 4, 3])
+    assert [row["final_rmse"] for row in rows] == ["0.05", "0.1", "0.2", ""]
+    assert {(row["seed"], row["diverged"]) for row in rows} == {(str(k), "False") for k in range(3)}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "learning_curves.png",
+        "comparison.csv",
         "comparison.json",
         "comparison.md",
     }
@@ -113,6 +122,29 @@ def test_non_finite_losses_are_left_out(
     only_lost = compare(uri, EXPERIMENT, tmp_path / "lost", names=["lost"])
     assert only_lost.figure is None
     assert json.loads((tmp_path / "lost" / "comparison.json").read_text())
+
+
+def test_runs_that_diverged_are_counted_and_have_no_final_values(
+    uri: str, train: Callable[..., TrackedRun], tmp_path: Path
+) -> None:
+    low = {"train/outer_loss": losses(0.5)[:50], "validation/rmse": [(2500, 0.01)]}
+    low["train/outer_loss"].append((2550, float("nan")))
+    for seed in range(3):
+        train(f"mse-seed{seed}", {"train/outer_loss": losses(3.0 + seed)})
+        train(f"alrc-seed{seed}", low if seed == 0 else {"train/outer_loss": losses(2.0 + seed)})
+    comparison = compare(uri, EXPERIMENT, tmp_path / "out", baseline="mse")
+    alrc, mse = comparison.arms
+    assert (alrc.diverged, mse.diverged) == (("alrc-seed0",), ())
+    gone = alrc.runs["alrc-seed0"]
+    assert gone["steps"] == 2550
+    assert gone["final_loss"] is gone["best_rmse"] is gone["steps_to_loss"] is None
+    assert alrc.mean["final_loss"] == pytest.approx(3.5)
+    change = comparison.differences["alrc"]["final_loss"]
+    assert (change.mean, change.num_seeds) == (pytest.approx(-1.0), 2)
+    cells = [cell.strip() for cell in comparison.markdown.splitlines()[2].split("|")]
+    assert cells[1:4] == ["alrc", "3, 1 diverged", "4,183 +- 1,415"]
+    saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert saved["arms"]["alrc"]["diverged"] == ["alrc-seed0"]
 
 
 def test_choice_of_runs(uri: str, train: Callable[..., TrackedRun], tmp_path: Path) -> None:
