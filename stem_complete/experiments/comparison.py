@@ -193,8 +193,7 @@ def compare(
     baseline: str | None = None,
     loss_to_reach: float | None = None,
 ) -> Comparison:
-    """The arms of an experiment; writes `learning_curves.png` and `comparison`
-    as `.json`, `.md` and `.csv`.
+    """The arms of an experiment; writes `learning_curves.png` and `comparison.{json,md,csv}`.
 
     Of several runs with one name, the latest counts. Runs that diverged are counted, and have no
     final values. Differences from the baseline are tested by
