@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import urllib3.util.connection  # noqa: F401 - binds a socket when it is imported, once
 
 FORBIDDEN = {
     "starts a process": [

@@ -14,6 +14,7 @@ from stem_complete.errors import ConfigError
     epilog=examples(
         "stem-complete train compact data.store=store.zarr",
         "stem-complete train paper scaling.num_workers=8",
+        "stem-complete train supersampling table_1 data.store=cifar-10-batches-bin --fraction 0.1",
         "torchrun --nproc-per-node 2 -m stem_complete train compact",
         "ray job submit --working-dir . -- python -m stem_complete train paper "
         "storage=/shared/runs data.store=/shared/store.zarr",
@@ -33,6 +34,10 @@ def train(
             "--local", help="Train in this process, without Ray. Processes of torchrun always do."
         ),
     ] = False,
+    fraction: Annotated[
+        float | None,
+        typer.Option(help="Train a shorter version, of this fraction of training.steps."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Trains a network, or a sweep of them, and exports it for `complete`.
@@ -40,7 +45,7 @@ def train(
     Runs on the Ray cluster that the job was submitted to, or on a local one. Started again with
     the same name and storage, it goes on from its last checkpoint.
     """
-    from stem_complete.config import load_config
+    from stem_complete.config import load_config, shortened
     from stem_complete.launch import launch
 
     files = [argument for argument in arguments if "=" not in argument]
@@ -54,6 +59,7 @@ def train(
         )
     if local:  # before the config is checked against a number of workers that there will not be
         changes += ["scaling.num_workers=1", "scaling.min_workers=null"]
-    outcomes = launch(load_config(files, changes), local=local)
+    config = load_config(files, changes)
+    outcomes = launch(config if fraction is None else shortened(config, fraction), local=local)
     if as_json:
         print_json([outcome.to_dict() for outcome in outcomes])

@@ -8,6 +8,7 @@ from stem_complete.config.loading import (
     expand_sweep,
     find_config,
     load_config,
+    shortened,
     validate_config,
 )
 from stem_complete.config.optimization import GradientClippingConfig, OptimizerConfig
@@ -46,5 +47,6 @@ __all__ = [
     "flatten",
     "in_lines",
     "load_config",
+    "shortened",
     "validate_config",
 ]

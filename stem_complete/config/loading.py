@@ -103,6 +103,34 @@ def expand_sweep(config: Config) -> list[Config]:
     return runs
 
 
+def shortened(config: Config, fraction: float) -> Config:
+    """The config with a fraction of its steps, and as many validations and checkpoints.
+
+    Places and lengths that are fractions of the run become shorter with it; those in whole steps
+    stay, and so do those of a sweep's arms.
+
+    Args:
+        config: A run, or a sweep of runs.
+        fraction: In (0, 1].
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(
+            expected="a fraction above 0 and up to 1",
+            found=f"{fraction:g}",
+            where="--fraction",
+            fix="give one such as 0.1",
+        )
+    training = config.training.model_dump(mode="json")
+    keys = ("steps", "validate_every_steps", "checkpoint_every_steps")
+    shorter = {key: max(round(fraction * training[key]), 1) for key in keys}
+    values = config.model_dump(mode="json")
+    _merge(values, {"training": shorter})
+    return validate_config(values, where="--fraction")
+
+
 def validate_config(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Config:
     """`Config` from plain values, also an earlier version's.
 

@@ -25,6 +25,7 @@ from stem_complete.experiments.supersampling_runs import (
     Run,
     arm_of,
     mean_of,
+    of_each_recipe,
     report_command,
 )
 
@@ -40,7 +41,11 @@ THRESHOLDS = ("none", "2")
 
 def table(runs: Sequence[Run]) -> str:
     """Final losses and largest spikes of each optimizer and rate, with ALRC and without."""
-    of_arm = grouped(runs, arm_of)
+    return of_each_recipe(runs, _table)
+
+
+def _table(runs: Sequence[Run]) -> str:
+    of_arm = grouped(runs, lambda run: arm_of(run)[1:])
     rows = []
     for policy, stability in POLICIES.items():
         for error in ERRORS:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class Curve:
         steps: Optimizer steps, rising, [n].
         values: The metric, [n]; may be NaN or infinite.
         times_ms: When each was recorded, in ms since 1970, [n].
+        settings: The run's config as MLflow's parameters, like `training.steps`: "10000".
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class Curve:
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     times_ms: NDArray[np.int64]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrackedRuns:
@@ -149,4 +151,5 @@ def _curve(run: Run, points: Points) -> Curve:
         int(tags[SEED_TAG]) if tags.get(SEED_TAG, "").isdigit() else seed,
         int(run.info.start_time),
         *points,
+        settings=run.data.params,
     )

@@ -37,7 +37,7 @@ from stem_complete.tracking.client import (
 )
 from stem_complete.tracking.database import ARTIFACTS, RUN_TAG, follow_move
 from stem_complete.tracking.links import VIEW, VIEW_TAG, Place, keep_place
-from stem_complete.vocabulary import format_coverage
+from stem_complete.vocabulary import TaskName, format_coverage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -243,16 +243,21 @@ def _describe(client: MlflowClient, found: Run, run: TrackedRun) -> None:
 
 def _note(config: Config) -> str:
     """Description of a run, in Markdown."""
-    training, scan = config.training, config.scan
+    scan = config.scan
+    trained: dict[TaskName, str] = {
+        "completion": f"with the {config.model.preset} network, on {scan.geometry} scans of "
+        f"coverage {format_coverage(scan.coverage)}",
+        "supersampling": "on CIFAR-10 at twice its size",
+        "classification": "on CIFAR-10's classes",
+    }
+    length = f"{counted(config.training.steps, 'step')} of batch {config.batch_size}"
     changes = in_lines(differences(config.model_dump(mode="json")))
     return "\n".join(
         (
-            f"{counted(training.steps, 'step')} of batch {config.batch_size} with the "
-            f"{config.model.preset} network, on {scan.geometry} scans of coverage "
-            f"{format_coverage(scan.coverage)}.",
+            f"{length} {trained[config.task]}.",
             "",
             f"* run: `{config.run_folder}`",
-            f"* micrographs: `{config.data.store}`",
+            f"* data: `{config.data.store}`",
             "",
             "What differs from the defaults:",
             "",

@@ -325,6 +325,13 @@ class TestTrain:
             "places": {},
         }
 
+    def test_a_shorter_version(self, run, replaced, outcome):
+        replaced("stem_complete.config.load_config", outcome.config)
+        launched = replaced("stem_complete.launch.launch", [outcome])
+        assert run("train", "compact", "--fraction", 0.5).code == 0
+        (config,) = launched[0].args
+        assert config.training.steps == outcome.config.training.steps / 2
+
     def test_changes_alone_are_wrong_use(self, run, replaced):
         launched = replaced("stem_complete.launch.launch")
         done = run("train", "training.steps=3")

@@ -15,8 +15,10 @@ from stem_complete.config import (
     NoNoiseConfig,
     expand_sweep,
     load_config,
+    shortened,
 )
 from stem_complete.errors import ConfigError
+from stem_complete.training.schedule import build_schedule
 
 STORE = "data.store=store.zarr"
 
@@ -315,3 +317,22 @@ def test_the_config_of_a_run_that_was_moved_means_it_where_it_lies(
     copied.write_text(moved.read_text())
     assert load_config([copied]).run_folder == tmp_path / "before" / "a"
     assert caplog.text == ""
+
+
+def test_a_shorter_version_has_a_fraction_of_the_steps_and_its_stages_follow() -> None:
+    whole = load_config(["supersampling", "table_1_batch_64"], ["data.store=/s"])
+    short = shortened(whole, 0.1)
+    changes = {"steps": 10_000, "validate_every_steps": 1_000, "checkpoint_every_steps": 200}
+    training = whole.training.model_copy(update=changes)
+    assert short == whole.model_copy(update={"training": training})
+    runs = expand_sweep(short)
+    assert {run.training.steps for run in runs} == {10_000}
+    stages = build_schedule(runs[0], ()).stages
+    assert [stage.start for stage in stages] == [0, 5_469]
+    assert shortened(load_config(["compact"], ["data.store=/s"]), 1e-9).training.steps == 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
+    with pytest.raises(ConfigError, match="--fraction: expected a fraction above 0 and up to 1"):
+        shortened(load_config(["compact"], ["data.store=/s"]), fraction)
