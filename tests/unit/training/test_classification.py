@@ -89,7 +89,7 @@ def test_each_weight_is_in_one_group():
     assert sorted(grouped) == sorted(map(id, found.parameters()))
 
 
-@pytest.mark.parametrize("experiment", "abcd")
+@pytest.mark.parametrize("experiment", ["whole", *"abcd"])
 def test_stages_of_the_texts_experiments_are_at_its_epochs(experiment):
     """In epochs of 391 steps; each arm trains or decays the block that it is called by."""
     names = list(task().parameter_groups())
