@@ -6,7 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from training_runs import ALONE, Tape, assert_close_state, assert_same_state, latest, task_state
+from training_runs import (
+    ALONE,
+    Tape,
+    assert_close_state,
+    assert_same_state,
+    latest,
+    task_state,
+    write_config,
+)
 
 from stem_complete.data.bundled import example_micrographs
 from stem_complete.data.store.ingest import ingest
@@ -14,7 +22,7 @@ from stem_complete.data.store.store import MicrographStore
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError, TrainingError
 from stem_complete.storage.paths import StorageError
-from stem_complete.training import Checkpoints, StopRequest, train
+from stem_complete.training import Checkpoints, StopRequest, load_checkpoint, train
 from stem_complete.training.ending import DivergedError
 from stem_complete.training.tasks import build_named
 
@@ -81,6 +89,25 @@ def test_a_frozen_generator_keeps_its_weights(small_config):
     for name, weights in task.network.named_parameters():
         stays = name.startswith("generator.inner.")
         assert torch.equal(weights, trained[f"network.{name}"]) == stays, name
+
+
+@pytest.mark.parametrize("frozen", ["inner_generator", "outer_generator", "trainer"])
+def test_a_group_that_is_frozen_on_the_way_stays_as_it_is_on_both_workers(
+    small_config, tmp_path, torchrun, frozen
+):
+    """All that is trained is the same on all workers, which they check when they log."""
+    stages = f"[{{start: 0}}, {{start: 2, frozen: [{frozen}]}}]"
+    config = small_config(
+        *(f"optimizer.stages={stages}", "scaling.num_workers=2", "training.steps=4"),
+        *("training.checkpoint_every_steps=2", "training.log_every_steps=1"),
+    )
+    torchrun("training", 2, tmp_path, write_config(config, tmp_path / "config.json"))
+    newest, before = (load_checkpoint(f) for f in Checkpoints(config.run_folder).folders()[:2])
+    task, _ = build_named(config)
+    part = {"trainer": "trainer."}.get(frozen, f"generator.{frozen.partition('_')[0]}.")
+    for name, _ in task.network.named_parameters():
+        weights, earlier = (each.state["task"][f"network.{name}"] for each in (newest, before))
+        assert torch.equal(weights, earlier) == name.startswith(part), name
 
 
 def test_accumulation_equals_the_whole_batch(small_config):

@@ -9,6 +9,7 @@ import pytest
 
 from stem_complete.config import BUNDLED, Config, expand_sweep, find_config, load_config
 from stem_complete.errors import ConfigError
+from stem_complete.training.schedule import build_schedule
 
 FILES = sorted(BUNDLED.glob("*.yaml"))
 
@@ -150,3 +151,26 @@ def test_arms_of_the_comparison_differ_in_their_loss_only(base: str) -> None:
                 "tracking",
             }
             assert run.run_folder == Path("runs/comparison") / run.name
+
+
+def test_arms_of_stability_in_completion_do_what_their_names_say() -> None:
+    """From the start; and at its middle and end, in units of the first rates, 0 where frozen."""
+    groups = ["inner_generator", "outer_generator", "trainer"]
+    sweep = load_config(["compact", "stability_completion"], ["sweep.seeds=[0]"])
+    runs = {run.name.removesuffix("-seed0"): run for run in expand_sweep(sweep)}
+    one_by_one = [f"{kind}-{group}" for kind in ("decay", "only") for group in groups]
+    assert list(runs) == ["constant", "decay-all", *one_by_one]
+    for arm, run in runs.items():
+        schedule = build_schedule(run, [*groups, "running_means"])
+        kind, _, group = arm.partition("-")
+        first = {name: schedule.at(0).rate(name) for name in groups}
+        assert first == {"inner_generator": 1e-3, "outer_generator": 1e-3, "trainer": 2e-3}
+        for step, decayed in ((1124, 1), (1125, 0.1), (2249, 0.1), (2250, 0.01), (2999, 0.01)):
+            stage = schedule.at(step)
+            frozen = stage.freezes(groups)
+            for name in groups:
+                found = 0 if name in frozen else stage.rate(name) / first[name]
+                of_arm = name == group or group == "all"
+                expected = {"constant": 1, "decay": decayed if of_arm else 1, "only": int(of_arm)}
+                before = decayed == 1
+                assert found == pytest.approx(1 if before else expected[kind]), (arm, step, name)
