@@ -117,7 +117,7 @@ def test_alrc_adds_no_collective_and_no_host_sync(small_config, torchrun, tmp_pa
             assert clipped[name] == plain[name] + once, name
         # `threshold` and `rest` are read once, when the run ends and logs: not in a step.
         syncs = clipped["aten::_local_scalar_dense"] - plain.get("aten::_local_scalar_dense", 0)
-        assert syncs == 2, (syncs, clipped['aten::lift_fresh'] - plain['aten::lift_fresh'])
+        assert syncs == 2, (syncs, clipped["aten::lift_fresh"] - plain["aten::lift_fresh"])
         # On a GPU a tensor of Python numbers is a wait too. ALRC's starting values are such, once.
         numbers = clipped["aten::lift_fresh"] - plain["aten::lift_fresh"]
         assert numbers == 4
