@@ -42,7 +42,7 @@ class Regression(Task):
     metric_names = ("absolute",)
     score = "absolute"
 
-    def __init__(self, losses):
+    def __init__(self, losses, make_alrc=None):
         self.loss_names = tuple(losses)
         super().__init__(make_alrc)
         self.functions = losses
@@ -51,9 +51,11 @@ class Regression(Task):
     def errors(self, examples):
         return self.head(self.body(examples[:, :4]).tanh())[:, 0] - examples[:, 4]
 
+    def noise(self, step, positions):
+        return 0.1 * torch.sin(positions + 7.0 * step)
+
     def forward(self, examples, step, positions):
-        noise = 0.1 * torch.sin(positions + 7.0 * step)
-        errors = self.errors(examples) + noise
+        errors = self.errors(examples) + self.noise(step, positions)
         losses = {name: function(errors).abs() for name, function in self.functions.items()}
         clipped = self.alrc(losses)
         return TaskOutput(torch.stack(list(clipped.values())).sum(0), losses, clipped)
@@ -65,22 +67,41 @@ class Regression(Task):
         return {"body": list(self.body.parameters()), "head": list(self.head.parameters())}
 
 
+SPIKE_AT = 120
+"""Step that begins when each way of clipping has seen enough of gradients."""
+
+
+class SpikyRegression(Regression):
+    """Without ALRC; in one step the loss of one example, and so of one worker, is far too high."""
+
+    def __init__(self):
+        super().__init__(SQUARED)
+
+    def noise(self, step, positions):
+        spikes = (positions == 1) & torch.as_tensor(step == SPIKE_AT)
+        return super().noise(step, positions) + 300.0 * spikes
+
+
 def make_alrc():
     return ALRC(1.0, (0.9, 0.9), mu1_start=0.5, mu2_start=0.5, accumulate=True)
 
 
-def build(losses, config):
+def build(make, config):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        return Regression(losses), Vectors()
+        return make(), Vectors()
 
 
 def build_one(config):
-    return build(SQUARED, config)
+    return build(lambda: Regression(SQUARED, make_alrc), config)
 
 
 def build_three(config):
-    return build(THREE, config)
+    return build(lambda: Regression(THREE, make_alrc), config)
+
+
+def build_spiky(config):
+    return build(SpikyRegression, config)
 
 
 def tiny_config(folder, *overrides, name="tiny"):

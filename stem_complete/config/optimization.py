@@ -51,7 +51,7 @@ class OptimizerConfig(Section):
     options: dict[str, Any] = Field(
         {},
         description="of that class in torch.optim, as in {weight_decay: 0.01}; SPAM's are in "
-        "`training.spam`",
+        "`training.spam`. The average that ASGD keeps is not used: training.weight_average is",
     )
     learning_rate: PositiveFloat = 3e-4
     trainer_learning_rate_ratio: PositiveFloat = 2.0

@@ -60,11 +60,15 @@ class LinearSchedule(_Schedule):
 
 
 class CyclicSchedule(_Schedule):
-    """To and fro in straight lines (Smith 2017, arXiv:1506.01186)."""
+    """To and fro, or to and at once back, in straight lines (Smith 2017, arXiv:1506.01186)."""
 
     kind: Literal["cyclic"] = "cyclic"
     up: Length = Field(description="from the start of a cycle to its turn")
-    down: Length | None = Field(None, description="from there to its end; None is as long")
+    down: Place | None = Field(
+        None,
+        description="from there to its end; None is as long; at 0 the next cycle begins in place "
+        "of the turn",
+    )
     ends: Factor = Field(0.1, description="factor at both ends of a cycle")
     turn: Factor = Field(1.0, description="factor at its turn")
     shrink: Fraction01 = Field(

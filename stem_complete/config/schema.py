@@ -237,6 +237,11 @@ class ALRCConfig(Section):
     """Adaptive learning rate clipping (Algorithm 1)."""
 
     num_stddev: PositiveFloat = 3.0
+    num_stddev_below: PositiveFloat | None = Field(
+        None,
+        description="losses further below their mean are raised, which had no effect in the paper; "
+        "clip fractions do not count them. None raises none",
+    )
     decay: tuple[Fraction01, Fraction01] = (0.999, 0.999)
     mu1_start: PositiveFloat = 25.0
     mu2_start: PositiveFloat = 900.0
@@ -333,7 +338,7 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: convolutions by autocast; losses and statistics stay float32"
     )
-    weight_average: Fraction01 | None = Field(
+    weight_average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
         description="decay per step of a running average of the weights, which is what is "
         "validated and exported; None is the weights themselves",

@@ -121,7 +121,7 @@ def _trained(task: Task, config: Config, batches: Iterator[Batch]) -> dict[str, 
     """All methods, after the task was trained without any while they saw what they were to clip."""
     parameters, norms = list(task.parameters()), []
     adam = _optimizer("Adam", config, parameters, config.optimizer.learning_rate)
-    methods = {name: _method(name, config, parameters) for name in METHODS}
+    methods = {name: _method(name, config, task) for name in METHODS}
     for step, batch in enumerate(batches):
         losses = task(batch.examples, step, batch.positions).losses["image"]
         gradient = _gradient(losses.mean(), parameters)
@@ -139,10 +139,11 @@ def _trained(task: Task, config: Config, batches: Iterator[Batch]) -> dict[str, 
     return methods
 
 
-def _method(name: str, config: Config, parameters: Sequence[nn.Parameter]) -> _Method:
+def _method(name: str, config: Config, task: Task) -> _Method:
     kind: Any = name if name not in ("alrc", "spam") else "none"
-    clipping = build_clipping(GradientClippingConfig(kind=kind), parameters)
-    return _Method(clipping, _optimizer("SPAM", config, parameters) if name == "spam" else None)
+    clipping = build_clipping(GradientClippingConfig(kind=kind), task)
+    spam = _optimizer("SPAM", config, list(task.parameters())) if name == "spam" else None
+    return _Method(clipping, spam)
 
 
 def _optimizer(

@@ -48,14 +48,14 @@ class GradientClipping(nn.Module):
 
     Args:
         limit: Of what is clipped; each kind says in which units.
-        parameters: All that may have a gradient, in a fixed order.
+        network: Has all parameters that may have a gradient.
     """
 
     usual = 1.0
     """The limit where a config has none: that of the method's authors, where there are such."""
 
-    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
-        del parameters  # most kinds need not know them
+    def __init__(self, limit: float, network: nn.Module) -> None:
+        del network  # most kinds need not know it
         super().__init__()
         self.limit = limit
 
@@ -96,20 +96,45 @@ class ByLayer(GradientClipping):
 class AGC(GradientClipping):
     """Limits each unit's gradient to `limit` times the norm of its weights.
 
-    A unit is a row of a matrix or a filter of a convolution, with all that it reads; biases and
-    gains of a layer are one unit. Weights count as no smaller than 0.001. Brock et al. 2021,
-    "High-performance large-scale image recognition without normalization", eq. 3; they have 0.01.
+    A unit is a row of a matrix or a filter of a convolution, transposed or not: all that makes one
+    output. Biases and gains of a layer are one unit. With weight norm the weights are the filters
+    of `v` and, as gains, all of `g`; their ratios are limited, not that of the kernel `g v / |v|`.
+    Weights count as no smaller than 0.001. Brock et al. 2021, "High-performance large-scale image
+    recognition without normalization", eq. 3; they have 0.01.
+
+    As in their code, the weights of a last layer that is linear stay unclipped. A last layer that
+    is a convolution, as where images are made, is clipped as all others.
+
+    Args:
+        limit: See above.
+        network: Registers its last layer last.
     """
 
     usual = 0.01
     smallest = 1e-3
 
+    def __init__(self, limit: float, network: nn.Module) -> None:
+        super().__init__(limit, network)
+        layers = [each for each in network.modules() if _own_weights(each)]
+        self._transposed = {
+            weight
+            for layer in layers
+            if getattr(layer, "transposed", False)
+            for weight in _own_weights(layer)
+        }
+        last = layers[-1] if layers else None
+        self._unclipped = set(_own_weights(last)) if isinstance(last, nn.Linear) else set()
+
     def forward(self, found: Gradients) -> Tensor:
         """See `GradientClipping.forward`."""
         for parameter in found.parameters:
+            if parameter in self._unclipped:
+                continue
             assert parameter.grad is not None
-            most = self.limit * _of_units(parameter.detach()).clamp(min=self.smallest)
-            parameter.grad.mul_((most / _of_units(parameter.grad).clamp(min=_TINY)).clamp(max=1))
+            outputs = 1 if parameter in self._transposed else 0
+            weights = _of_units(parameter.detach(), outputs).clamp(min=self.smallest)
+            gradients = _of_units(parameter.grad, outputs).clamp(min=_TINY)
+            parameter.grad.mul_((self.limit * weights / gradients).clamp(max=1))
         return found.usable
 
 
@@ -119,7 +144,9 @@ class ZClip(GradientClipping):
     A norm z deviations above is clipped to limit^2 / z deviations above: the more it stands out,
     the more it is brought down. Running moments see the clipped norm. They begin as mean and
     variance of the first 25 norms, which are not clipped. Kumar et al. 2025, "ZClip: adaptive spike
-    mitigation for LLM pre-training", section 3; they have 2.5, and decays of 0.97.
+    mitigation for LLM pre-training", section 3; they have 2.5, and decays of 0.97. Their code
+    also limits every norm to 1 unless told otherwise (`max_grad_norm`), the first ones, too; that
+    is left out, since the usual norms of our losses are above it.
     """
 
     usual = 2.5
@@ -130,8 +157,8 @@ class ZClip(GradientClipping):
     variance: Tensor
     num_seen: Tensor
 
-    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__(limit, parameters)
+    def __init__(self, limit: float, network: nn.Module) -> None:
+        super().__init__(limit, network)
         for name in ("mean", "variance", "num_seen"):
             self.register_buffer(name, torch.zeros(()))
 
@@ -168,7 +195,7 @@ class AdaGC(GradientClipping):
 
     Args:
         limit: See above.
-        parameters: All that may have a gradient.
+        network: Has all parameters that may have a gradient, always in the same order.
     """
 
     usual = 1.05
@@ -179,11 +206,11 @@ class AdaGC(GradientClipping):
     means: Tensor
     num_seen: Tensor
 
-    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__(limit, parameters)
-        self._places = {parameter: place for place, parameter in enumerate(parameters)}
+    def __init__(self, limit: float, network: nn.Module) -> None:
+        super().__init__(limit, network)
+        self._places = {parameter: place for place, parameter in enumerate(network.parameters())}
         self._index: dict[tuple[int, ...], Tensor] = {}
-        self.register_buffer("means", torch.full((len(parameters),), torch.inf))
+        self.register_buffer("means", torch.full((len(self._places),), torch.inf))
         self.register_buffer("num_seen", torch.zeros(()))
 
     def forward(self, found: Gradients) -> Tensor:
@@ -227,8 +254,8 @@ class SkippedSteps(GradientClipping):
     seen: Tensor
     num_seen: Tensor
 
-    def __init__(self, limit: float, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__(limit, parameters)
+    def __init__(self, limit: float, network: nn.Module) -> None:
+        super().__init__(limit, network)
         self.register_buffer("seen", torch.zeros(2, self.length))  # losses and norms, in a ring
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
 
@@ -257,10 +284,20 @@ def _scale(gradients: Sequence[Tensor], factors: Tensor) -> None:
         gradient.mul_(factor)
 
 
-def _of_units(values: Tensor) -> Tensor:
-    """Norms of the units of a tensor, of a shape that multiplies it."""
-    dim = tuple(range(1, values.ndim)) if values.ndim > 1 else None
-    norms: Tensor = torch.linalg.vector_norm(values, dim=dim, keepdim=dim is not None)
+def _own_weights(layer: nn.Module) -> list[nn.Parameter]:
+    """Matrices and kernels of a layer itself."""
+    return [p for p in layer.parameters(recurse=False) if p.ndim > 1]
+
+
+def _of_units(values: Tensor, outputs: int) -> Tensor:
+    """Norms of the units of a tensor, of a shape that multiplies it.
+
+    Args:
+        values: A matrix, kernel, bias or gain, or its gradient.
+        outputs: Dimension along which each unit of a matrix or kernel has its place.
+    """
+    within = [dim for dim in range(values.ndim) if dim != outputs] if values.ndim > 1 else None
+    norms: Tensor = torch.linalg.vector_norm(values, dim=within, keepdim=within is not None)
     return norms
 
 
@@ -277,14 +314,12 @@ KINDS: dict[str, type[GradientClipping]] = {
 """By their names in `GradientClippingConfig`."""
 
 
-def build_clipping(
-    config: GradientClippingConfig, parameters: Sequence[nn.Parameter]
-) -> GradientClipping:
+def build_clipping(config: GradientClippingConfig, network: nn.Module) -> GradientClipping:
     """What a config describes.
 
     Args:
         config: Kind and limit.
-        parameters: All of the task, in a fixed order.
+        network: What is trained, or a task with it.
     """
     kind = KINDS[config.kind]
-    return kind(config.limit or kind.usual, parameters)
+    return kind(config.limit or kind.usual, network)

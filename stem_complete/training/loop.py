@@ -160,7 +160,8 @@ class _Loop:
         self.take_step = build_step(config, self.state, context)
         self.stopping = self.out_of_time = False
         self.skipped_in_a_row = 0
-        self.skipped = SkippedSteps()
+        skips = config.training.gradient_clipping.kind == "skip"
+        self.skipped = SkippedSteps(if_high=skips)
 
     def run(self) -> TrainingResult:
         training = self.config.training

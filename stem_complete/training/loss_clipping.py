@@ -22,5 +22,6 @@ def alrc_of(config: ALRCConfig | None) -> Callable[[], ALRC] | None:
         config.moments,
         accumulate=True,
         variance_floor=config.variance_floor,
+        num_stddev_below=config.num_stddev_below,
         intake=config.intake,
     )

@@ -49,7 +49,8 @@ def linear(step: int, *, points: Sequence[tuple[int, float]]) -> float:
 def cyclic(step: int, *, up: int, down: int, ends: float, turn: float, shrink: float) -> float:
     """From `ends` to `turn` in `up` steps and back in `down`, again and again (`CyclicLR`).
 
-    The way to the turn is `shrink` times as long in each cycle as in the one before it.
+    The way to the turn is `shrink` times as long in each cycle as in the one before it. Where
+    `down` is 0 the next cycle begins in place of the turn.
     """
     cycle, place = divmod(step, up + down)
     height = place / up if place <= up else (up + down - place) / down
@@ -96,7 +97,7 @@ def build_factor(config: ScheduleConfig | None, steps: int, key: str) -> FactorA
             return partial(linear, points=points)
         case CyclicSchedule():
             up = _length(config.up, steps)
-            down = up if config.down is None else _length(config.down, steps)
+            down = up if config.down is None else in_steps(config.down, steps)
             shape = config.model_dump(include={"ends", "turn", "shrink"})
             return partial(cyclic, up=up, down=down, **shape)
         case CosineSchedule():

@@ -1,4 +1,4 @@
-"""What is said of steps that were skipped, as a loss or gradient was not finite."""
+"""What is said of steps that were skipped, as a loss or gradient was not finite or stood out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ class SkippedSteps:
     """Tells of skipped steps the first time, the second, the fourth, and so on.
 
     A run that skips one now and then would else fill its log with one line for each.
+
+    Args:
+        if_high: Whether steps that stand out are skipped too, see `gradient_clipping.SkippedSteps`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, if_high: bool = False) -> None:
+        self._if_high = if_high
         self._num_times = self._num_untold = 0
         self._examples: set[int] = set()
 
@@ -25,7 +29,10 @@ class SkippedSteps:
         if self._num_times & (self._num_times - 1):  # no power of two
             return None
         told = f"skipped {counted(self._num_untold, 'step')} up to step {step}: "
-        told += what_was_not_finite(self._examples)
+        if self._if_high and not self._examples:
+            told += "their loss or gradient stood out, or the gradient was not finite"
+        else:
+            told += what_was_not_finite(self._examples)
         self._num_untold = 0
         self._examples.clear()
         return told

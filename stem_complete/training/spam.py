@@ -29,11 +29,16 @@ class SPAM(Adam):
     `reset_every_steps` both moments become 0, after which the learning rate rises from a hundredth
     along half a period of a cosine; Adam's bias correction goes on.
 
+    Weights decay apart from the gradient, as AdamW's (Loshchilov and Hutter 2019). So they do in
+    the authors' code, where they decay after the step, and as much while the rate rises; here they
+    decay before it and by its rate. Algorithm 1 has no decay.
+
     The steps that count are those of each parameter, which are part of Adam's state. So a run
     resets at the same steps however often it is resumed, and skipped steps do not count.
 
     Args:
-        params: See `torch.optim.Adam`, as for all that is not told here.
+        params: See `torch.optim.AdamW`, as for all that is not told here.
+        eps: The authors' code has 1e-6, and adds it before bias correction.
         threshold: theta; the authors have 5,000.
         reset_every_steps: The authors have 500.
         warmup_steps: How long the rate rises; the authors have 150.
@@ -64,6 +69,7 @@ class SPAM(Adam):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
+            decoupled_weight_decay=True,
             fused=fused,
             capturable=capturable,
         )

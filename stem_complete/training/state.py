@@ -35,7 +35,7 @@ class TrainingState:
         clipping: GradientClipping | None = None,
     ) -> None:
         self.task, self.optimizer = task, optimizer
-        self.clipping = clipping or GradientClipping(GradientClipping.usual, ())
+        self.clipping = clipping or GradientClipping(GradientClipping.usual, task)
         self.step = 0
         self.stage: Stage | None = None
         self.decay = weight_average
@@ -172,8 +172,7 @@ def build_state(config: Config, task: Task) -> TrainingState:
             where=config.name,
             fix="add optimizer.beta1_schedule=null, or optimizer.options={momentum: 0.9}",
         )
-    parameters = [p for group in optimizer.groups for p in group["params"]]
-    clipping = build_clipping(training.gradient_clipping, parameters).to(device_of(task))
+    clipping = build_clipping(training.gradient_clipping, task).to(device_of(task))
     return TrainingState(task, optimizer, training.weight_average, clipping)
 
 

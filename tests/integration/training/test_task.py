@@ -9,7 +9,6 @@ from tiny_task import Vectors, build_one, build_three, tiny_config
 from stem_complete.distributed import WorkerContext
 from stem_complete.errors import ConfigError
 from stem_complete.training import Checkpoints, StopRequest, load_checkpoint, train
-from stem_complete.training.gradient_clipping import KINDS
 from stem_complete.training.patience import best_after
 
 ALONE = WorkerContext()
@@ -85,22 +84,6 @@ def test_any_optimizer_resumes_to_the_bit(tmp_path, settings):
     assert 4 < result.step < 12
     run(stopped, build_three, Tape())
     assert_same(state(whole), state(stopped))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_are_clipped_as_the_whole_batch(tmp_path, kind):
-    clipping = f"training.gradient_clipping={{kind: {kind}, limit: 0.1}}"
-    sgd = "optimizer.name=SGD"
-    whole = tiny_config(tmp_path, sgd, clipping, name="whole")
-    parts = tiny_config(tmp_path, sgd, clipping, "training.micro_batch_size=1", name="parts")
-    plain = tiny_config(tmp_path, sgd, name="plain")
-    for config in (whole, parts, plain):
-        run(config, build_one, Tape())
-    for name, value in state(whole).items():
-        torch.testing.assert_close(state(parts)[name], value, rtol=1e-4, atol=1e-6)
-    same = torch.equal(state(plain)["task/head.weight"], state(whole)["task/head.weight"])
-    # Some begin with what they have seen for longer than this.
-    assert same == (kind in ("none", "zclip", "skip"))
 
 
 def test_frozen_groups_stay_and_go_on(tmp_path):

@@ -106,6 +106,8 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("training.steps=many", ["valid training.steps", "'many'"]),
         ("training.steps=0", ["valid training.steps", "greater than 0"]),
         ("training.freeze_mean_norm=1.5", ["valid training.freeze_mean_norm", "1.5"]),
+        ("training.weight_average=1", ["valid training.weight_average", "less than 1"]),
+        ("loss.alrc.num_stddev_below=0", ["valid loss.alrc.num_stddev_below", "greater than 0"]),
         ("model.preset=huge", ["valid model.preset", "'huge'", "'compact'"]),
         ("scan.noise.kind=loud", ["valid scan.noise", "loud"]),
         ("scan.geometry=square", ["valid scan.geometry", "'square'", "'drawn'"]),

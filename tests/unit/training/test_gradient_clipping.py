@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stem_complete.config import GradientClippingConfig
+from stem_complete.models.layers import WeightNormConv2d
 from stem_complete.training.gradient_clipping import Gradients, build_clipping
 
 TRUE = torch.tensor(True)
@@ -20,10 +21,9 @@ class Steps:
     """Gives gradients to parameters step by step, and has them clipped."""
 
     def __init__(self, kind, values, limit=None):
-        self.parameters = [nn.Parameter(torch.tensor(value)) for value in values]
-        self.clipping = build_clipping(
-            GradientClippingConfig(kind=kind, limit=limit), self.parameters
-        )
+        network = nn.ParameterList(torch.tensor(value) for value in values)
+        self.parameters = list(network)
+        self.clipping = build_clipping(GradientClippingConfig(kind=kind, limit=limit), network)
 
     def __call__(self, gradients, loss=1.0, usable=TRUE):
         """Whether the step is taken; the clipped gradients are the parameters'."""
@@ -74,6 +74,50 @@ def test_a_filter_of_a_convolution_is_a_unit():
     (clipped,) = (p.grad for p in steps.parameters)
     assert float(clipped[0].norm()) == pytest.approx(0.01 * 27**0.5)
     torch.testing.assert_close(clipped[1], torch.tensor(gradient[1]))
+
+
+def clip_random_gradients(network, limit=0.01):
+    """Gradients of a network before and after AGC, by name."""
+    clipping = build_clipping(GradientClippingConfig(kind="agc", limit=limit), network)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    before = {name: p.grad.clone() for name, p in network.named_parameters()}
+    clipping(Gradients(list(network.parameters()), torch.ones(()), torch.ones(()), TRUE))
+    return before, {name: p.grad for name, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("make", [nn.ConvTranspose2d, WeightNormConv2d], ids=["torchs", "ours"])
+def test_a_transposed_filter_is_that_of_an_output(make):
+    """Its kernel is [in, out, k, k]; of weight norm the direction `v`, not the kernel, counts."""
+    torch.manual_seed(0)
+    ours = make is WeightNormConv2d
+    layer = make(2, 3, 3, **({"transposed": True} if ours else {}))
+    name = "v" if ours else "weight"
+    before, after = clip_random_gradients(layer)
+    most = 0.01 * norms_by_output(layer.get_parameter(name).detach())
+    assert (norms_by_output(before[name]) > most).all()
+    torch.testing.assert_close(norms_by_output(after[name]), most)
+    torch.testing.assert_close(after[name], before[name] * most / norms_by_output(before[name]))
+    if ours:  # the lengths of all filters are one unit, as gains are
+        assert float(after["g"].norm()) == pytest.approx(0.01 * 3**0.5)
+
+
+def norms_by_output(kernel):
+    return torch.linalg.vector_norm(kernel, dim=(0, 2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "unclipped"),
+    [
+        (lambda: [nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)], {"2.weight"}),
+        (lambda: [nn.Linear(4, 4), nn.Conv2d(2, 2, 3)], set()),
+    ],
+    ids=["linear", "convolution"],
+)
+def test_only_weights_of_a_last_linear_layer_stay_unclipped(make, unclipped):
+    torch.manual_seed(0)
+    before, after = clip_random_gradients(nn.Sequential(*make()))
+    assert {name for name in before if torch.equal(before[name], after[name])} == unclipped
 
 
 def norms_with_spikes(num, every=17):

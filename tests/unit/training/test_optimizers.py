@@ -84,6 +84,32 @@ def test_steps_are_those_of_torch(name):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(
+    ("momentum", "nesterov"),
+    [(0.0, False), (0.9, False), (0.9, True)],
+    ids=["plain", "momentum", "nesterov"],
+)
+def test_sgd_is_that_of_its_formula(momentum, nesterov):
+    """v = momentum v + g and w = w - rate v; Nesterov's g is where v alone would bring w.
+
+    It is there that torch keeps the weights.
+    """
+    curvature, rate = torch.tensor([0.5, 3.0]), 0.1
+    options = {"momentum": momentum, "nesterov": nesterov}
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = GuardedOptimizer(
+        {"all": [weight]}, "SGD", options, learning_rate=rate, betas=(0.9, 0.99)
+    )
+    ahead = rate * momentum if nesterov else 0.0
+    w, v = weight.detach().clone(), torch.zeros(2)
+    for _ in range(10):
+        weight.grad = curvature * weight.detach()
+        optimizer.step(GOOD)
+        v = momentum * v + curvature * (w - ahead * v)
+        w = w - rate * v
+        torch.testing.assert_close(weight.detach(), w - ahead * v)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rates_and_momenta_may_change_in_every_step(name):
     """As if torch's own optimizer had been told; a bad step between still changes nothing."""

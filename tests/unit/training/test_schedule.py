@@ -164,6 +164,20 @@ def test_rates_are_those_of_torchs_classes_step_by_step(name):
     assert {schedule.at(step).betas for step in range(80)} == {(0.9, 0.999)}
 
 
+@pytest.mark.parametrize("down", ["0", "0.0"])
+def test_a_rate_may_fall_again_and_again_and_be_reset_at_once(down):
+    """start - (start - end) (step % length) / length."""
+    start, end, length = 1.0, 0.1, 20
+    schedule = schedule_of(
+        "training.steps=100",
+        "optimizer.learning_rate=1",
+        f"optimizer.schedule={{kind: cyclic, up: {length}, down: {down}, ends: 1, turn: 0.1}}",
+    )
+    expected = [start - (start - end) * (step % length) / length for step in range(100)]
+    assert [schedule.at(step).rate("generator") for step in range(100)] == pytest.approx(expected)
+    assert expected[19] < 0.15 < expected[20] == 1
+
+
 def test_momentum_cycles_as_torchs_does():
     options = {
         "base_lr": 0.1,

@@ -21,4 +21,8 @@ def test_a_gradient_is_of_no_example() -> None:
     assert SkippedSteps().tell(1, 7, []) == (
         "skipped 1 step up to step 7: losses were finite, but not their gradient"
     )
+    assert SkippedSteps(if_high=True).tell(2, 7, []) == (
+        "skipped 2 steps up to step 7: their loss or gradient stood out, or the gradient was not "
+        "finite"
+    )
     assert what_was_not_finite({5, 3}) == "no finite loss of examples [3, 5]"

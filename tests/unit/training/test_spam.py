@@ -34,9 +34,11 @@ def take(parameter, optimizer, gradient, usable=GOOD):
     optimizer.step(usable)
 
 
-def test_steps_are_those_of_the_papers_algorithm():
-    parameter, optimizer = make()
-    w, m, v = np.zeros(2), np.zeros(2), np.zeros(2)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_steps_are_those_of_the_papers_algorithm(decay):
+    """And weights decay apart from it, as AdamW's."""
+    parameter, optimizer = make(OPTIONS | {"weight_decay": decay}, start=(3.0, -2.0))
+    w, m, v = np.array([3.0, -2.0]), np.zeros(2), np.zeros(2)
     clipped = []
     for t, g in enumerate(GRADIENTS, start=1):
         since = t % 45
@@ -49,6 +51,7 @@ def test_steps_are_those_of_the_papers_algorithm():
         m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g**2
         annealed = 0.99 * (1 + math.cos(math.pi * since / 10)) / 2
         share = 1 - annealed if t >= 45 and since < 10 else 1.0
+        w = w * (1 - RATE * share * decay)
         w = w - RATE * share * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPS)
         take(parameter, optimizer, GRADIENTS[t - 1])
         np.testing.assert_allclose(parameter.detach(), w, rtol=1e-6, err_msg=str(t))
