@@ -314,7 +314,10 @@ def write_report(runs: Sequence[Run], tables: str, output: Path) -> str:
             "no clipping" if threshold == "none" else f"n = {threshold}": [
                 run.curve for run in each
             ]
-            for threshold, each in grouped(of, lambda run: run.threshold).items()
+            for threshold, each in grouped(
+                sorted(of, key=lambda run: THRESHOLDS.index(run.threshold)),
+                lambda run: run.threshold,
+            ).items()
         }
         if not any(
             np.isfinite(curve.values).any() for of_arm in curves.values() for curve in of_arm
