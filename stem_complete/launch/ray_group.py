@@ -121,7 +121,9 @@ def train_on_ray(
                     if stop.signal is None:
                         raise
                     return driver.stopped()  # the signal may have ended Ray's processes, too
-                start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
+                start = partial(
+                    _ray_group, config, tracked, claim, stop, _start_mailbox(), build_task
+                )
                 result = driver.run(start)
             if result is not None:
                 return result
@@ -152,6 +154,8 @@ class RayGroup(threading.Thread):
 
     def has_ended_within(self, seconds: float) -> bool:
         """Waits for its end, at most so long."""
+        if self.ident is None:
+            return False  # it was not started, as the run is to stop
         self.join(seconds)
         return not self.is_alive()
 
@@ -184,15 +188,14 @@ class RayGroup(threading.Thread):
 
         Ray ends this whole process if a thread speaks to it while it shuts down.
         """
-        with _one_starts:
-            others = {places.creator_actor_id for places in _places()}
-            super().start()
-            given_up_s = time.monotonic() + CONTROLLER_S
-            while self.is_alive() and not self._controller and time.monotonic() < given_up_s:
-                self.join(POLL_S)
-                # A controller that runs asks the cluster for places, free or not.
-                controllers = {places.creator_actor_id for places in _places()} - others
-                self._controller = next(iter(controllers), None)
+        others = {places.creator_actor_id for places in _places()}
+        super().start()
+        given_up_s = time.monotonic() + CONTROLLER_S
+        while self.is_alive() and not self._controller and time.monotonic() < given_up_s:
+            self.join(POLL_S)
+            # A controller that runs asks the cluster for places, free or not.
+            controllers = {places.creator_actor_id for places in _places()} - others
+            self._controller = next(iter(controllers), None)
 
     def result(self) -> TrainingResult:
         """How training ended; raises what `driver.Group` says."""
@@ -212,10 +215,11 @@ def _ray_group(
     config: Config,
     tracked: TrackedRun | None,
     claim: Claim | None,
+    stop: StopRequest,
     mailbox: ray.actor.ActorHandle,
     build_task: TaskBuilder,
 ) -> Iterator[RayGroup]:
-    """Starts a worker group."""
+    """Starts a worker group, unless it is to stop before."""
     scaling, sizes = config.scaling, config.scaling.world_sizes
     ray.get(mailbox.ask_to_stop.remote(None))
     # Ray keeps notes about a group in a folder; no other group needs them.
@@ -249,7 +253,9 @@ def _ray_group(
             ),
         )
         group = RayGroup(trainer, mailbox)
-        group.start()
+        with _one_starts:
+            if stop.reason is None:  # others may have taken long to start
+                group.start()
         try:
             yield group
         finally:
