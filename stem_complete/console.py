@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NoReturn, Self
 
 import numpy as np
@@ -31,8 +32,32 @@ LINE_INTERVAL_S = 10.0
 """Pause between lines of progress where there is no terminal."""
 
 
+_speaker = ContextVar("speaker", default="")
+"""Of several things that go on side by side, the one whose thread this is."""
+
+
+@contextmanager
+def lines_of(name: str) -> Iterator[None]:
+    """Names whose each line is that this thread says in the block, and shows no bars.
+
+    For one of several threads that go on side by side, and would be mistaken for one another.
+    """
+    before = _speaker.set(name)
+    try:
+        yield
+    finally:
+        _speaker.reset(before)
+
+
+def _shows_bars() -> bool:
+    return console.is_terminal and not _speaker.get()
+
+
 def say(message: str) -> None:
     """Prints a message above any progress bar, without the passwords of its URLs."""
+    if name := _speaker.get():
+        lines = (f"{name}: {line.strip()}" for line in message.splitlines())
+        message = "\n".join(lines).replace(f"{name}: {name}", name)
     console.print(hidden(message), soft_wrap=True, markup=False)
 
 
@@ -50,7 +75,10 @@ def counted(number: int, thing: str) -> str:
 
 def heading(message: str) -> None:
     """Prints the title of the next part of the work."""
-    console.rule(f"[bold]{message}", align="left") if console.is_terminal else say(f"== {message}")
+    if console.is_terminal:
+        console.rule(f"[bold]{message}", align="left")
+    else:
+        console.print(f"== {message}", soft_wrap=True, markup=False)
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:
@@ -84,7 +112,7 @@ class ProgressBar:
             TextColumn("{task.fields[left]}", style="green"),
             TextColumn("{task.fields[details]}", style="cyan"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not _shows_bars(),
         )
         self._task = self._progress.add_task(title, total=None, left="", details="")
 
@@ -100,7 +128,7 @@ class ProgressBar:
         left = "" if left_s is None else f"{format_seconds(left_s)} left"
         self._progress.update(self._task, total=total, completed=done, left=left, details=details)
         now = time.monotonic()
-        if not console.is_terminal and (done >= total or now - self._last_line >= LINE_INTERVAL_S):
+        if not _shows_bars() and (done >= total or now - self._last_line >= LINE_INTERVAL_S):
             self._last_line = now
             after = f", {left}" if left else ""
             say(f"{self.title} {done}/{total}{after}  {details}".rstrip())
@@ -167,7 +195,7 @@ def _losses(values: Mapping[str, float]) -> dict[str, float]:
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
     """Shows a spinner, or one line, while the block runs."""
-    if not console.is_terminal:
+    if not _shows_bars():
         say(f"{title} ...")
         yield
         return

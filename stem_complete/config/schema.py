@@ -418,6 +418,11 @@ class SweepConfig(Section):
         description="name of each arm -> the sections and keys in which it differs", min_length=1
     )
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+    at_a_time: PositiveInt | None = Field(
+        None,
+        description="runs that are trained side by side on Ray at most; None: as many as the "
+        "cluster has room for; 1: one after the other, as without Ray",
+    )
 
 
 class Config(Section):

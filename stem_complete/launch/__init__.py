@@ -3,6 +3,7 @@
 `runs` checks a config, opens the MLflow run, trains and exports. On Ray, `ray_group` starts one
 worker group after the other; `driver` follows each and gives up, `policy` decides when a run grows,
 both without Ray; `ray_worker` is what a worker does, and `mailbox` lies between them.
+`side_by_side` has several runs of a sweep go on at a time.
 
 Its names are loaded when first used: the actor that has the mailbox does without torch.
 """

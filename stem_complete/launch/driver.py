@@ -112,6 +112,8 @@ class Driver:
         started_s, asked, self.noticed_s = self.clock(), False, -math.inf
         self.group_trains = False
         while not group.has_ended_within(POLL_S):
+            if self.stop.at_once:
+                return self.stopped()
             silent_s = min(self._show_messages(group), self.clock() - started_s)
             if self.stop.reason is not None and not asked:
                 if not self.group_trains:

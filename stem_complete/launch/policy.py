@@ -1,4 +1,4 @@
-"""When a run on a cluster stops to grow.
+"""When a run on a cluster stops to grow, and whether several have room at the same time.
 
 Nothing here waits or knows Ray. The driver says what happened and asks what to do, so that tests
 can turn the clock by hand.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from stem_complete.config.schema import ScalingConfig
 
@@ -24,6 +24,21 @@ def resources_per_worker(scaling: ScalingConfig) -> dict[str, float]:
     """Resources that a worker takes, by Ray's names."""
     gpu = {"GPU": 1.0} if scaling.use_gpu else {}
     return {"CPU": float(scaling.cpus_per_worker)} | gpu
+
+
+def have_places(runs: Iterable[ScalingConfig], nodes: Iterable[Mapping[str, float]]) -> bool:
+    """Whether the workers of all runs together have places on nodes with such resources."""
+    left = [dict(node) for node in nodes]
+    for scaling in runs:
+        each = resources_per_worker(scaling)
+        for _ in range(scaling.num_workers):
+            for node in left:
+                if all(node.get(kind, 0) >= number for kind, number in each.items()):
+                    node |= {kind: node[kind] - number for kind, number in each.items()}
+                    break
+            else:
+                return False
+    return True
 
 
 class ClusterPolicy:

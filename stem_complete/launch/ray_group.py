@@ -10,18 +10,23 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import ray
 import ray.train
 import ray.train.torch
+from ray._private.state import state as ray_state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stem_complete.config import Config
+from stem_complete.config.schema import ScalingConfig
 from stem_complete.credentials import Handover
 from stem_complete.distributed import PROCESS_GROUP_TIMEOUT_S
 from stem_complete.errors import TrainingError
@@ -29,14 +34,67 @@ from stem_complete.launch.cluster import ray_cluster
 from stem_complete.launch.driver import ControllerLostError, Driver, WorkersFailedError
 from stem_complete.launch.mailbox import Mailbox
 from stem_complete.launch.messages import POLL_S, Message
-from stem_complete.launch.policy import resources_per_worker
+from stem_complete.launch.policy import have_places, resources_per_worker
 from stem_complete.launch.ray_worker import PreemptibleTorchConfig, train_worker
+from stem_complete.launch.side_by_side import side_by_side
 from stem_complete.storage.claim import Claim
 from stem_complete.tracking import TrackedRun
-from stem_complete.training import StopRequest, TaskBuilder, TrainingResult, build_named
+from stem_complete.training import (
+    StopRequest,
+    TaskBuilder,
+    TrainingResult,
+    build_named,
+    stop_on_signals,
+)
 
-LEAVE_S = 20.0
-"""Time that Ray Train's controller has to start, where a group is left before."""
+CONTROLLER_S = 20.0
+"""Time that Ray Train's controller has to start before a group is followed, or left."""
+
+_one_starts = threading.Lock()
+"""Held while a controller starts, so that each group knows which one is its own."""
+
+T = TypeVar("T")
+
+
+def launch_on_ray(
+    runs: Sequence[Config],
+    launch_one: Callable[[Config, StopRequest], T],
+    *,
+    at_a_time: int | None,
+) -> list[T]:
+    """Launches runs side by side on one cluster: that of this job, or a local one.
+
+    Args:
+        runs: All of them.
+        launch_one: Trains one by `train_on_ray`, and ends early once its request asks for that.
+        at_a_time: As many at most; None: as many as the cluster has room for.
+
+    Returns:
+        What `launch_one` returned, in the order of the runs.
+
+    Raises:
+        Exception: What `launch_one` raised first. The other runs were asked to stop, and did.
+        TrainingError: There is no cluster.
+        KeyboardInterrupt: Ctrl-C was pressed, and the runs under way have stopped.
+        SystemExit: SIGTERM was received, likewise.
+    """
+
+    def has_room(together: Sequence[Config]) -> bool:
+        few_enough = at_a_time is None or len(together) <= at_a_time
+        return few_enough and _has_room([run.scaling for run in together])
+
+    largest = max(
+        (run.scaling for run in runs), key=lambda each: each.num_workers * each.cpus_per_worker
+    )
+    stop = StopRequest()
+    with stop_on_signals(stop), ExitStack() as cluster:
+        try:
+            cluster.enter_context(ray_cluster(largest))
+        except TrainingError:
+            if stop.signal is None:
+                raise
+            raise stop.exit() from None  # the signal may have ended Ray's processes, too
+        return side_by_side(runs, launch_one, stop, has_room)
 
 
 def train_on_ray(
@@ -63,7 +121,9 @@ def train_on_ray(
                     if stop.signal is None:
                         raise
                     return driver.stopped()  # the signal may have ended Ray's processes, too
-                start = partial(_ray_group, config, tracked, claim, _start_mailbox(), build_task)
+                start = partial(
+                    _ray_group, config, tracked, claim, stop, _start_mailbox(), build_task
+                )
                 result = driver.run(start)
             if result is not None:
                 return result
@@ -82,7 +142,7 @@ class RayGroup(threading.Thread):
     ) -> None:
         super().__init__(name="ray-train", daemon=True)
         self.trainer, self.mailbox = trainer, mailbox
-        self._others = set(ray.util.placement_group_table())
+        self._controller: bytes | None = None
         self._outcome: Any = None
 
     def run(self) -> None:
@@ -94,6 +154,8 @@ class RayGroup(threading.Thread):
 
     def has_ended_within(self, seconds: float) -> bool:
         """Waits for its end, at most so long."""
+        if self.ident is None:
+            return False  # it was not started, as the run is to stop
         self.join(seconds)
         return not self.is_alive()
 
@@ -115,26 +177,31 @@ class RayGroup(threading.Thread):
 
     def has_places(self) -> bool:
         """Whether the cluster gave its workers their places, in which they may still start."""
-        return "CREATED" in self._places()
+        return any(
+            places.creator_actor_id == self._controller
+            for places in _places()
+            if places.state == PlacementGroupTableData.CREATED
+        )
 
-    def leave(self) -> None:
-        """Waits until its thread does nothing but wait for the controller, or has ended.
+    def start(self) -> None:
+        """Starts its thread, and returns once that does nothing but wait for the controller.
 
         Ray ends this whole process if a thread speaks to it while it shuts down.
         """
-        given_up_s = time.monotonic() + LEAVE_S
-        while self.is_alive() and not self._places() and time.monotonic() < given_up_s:
+        others = {places.creator_actor_id for places in _places()}
+        super().start()
+        given_up_s = time.monotonic() + CONTROLLER_S
+        while self.is_alive() and not self._controller and time.monotonic() < given_up_s:
             self.join(POLL_S)
-
-    def _places(self) -> list[str]:
-        """States of what the controller asked the cluster for; none before it runs."""
-        table = ray.util.placement_group_table()
-        return [table[group]["state"] for group in table.keys() - self._others]
+            # A controller that runs asks the cluster for places, free or not.
+            controllers = {places.creator_actor_id for places in _places()} - others
+            self._controller = next(iter(controllers), None)
 
     def result(self) -> TrainingResult:
         """How training ended; raises what `driver.Group` says."""
         outcome = self._outcome
         if isinstance(outcome, ray.exceptions.RayActorError):
+            _free_places_of_the_dead()
             raise ControllerLostError(_in_short(outcome)) from outcome
         if isinstance(outcome, ray.train.TrainingFailedError | ray.exceptions.RayError):
             raise WorkersFailedError(_in_short(outcome)) from outcome
@@ -148,10 +215,11 @@ def _ray_group(
     config: Config,
     tracked: TrackedRun | None,
     claim: Claim | None,
+    stop: StopRequest,
     mailbox: ray.actor.ActorHandle,
     build_task: TaskBuilder,
 ) -> Iterator[RayGroup]:
-    """Starts a worker group."""
+    """Starts a worker group, unless it is to stop before."""
     scaling, sizes = config.scaling, config.scaling.world_sizes
     ray.get(mailbox.ask_to_stop.remote(None))
     # Ray keeps notes about a group in a folder; no other group needs them.
@@ -185,11 +253,14 @@ def _ray_group(
             ),
         )
         group = RayGroup(trainer, mailbox)
-        group.start()
+        with _one_starts:
+            if stop.reason is None:  # others may have taken long to start
+                group.start()
         try:
             yield group
         finally:
-            group.leave()
+            if group.is_alive():
+                group.ask_to_stop("it was left")  # where its cluster goes on, for other runs
 
 
 def _start_mailbox() -> ray.actor.ActorHandle:
@@ -200,6 +271,41 @@ def _start_mailbox() -> ray.actor.ActorHandle:
         .options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)
         .remote()
     )
+
+
+def _places() -> list[PlacementGroupTableData]:
+    """What controllers of this job asked the cluster for, also what it has taken back."""
+    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
+    # What Ray tells of them publicly does not say whose they are.
+    accessor = ray_state._connect_and_get_accessor()  # noqa: SLF001
+    table = accessor.get_placement_group_table()
+    asked = [PlacementGroupTableData.FromString(entry) for entry in table]
+    return [each for each in asked if each.creator_job_id == job]
+
+
+def _free_places_of_the_dead() -> None:
+    """Takes back the places of controllers that died, which Ray keeps until the job ends."""
+    for places in _places():
+        if places.creator_actor_dead and places.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(places.placement_group_id)))
+
+
+def _has_room(runs: Sequence[ScalingConfig]) -> bool:
+    """Whether runs, all but the last of which are under way, have room at the same time."""
+    needed: dict[str, float] = defaultdict(float)
+    ours_or_free: dict[str, float] = defaultdict(float, ray.available_resources())
+    for scaling in runs:
+        for kind, number in resources_per_worker(scaling).items():
+            needed[kind] += scaling.num_workers * number
+    for places in _places():
+        if places.state == PlacementGroupTableData.CREATED:
+            for bundle in places.bundles:
+                for kind, number in bundle.unit_resources.items():
+                    ours_or_free[kind] += number
+    # Those that have no places yet must find them, too, beside what other jobs have.
+    if any(ours_or_free[kind] < number for kind, number in needed.items()):
+        return False
+    return have_places(runs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def _in_short(error: BaseException) -> str:

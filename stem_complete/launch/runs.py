@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from shlex import quote
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import yaml
 from upath import UPath
@@ -76,6 +75,22 @@ class Training(Protocol):
         ...
 
 
+T = TypeVar("T")
+
+
+class Launching(Protocol):
+    """Launches the runs of a sweep, on Ray or in this process."""
+
+    def __call__(
+        self, runs: Sequence[Config], launch_one: Callable[[Config, StopRequest], T]
+    ) -> list[T]:
+        """What `launch_one` returned for each run; raises what it raises.
+
+        `launch_one` ends early once the request that it gets asks for that.
+        """
+        ...
+
+
 class Outcome(NamedTuple):
     """A finished run.
 
@@ -110,12 +125,14 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
     """Trains what `config` describes, from the last checkpoint if there is one, and exports it.
 
     Args:
-        config: A run, or a sweep of runs, which are trained one after the other.
+        config: A run, or a sweep of runs. On Ray they are trained side by side where the cluster
+            has room, at most `sweep.at_a_time`; else one after the other.
         local: Trains in this process instead of on Ray. Processes of torchrun always do.
 
     Raises:
         StemCompleteError: The config cannot be run, packages are missing, or training failed. A
-            sweep whose runs diverge goes on with the others first.
+            sweep whose runs diverge goes on with the others first. After any other error no run
+            starts, and those under way stop with a checkpoint.
         KeyboardInterrupt: Ctrl-C was pressed, and a checkpoint written.
         SystemExit: SIGTERM was received, and a checkpoint written; the exit code is 143.
     """
@@ -132,17 +149,25 @@ def launch(config: Config, *, local: bool = False) -> list[Outcome]:
         check_address(os.environ.get("RAY_ADDRESS", ""))
     with exit_on_sigterm():
         if on_ray:
-            from stem_complete.launch.ray_group import train_on_ray
+            from stem_complete.launch.ray_group import launch_on_ray, train_on_ray
 
-            return _launch_all(config, runs, WorkerContext(), train_on_ray)
+            several = _one_after_the_other
+            if config.sweep is not None and config.sweep.at_a_time != 1 and len(runs) > 1:
+                several = partial(launch_on_ray, at_a_time=config.sweep.at_a_time)
+            return _launch_all(config, runs, WorkerContext(), train_on_ray, several)
         num_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if under_torchrun() else 1
         set_threads(num_here, at_least=config.scaling.cpus_per_worker)
         with torchrun_context(use_gpu=config.scaling.use_gpu) as context:
-            return _launch_all(config, runs, context, partial(_train_in_process, context=context))
+            alone = partial(_train_in_process, context=context)
+            return _launch_all(config, runs, context, alone, _one_after_the_other)
 
 
 def _launch_all(
-    config: Config, runs: Sequence[Config], context: WorkerContext, training: Training
+    config: Config,
+    runs: Sequence[Config],
+    context: WorkerContext,
+    training: Training,
+    several: Launching,
 ) -> list[Outcome]:
     uri = None
     if context.is_main:
@@ -152,7 +177,7 @@ def _launch_all(
             if config.tracking.uri is None and os.environ.get(URI_VARIABLE):
                 say(f"tracking at {uri}, as {URI_VARIABLE} says")
     if config.sweep is None:
-        return [_launch_one(config, uri, context, training)]
+        return [_launch_one(config, StopRequest(), uri, context, training)]
     # Whether any may not go on is known before the first one changes anything.
     from_main(lambda: [_find_before(run) for run in runs])
     with (
@@ -160,24 +185,28 @@ def _launch_all(
         tracked_run(config, uri, resume=True) as parent,
     ):
         one = partial(_launch_one, uri=uri, context=context, training=training, parent=parent)
-        return _launch_each(config, runs, one, context)
+        return _launch_each(config, runs, one, context, several)
 
 
 def _launch_each(
     sweep: Config,
     runs: Sequence[Config],
-    launch_one: Callable[[Config], Outcome],
+    launch_one: Callable[[Config, StopRequest], Outcome],
     context: WorkerContext,
+    several: Launching,
 ) -> list[Outcome]:
-    """Runs of a sweep, one after the other; one that diverges keeps none of the others from it."""
-    outcomes, diverged = [], []
-    for run in runs:
+    """Runs of a sweep; one that diverges keeps none of the others from it."""
+
+    def launch_though_it_may_diverge(run: Config, stop: StopRequest) -> Outcome | None:
         try:
-            outcomes.append(launch_one(run))
+            return launch_one(run, stop)
         except DivergedError as error:
-            diverged.append(run.name)
             if context.is_main:
                 _log.warning("%s; the sweep goes on", error)
+            return None
+
+    outcomes = several(runs, launch_though_it_may_diverge)
+    diverged = [run.name for run, outcome in zip(runs, outcomes, strict=True) if outcome is None]
     if diverged:
         raise DivergedError(
             expected=f"{counted(len(runs), 'run')} with finite losses",
@@ -185,18 +214,24 @@ def _launch_each(
             where=sweep.name,
             fix="reports count them; all others are done",
         )
-    return outcomes
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _one_after_the_other(
+    runs: Sequence[Config], launch_one: Callable[[Config, StopRequest], T]
+) -> list[T]:
+    return [launch_one(run, StopRequest()) for run in runs]
 
 
 def _launch_one(
     config: Config,
+    stop: StopRequest,
     uri: str | None,
     context: WorkerContext,
     training: Training,
     parent: TrackedRun | None = None,
 ) -> Outcome:
     model = config.run_folder / MODEL_FOLDER if TASKS[config.task].exports else None
-    stop = StopRequest()
     seen: Mapping[str, str] = {}
     with _claimed(config, stop) as claim:
         before = from_main(lambda: _find_before(config))
@@ -301,9 +336,7 @@ def _train(
         return result
     if result.step:
         say(f"{config.name} stopped after step {result.step}; started again, it goes on")
-    if stop.signal == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + signal.SIGTERM)
+    raise stop.exit()
 
 
 def _export(config: Config, model: UPath) -> None:

@@ -12,6 +12,9 @@ The way of a wish to stop, from a signal to the exit code:
 4. `training.loop` writes a checkpoint and returns a `TrainingResult` that is not `finished`.
 5. The driver starts another group if nobody asked this process to stop. Else `launch.runs` raises
    KeyboardInterrupt or SystemExit(143), and `cli.main` ends with exit code 130 or 143.
+
+Of runs side by side each has a thread of the driver and a request of its own, which is part of the
+main thread's; `launch.side_by_side` raises when all of them have ended.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import Signals
 from types import FrameType
 
 
@@ -29,27 +33,51 @@ class StopRequest:
     One worker's request is enough: it travels with the statistics of the next step, and all workers
     stop after the same one.
 
-    Attributes:
-        reason: Why, in words; None while nobody has asked.
-        signal: The signal that asked, if it was one.
+    Args:
+        whole: The request of what this is a part of, as a run is of a sweep. What asks that to stop
+            asks this, too.
     """
 
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self.signal: signal.Signals | None = None
+    def __init__(self, whole: StopRequest | None = None) -> None:
+        self._whole = whole
+        self._reason: str | None = None
+        self._signal: Signals | None = None
+        self._at_once = False
+
+    @property
+    def reason(self) -> str | None:
+        """Why, in words; None while nobody has asked."""
+        return self._reason or (self._whole.reason if self._whole else None)
+
+    @property
+    def signal(self) -> Signals | None:
+        """The signal that asked, if it was one."""
+        return self._signal or (self._whole.signal if self._whole else None)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether Ctrl-C was pressed again: to stop without a checkpoint."""
+        return self._at_once or (self._whole is not None and self._whole.at_once)
 
     def __call__(self, reason: str) -> None:
         """Asks; the first reason counts."""
-        if self.reason is None:
-            self.reason = reason
+        if self._reason is None:
+            self._reason = reason
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Signal handler: asks at the first signal, and interrupts at once at a second Ctrl-C."""
-        received = signal.Signals(number)
-        if self.signal is not None and received == signal.SIGINT:
+        received = Signals(number)
+        if self._signal is not None and received == signal.SIGINT:
+            self._at_once = True
             raise KeyboardInterrupt
-        self.signal = self.signal or received
+        self._signal = self._signal or received
         self(f"{received.name} was received")
+
+    def exit(self) -> KeyboardInterrupt | SystemExit:
+        """What ends this process as the signal that asked does, or as SIGTERM if none did."""
+        if self.signal == signal.SIGINT:
+            return KeyboardInterrupt()
+        return SystemExit(128 + signal.SIGTERM)
 
 
 @contextmanager

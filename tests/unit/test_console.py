@@ -1,9 +1,11 @@
 """Progress in a log file: lines, not bars."""
 
+import io
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from stem_complete import console
 from stem_complete.console import (
@@ -15,7 +17,10 @@ from stem_complete.console import (
     format_digits,
     format_range,
     format_seconds,
+    heading,
+    lines_of,
     say,
+    waiting,
 )
 
 
@@ -139,3 +144,27 @@ def test_the_time_left_ends_with_the_minutes_of_a_run(capsys, minutes, left):
 def test_what_is_said_has_no_password(capsys):
     say("1 scan completed in s3://key:hush-5up3r@bucket/completed, 0 failed")
     assert capsys.readouterr().err == "1 scan completed in s3://***@bucket/completed, 0 failed\n"
+
+
+def test_lines_of_one_among_several_say_whose_they_are(capsys):
+    with lines_of("mse-seed0"):
+        heading("training mse-seed0")
+        with waiting("opening"):
+            say("  model  here\n  to do  this")
+        say("mse-seed0 stopped")
+    say("all have ended")
+    assert capsys.readouterr().err.splitlines() == [
+        "== training mse-seed0",
+        "mse-seed0: opening ...",
+        "mse-seed0: model  here",
+        "mse-seed0: to do  this",
+        "mse-seed0 stopped",
+        "all have ended",
+    ]
+
+
+def test_several_at_the_same_time_show_lines_even_in_a_terminal(monkeypatch):
+    monkeypatch.setattr(console, "console", Console(force_terminal=True, file=io.StringIO()))
+    assert not ProgressBar("alone")._progress.disable
+    with lines_of("one"):
+        assert ProgressBar("one of several")._progress.disable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -160,6 +160,17 @@ def test_a_wish_to_stop_while_workers_start_needs_none_of_them(drive, clock, sto
 
 ELASTIC = ("scaling.num_workers=2", "scaling.min_workers=1", "training.batch_size=4",
            "scaling.resize_every_s=10")  # fmt: skip
+
+
+def test_a_run_beside_others_stops_at_once_when_ctrl_c_was_pressed_again(drive, clock, stop):
+    def press():
+        with suppress(KeyboardInterrupt):  # it interrupts the main thread, not the run's
+            stop.on_signal(signal.SIGINT, None)
+
+    looks = [GroupStarted(1, ["a"]), Metrics(5, {}), press, "x", press, *["x"] * 5]
+    group = ScriptedGroup(clock, looks, obeys=False)
+    assert drive(group) == TrainingResult(5, {}, finished=False)
+    assert len(group.looks) == 5
 
 
 def test_an_elastic_run_stops_to_grow_and_goes_on_with_more(drive, clock, said):

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_complete.config.schema import ScalingConfig
-from stem_complete.launch.policy import ROOM_LASTS_S, ClusterPolicy, resources_per_worker
+from stem_complete.launch.policy import (
+    ROOM_LASTS_S,
+    ClusterPolicy,
+    have_places,
+    resources_per_worker,
+)
 
 ROOM = {"CPU": 1.0}
 
@@ -118,3 +123,33 @@ class TestPauseBetweenLooks:
 def test_resources_of_a_worker_are_named_as_ray_names_them():
     assert resources_per_worker(ScalingConfig(cpus_per_worker=3)) == {"CPU": 3.0}
     assert resources_per_worker(ScalingConfig(use_gpu=True)) == {"CPU": 1.0, "GPU": 1.0}
+
+
+class TestPlacesOfSeveralRuns:
+    @pytest.mark.parametrize(
+        ("nodes", "num_runs"),
+        [
+            ([4], 2),
+            ([2, 2], 2),
+            ([3, 3], 2),
+            ([1, 1, 1, 1], 0),  # room enough, and none for a worker
+            ([5, 3, 1], 3),
+            ([], 0),
+        ],
+    )
+    def test_are_on_nodes_that_hold_a_worker_each(self, nodes, num_runs):
+        run = ScalingConfig(cpus_per_worker=2)
+        nodes = [{"CPU": float(number), "memory": 1e9} for number in nodes]
+        assert have_places([run] * num_runs, nodes)
+        assert not have_places([run] * (num_runs + 1), nodes)
+
+    def test_may_be_on_several_nodes(self):
+        runs = [ScalingConfig(num_workers=2), ScalingConfig(num_workers=1)]
+        assert have_places(runs, [{"CPU": 1.0}, {"CPU": 2.0}])
+        assert not have_places([*runs, ScalingConfig()], [{"CPU": 1.0}, {"CPU": 2.0}])
+
+    def test_have_gpus_where_workers_need_them(self):
+        run = ScalingConfig(use_gpu=True)
+        nodes = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 2.0}]
+        assert have_places([run, ScalingConfig(cpus_per_worker=8)], nodes)
+        assert not have_places([run, run], nodes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack, nullcontext
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from stem_complete.data.examples import record_of
 from stem_complete.data.store.ingest import ingest
 from stem_complete.data.store.store import MicrographStore
 from stem_complete.errors import BusyError, ConfigError, StoreError, TrainingError
-from stem_complete.launch import launch, preparation, recording, runs
+from stem_complete.launch import launch, preparation, ray_group, recording, runs
 from stem_complete.launch.preparation import prepared
 from stem_complete.storage.claim import CLAIM_FILE, ClaimLostError, claimed
 from stem_complete.training import Checkpoints, Recorders, TrainingResult
-from stem_complete.training.ending import read_ending
+from stem_complete.training.ending import DivergedError, read_ending
 
 DONE = TrainingResult(6, {"train/outer_loss": 0.5}, finished=True)
 
@@ -169,6 +170,69 @@ def test_runs_of_a_sweep_are_trained_in_turn_under_one_parent(world, small_confi
     parents = [entry[2:] for entry in world.log if entry[0] == "open"]
     assert parents == [(None, "resume"), *[("run of run", "anew")] * 4]
     assert world.log[-1] == ("finish", "run of run", "FINISHED")
+
+
+class TestASweepOnRay:
+    """Without Ray: runs are trained by a function, and the cluster has room for all of them."""
+
+    @pytest.fixture
+    def train(self, world, monkeypatch):
+        """Sets what trains a run; the sizes of clusters that were started."""
+        clusters = []
+
+        @contextmanager
+        def cluster(scaling):
+            clusters.append(scaling.num_workers)
+            yield
+
+        def set_training(training):
+            monkeypatch.setattr(ray_group, "train_on_ray", training)
+            return clusters
+
+        monkeypatch.setattr(ray_group, "ray_cluster", cluster)
+        monkeypatch.setattr(ray_group, "_has_room", lambda _: True)
+        monkeypatch.setenv("RAY_ADDRESS", "local")
+        return set_training
+
+    ARMS = (
+        "sweep.arms={mse: {}, huber: {scaling: {num_workers: 2}}, other: {}}",
+        "tracking.enabled=false",
+    )
+
+    def test_trains_runs_side_by_side_and_goes_on_where_one_diverges(self, train, small_config):
+        together = threading.Barrier(3)
+
+        def training(config, tracked, stop, claim):
+            together.wait(60)
+            if config.name == "huber-seed0":
+                raise DivergedError(expected="a", found="b", where="c", fix="d")
+            return DONE
+
+        clusters = train(training)
+        with pytest.raises(DivergedError, match=r"3 runs with .* 1 that diverged: huber-seed0;"):
+            launch(small_config(*self.ARMS))
+        assert clusters == [2]
+
+    @pytest.mark.parametrize(("at_a_time", "most", "clusters"), [(1, 1, []), (2, 2, [2])])
+    def test_trains_no_more_at_a_time_than_the_config_says(
+        self, train, small_config, at_a_time, most, clusters
+    ):
+        under_way, seen = [], []
+        together = threading.Barrier(most)
+
+        def training(config, tracked, stop, claim):
+            under_way.append(config.name)
+            seen.append(len(under_way))
+            if config.name != "other-seed0":
+                together.wait(60)
+            under_way.remove(config.name)
+            return DONE
+
+        started = train(training)
+        outcomes = launch(small_config(*self.ARMS, f"sweep.at_a_time={at_a_time}"))
+        assert [o.config.name for o in outcomes] == ["mse-seed0", "huber-seed0", "other-seed0"]
+        assert max(seen) == most
+        assert started == clusters
 
 
 @pytest.mark.parametrize(

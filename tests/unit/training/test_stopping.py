@@ -49,3 +49,34 @@ def test_other_threads_install_nothing():
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+class TestARequestThatIsPartOfAnother:
+    def test_asks_when_that_does(self):
+        whole = StopRequest()
+        part = StopRequest(whole)
+        assert (part.reason, part.signal, part.at_once) == (None, None, False)
+        whole.on_signal(signal.SIGTERM, None)
+        assert (part.reason, part.signal) == ("SIGTERM was received", signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            whole.on_signal(signal.SIGINT, None)
+        assert part.at_once
+
+    def test_asks_alone_for_a_reason_of_its_own(self):
+        whole = StopRequest()
+        one, other = StopRequest(whole), StopRequest(whole)
+        one("it was lost")
+        assert (whole.reason, one.reason, other.reason) == (None, "it was lost", None)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (None, SystemExit)],
+)
+def test_the_process_ends_as_by_the_signal_that_asked(number, expected):
+    stop = StopRequest()
+    if number is not None:
+        stop.on_signal(number, None)
+    ending = stop.exit()
+    assert type(ending) is expected
+    assert getattr(ending, "code", 143) == 143
