@@ -167,8 +167,14 @@ def _use_log_scale(axes: Any) -> None:
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    # Within a decade or less, ticks at powers of ten leave the axis bare.
-    narrow = high < 4 * low
-    axes.yaxis.set_major_locator(_ticks(6) if narrow else LogLocator(subs=(1, 2, 5)))
+    # Within a decade or less, ticks at powers of ten leave the axis bare; over many, there is no
+    # room for more than some of these.
+    if high < 4 * low:
+        locator: Any = _ticks(6)
+    elif high < 1e3 * low:
+        locator = LogLocator(subs=(1, 2, 5))
+    else:
+        locator = LogLocator(numticks=6)
+    axes.yaxis.set_major_locator(locator)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")

@@ -85,3 +85,12 @@ def test_any_range_of_losses_can_be_drawn(tmp_path: Path, values: list[float]) -
 def test_nothing_to_draw(curves: dict[str, list[LearningCurve]]) -> None:
     with pytest.raises(ValueError, match="at least one finite value"):
         learning_curves_figure(curves, boxcar_steps=1)
+
+
+@pytest.mark.parametrize("decades", [0.2, 1, 2, 4, 9, 16])
+def test_log_axes_of_any_range_have_a_few_ticks(decades: float) -> None:
+    values = 10.0 ** np.linspace(0, decades, 50)
+    figure = learning_curves_figure({"a": [curve(np.arange(50), values)]}, boxcar_steps=1)
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    assert 2 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 10
