@@ -8,17 +8,11 @@
 
 The text (S., "Proposing a new effect of learning rate decay: network stability", 2020) decays or
 freezes single blocks of ResNet-18 on CIFAR-10, and reads its claims off curves. Here each is a
-comparison of arms, or of the end of an arm with what was before, with a 95 % interval. One that
-holds for several blocks is reproduced if it is significant for all, and not reproduced if its
-opposite is for any.
+comparison of arms with an interval, see `stability_claims`.
 
 Accuracies and losses are means over the last tenth of the run, on the test images that all arms
-have seen. Their intervals are of Student's t over seeds, paired, as those of a seed have the same
-first weights and batches. Where the arms of a claim have one seed in common, they are taken to
-differ between seeds as the baseline does, which nothing calms; and if that has one seed too, the
-claim is not decided. How much the accuracy varies between validations is its deviation from a
-straight line in the last quarter of the run. Its intervals are of Fisher's F over validations, and
-so of these runs alone.
+have seen. How much the accuracy varies between validations is its deviation from a straight line in
+the last quarter of the run.
 
 The report has the claims, the arms, the training and validation curves of each experiment, and a
 CSV file with a row for each run.
@@ -30,14 +24,11 @@ import argparse
 import csv
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import fdtri, stdtrit
 
 from stem_complete.console import errors_in_one_line, say
 from stem_complete.errors import TrackingError
@@ -48,11 +39,19 @@ from stem_complete.evaluation import (
     markdown_table,
     save_png,
 )
+from stem_complete.experiments.stability_claims import (
+    BASELINE,
+    BLOCKS,
+    CLAIMS,
+    OUTPOST,
+    Arms,
+    Run,
+    pooled_deviation,
+    verdict,
+)
 from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, TrackedRuns
 
-BLOCKS = ("64", "128", "256", "512")
-BASELINE, OUTPOST = "baseline", "outpost"
 CURVES = {
     "train/zero_one_loss": "Training error",
     "validation/zero_one": "Test error",
@@ -67,157 +66,6 @@ SETTLED_FRACTION = 0.25
 
 DECAYED, FROZEN = 0.375, 0.5625
 """Where rates first decay, and where C freezes: epochs 60 and 90 of 160."""
-
-CONFIDENCE = 0.95
-ALIKE = {"test": 0.01, "fall": 0.01, "loss": 0.1, "deviation": math.log(2)}
-"""What is not much, where the text claims that something does not exceed another by much."""
-
-
-class Run(NamedTuple):
-    """What came of a run.
-
-    Attributes:
-        train: Accuracy on the training images, augmented.
-        test: Accuracy on the test images.
-        top_5: Share of the test images whose class is among five guesses.
-        loss: Test loss.
-        gain: Of the test accuracy, from the tenth of the run after `DECAYED`, or after `FROZEN` in
-            C, to the last.
-        fall: Of `top_5` between these.
-        rise: Of the test loss between these.
-        deviation: Of the accuracy between validations; NaN with fewer than three.
-        degrees: Of freedom of it.
-    """
-
-    train: float
-    test: float
-    top_5: float
-    loss: float
-    gain: float
-    fall: float
-    rise: float
-    deviation: float
-    degrees: int
-
-
-class Claim(NamedTuple):
-    """What the text says of two arms, or of several pairs of them.
-
-    Attributes:
-        experiment: A to D.
-        text: What it says.
-        of: The attribute of `Run`, which is larger in the first arm of each pair; or is not by
-            much, if `alike`.
-        pairs: Of arms; or single arms, which are compared with 0.
-        alike: Whether the claim is that the first arm of a pair does not exceed the other by as
-            much as `ALIKE`.
-    """
-
-    experiment: str
-    text: str
-    of: str
-    pairs: Sequence[tuple[str, ...]]
-    alike: bool = False
-
-
-class Difference(NamedTuple):
-    """How much the first arm of a pair exceeds the other; of deviations, the logarithm of a ratio.
-
-    Attributes:
-        pair: The arms.
-        value: The difference.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-    """
-
-    pair: tuple[str, ...]
-    value: float
-    low: float
-    high: float
-
-
-EARLY, LATE = ("c-64", "c-128"), ("c-256", "c-512")
-CLAIMS = (
-    Claim(
-        *("A", "decay of all rates raises the test accuracy", "test"),
-        [(OUTPOST, BASELINE)],
-    ),
-    Claim(
-        *("A", "decay of one block's rate alone lets it settle: training accuracy rises", "train"),
-        [(f"a-{block}", BASELINE) for block in BLOCKS],
-    ),
-    Claim(
-        *("A", "accuracy varies more than with decay of all rates", "deviation"),
-        [(f"a-{block}", OUTPOST) for block in BLOCKS],
-    ),
-    Claim(
-        "B",
-        "freezing all blocks but one raises the test accuracy, not for early or late blocks only",
-        *("test", [(f"b-{block}", BASELINE) for block in BLOCKS]),
-    ),
-    Claim(
-        *("B", "accuracy varies less than without freezing", "deviation"),
-        [(BASELINE, f"b-{block}") for block in BLOCKS],
-    ),
-    Claim(
-        *("B", "freezing the others does more for the test accuracy than decay of the block"),
-        *("test", [(f"b-{block}", f"a-{block}") for block in BLOCKS]),
-    ),
-    Claim(
-        *("C", "both together do not reach the test accuracy of decay of all rates", "test"),
-        [(OUTPOST, f"c-{block}") for block in BLOCKS],
-    ),
-    Claim(
-        *("C", "both together mimic the stability of decay of all rates", "deviation"),
-        [(f"c-{block}", OUTPOST) for block in BLOCKS],
-        alike=True,
-    ),
-    Claim(
-        *("C", "late blocks that are trained on fit the training images better", "train"),
-        [(late, early) for late in LATE for early in EARLY],
-    ),
-    Claim(
-        *("C", "early blocks that are trained on are better on the test images", "test"),
-        [(early, late) for late in LATE for early in EARLY],
-    ),
-    Claim("C", "after decay of all rates the test loss rises", "rise", [(OUTPOST,)]),
-    Claim("C", "while the test accuracy rises too", "gain", [(OUTPOST,)]),
-    Claim("C", "and the top-5 accuracy falls", "fall", [(OUTPOST,)]),
-    Claim(
-        *("C", "with late blocks the test loss rises too", "rise"),
-        [(late,) for late in LATE],
-    ),
-    Claim(
-        *("C", "and ends like that of decay of all rates", "loss"),
-        [pair for late in LATE for pair in ((late, OUTPOST), (OUTPOST, late))],
-        alike=True,
-    ),
-    Claim(
-        *("C", "with late blocks the top-5 accuracy falls too", "fall"),
-        [(late,) for late in LATE],
-    ),
-    Claim(
-        *("C", "with early blocks the test loss does not rise in the same way", "rise"),
-        [(other, early) for other in (OUTPOST, *LATE) for early in EARLY],
-    ),
-    Claim(
-        *("C", "with early blocks the top-5 accuracy does not suffer", "fall"),
-        [(early,) for early in EARLY],
-        alike=True,
-    ),
-    Claim(
-        *("C", "early blocks improve the most in the test loss", "loss"),
-        [(other, early) for other in (OUTPOST, *LATE) for early in EARLY],
-    ),
-    Claim(
-        *("D", "after decay of all rates, freezing brings no more test accuracy", "test"),
-        [(f"d-{block}", OUTPOST) for block in BLOCKS],
-        alike=True,
-    ),
-)
-
-Arms = Mapping[str, Mapping[int, Run]]
-"""Runs by arm and seed."""
 
 
 def arms_of(curves: Mapping[str, Sequence[Curve]]) -> Arms:
@@ -274,102 +122,6 @@ def _deviation(curve: Curve, longest: int) -> tuple[float, int]:
     return max(float(np.square(rest).sum() / degrees) ** 0.5, 1e-6), degrees
 
 
-def differences(claim: Claim, arms: Arms) -> list[Difference]:
-    """What each pair of a claim differs by, if both of its arms have been run.
-
-    Those of accuracies and losses are over the seeds that all of these arms have.
-    """
-    pairs = [pair for pair in claim.pairs if all(arm in arms for arm in pair)]
-    if claim.of == "deviation":
-        return [_of_deviations(pair, *(arms[arm].values() for arm in pair)) for pair in pairs]
-    names = list(dict.fromkeys(arm for pair in pairs for arm in pair))
-    seeds = sorted(set.intersection(*(set(arms[name]) for name in names)) if names else ())
-    if not seeds:
-        return []
-    values = _values(names, seeds, claim.of, arms)
-    noise, degrees = _between_seeds(values, paired=len(pairs[0]) > 1)
-    if not degrees and BASELINE in arms:
-        # Trained at the first rate to the end, it differs most.
-        baseline = _values([BASELINE], sorted(arms[BASELINE]), claim.of, arms)
-        noise, degrees = _between_seeds(baseline, paired=False)
-    means = dict(zip(names, values.mean(1).tolist(), strict=True))
-    found = []
-    for pair in pairs:
-        value = means[pair[0]] - sum(means[arm] for arm in pair[1:])
-        error = noise * (len(pair) / len(seeds)) ** 0.5
-        half = float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error if degrees else math.inf
-        found.append(Difference(pair, value, value - half, value + half))
-    return found
-
-
-def _values(names: Sequence[str], seeds: Sequence[int], of: str, arms: Arms) -> NDArray[np.float64]:
-    """An attribute of runs, [num_arms, num_seeds]."""
-    return np.array([[getattr(arms[name][seed], of) for seed in seeds] for name in names])
-
-
-def _between_seeds(values: NDArray[np.float64], *, paired: bool) -> tuple[float, int]:
-    """Standard deviation of an arm's value [num_arms, num_seeds], and its degrees of freedom.
-
-    If `paired`, without what a seed does to all arms alike, which cancels in their differences.
-    """
-    rest = values - values.mean(1, keepdims=True)
-    num_arms, num_seeds = values.shape
-    if paired:
-        rest = rest - rest.mean(0)
-        num_arms -= 1
-    degrees = num_arms * (num_seeds - 1)
-    return float(np.square(rest).sum() / max(degrees, 1)) ** 0.5, degrees
-
-
-def _of_deviations(
-    pair: tuple[str, ...], one: Collection[Run], other: Collection[Run]
-) -> Difference:
-    (first, degrees), (second, others) = map(_pooled, (one, other))
-    value = math.log(first / second)
-    if not (degrees and others):
-        return Difference(pair, value, -math.inf, math.inf)
-    ends = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
-    low, high = (value - math.log(fdtri(degrees, others, end)) / 2 for end in ends)
-    return Difference(pair, value, low, high)
-
-
-def _pooled(runs: Collection[Run]) -> tuple[float, int]:
-    """Deviation between the validations of an arm's runs, and its degrees of freedom."""
-    degrees = sum(run.degrees for run in runs)
-    squares = sum(run.degrees * run.deviation**2 for run in runs if run.degrees)
-    return (squares / degrees) ** 0.5 if degrees else math.nan, degrees
-
-
-def verdict(claim: Claim, arms: Arms) -> tuple[str, str]:
-    """Whether a claim is reproduced, and the difference that each of its pairs makes."""
-    found = differences(claim, arms)
-    if claim.alike:
-        margin = ALIKE[claim.of]
-        for_it = [each.high < margin for each in found]
-        against = [each.low > margin for each in found]
-    else:
-        for_it = [each.low > 0 for each in found]
-        against = [each.high < 0 for each in found]
-    told = "; ".join(_told(claim.of, each) for each in found)
-    if any(against):
-        return "not reproduced", told
-    complete = len(found) == len(claim.pairs)
-    return "reproduced" if complete and all(for_it) else "not decided", told
-
-
-def _told(of: str, difference: Difference) -> str:
-    pair, value, low, high = difference
-    interval = f" ({_number(of, low)} to {_number(of, high)})" if math.isfinite(low) else ""
-    name = (" by " if of == "deviation" else " less ").join(pair)
-    return f"{name}: {_number(of, value)}{interval}"
-
-
-def _number(of: str, value: float) -> str:
-    if of == "deviation":
-        return f"{math.exp(value):.2f}"
-    return f"{value:+.3f}" if of in ("loss", "rise") else f"{100 * value:+.2f} %"
-
-
 def claims_table(arms: Arms) -> str:
     """Every claim, whether it is reproduced, and by which differences."""
     header = ["experiment", "the text", "here", "differences, with 95 % intervals"]
@@ -386,7 +138,7 @@ def arms_table(arms: Arms) -> str:
             name,
             str(len(runs)),
             *(f"{100 * _mean(runs, of):.2f}" for of in ("train", "test", "top_5")),
-            f"{100 * _pooled(runs.values())[0]:.2f}",
+            f"{100 * pooled_deviation(runs.values())[0]:.2f}",
             *(f"{_mean(runs, of):.3f}" for of in ("loss", "rise")),
         ]
         for name, runs in arms.items()

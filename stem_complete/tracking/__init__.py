@@ -7,7 +7,7 @@ MLflow's own monitor on each node sends its samples by itself.
 """
 
 from stem_complete.tracking.client import URI_VARIABLE, database_above, default_uri, tracking_uri
-from stem_complete.tracking.curves import Curve, TrackedRuns, list_curves
+from stem_complete.tracking.curves import Curve, TrackedRuns
 from stem_complete.tracking.database import DATABASE
 from stem_complete.tracking.links import places, ui_command
 from stem_complete.tracking.monitor import system_metrics
@@ -39,7 +39,6 @@ __all__ = [
     "download",
     "find_model",
     "finish_run",
-    "list_curves",
     "open_run",
     "places",
     "register_files",

@@ -105,11 +105,6 @@ class TrackedRuns:
         return sorted(curves, key=lambda curve: (curve.arm, curve.seed or 0, curve.name))
 
 
-def list_curves(uri: str, experiment: str, metric: str) -> list[Curve]:
-    """Curves of one metric of an experiment's runs; see `TrackedRuns`."""
-    return TrackedRuns(uri, experiment).curves(metric)
-
-
 @contextmanager
 def _answering(uri: str) -> Iterator[None]:
     """What MLflow raises in the block becomes one line."""

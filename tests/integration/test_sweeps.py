@@ -7,7 +7,7 @@ import pytest
 from faults import LocalCluster, Training, journal, short_run
 
 from stem_complete.config import Config, expand_sweep
-from stem_complete.tracking import default_uri, list_curves
+from stem_complete.tracking import TrackedRuns, default_uri
 from stem_complete.tracking.client import connect
 from stem_complete.training import Checkpoints
 
@@ -58,7 +58,7 @@ def test_runs_share_the_cluster_stop_together_and_go_on_in_turn_where_one_fills_
     assert max(of_one) < min(of_two)
 
     uri = default_uri(endless.storage)
-    curves = list_curves(uri, "stem-complete", "train/outer_loss")
+    curves = TrackedRuns(uri, "stem-complete").curves("train/outer_loss")
     assert [curve.name for curve in curves] == [one.name, two.name]
     assert list(curves[1].steps) == list(range(1, steps + 1))
     tags = [connect(uri).get_run(curve.run_id).data.tags for curve in curves]

@@ -12,7 +12,7 @@ from stem_complete.demo import run_demo
 from stem_complete.errors import MissingPackageError
 from stem_complete.extras import EXTRAS, install_command, program, require
 from stem_complete.launch import launch
-from stem_complete.tracking import list_curves
+from stem_complete.tracking import TrackedRuns
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # Packages that are installed by another name than they are imported by.
@@ -65,7 +65,7 @@ def test_training_in_one_process_does_without_ray(without, tmp_path):
 def test_comparing_needs_mlflow(without):
     without("mlflow")
     with pytest.raises(MissingPackageError, match=TRAIN):
-        list_curves("http://localhost:5000", "comparison", "train/outer_loss")
+        TrackedRuns("http://localhost:5000", "comparison").curves("train/outer_loss")
 
 
 def test_the_demo_says_so_before_it_ingests(without, tmp_path):

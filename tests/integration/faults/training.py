@@ -20,7 +20,7 @@ from waiting import TIMEOUT_S, wait_until
 
 from faults.nodes import ENVIRONMENT, kill_tree
 from stem_complete.config import Config, load_config
-from stem_complete.tracking import default_uri, list_curves
+from stem_complete.tracking import TrackedRuns, default_uri
 from stem_complete.training import Checkpoints
 
 PACED = Path(__file__).with_name("pace.py")
@@ -179,7 +179,7 @@ def train_undisturbed(config: Config, folder: Path) -> None:
 
 def recorded_steps(config: Config) -> list[int]:
     """Steps of the loss's curve in MLflow, which must have one run of this name."""
-    (curve,) = list_curves(default_uri(config.storage), "stem-complete", "train/outer_loss")
+    (curve,) = TrackedRuns(default_uri(config.storage), "stem-complete").curves("train/outer_loss")
     return [int(step) for step in curve.steps]
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Metric
 
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
-from stem_complete.tracking import TrackedRuns, default_uri, list_curves, open_run, points
+from stem_complete.tracking import TrackedRuns, default_uri, open_run, points
 from stem_complete.tracking import curves as curves_module
 from stem_complete.tracking.client import connect, sqlite_file
 
@@ -40,12 +40,12 @@ def names(curves: list[curves_module.Curve]) -> list[str]:
 
 
 def test_curves_by_arm_and_seed(uri: str, runs: dict[str, str]) -> None:
-    curves = list_curves(uri, EXPERIMENT, LOSS)
+    curves = TrackedRuns(uri, EXPERIMENT).curves(LOSS)
     assert names(curves) == ["alone", "alrc-seed0", "alrc-seed1", "mse-seed0", "mse-seed1"]
     assert [(c.arm, c.seed) for c in curves[1:4]] == [("alrc", 0), ("alrc", 1), ("mse", 0)]
     assert curves[3].steps.tolist() == [0, 1, 2]
     assert curves[3].values.tolist() == [9, 10, 11]
-    assert list_curves(uri, EXPERIMENT, "no/such") == []
+    assert TrackedRuns(uri, EXPERIMENT).curves("no/such") == []
 
 
 def test_filters(uri: str, runs: dict[str, str]) -> None:
@@ -59,9 +59,9 @@ def test_filters(uri: str, runs: dict[str, str]) -> None:
 def test_every_page_is_read(
     uri: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = names(list_curves(uri, EXPERIMENT, LOSS))
+    everything = names(TrackedRuns(uri, EXPERIMENT).curves(LOSS))
     monkeypatch.setattr(curves_module, "_RUNS_PER_PAGE", 2)
-    assert names(list_curves(uri, EXPERIMENT, LOSS)) == everything
+    assert names(TrackedRuns(uri, EXPERIMENT).curves(LOSS)) == everything
 
 
 def test_long_histories_are_complete(
@@ -73,7 +73,7 @@ def test_long_histories_are_complete(
     monkeypatch.setattr(page, 100)
     metrics = [Metric("long", step, step, step) for step in range(1000)]
     connect(uri).log_batch(runs["alone"], metrics=metrics)
-    (curve,) = list_curves(uri, EXPERIMENT, "long")
+    (curve,) = TrackedRuns(uri, EXPERIMENT).curves("long")
     assert np.array_equal(curve.steps, np.arange(1000))
     assert np.array_equal(curve.values, np.arange(1000))
 
@@ -82,7 +82,7 @@ def test_odd_values_and_repeated_steps(uri: str, runs: dict[str, str]) -> None:
     odd = [float("nan"), float("inf"), float("-inf"), 4.0, 5.0]
     metrics = [Metric("odd", value, 10 + k, min(k, 3)) for k, value in enumerate(odd)]
     connect(uri).log_batch(runs["alone"], metrics=metrics)
-    (curve,) = list_curves(uri, EXPERIMENT, "odd")
+    (curve,) = TrackedRuns(uri, EXPERIMENT).curves("odd")
     assert curve.steps.tolist() == [0, 1, 2, 3]
     assert np.isnan(curve.values[0])
     assert curve.values[1:].tolist() == [np.inf, -np.inf, 5.0]  # the later of a repeated step
@@ -120,20 +120,20 @@ def test_the_points_of_one_run_are_found_without_those_of_others(
 
 def test_an_unknown_experiment_names_those_there_are(uri: str, runs: dict[str, str]) -> None:
     with pytest.raises(TrackingError, match=r"experiment 'x', found Default, stem-complete"):
-        list_curves(uri, "x", LOSS)
+        TrackedRuns(uri, "x").curves(LOSS)
 
 
 def test_a_misspelt_database_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="no such file"):
-        list_curves(default_uri(tmp_path / "nowhere"), EXPERIMENT, LOSS)
+        TrackedRuns(default_uri(tmp_path / "nowhere"), EXPERIMENT).curves(LOSS)
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="Connection refused") as error:
-        list_curves("http://127.0.0.1:9", EXPERIMENT, LOSS)
+        TrackedRuns("http://127.0.0.1:9", EXPERIMENT).curves(LOSS)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
     (tmp_path / "mlflow.db").write_text("no database")
     with pytest.raises(TrackingError, match="file is not a database"):
-        list_curves(default_uri(tmp_path), EXPERIMENT, LOSS)
+        TrackedRuns(default_uri(tmp_path), EXPERIMENT).curves(LOSS)

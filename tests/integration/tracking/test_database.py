@@ -21,9 +21,9 @@ from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.tracking import (
     MlflowRecorder,
+    TrackedRuns,
     default_uri,
     finish_run,
-    list_curves,
     open_run,
     system_metrics,
 )
@@ -205,7 +205,7 @@ def test_one_that_cannot_be_used_is_an_outage_with_a_fix(
     assert "training goes on" in outage
     assert "has not confirmed 1 point and 0 files; they are in" in end
     with pytest.raises(TrackingError, match=r"upgrade|install|choose|restore"):
-        list_curves(default_uri(tmp_path), "stem-complete", "a")
+        TrackedRuns(default_uri(tmp_path), "stem-complete").curves("a")
     assert unusable.read_bytes() == before
 
     file.replace(unusable)  # it was brought up to date

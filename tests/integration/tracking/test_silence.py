@@ -12,7 +12,7 @@ import pytest
 
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
-from stem_complete.tracking import MlflowRecorder, client, finish_run, list_curves, open_run
+from stem_complete.tracking import MlflowRecorder, TrackedRuns, client, finish_run, open_run
 
 MakeConfig = Callable[..., Config]
 
@@ -96,7 +96,7 @@ def test_a_run_waits_for_silence_at_neither_end(
     assert len(caplog.messages) == 2
 
     with pytest.raises(TrackingError, match=r"no answer within 0\.5 s"):
-        list_curves(url, "stem-complete", "a")
+        TrackedRuns(url, "stem-complete").curves("a")
     # What still waits does not keep the process from ending.
     assert all(thread.daemon for thread in set(threading.enumerate()) - before)
 

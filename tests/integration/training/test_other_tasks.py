@@ -9,7 +9,7 @@ from training_runs import ALONE, assert_close_state, latest, write_config
 from stem_complete.config import load_config
 from stem_complete.data.cifar10 import NUM_BYTES
 from stem_complete.launch import launch
-from stem_complete.tracking import list_curves
+from stem_complete.tracking import TrackedRuns
 from stem_complete.training import Checkpoints, load_checkpoint, train
 from stem_complete.training.ending import DivergedError
 
@@ -46,7 +46,7 @@ def test_supersampling(cifar10, tmp_path, uri, stop_at):
     assert not (outcome.config.run_folder / "model").exists()
     for name, value in state(whole.config).items():
         assert value.equal(state(outcome.config)[name]), name
-    curves = list_curves(uri, "stem-complete", "train/image_loss")
+    curves = TrackedRuns(uri, "stem-complete").curves("train/image_loss")
     assert {curve.name for curve in curves} == {"stopped", "whole"}
 
 
@@ -57,7 +57,7 @@ def test_a_sweep_goes_on_after_a_run_that_diverged(cifar10, tmp_path, uri):
     changes += ["training.validation_examples=1", f"sweep={{arms: {arms}}}"]
     with pytest.raises(DivergedError, match="found 1 that diverged: ruined-seed0"):
         launch(load_config(["supersampling"], changes), local=True)
-    ruined, sound = list_curves(uri, "stem-complete", "train/image_loss")
+    ruined, sound = TrackedRuns(uri, "stem-complete").curves("train/image_loss")
     assert (ruined.arm, sound.arm) == ("ruined", "sound")
     assert np.isfinite(ruined.values[0])
     assert np.isnan(ruined.values[-1])

@@ -13,18 +13,14 @@ from stem_complete.config import expand_sweep, load_config
 from stem_complete.errors import TrackingError
 from stem_complete.experiments import stability
 from stem_complete.experiments.paired import difference
-from stem_complete.experiments.stability import (
+from stem_complete.experiments.stability import CURVES, arms_of, as_csv, claims_table, report
+from stem_complete.experiments.stability_claims import (
     ALIKE,
     BLOCKS,
     CLAIMS,
-    CURVES,
     Claim,
     Run,
-    arms_of,
-    as_csv,
-    claims_table,
     differences,
-    report,
     verdict,
 )
 from stem_complete.tracking import Curve
