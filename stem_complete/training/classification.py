@@ -40,6 +40,7 @@ class ClassificationTask(Task):
     loss_names = ("cross_entropy", "zero_one")
     metric_names = ("cross_entropy", "zero_one", "beyond_five")
     score = "zero_one"
+    validation_batch = 64
 
     def __init__(
         self, *, width: int, make_alrc: Callable[[], ALRC] | None = None, seed: int = 0

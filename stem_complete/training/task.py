@@ -67,6 +67,7 @@ class Task(nn.Module, ABC):
             example is, see `training.hard_examples`.
         metric_names: Of what `validate` measures; curves of the means are `validation/<name>`.
         score: The metric that decides which checkpoint is the best; the lowest is.
+        validation_batch: Examples that are validated at once, where they are small.
         running: Running statistics that a stage of the schedule can freeze, by name.
         alrc: Clips the losses.
     """
@@ -74,6 +75,7 @@ class Task(nn.Module, ABC):
     loss_names: tuple[str, ...]
     metric_names: tuple[str, ...]
     score: str
+    validation_batch: int = 1
     running: tuple[str, ...] = ()
 
     def __init__(self, make_alrc: Callable[[], ALRC] | None = None) -> None:

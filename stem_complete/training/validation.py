@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,24 @@ def validate(
     task.eval()
     sums = torch.zeros(len(task.metric_names), dtype=torch.float64)
     pictures = {}
-    for position in range(context.rank, len(indices), context.world_size):
-        images = torch.from_numpy(examples.read(indices[position : position + 1]))
-        places = torch.tensor([position], device=context.device)
+    mine = np.arange(context.rank, len(indices), context.world_size)
+    for positions in _batches(mine, task.validation_batch, num_pictures):
+        images = torch.from_numpy(examples.read(indices[positions]))
+        places = torch.from_numpy(positions).to(context.device)
         metrics, picture = task.validate(images.to(context.device), places)
         sums += torch.stack([metrics[name].sum() for name in task.metric_names]).double().cpu()
-        if picture is not None and position < num_pictures and context.is_main:
-            pictures[f"validation-{position}"] = picture
+        if picture is not None and positions[0] < num_pictures and context.is_main:
+            pictures[f"validation-{positions[0]}"] = picture
     task.train(was_training)
     means = all_reduce_sum(sums.to(context.device)) / len(indices)
     named = zip(task.metric_names, means.tolist(), strict=True)
     return Validation({f"validation/{name}": mean for name, mean in named}, pictures)
+
+
+def _batches(
+    positions: NDArray[np.int64], size: int, num_alone: int
+) -> Iterator[NDArray[np.int64]]:
+    """Positions, rising, by `size`; those below `num_alone` one by one, as each has a picture."""
+    alone = int((positions < num_alone).sum())
+    for start in (*range(alone), *range(alone, len(positions), size)):
+        yield positions[start : start + (1 if start < alone else size)]

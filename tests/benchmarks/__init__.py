@@ -15,6 +15,7 @@ import torch
 BENCHMARKS = {
     "alrc": "ALRC beside the training step without it",
     "train": "training step of the paper's network beside plain convolutions, or a GPU's peak",
+    "validation": "validation of small images, many at once beside one by one",
     "complete": "completion by the folded network beside the unfolded one",
     "threads": "threads of a completion beside one, at rest and on a busy machine",
     "sizes": "large scans: seams beside errors, memory and CPU time beside small scans",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -14,10 +13,9 @@ from stem_complete.training import build_named, build_task
 
 from . import Setting
 from .report import Comparison, Goal
-from .steps import Step, named, problem, training_step
+from .steps import Step, named, problem, training_step, write_cifar10
 
 CALLS = 100  # timed at once, as each takes microseconds
-RECORD = 3073  # bytes of an image of CIFAR-10 and its class
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
@@ -66,9 +64,7 @@ def steps_without(setting: Setting) -> Iterator[tuple[str, int, Step]]:
     step = benchmark.training_step(config, task, images)
     yield "compact network, parts of 256x256, batch 1", len(task.loss_names), step
 
-    images_of = np.random.default_rng(0).integers(0, 256, (16, RECORD), np.uint8)
-    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        (setting.folder / f"{name}.bin").write_bytes(images_of.tobytes())
+    images_of = write_cifar10(setting.folder, 16)
     config = load_config(["supersampling"], [*changes, f"data.store={setting.folder}"])
     task_of, _ = build_named(config)
     step = benchmark.training_step(

@@ -1,10 +1,13 @@
 """Training steps that several benchmarks time."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stem_complete import benchmark
@@ -15,6 +18,7 @@ from stem_complete.training import build_task
 from stem_complete.training.completion import CompletionTask
 
 Step = Callable[[], object]
+RECORD = 3073  # bytes of an image of CIFAR-10 and its class
 
 
 class Problem(NamedTuple):
@@ -70,3 +74,13 @@ def plain_step(given: Problem) -> Step:
         optimizer.step()
 
     return step
+
+
+def write_cifar10(folder: Path, number: int) -> NDArray[np.uint8]:
+    """Fills each file of CIFAR-10 with the same images, noise of classes 0 to 9, [number, 3073]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (number, RECORD), np.uint8)
+    images[:, 0] = rng.integers(0, 10, number)
+    for name in (*(f"data_batch_{file}" for file in range(1, 6)), "test_batch"):
+        (folder / f"{name}.bin").write_bytes(images.tobytes())
+    return images
