@@ -83,7 +83,7 @@ def test_a_later_recorder_delivers_what_an_earlier_one_could_not(
     recorder.scalars(1, {"a": 1.0, "b": 2.0})
     recorder.picture(1, "p", np.zeros((4, 4), np.uint8))
     recorder.close()
-    assert "has not confirmed 2 points and 1 file; " in caplog.messages[-1]
+    assert "has not confirmed 2 points and 1 file" in caplog.messages[-1]
     assert str(folder) in caplog.messages[-1]
 
     recorder = record(run)
