@@ -50,12 +50,14 @@ class Arm:
         runs: What came of each, by name.
         seeds: Those of the runs that have one.
         diverged: Names of the runs that ended with losses that are not finite.
+        unfinished: Names of those under way, stopped or failed; their values are those so far.
     """
 
     name: str
     runs: dict[str, Summary]
     seeds: dict[str, int]
     diverged: tuple[str, ...]
+    unfinished: tuple[str, ...]
 
     @property
     def mean(self) -> Summary:
@@ -71,8 +73,9 @@ class Arm:
         return [value for run in self.runs.values() if (value := run[key]) is not None]
 
     def by_seed(self, key: str) -> dict[int, float]:
-        """A value of each run that has it, by seed."""
-        values = ((seed, self.runs[name][key]) for name, seed in self.seeds.items())
+        """A value of each finished run that has it, by seed."""
+        finished = {seed: name for name, seed in self.seeds.items() if name not in self.unfinished}
+        values = ((seed, self.runs[name][key]) for seed, name in finished.items())
         return {seed: value for seed, value in values if value is not None}
 
 
@@ -102,7 +105,10 @@ class Comparison:
 
     @property
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """What each arm changes in the baseline's values, paired by seed: by arm and key."""
+        """What each arm changes in the baseline's values, paired by seed: by arm and key.
+
+        Of finished runs.
+        """
         (baseline,) = (arm for arm in self.arms if arm.name == self.baseline)
         found = {
             arm.name: {
@@ -149,11 +155,12 @@ class Comparison:
         """A row for each run, with the keys of `Summary`; what a run does not say is empty."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["arm", "run", "seed", "diverged", *COLUMNS])
+        writer.writerow(["arm", "run", "seed", "diverged", "finished", *COLUMNS])
         for arm in self.arms:
             for name, values in arm.runs.items():
                 row = [arm.name, name, arm.seeds.get(name), name in arm.diverged]
-                writer.writerow([*row, *values.values()])
+                finished = name not in (*arm.diverged, *arm.unfinished)
+                writer.writerow([*row, finished, *values.values()])
         return file.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +178,7 @@ class Comparison:
                     "mean": arm.mean,
                     "std": arm.std,
                     "diverged": list(arm.diverged),
+                    "unfinished": list(arm.unfinished),
                 }
                 for arm in self.arms
             },
@@ -196,8 +204,9 @@ def compare(
     """The arms of an experiment; writes `learning_curves.png` and `comparison.{json,md,csv}`.
 
     Of several runs with one name, the latest counts. Runs that diverged are counted, and have no
-    final values. Differences from the baseline are tested by
-    Student's t over seeds, paired; with many arms some are significant by chance.
+    final values. Unfinished ones are counted, too, with their values so far. Differences from
+    the baseline, of finished runs, are tested by Student's t over seeds, paired; with many arms
+    some are significant by chance.
 
     Args:
         uri: Tracking server.
@@ -260,6 +269,7 @@ def compare(
                 {c.name: summaries[c.name] for c in of},
                 {c.name: c.seed for c in of if c.seed is not None},
                 tuple(c.name for c in of if has_diverged(c)),
+                tuple(c.name for c in of if not (c.finished or has_diverged(c))),
             )
             for arm, of in by_arm.items()
         ),
@@ -338,8 +348,9 @@ def _draw(
 
 
 def _number_of_runs(arm: Arm) -> str:
-    diverged = f", {len(arm.diverged)} diverged" if arm.diverged else ""
-    return f"{len(arm.runs)}{diverged}"
+    of_kind = {"diverged": arm.diverged, "unfinished": arm.unfinished}
+    told = [f"{len(names)} {kind}" for kind, names in of_kind.items() if names]
+    return ", ".join([str(len(arm.runs)), *told])
 
 
 def _cell(arm: Arm, key: str) -> str:

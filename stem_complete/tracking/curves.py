@@ -49,6 +49,7 @@ class Curve:
         values: The metric, [n]; may be NaN or infinite.
         times_ms: When each was recorded, in ms since 1970, [n].
         settings: The run's config as MLflow's parameters, like `training.steps`: "10000".
+        finished: Whether the run came to its end; else it is under way, was stopped or has failed.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class Curve:
     values: NDArray[np.float64]
     times_ms: NDArray[np.int64]
     settings: Mapping[str, str] = field(default_factory=dict)
+    finished: bool = True
 
 
 class TrackedRuns:
@@ -147,4 +149,5 @@ def _curve(run: Run, points: Points) -> Curve:
         int(run.info.start_time),
         *points,
         settings=run.data.params,
+        finished=run.info.status == "FINISHED",
     )

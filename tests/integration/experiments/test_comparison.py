@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from stem_complete.config import Config
 from stem_complete.errors import TrackingError
 from stem_complete.experiments import compare
-from stem_complete.tracking import MlflowRecorder, TrackedRun, open_run
+from stem_complete.tracking import MlflowRecorder, TrackedRun, finish_run, open_run
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -26,7 +27,12 @@ def train(uri: str, tmp_path: Path) -> Callable[..., TrackedRun]:
     """Makes a tracked run with the given points."""
 
     def train(
-        name: str, points: Points, parent: TrackedRun | None = None, *, resume: bool = True
+        name: str,
+        points: Points,
+        parent: TrackedRun | None = None,
+        *,
+        resume: bool = True,
+        finished: bool = True,
     ) -> TrackedRun:
         config = Config.model_validate(
             {"name": name, "storage": tmp_path / "runs", "data": {"store": "store.zarr"}}
@@ -37,6 +43,8 @@ def train(uri: str, tmp_path: Path) -> Callable[..., TrackedRun]:
             for step, value in values:
                 recorder.scalars(step, {metric: value})
         recorder.close()
+        if finished:
+            finish_run(run, "FINISHED")
         return run
 
     return train
@@ -145,6 +153,29 @@ def test_runs_that_diverged_are_counted_and_have_no_final_values(
     assert cells[1:4] == ["alrc", "3, 1 diverged", "4,183 +- 1,415"]
     saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert saved["arms"]["alrc"]["diverged"] == ["alrc-seed0"]
+
+
+@pytest.mark.parametrize("status", [None, "KILLED", "FAILED"])
+def test_unfinished_runs_are_counted_and_not_tested(
+    status: Literal["KILLED", "FAILED"] | None,
+    uri: str,
+    train: Callable[..., TrackedRun],
+    tmp_path: Path,
+) -> None:
+    for seed in range(3):
+        train(f"mse-seed{seed}", {"train/outer_loss": losses(3.0 + seed)})
+        of = losses(2.0 + seed)
+        points = {"train/outer_loss": of[:10] if seed == 1 else of}
+        run = train(f"alrc-seed{seed}", points, finished=seed != 1)
+        if seed == 1 and status is not None:
+            finish_run(run, status)
+    comparison = compare(uri, EXPERIMENT, tmp_path / "out", baseline="mse")
+    alrc, mse = comparison.arms
+    assert (alrc.unfinished, mse.unfinished) == (("alrc-seed1",), ())
+    assert alrc.runs["alrc-seed1"]["final_loss"] == pytest.approx(3.0)  # so far
+    assert comparison.differences["alrc"]["final_loss"].num_seeds == 2
+    assert "| 3, 1 unfinished | 3,500 +- 2,598 |" in comparison.markdown
+    assert comparison.csv.count("False,False") == 1
 
 
 def test_choice_of_runs(uri: str, train: Callable[..., TrackedRun], tmp_path: Path) -> None:
