@@ -72,14 +72,15 @@ def arms_of(curves: Mapping[str, Sequence[Curve]]) -> Arms:
     """The runs that have all curves and a seed; of several of one arm and seed the newest.
 
     Args:
-        curves: By metric, the keys of `CURVES`; runs that ended before the longest are left out.
+        curves: By metric, the keys of `CURVES`; unfinished runs, and those that ended before the
+            longest, are left out.
     """
     by_run = [{curve.run_id: curve for curve in of_all} for of_all in curves.values()]
     wrong = by_run[1]
-    longest = max((int(curve.steps[-1]) for curve in wrong.values()), default=0)
+    longest = max((int(curve.steps[-1]) for curve in wrong.values() if curve.finished), default=0)
     found: dict[str, dict[int, Run]] = {}
     for run_id, curve in sorted(wrong.items(), key=lambda item: item[1].started_ms):
-        if curve.seed is None or curve.steps[-1] < longest:
+        if curve.seed is None or not curve.finished or curve.steps[-1] < longest:
             continue
         if all(run_id in of_metric for of_metric in by_run):
             run = _run(longest, *(of_metric[run_id] for of_metric in by_run))

@@ -35,6 +35,7 @@ from stem_complete.evaluation import (
     save_png,
 )
 from stem_complete.experiments.paired import difference
+from stem_complete.experiments.run_summary import has_diverged
 from stem_complete.files import write_atomically
 from stem_complete.tracking import Curve, TrackedRuns
 
@@ -103,7 +104,7 @@ def arm_of(run: Run) -> Arm:
 
 
 def runs_of(curves: Sequence[Curve], clipped: Sequence[Curve] = ()) -> list[Run]:
-    """The runs among `curves` that are named as above, if they ended; others are left out.
+    """The runs among `curves` that are named as above and finished or diverged.
 
     Those of one recipe and batch size are as long as the longest of them. Of several with one name
     the latest counts.
@@ -116,7 +117,9 @@ def runs_of(curves: Sequence[Curve], clipped: Sequence[Curve] = ()) -> list[Run]
     by_arm = [
         (arm, curve)
         for curve in sorted(curves, key=lambda curve: curve.started_ms)
-        if curve.seed is not None and (arm := _arm(curve)) is not None
+        if curve.seed is not None
+        and (curve.finished or has_diverged(curve))
+        and (arm := _arm(curve)) is not None
     ]
     lengths = {
         alike: max(int(curve.steps[-1]) for _, curve in each)
@@ -125,7 +128,7 @@ def runs_of(curves: Sequence[Curve], clipped: Sequence[Curve] = ()) -> list[Run]
     found = {}
     for arm, curve in by_arm:
         ended = int(curve.steps[-1]) == lengths[arm[0], arm[4]]
-        if ended or not np.isfinite(curve.values[-1]):
+        if ended or has_diverged(curve):
             losses = LearningCurve(curve.steps, curve.values / WEIGHT)
             of_run = fractions.get(curve.run_id)
             last = np.array([np.nan]) if of_run is None else of_run.values[_last(of_run.steps)]

@@ -1,4 +1,4 @@
-"""Training steps that several benchmarks time."""
+"""Training steps and data that several benchmarks time."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -21,8 +21,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
     number = QUICK_IMAGES if setting.quick else IMAGES
     write_cifar10(setting.folder, number)
     for files in (["classification"], ["classification", "stability_small"]):
-        config = load_config(files, ["name=benchmark", f"data.store={setting.folder}"])
-        task, examples = build_named(config.model_copy(update={"sweep": None}))
+        changes = ["name=benchmark", "sweep=null", f"data.store={setting.folder}"]
+        task, examples = build_named(load_config(files, changes))
         task.to(setting.device)
         at_once = task.validation_batch
         sizes = {"at once": at_once, "one by one": 1}

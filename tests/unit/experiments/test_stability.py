@@ -96,6 +96,8 @@ def test_runs_that_did_not_end_or_were_superseded_are_left_out():
     made = curves({("baseline", 0): 0.1})
     for of in made.values():
         of.append(curve("b-64", 0.2, steps=STEPS[:-3]))
+        under_way = curve("b-128", 0.2, steps=np.arange(10, 501, 10))
+        of.append(replace(under_way, finished=False))
         of.append(replace(of[0], run_id="again", values=of[0].values + 0.1, started_ms=1))
     arms = arms_of(made)
     assert list(arms) == ["baseline"]

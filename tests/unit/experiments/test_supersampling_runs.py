@@ -81,6 +81,12 @@ def test_runs_that_are_no_arm_or_not_finished_are_left_out():
     assert len(runs_of(CURVES + others)) == len(CURVES)
 
 
+def test_a_longer_run_that_is_under_way_replaces_none():
+    under_way = replace(curve("quartic-none", 0, 5), finished=False)
+    finished = curve("quartic-none", 1, 5, last_step=6_000)
+    assert [run.seed for run in runs_of([under_way, finished])] == [1]
+
+
 def test_recipe_and_batch_size_are_those_that_a_run_was_trained_with():
     said = {"recipe": "reference-code", "training__batch_size": 4}
     runs = runs_of([*CURVES, curve("quartic-3", 0, 0.02, **said)])
