@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,7 +24,7 @@ from stem_complete.evaluation import (
     markdown_table,
     save_png,
 )
-from stem_complete.experiments.paired import Difference, difference
+from stem_complete.experiments.paired import Difference, difference, ratio
 from stem_complete.experiments.run_summary import (
     COLUMNS,
     PERCENT,
@@ -39,6 +39,8 @@ from stem_complete.tracking import Curve, TrackedRuns
 
 _PAPERS_BOXCAR_STEPS = 2500
 _TESTED = ("final_loss", "best_rmse")
+_INTERVAL = ("95 % interval", "p")
+_CHANGES = ("arm", "of", "seeds", "difference", *_INTERVAL, "ratio", *_INTERVAL)
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,22 @@ class Comparison:
 
         Of finished runs.
         """
+        return self._against_baseline(difference)
+
+    @property
+    def ratios(self) -> dict[str, dict[str, Difference]]:
+        """How many times as large as the baseline's the values of each arm are, likewise."""
+        return self._against_baseline(ratio)
+
+    def _against_baseline(
+        self, test: Callable[[Mapping[int, float], Mapping[int, float]], Difference | None]
+    ) -> dict[str, dict[str, Difference]]:
         (baseline,) = (arm for arm in self.arms if arm.name == self.baseline)
         found = {
             arm.name: {
                 key: change
                 for key in _TESTED
-                if (change := difference(arm.by_seed(key), baseline.by_seed(key))) is not None
+                if (change := test(arm.by_seed(key), baseline.by_seed(key))) is not None
             }
             for arm in self.arms
             if arm is not baseline
@@ -134,21 +146,26 @@ class Comparison:
         ]
         tables = [markdown_table(header, rows)]
         if self.differences:
-            tables.append(f"Less {self.baseline}, paired by seed:\n\n{self._changes()}")
+            tables.append(f"Beside {self.baseline}, paired by seed:\n\n{self._changes()}")
         return "\n\n".join(tables) + "\n"
 
     def _is_known(self, key: str) -> bool:
         return any(arm.mean[key] is not None for arm in self.arms)
 
     def _changes(self) -> str:
-        rows = []
+        rows, ratios = [], self.ratios
         for arm, changes in self.differences.items():
             for key, change in changes.items():
                 scale = 100 if key in PERCENT else 1
                 mean, low, high = (f"{scale * v:+.3g}" for v in change[:3])
                 row = [arm, COLUMNS[key], str(change.num_seeds), mean, f"{low} to {high}"]
-                rows.append([*row, f"{change.p:.2g}"])
-        return markdown_table(["arm", "of", "seeds", "change", "95 % interval", "p"], rows)
+                row.append(f"{change.p:.2g}")
+                times = ratios.get(arm, {}).get(key)
+                if times is not None:
+                    mean, low, high = (f"{value:.3g}" for value in times[:3])
+                    row += [mean, f"{low} to {high}", f"{times.p:.2g}"]
+                rows.append([*row, *[""] * (len(_CHANGES) - len(row))])
+        return markdown_table(_CHANGES, rows)
 
     @property
     def csv(self) -> str:
@@ -182,10 +199,8 @@ class Comparison:
                 }
                 for arm in self.arms
             },
-            "differences": {
-                arm: {key: change._asdict() for key, change in changes.items()}
-                for arm, changes in self.differences.items()
-            },
+            "differences": _plain(self.differences),
+            "ratios": _plain(self.ratios),
         }
 
 
@@ -205,8 +220,8 @@ def compare(
 
     Of several runs with one name, the latest counts. Runs that diverged are counted, and have no
     final values. Unfinished ones are counted, too, with their values so far. Differences from
-    the baseline, of finished runs, are tested by Student's t over seeds, paired; with many arms
-    some are significant by chance.
+    the baseline and ratios to it, of finished runs, are tested by Student's t over seeds, paired;
+    with many arms some are significant by chance.
 
     Args:
         uri: Tracking server.
@@ -345,6 +360,13 @@ def _draw(
     ]
     save_png(curves_figure(panels), path)
     return path
+
+
+def _plain(changes: dict[str, dict[str, Difference]]) -> dict[str, Any]:
+    return {
+        arm: {key: change._asdict() for key, change in of_arm.items()}
+        for arm, of_arm in changes.items()
+    }
 
 
 def _number_of_runs(arm: Arm) -> str:

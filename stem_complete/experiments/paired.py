@@ -1,7 +1,8 @@
-"""Differences between arms of an experiment that were trained with the same seeds."""
+"""Differences and ratios of arms of an experiment that were trained with the same seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 class Difference(NamedTuple):
-    """How much one arm's value exceeds another's.
+    """How much one arm's value exceeds another's, or how many times as large it is.
 
     Attributes:
         mean: Over the seeds that both have.
@@ -52,3 +53,27 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Differen
     half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
     p = 2 * float(stdtr(freedom, -abs(mean) / error))
     return Difference(mean, mean - half, mean + half, p, len(seeds))
+
+
+def ratio(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """`one / other`, paired by seed: the geometric mean, and the interval that belongs to it.
+
+    Its logarithm is the `difference` of logarithms. Where values span powers of ten, it tells of
+    all seeds, and a difference of the largest value alone.
+
+    Args:
+        one: Values by seed.
+        other: Values by seed.
+
+    Returns:
+        None with fewer than two seeds in common, and where one of their values is not positive.
+    """
+    seeds = one.keys() & other.keys()
+    if any(values[seed] <= 0 for values in (one, other) for seed in seeds):
+        return None
+    logarithms = ({seed: math.log(values[seed]) for seed in seeds} for values in (one, other))
+    found = difference(*logarithms)
+    if found is None:
+        return None
+    mean, low, high = (math.exp(value) for value in found[:3])
+    return Difference(mean, low, high, found.p, found.num_seeds)

@@ -7,7 +7,7 @@ import pytest
 
 from stem_complete.errors import TrackingError
 from stem_complete.experiments import comparison
-from stem_complete.experiments.paired import difference
+from stem_complete.experiments.paired import difference, ratio
 from stem_complete.tracking import Curve
 
 
@@ -74,7 +74,7 @@ def test_time_leaves_pauses_out(compare):
     assert arm.mean["minutes"] == pytest.approx(5)
 
 
-def test_differences_are_paired_by_seed(compare):
+def test_differences_and_ratios_are_paired_by_seed(compare):
     finals = {
         "mse": {0: 5.0, 1: 7.0, 2: 9.0, 5: 1.0},
         "alrc": {0: 4.0, 1: 6.1, 2: 7.9},
@@ -89,11 +89,31 @@ def test_differences_are_paired_by_seed(compare):
     }
     found = compare(curves, baseline="mse")
     assert found.differences == {"alrc": {"final_loss": difference(finals["alrc"], finals["mse"])}}
-    line = found.markdown.splitlines()[-1]
-    assert [cell.strip() for cell in line.split("|")][1:5] == ["alrc", "final loss", "3", "-1"]
+    expected = ratio(finals["alrc"], finals["mse"])
+    assert found.ratios == {"alrc": {"final_loss": expected}}
+    assert found.to_dict()["ratios"]["alrc"]["final_loss"]["mean"] == expected.mean
+    cells = [cell.strip() for cell in found.markdown.splitlines()[-1].split("|")]
+    assert cells[1:5] == ["alrc", "final loss", "3", "-1"]
+    assert cells[7:10] == [
+        f"{expected.mean:.3g}",
+        f"{expected.low:.3g} to {expected.high:.3g}",
+        f"{expected.p:.2g}",
+    ]
     assert compare(curves).baseline == "alrc"
     with pytest.raises(TrackingError, match="baseline 'none', found"):
         compare(curves, baseline="none")
+
+
+def test_losses_that_are_not_positive_have_differences_only(compare):
+    curves = [
+        curve(arm, seed, [10, 20], [1.0, final])
+        for arm, final in (("a", 0.0), ("b", 1.0))
+        for seed in range(2)
+    ]
+    found = compare({"train/a_loss": curves})
+    assert found.ratios == {}
+    assert found.differences["b"]["final_loss"].mean == 1
+    assert found.markdown.splitlines()[-1].endswith("|       |               |     |")
 
 
 def test_only_what_is_recorded_has_columns(compare):
