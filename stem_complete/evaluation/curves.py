@@ -15,9 +15,11 @@ ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 # In grey, arms are told apart by these.
 ARM_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
-
 _MOST_POINTS = 1000
 """Of a curve that is drawn; more cannot be told apart."""
+
+_MOST_ARMS_INSIDE = 4
+"""A legend of more covers curves, and is placed above the plots."""
 
 
 class LearningCurve(NamedTuple):
@@ -121,8 +123,12 @@ def curves_figure(panels: Sequence[Panel]) -> Any:
     places[-1].set(xlim=(0, last or 1), xlabel="Step")
     places[-1].xaxis.set_major_locator(_ticks(6))
     places[-1].xaxis.set_major_formatter("{x:,.0f}")
-    # Where it covers least takes long to find among many points; losses fall.
-    places[0].legend(loc="upper right")
+    arms = places[0].get_legend_handles_labels()
+    if len(arms[0]) > _MOST_ARMS_INSIDE:
+        figure.legend(*arms, loc="outside upper center", ncols=2)
+    else:
+        # Where it covers least takes long to find among many points; losses fall.
+        places[0].legend(loc="upper right")
     return figure
 
 
@@ -139,7 +145,8 @@ def _draw_arms(axes: Any, averaged: Mapping[str, Sequence[LearningCurve]]) -> No
     # Colours go by position, so an arm keeps its own when another has no data.
     for index, (arm, seeds) in enumerate(averaged.items()):
         colour = ARM_COLOURS[index % len(ARM_COLOURS)]
-        line = ARM_LINES[index % len(ARM_LINES)]
+        # Shifted each time the colours begin anew: arms of one colour differ in their lines.
+        line = ARM_LINES[(index + index // len(ARM_COLOURS)) % len(ARM_LINES)]
         if len(seeds) > 1:
             for seed in seeds:
                 axes.plot(*seed, color=colour, linewidth=0.6, alpha=0.45)

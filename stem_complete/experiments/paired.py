@@ -16,7 +16,7 @@ class Difference(NamedTuple):
     """How much one arm's value exceeds another's, or how many times as large it is.
 
     Attributes:
-        mean: Over the seeds that both have.
+        mean: Over the seeds that both have; of ratios the geometric mean.
         low: Lower end of the 95 % interval of Student's t.
         high: Upper end.
         p: Probability of a difference as large by chance, of the paired t-test, two-sided.

@@ -94,3 +94,14 @@ def test_log_axes_of_any_range_have_a_few_ticks(decades: float) -> None:
     (axes,) = figure.axes
     low, high = axes.get_ylim()
     assert 2 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 10
+
+
+def test_many_arms_differ_in_colour_or_line_and_their_legend_covers_none() -> None:
+    arms = {f"arm {number}": [curve([0, 1], [1, 2])] for number in range(8)}
+    figure = learning_curves_figure(arms, boxcar_steps=1)
+    (axes,) = figure.axes
+    styles = {(line.get_color(), str(line._dash_pattern)) for line in axes.lines}
+    assert len(styles) == len(arms)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
