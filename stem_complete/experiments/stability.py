@@ -11,8 +11,8 @@ freezes single blocks of ResNet-18 on CIFAR-10, and reads its claims off curves.
 comparison of arms with an interval, see `stability_claims`.
 
 Accuracies and losses are means over the last tenth of the run, on the test images that all arms
-have seen. How much the accuracy varies between validations is its deviation from a straight line in
-the last quarter of the run.
+have seen. How much they vary between validations is their deviation from a straight line in the
+last quarter of the run.
 
 The report has the claims, the arms, the training and validation curves of each experiment, and a
 CSV file with a row for each run.
@@ -54,6 +54,7 @@ from stem_complete.tracking import Curve, TrackedRuns
 
 CURVES = {
     "train/zero_one_loss": "Training error",
+    "train/cross_entropy_loss": "Training loss",
     "validation/zero_one": "Test error",
     "validation/cross_entropy": "Test loss",
     "validation/beyond_five": "Top-5 test error",
@@ -76,7 +77,7 @@ def arms_of(curves: Mapping[str, Sequence[Curve]]) -> Arms:
             longest, are left out.
     """
     by_run = [{curve.run_id: curve for curve in of_all} for of_all in curves.values()]
-    wrong = by_run[1]
+    wrong = by_run[list(CURVES).index("validation/zero_one")]
     longest = max((int(curve.steps[-1]) for curve in wrong.values() if curve.finished), default=0)
     found: dict[str, dict[int, Run]] = {}
     for run_id, curve in sorted(wrong.items(), key=lambda item: item[1].started_ms):
@@ -88,7 +89,9 @@ def arms_of(curves: Mapping[str, Sequence[Curve]]) -> Arms:
     return found
 
 
-def _run(longest: int, train: Curve, wrong: Curve, loss: Curve, beyond_five: Curve) -> Run:
+def _run(
+    longest: int, train: Curve, train_loss: Curve, wrong: Curve, loss: Curve, beyond_five: Curve
+) -> Run:
     calm = (FROZEN if wrong.arm.startswith("c-") else DECAYED) * longest
 
     def at_first(curve: Curve) -> float:
@@ -101,13 +104,17 @@ def _run(longest: int, train: Curve, wrong: Curve, loss: Curve, beyond_five: Cur
     deviation, degrees = _deviation(wrong, longest)
     return Run(
         train=1 - at_last(train),
+        train_loss=at_last(train_loss),
         test=1 - at_last(wrong),
         top_5=1 - at_last(beyond_five),
         loss=at_last(loss),
+        first_test=1 - at_first(wrong),
+        first_loss=at_first(loss),
         gain=at_first(wrong) - at_last(wrong),
         fall=at_last(beyond_five) - at_first(beyond_five),
         rise=at_last(loss) - at_first(loss),
         deviation=deviation,
+        loss_deviation=_deviation(loss, longest)[0],
         degrees=degrees,
     )
 
@@ -133,14 +140,14 @@ def claims_table(arms: Arms) -> str:
 def arms_table(arms: Arms) -> str:
     """Accuracies and losses of every arm, means over its seeds."""
     header = ["arm", "seeds", "training [%]", "test [%]", "top 5 [%]", "deviation [%]"]
-    header += ["test loss", "its rise"]
+    header += ["training loss", "test loss", "its rise"]
     rows = [
         [
             name,
             str(len(runs)),
             *(f"{100 * _mean(runs, of):.2f}" for of in ("train", "test", "top_5")),
             f"{100 * pooled_deviation(runs.values())[0]:.2f}",
-            *(f"{_mean(runs, of):.3f}" for of in ("loss", "rise")),
+            *(f"{_mean(runs, of):.3f}" for of in ("train_loss", "loss", "rise")),
         ]
         for name, runs in arms.items()
     ]

@@ -7,8 +7,9 @@ its opposite is for any.
 Intervals of accuracies and losses are of Student's t over seeds, paired, as those of a seed have
 the same first weights and batches. Where the arms of a claim have one seed in common, they are
 taken to differ between seeds as the baseline does, which nothing calms; and if that has one seed
-too, the claim is not decided. Intervals of how much the accuracy varies between validations are of
-Fisher's F over validations, and so of these runs alone.
+too, the claim is not decided. Intervals of how much accuracies and losses vary between validations
+are of Fisher's F over validations, and so of these runs alone. How much those of training vary is
+not compared: a step's are of one batch.
 
 Source: S., "Proposing a new effect of learning rate decay: network stability", 2020.
 """
@@ -26,8 +27,18 @@ from scipy.special import fdtri, stdtrit
 BLOCKS = ("64", "128", "256", "512")
 BASELINE, OUTPOST = "baseline", "outpost"
 CONFIDENCE = 0.95
-ALIKE = {"test": 0.01, "fall": 0.01, "loss": 0.1, "deviation": math.log(2)}
+ALIKE = {
+    "test": 0.01,
+    "train": 0.01,
+    "train_error": 0.01,
+    "fall": 0.01,
+    "loss": 0.1,
+    "deviation": math.log(2),
+}
 """What is not much, where the text claims that something does not exceed another by much."""
+
+DEVIATIONS = ("deviation", "loss_deviation")
+LOSSES = ("train_loss", "loss", "first_loss", "rise")
 
 
 class Run(NamedTuple):
@@ -35,26 +46,39 @@ class Run(NamedTuple):
 
     Attributes:
         train: Accuracy on the training images, augmented.
+        train_loss: Loss on them.
         test: Accuracy on the test images.
         top_5: Share of the test images whose class is among five guesses.
         loss: Test loss.
-        gain: Of the test accuracy, from the tenth of the run after the first decay, or after the
-            freezing of C, to the last.
-        fall: Of `top_5` between these.
-        rise: Of the test loss between these.
-        deviation: Of the accuracy between validations; NaN with fewer than three.
-        degrees: Of freedom of it.
+        first_test: Test accuracy in the tenth of the run after the first decay or freezing, or
+            after the freezing of C.
+        first_loss: Test loss there.
+        gain: Of the test accuracy, from there to the end.
+        fall: Of `top_5`.
+        rise: Of the test loss.
+        deviation: Of the test accuracy between validations; NaN with fewer than three.
+        loss_deviation: Of the test loss.
+        degrees: Of freedom of these deviations.
     """
 
     train: float
+    train_loss: float
     test: float
     top_5: float
     loss: float
+    first_test: float
+    first_loss: float
     gain: float
     fall: float
     rise: float
     deviation: float
+    loss_deviation: float
     degrees: int
+
+    @property
+    def train_error(self) -> float:
+        """Share of the training images that are told wrongly."""
+        return 1 - self.train
 
 
 class Claim(NamedTuple):
@@ -99,8 +123,17 @@ CLAIMS = (
         *("A", "decay of all rates raises the test accuracy", "test"),
         [(OUTPOST, BASELINE)],
     ),
+    Claim("A", "and lowers the training loss", "train_loss", [(BASELINE, OUTPOST)]),
     Claim(
         *("A", "decay of one block's rate alone lets it settle: training accuracy rises", "train"),
+        [(f"a-{block}", BASELINE) for block in BLOCKS],
+    ),
+    Claim(
+        *("A", "its training loss falls", "train_loss"),
+        [(BASELINE, f"a-{block}") for block in BLOCKS],
+    ),
+    Claim(
+        *("A", "and the test accuracy rises", "test"),
         [(f"a-{block}", BASELINE) for block in BLOCKS],
     ),
     Claim(
@@ -113,7 +146,15 @@ CLAIMS = (
         *("test", [(f"b-{block}", BASELINE) for block in BLOCKS]),
     ),
     Claim(
+        *("B", "and the test loss falls faster than without it", "first_loss"),
+        [(BASELINE, f"b-{block}") for block in BLOCKS],
+    ),
+    Claim(
         *("B", "accuracy varies less than without freezing", "deviation"),
+        [(BASELINE, f"b-{block}") for block in BLOCKS],
+    ),
+    Claim(
+        *("B", "and so does the test loss", "loss_deviation"),
         [(BASELINE, f"b-{block}") for block in BLOCKS],
     ),
     Claim(
@@ -130,12 +171,35 @@ CLAIMS = (
         alike=True,
     ),
     Claim(
-        *("C", "late blocks that are trained on fit the training images better", "train"),
+        *("C", "and its test accuracy", "test"),
+        [(OUTPOST, f"c-{block}") for block in BLOCKS],
+        alike=True,
+    ),
+    Claim(
+        *("C", "and its training accuracy", "train"),
+        [(OUTPOST, f"c-{block}") for block in BLOCKS],
+        alike=True,
+    ),
+    Claim(
+        *("C", "late blocks that are trained on fit all training images", "train_error"),
+        [(late,) for late in LATE],
+        alike=True,
+    ),
+    Claim(
+        *("C", "and more of them than early blocks", "train"),
         [(late, early) for late in LATE for early in EARLY],
     ),
     Claim(
         *("C", "early blocks that are trained on are better on the test images", "test"),
         [(early, late) for late in LATE for early in EARLY],
+    ),
+    Claim(
+        *("C", "and so they are soon after the freezing", "first_test"),
+        [(early, late) for late in LATE for early in EARLY],
+    ),
+    Claim(
+        *("C", "soon after it their test loss is lower", "first_loss"),
+        [(late, early) for late in LATE for early in EARLY],
     ),
     Claim("C", "after decay of all rates the test loss rises", "rise", [(OUTPOST,)]),
     Claim("C", "while the test accuracy rises too", "gain", [(OUTPOST,)]),
@@ -183,8 +247,8 @@ def differences(claim: Claim, arms: Arms) -> list[Difference]:
     Those of accuracies and losses are over the seeds that all of these arms have.
     """
     pairs = [pair for pair in claim.pairs if all(arm in arms for arm in pair)]
-    if claim.of == "deviation":
-        return [_of_deviations(pair, *(arms[arm].values() for arm in pair)) for pair in pairs]
+    if claim.of in DEVIATIONS:
+        return [_of_deviations(pair, claim.of, arms) for pair in pairs]
     names = list(dict.fromkeys(arm for pair in pairs for arm in pair))
     seeds = sorted(set.intersection(*(set(arms[name]) for name in names)) if names else ())
     if not seeds:
@@ -224,10 +288,8 @@ def _between_seeds(values: NDArray[np.float64], *, paired: bool) -> tuple[float,
     return float(np.square(rest).sum() / max(degrees, 1)) ** 0.5, degrees
 
 
-def _of_deviations(
-    pair: tuple[str, ...], one: Collection[Run], other: Collection[Run]
-) -> Difference:
-    (first, degrees), (second, others) = map(pooled_deviation, (one, other))
+def _of_deviations(pair: tuple[str, ...], of: str, arms: Arms) -> Difference:
+    (first, degrees), (second, others) = (pooled_deviation(arms[arm].values(), of) for arm in pair)
     value = math.log(first / second)
     if not (degrees and others):
         return Difference(pair, value, -math.inf, math.inf)
@@ -236,10 +298,10 @@ def _of_deviations(
     return Difference(pair, value, low, high)
 
 
-def pooled_deviation(runs: Collection[Run]) -> tuple[float, int]:
+def pooled_deviation(runs: Collection[Run], of: str = "deviation") -> tuple[float, int]:
     """Deviation between the validations of an arm's runs, and its degrees of freedom."""
     degrees = sum(run.degrees for run in runs)
-    squares = sum(run.degrees * run.deviation**2 for run in runs if run.degrees)
+    squares = sum(run.degrees * getattr(run, of) ** 2 for run in runs if run.degrees)
     return (squares / degrees) ** 0.5 if degrees else math.nan, degrees
 
 
@@ -263,11 +325,11 @@ def verdict(claim: Claim, arms: Arms) -> tuple[str, str]:
 def _told(of: str, difference: Difference) -> str:
     pair, value, low, high = difference
     interval = f" ({_number(of, low)} to {_number(of, high)})" if math.isfinite(low) else ""
-    name = (" by " if of == "deviation" else " less ").join(pair)
+    name = (" by " if of in DEVIATIONS else " less ").join(pair)
     return f"{name}: {_number(of, value)}{interval}"
 
 
 def _number(of: str, value: float) -> str:
-    if of == "deviation":
+    if of in DEVIATIONS:
         return f"{math.exp(value):.2f}"
-    return f"{value:+.3f}" if of in ("loss", "rise") else f"{100 * value:+.2f} %"
+    return f"{value:+.3f}" if of in LOSSES else f"{100 * value:+.2f} %"

@@ -22,7 +22,7 @@ from stem_complete.experiments.stability_claims import (
 from stem_complete.tracking import Curve
 
 STEPS = np.arange(10, 401, 10)
-TRAIN, WRONG, LOSS, BEYOND = CURVES
+TRAIN, TRAIN_LOSS, WRONG, LOSS, BEYOND = CURVES
 
 
 def curve(arm, values, seed=0, steps=STEPS):
@@ -38,6 +38,7 @@ def curves(arms):
     for (arm, seed), error in arms.items():
         for metric, values in (
             (TRAIN, error - 0.05),
+            (TRAIN_LOSS, 0.7),
             (WRONG, np.where(STEPS > 360, error, 0.9) + wobble),
             (LOSS, rising),
             (BEYOND, 0.01),
@@ -50,6 +51,7 @@ def test_finals_are_of_the_last_tenth():
     run = arms_of(curves({("outpost", 0): 0.1}))["outpost"][0]
     assert run.test == pytest.approx(0.9)
     assert run.train == pytest.approx(0.95)
+    assert run.train_loss == pytest.approx(0.7)
     assert run.top_5 == pytest.approx(0.99)
     assert run.loss == pytest.approx(1.5)
 
@@ -59,12 +61,14 @@ def test_changes_are_from_the_tenth_after_the_first_decay_or_freezing(arm, start
     before = (start < STEPS) & (start + 40 >= STEPS)
     made = {
         TRAIN: [curve(arm, 0.1)],
+        TRAIN_LOSS: [curve(arm, 0.4)],
         WRONG: [curve(arm, np.where(before, 0.3, 0.2))],
         LOSS: [curve(arm, np.where(before, 1.0, 1.25))],
         BEYOND: [curve(arm, np.where(before, 0.01, 0.03))],
     }
     run = arms_of(made)[arm][0]
     assert (run.gain, run.rise, run.fall) == pytest.approx((0.1, 0.25, 0.02))
+    assert (run.first_test, run.first_loss) == pytest.approx((0.7, 1.0))
 
 
 def test_the_deviation_is_that_of_noise_without_the_trend():
@@ -73,7 +77,7 @@ def test_the_deviation_is_that_of_noise_without_the_trend():
     trend = np.linspace(0.5, 0.3, 4000)
     made = {metric: [curve("baseline", trend + noise, steps=steps)] for metric in CURVES}
     run = arms_of(made)["baseline"][0]
-    assert run.deviation == pytest.approx(0.02, rel=0.05)
+    assert run.deviation == run.loss_deviation == pytest.approx(0.02, rel=0.05)
     assert run.degrees == 998
 
 

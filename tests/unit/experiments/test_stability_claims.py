@@ -19,7 +19,11 @@ from stem_complete.experiments.stability_claims import (
 
 def seeds(*tests, deviation=0.01):
     """Runs of an arm, by seed, of these test accuracies."""
-    rest = Run(0.9, 0.9, 0.99, 1.0, 0.0, 0.0, 0.0, deviation, 4)
+    accuracies = {"train": 0.9, "test": 0.9, "top_5": 0.99, "first_test": 0.9}
+    losses = {"train_loss": 0.5, "loss": 1.0, "first_loss": 1.0}
+    changes = {"gain": 0.0, "fall": 0.0, "rise": 0.0}
+    deviations = {"deviation": deviation, "loss_deviation": 1e3 * deviation**2, "degrees": 4}
+    rest = Run(**accuracies, **losses, **changes, **deviations)
     return {seed: rest._replace(test=test) for seed, test in enumerate(tests)}
 
 
@@ -97,6 +101,26 @@ def test_stability_is_mimicked_where_deviations_differ_little(deviation, expecte
     found, told = verdict(claim, arms)
     assert found == expected
     assert told.startswith(f"one by outpost: {deviation / 0.01:.2f} (")
+
+
+def test_losses_may_vary_otherwise_than_accuracies():
+    claim = Claim("B", "varies less", "loss_deviation", [("baseline", "one")])
+    arms = {"one": seeds(0.9, deviation=0.01), "baseline": seeds(0.9, deviation=0.02)}
+    assert verdict(claim, arms)[1].startswith("baseline by one: 4.00 (")
+
+
+@pytest.mark.parametrize(
+    ("trains", "expected"),
+    [
+        ([0.999, 0.998, 0.999], "reproduced"),
+        ([0.99, 0.98, 0.999], "not decided"),
+        ([0.9, 0.91, 0.905], "not reproduced"),
+    ],
+)
+def test_all_training_images_are_fitted_where_hardly_one_is_told_wrongly(trains, expected):
+    claim = Claim("C", "fits all", "train_error", [("one",)], alike=True)
+    runs = {seed: run._replace(train=run.test) for seed, run in seeds(*trains).items()}
+    assert verdict(claim, {"one": runs})[0] == expected
 
 
 def test_claims_are_of_the_arms_of_the_configs():
