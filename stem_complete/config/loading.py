@@ -86,7 +86,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def expand_sweep(config: Config) -> list[Config]:
-    """One config per arm and seed of `config.sweep`, named `<arm>-seed<k>`.
+    """One config per chosen arm and seed of `config.sweep`, named `<arm>-seed<k>`.
 
     Their run folders lie in the sweep's own: `<storage>/<name>/<arm>-seed<k>`.
     """
@@ -94,7 +94,7 @@ def expand_sweep(config: Config) -> list[Config]:
         return [config]
     runs = []
     for seed in config.sweep.seeds:
-        for arm, changes in config.sweep.arms.items():
+        for arm, changes in config.sweep.chosen_arms().items():
             values = config.model_dump(mode="json", exclude={"sweep"})
             _merge(values, changes)
             _merge(values, {"training": {"seed": seed}})

@@ -195,17 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"data.store={options.store}",
             f"training.max_minutes={options.minutes}",
             f"sweep.seeds={options.seeds}",
+            f"sweep.only={options.arms}",
         ]
-        ablate(_only(load_config(["any_dose", ARMS], changes), options.arms), options.output)
+        ablate(load_config(["any_dose", ARMS], changes), options.output)
     for name, errors in found.items():
         (options.output / f"{name}.json").write_text(json.dumps(errors, indent=2))
         say(f"{name}: {_summary(errors)}")
-
-
-def _only(config: Config, arms: Sequence[str]) -> Config:
-    assert config.sweep is not None
-    kept = {name: config.sweep.arms[name] for name in arms}
-    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"arms": kept})})
 
 
 if __name__ == "__main__":

@@ -221,6 +221,22 @@ def test_a_sweep_is_one_run_for_each_arm_and_seed() -> None:
         assert Config.model_validate(run.model_dump(mode="json")) == run
 
 
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [("[b]", ["b"]), ("[b-*, a]", ["a", "b-2"]), ("['*']", ["a", "b", "b-2"]), ("null", None)],
+)
+def test_some_arms_of_a_sweep_alone_may_be_trained(only: str, expected: list[str] | None) -> None:
+    arms = "{a: {}, b: {loss: {power: 4}}, b-2: {loss: {alrc: null}}}"
+    runs = expand_sweep(load(f"sweep={{arms: {arms}}}", f"sweep.only={only}"))
+    names = [run.name.removesuffix("-seed0") for run in runs]
+    assert names == (expected or ["a", "b", "b-2"])
+
+
+def test_arms_that_a_sweep_has_not_are_refused() -> None:
+    message = error_of("sweep={arms: {mse: {}, alrc: {}}}", "sweep.only=[mse, huber*]")
+    assert "huber* is none of the arms; correct it, or take one of mse, alrc" in message
+
+
 def test_a_config_without_a_sweep_is_itself() -> None:
     config = load()
     assert expand_sweep(config) == [config]
