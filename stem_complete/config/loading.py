@@ -211,9 +211,10 @@ def _parse_override(override: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(
             expected="a YAML value",
-            found=str(error),
+            found=str(getattr(error, "problem", None) or error).removeprefix("found "),
             where=override,
-            fix="close its brackets and quotes, or put quotes around all of it",
+            fix="close its brackets and quotes, put quotes around all of it, or around what in it "
+            "begins with *",
         ) from None
     for key in reversed(path.split(".")):
         value = {key: value}

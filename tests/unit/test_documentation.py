@@ -52,7 +52,9 @@ def inline_code() -> Found:
 def shell_lines() -> Found:
     found = []
     for page in PAGES:
-        for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), flags=re.M | re.S):
+        fenced = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), flags=re.M | re.S)
+        indented = re.findall(r"^(?: {4}.*\n)+", prose(page), flags=re.M)
+        for block in fenced + indented:
             joined = re.sub(r" *\\\n *", " ", block)
             found += [(name_of(page), line.strip()) for line in joined.splitlines()]
     return found
