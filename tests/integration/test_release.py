@@ -49,6 +49,7 @@ SMALL = {
         "precision": "float32",
         "checkpoint_every_steps": 1000,
         "validate_every_steps": 1000,
+        "calibration_scans": 2,
     },
 }
 CHANGES = [

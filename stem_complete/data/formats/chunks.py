@@ -6,8 +6,8 @@ They were never written, as where an acquisition ended early, are lost, or were 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 Region = tuple[slice, ...]
@@ -25,22 +25,26 @@ def is_unwritten(dataset: Any) -> bool:
     return not (is_elsewhere or dataset.id.get_storage_size())
 
 
-def absent_regions(array: Any) -> list[Region]:
-    """The chunks that are not in the file, or the shards of zarr; none of an array in memory."""
+def absent_regions(array: Any, chosen: Mapping[int, int] = MappingProxyType({})) -> list[Region]:
+    """The chunks that are not in the file, or the shards of zarr; none of an array in memory.
+
+    Args:
+        array: Of HDF5, zarr or NumPy.
+        chosen: Indices along some dimensions; chunks that have none of these elements are left out.
+    """
     if hasattr(array, "nchunks_initialized"):
         if array.shards is None and array.nchunks_initialized == array.nchunks:
             return []
         side = array.shards or array.chunks
-        there = set(_there_of_zarr(array, side))
+        starts = _starts(array.shape, side, chosen)
+        there = {start for start in starts if _is_there(array, side, start)}
     elif getattr(array, "chunks", None) and hasattr(array, "id") and not array.is_virtual:
         side = array.chunks
+        starts = _starts(array.shape, side, chosen)
         there = set()
         array.id.chunk_iter(lambda chunk: there.add(chunk.chunk_offset))
     else:
         return []
-    starts = itertools.product(
-        *(range(0, size, step) for size, step in zip(array.shape, side, strict=True))
-    )
     return [
         tuple(slice(first, first + step) for first, step in zip(start, side, strict=True))
         for start in starts
@@ -48,12 +52,20 @@ def absent_regions(array: Any) -> list[Region]:
     ]
 
 
-def _there_of_zarr(array: Any, side: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Where the chunks or shards begin that are there."""
+def _starts(
+    shape: Sequence[int], side: Sequence[int], chosen: Mapping[int, int]
+) -> list[tuple[int, ...]]:
+    """Where the chunks begin."""
+    along = [range(0, size, step) for size, step in zip(shape, side, strict=True)]
+    for i, index in chosen.items():
+        along[i] = along[i][index // side[i] :][:1]
+    return list(itertools.product(*along))
+
+
+def _is_there(array: Any, side: Sequence[int], start: tuple[int, ...]) -> bool:
+    """Whether the chunk or shard of zarr that begins there is in the store."""
     from zarr.core.sync import sync
 
-    numbers = [math.ceil(size / step) for size, step in zip(array.shape, side, strict=True)]
-    for place in itertools.product(*map(range, numbers)):
-        key = "/".join(filter(None, (array.path, array.metadata.encode_chunk_key(place))))
-        if sync(array.store.exists(key)):
-            yield tuple(number * step for number, step in zip(place, side, strict=True))
+    place = tuple(first // step for first, step in zip(start, side, strict=True))
+    key = "/".join(filter(None, (array.path, array.metadata.encode_chunk_key(place))))
+    return bool(sync(array.store.exists(key)))

@@ -129,12 +129,11 @@ class Contents:
             self.offer(part, data[field_name], pixel_size_nm, axes=axes, kind=kind, about=about)
         if dtype.names:
             return
-        shape, absent = tuple(data.shape), absent_regions(data)
+        stored, shape = data, tuple(data.shape)
         try:
             self._check(shape, dtype)
             if axes is None and _is_grey(shape, data):
                 data, shape = np.asarray(data)[..., 0], shape[:2]
-                absent = [region[:2] for region in absent]
             arranged = by_axes(shape, axes, kind) if axes else by_position(shape, pixel_size_nm)
         except NoImageError as reason:
             self.skip(name, str(reason))
@@ -144,7 +143,7 @@ class Contents:
             own = _channel_name(axes or (), arranged, channel, len(channels))
             part = f"{name} {own}".strip()
             with self.apart(part):
-                self._take(part, data, arranged, channel, about, absent)
+                self._take(part, data, arranged, channel, about, stored)
 
     def offer_colours(
         self, name: str, image: NDArray[Any], axes: Sequence[Axis] | None = None
@@ -191,7 +190,7 @@ class Contents:
         arranged: Arrangement,
         channel: tuple[int, ...],
         about: About,
-        absent: Sequence[Region],
+        stored: Any,
     ) -> None:
         name = self._own_name(name)
         self.names.append(name)
@@ -216,7 +215,7 @@ class Contents:
             pixels = pixels.astype(np.uint8)
         frames = pixels.reshape(-1, *pixels.shape[-2:])
         size_nm = arranged.pixel_size_nm
-        holes = _holes(absent, data.shape, arranged, chosen)
+        holes = _holes(absent_regions(stored, chosen), data.shape, arranged, chosen)
         self.signals.append(Signal(name, frames, self.frame or 0, size_nm, about, holes))
 
 
@@ -241,17 +240,16 @@ def require_memory(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
 def _holes(
     absent: Sequence[Region], shape: Sequence[int], arranged: Arrangement, chosen: Mapping[int, int]
 ) -> dict[int, list[Hole]]:
-    """What is absent of each frame, of an array of which these are the chosen indices."""
+    """What is absent of each frame, of the part of an array that has the chosen indices."""
     holes: dict[int, list[Hole]] = {}
     stacked = [i for i in arranged.frames if i not in chosen]
     sizes = [shape[i] for i in stacked]
     for region in absent:
-        if all(region[i].start <= index < region[i].stop for i, index in chosen.items()):
-            of_frames = (range(*region[i].indices(shape[i])) for i in stacked)
-            for place in itertools.product(*of_frames):
-                frame = int(np.ravel_multi_index(place, sizes)) if place else 0
-                hole = Hole(region[arranged.rows], region[arranged.columns])
-                holes.setdefault(frame, []).append(hole)
+        of_frames = (range(*region[i].indices(shape[i])) for i in stacked)
+        for place in itertools.product(*of_frames):
+            frame = int(np.ravel_multi_index(place, sizes)) if place else 0
+            hole = Hole(region[arranged.rows], region[arranged.columns])
+            holes.setdefault(frame, []).append(hole)
     return holes
 
 
