@@ -167,9 +167,8 @@ def test_arms_are_compared_and_those_done_are_kept(small_store, tmp_path, monkey
     conditions = chosen(["archimedean 1/10 none", "random 1/10 dose 100"])
     monkeypatch.setattr(ablation, "CONDITIONS", conditions)
     overrides = [f"data.store={small_store}", "training.max_minutes=0.03"]
-    overrides.append(f"sweep.arms={json.dumps({'small': SMALL})}")
+    overrides += [f"sweep.arms={json.dumps({'small': SMALL})}", "sweep.only=[small]"]
     config = load_config(["any_dose", ablation.ARMS], overrides)
-    config = ablation._only(config, ["small"])
     ablation.ablate(config, tmp_path)
     found = json.loads((tmp_path / "small-seed0.json").read_text())
     assert found["steps"] >= 1
