@@ -213,8 +213,8 @@ def _parse_override(override: str) -> dict[str, Any]:
             expected="a YAML value",
             found=str(getattr(error, "problem", None) or error).removeprefix("found "),
             where=override,
-            fix="close its brackets and quotes, put quotes around all of it, or around what in it "
-            "begins with *",
+            fix="close its brackets and quotes, and put quotes around all of it, and around names "
+            "that begin with *",
         ) from None
     for key in reversed(path.split(".")):
         value = {key: value}

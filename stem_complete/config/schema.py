@@ -6,7 +6,6 @@ states only what it changes.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -28,6 +27,7 @@ from stem_complete.config.optimization import (
     OptimizerConfig,
 )
 from stem_complete.config.section import Coverage, Fraction01, Section
+from stem_complete.config.sweep import SweepConfig
 from stem_complete.credentials import put_aside, storage_options
 from stem_complete.vocabulary import (
     Encoding,
@@ -410,45 +410,6 @@ class TrackingConfig(Section):
         description="CPU, memory, disk, network and GPU of each node; 0 records none. Has gaps "
         "where the server was away",
     )
-
-
-class SweepConfig(Section):
-    """Several runs that differ in a few keys, tracked as children of one run."""
-
-    arms: dict[str, dict[str, Any]] = Field(
-        description="name of each arm -> the sections and keys in which it differs", min_length=1
-    )
-    only: tuple[str, ...] | None = Field(
-        None,
-        description="arms that are trained: names, or patterns such as quartic-*; None: all",
-        min_length=1,
-    )
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
-    at_a_time: PositiveInt | None = Field(
-        None,
-        description="runs that are trained side by side on Ray at most; None: as many as the "
-        "cluster has room for; 1: one after the other, as without Ray",
-    )
-
-    @model_validator(mode="after")
-    def _only_names_arms(self) -> Self:
-        for pattern in self.only or ():
-            if not any(fnmatchcase(arm, pattern) for arm in self.arms):
-                raise ValueError(
-                    f"sweep.only={pattern} is none of the arms; correct it, or take one of "
-                    f"{', '.join(self.arms)}"
-                )
-        return self
-
-    def chosen_arms(self) -> dict[str, dict[str, Any]]:
-        """The arms that are trained."""
-        if self.only is None:
-            return self.arms
-        return {
-            arm: changes
-            for arm, changes in self.arms.items()
-            if any(fnmatchcase(arm, pattern) for pattern in self.only)
-        }
 
 
 class Config(Section):

@@ -38,7 +38,10 @@ ALIKE = {
 """What is not much, where the text claims that something does not exceed another by much."""
 
 DEVIATIONS = ("deviation", "loss_deviation")
+"""Attributes of `Run` that are compared by their ratio."""
+
 LOSSES = ("train_loss", "loss", "first_loss", "rise")
+"""Attributes of `Run` that are no shares."""
 
 
 class Run(NamedTuple):
@@ -299,7 +302,12 @@ def _of_deviations(pair: tuple[str, ...], of: str, arms: Arms) -> Difference:
 
 
 def pooled_deviation(runs: Collection[Run], of: str = "deviation") -> tuple[float, int]:
-    """Deviation between the validations of an arm's runs, and its degrees of freedom."""
+    """Deviation between the validations of an arm's runs, and its degrees of freedom.
+
+    Args:
+        runs: Of the arm.
+        of: One of `DEVIATIONS`.
+    """
     degrees = sum(run.degrees for run in runs)
     squares = sum(run.degrees * getattr(run, of) ** 2 for run in runs if run.degrees)
     return (squares / degrees) ** 0.5 if degrees else math.nan, degrees

@@ -55,7 +55,7 @@ def absent_regions(array: Any, chosen: Mapping[int, int] = MappingProxyType({}))
 def _starts(
     shape: Sequence[int], side: Sequence[int], chosen: Mapping[int, int]
 ) -> list[tuple[int, ...]]:
-    """Where the chunks begin."""
+    """Where the chunks begin that have elements of the chosen indices."""
     along = [range(0, size, step) for size, step in zip(shape, side, strict=True)]
     for i, index in chosen.items():
         along[i] = along[i][index // side[i] :][:1]

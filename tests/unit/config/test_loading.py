@@ -121,7 +121,7 @@ def test_another_kind_of_noise_replaces_all_of_the_old_one(tmp_path: Path) -> No
         ("training.steps", ["section.field=value", "training.steps=1000"]),
         ("=5", ["section.field=value"]),
         ("name=[", ["a YAML value", "name=["]),
-        ("sweep.only=[*-none]", ["found undefined alias '-none';", "what in it begins with"]),
+        ("sweep.only=[*-none]", ["found undefined alias '-none';", "names that begin with *"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
